@@ -1,0 +1,1 @@
+"""The control service of AegisIPC: registry, leases, failover, and the operators' tools."""

@@ -1,0 +1,276 @@
+"""What instances, control and operators say to each other: models on the wire and in the buckets.
+
+All JSON. Times are Unix seconds and for people only: no decision compares clocks of two machines.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Role(StrEnum):
+    """What an instance offers to be for a resource."""
+
+    ACTIVE = "active"
+    """Be the active from the start; refused while another one is."""
+    STANDBY = "standby"
+    """Follow, and take over when the active fails."""
+    AUTO = "auto"
+    """Active if the resource has no active, standby otherwise."""
+
+
+class InstanceState(StrEnum):
+    LIVE = "live"
+    STALLED = "stalled"
+    """Heartbeats arrive, but its main loop has not run for longer than the stall limit."""
+    DRAINING = "draining"
+    LOST = "lost"
+    """No heartbeats; kept for the return grace, in which requests still wait for it."""
+    EVICTED = "evicted"
+    """Disconnected by an operator; this run of it may not register again."""
+
+
+class LeaseState(StrEnum):
+    HELD = "held"
+    WAITING = "waiting"
+    """The active is lost and no standby exists; requests wait for a return within the grace."""
+    VACANT = "vacant"
+    """Nobody is expected: requests are refused with NoRoute."""
+
+
+class _Wire(BaseModel):
+    model_config = ConfigDict(extra="ignore")
+
+
+# --- the registry bucket -------------------------------------------------------------------------
+class MethodSpec(_Wire):
+    """A method as registered: its JSON schemas."""
+
+    name: str
+    targeted: bool = False
+    """Its handler needs a resource; a group request to it is refused at the caller."""
+    request_schema: dict[str, Any] = {}
+    reply_schema: dict[str, Any] = {}
+
+
+class ServiceRecord(_Wire):
+    """`service.<service>`: kept after its last instance left, so that callers can tell typos apart."""
+
+    service: str
+    methods: list[MethodSpec]
+    version: str = ""
+
+
+class InstanceRecord(_Wire):
+    """`instance.<service>.<instance>`: deleted when it left, or was lost for the return grace."""
+
+    service: str
+    instance_id: str
+    incarnation: str
+    version: str = ""
+    host: str = ""
+    pid: int = 0
+    state: InstanceState = InstanceState.LIVE
+    resources: dict[str, Role] = {}
+    since: float = 0.0
+    reason: str = ""
+
+
+# --- the leases bucket ---------------------------------------------------------------------------
+class LeaseRecord(_Wire):
+    """`<service>.<resource token>`: who is active. Never deleted: the epoch must not restart."""
+
+    service: str
+    resource: str
+    state: LeaseState
+    owner: str
+    incarnation: str
+    epoch: int
+    grant: str
+    start_seq: int
+    since: float = 0.0
+    reason: str = ""
+
+
+# --- instance to control -------------------------------------------------------------------------
+class Registration(_Wire):
+    """Request on `ctl.register`. `returning`: it was registered before and lost touch (roles become AUTO)."""
+
+    service: str
+    instance_id: str
+    incarnation: str
+    version: str = ""
+    host: str = ""
+    pid: int = 0
+    methods: list[MethodSpec]
+    resources: dict[str, Role] = {}
+    returning: bool = False
+
+
+class RegistrationReply(_Wire):
+    """`ok`, or a `code` (second_active, evicted, invalid, busy, internal) with a message for people.
+
+    `busy` means: ask again after `retry_after_s` (an old active is being judged just now).
+    """
+
+    ok: bool
+    code: str = ""
+    message: str = ""
+    retry_after_s: float = 0.0
+    heartbeat_interval_s: float = 0.2
+    outcome_ttl_s: float = 86_400.0
+    """How long outcomes of group requests are kept."""
+    ack_wait_s: float = 1.0
+    """The group consumer's: extend it while a handler runs."""
+
+
+class Leave(_Wire):
+    """Request on `ctl.leave`: the instance has finished what it began; its leases can move now."""
+
+    service: str
+    instance_id: str
+    incarnation: str
+    reason: str = ""
+
+
+class Ack(_Wire):
+    """Reply to Leave and to commands."""
+
+    ok: bool
+    message: str = ""
+
+
+class Heartbeat(_Wire):
+    """Published on `ctl.hb.<service>.<instance>` by a thread of its own."""
+
+    service: str
+    instance_id: str
+    incarnation: str
+    n: int
+    loop_lag_s: float
+    """How long the main loop has been late; grows while a handler blocks it."""
+    journal_seq: int = 0
+    """How far this instance has followed its service's journal."""
+    lag_entries: int = 0
+    """Journal entries of its standby resources that it has not read yet."""
+    running: int = 0
+    """Handlers that run now."""
+    active: int = 0
+    standby: int = 0
+
+
+# --- control to instance -------------------------------------------------------------------------
+class CommandKind(StrEnum):
+    REGISTER = "register"
+    """Control doesn't know this instance (any more): register again."""
+    EVICT = "evict"
+    """Stop serving and don't come back."""
+    DRAIN = "drain"
+    """Finish what's begun, then leave."""
+    PAUSE = "pause"
+    """Finish the running request of `resources`, begin no new one, then answer: a handover follows."""
+    RESUME = "resume"
+    """The handover did not happen: go on with `resources`."""
+
+
+class Command(_Wire):
+    """Request on `ctl.inst.<instance>`; answered with Ack."""
+
+    kind: CommandKind
+    incarnation: str = ""
+    resources: list[str] = []
+    reason: str = ""
+
+
+# --- operators to control: request on `ctl.admin.<verb>`, reply AdminReply -------------------------
+class AdminReply(_Wire):
+    """`ok` with `data`, or `code` (not_found, refused, invalid, internal) with a message for people."""
+
+    ok: bool
+    code: str = ""
+    message: str = ""
+    data: Any = None
+
+
+class InstanceView(_Wire):
+    service: str
+    instance_id: str
+    state: InstanceState
+    version: str = ""
+    host: str = ""
+    pid: int = 0
+    since: float = 0.0
+    heartbeat_age_s: float | None = None
+    loop_lag_s: float = 0.0
+    running: int = 0
+    active: int = 0
+    standby: int = 0
+    lag_entries: int = 0
+    reason: str = ""
+
+
+class ServiceView(_Wire):
+    """`list-services` gives a list of these."""
+
+    service: str
+    version: str = ""
+    methods: list[str] = []
+    resources: int = 0
+    instances: list[InstanceView] = []
+
+
+class StandbyView(_Wire):
+    instance_id: str
+    state: InstanceState
+    lag_entries: int = 0
+
+
+class RouteView(_Wire):
+    """`show-route` gives a list of these: a resource id may exist in several services."""
+
+    service: str
+    resource: str
+    state: LeaseState
+    active: str | None
+    epoch: int
+    since: float = 0.0
+    reason: str = ""
+    standbys: list[StandbyView] = []
+
+
+class ShowRoute(_Wire):
+    resource: str
+    service: str | None = None
+
+
+class TargetInstance(_Wire):
+    """Argument of `disconnect`, `drain` and `describe-instance`."""
+
+    instance_id: str
+    reason: str = ""
+    dry_run: bool = False
+    by: str = ""
+
+
+class FailoverResource(_Wire):
+    """Argument of `failover`: move a resource on purpose, to `to` or the best standby."""
+
+    resource: str
+    service: str | None = None
+    to: str | None = None
+    dry_run: bool = False
+    by: str = ""
+
+
+class Moved(_Wire):
+    """Result of `disconnect`, `drain` and `failover`: what moved (or, dry, would move) where."""
+
+    instance_id: str = ""
+    moved: dict[str, str] = Field(default_factory=dict)
+    """resource: new active's instance id."""
+    vacant: list[str] = []
+    """Resources without a standby to take over."""
+    dry_run: bool = False

@@ -1,0 +1,204 @@
+"""The stored messages: a request, an outcome, a fence, an attempt; headers and bodies, both ways.
+
+A request's body is the payload's JSON and nothing else. An outcome's body is one or two lines: the
+reply (or error) as JSON, then the state change as JSON; compact JSON holds no raw line feed. What
+the server or an operator's tool needs to see is in the headers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Final
+
+from pydantic import BaseModel
+
+MSG_ID: Final = "Nats-Msg-Id"
+METHOD: Final = "aegis-method"
+DEADLINE: Final = "aegis-deadline"
+ATTEMPT: Final = "aegis-attempt"
+CHAIN: Final = "aegis-chain"
+FINGERPRINT: Final = "aegis-fingerprint"
+TRACEPARENT: Final = "traceparent"
+TRACESTATE: Final = "tracestate"
+OUTCOME: Final = "aegis-outcome"
+EPOCH: Final = "aegis-epoch"
+REQUEST_SEQ: Final = "aegis-request-seq"
+INSTANCE: Final = "aegis-instance"
+
+
+class OutcomeKind(StrEnum):
+    """How a request ended (G2: exactly one of these, stored once)."""
+
+    EXECUTED = "executed"
+    REJECTED = "rejected"
+    FAILED = "failed"
+    EXPIRED = "expired"
+    CANCELLED = "cancelled"
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A request as stored. `deadline_s` is Unix time; None waits as long as the stream keeps it."""
+
+    request_id: str
+    service: str
+    method: str
+    resource: str | None
+    payload: bytes
+    deadline_s: float | None = None
+    attempt: int = 1
+    fingerprint: str = ""
+    chain: tuple[str, ...] = ()
+    traceparent: str = ""
+    tracestate: str = ""
+
+    def headers(self) -> dict[str, str]:
+        headers = {MSG_ID: self.request_id, METHOD: self.method}
+        if self.deadline_s is not None:
+            headers[DEADLINE] = f"{self.deadline_s:.3f}"
+        if self.attempt > 1:
+            headers[ATTEMPT] = str(self.attempt)
+        if self.fingerprint:
+            headers[FINGERPRINT] = self.fingerprint
+        if self.chain:
+            headers[CHAIN] = ",".join(self.chain)
+        if self.traceparent:
+            headers[TRACEPARENT] = self.traceparent
+        if self.tracestate:
+            headers[TRACESTATE] = self.tracestate
+        return headers
+
+    @classmethod
+    def parse(
+        cls, headers: Mapping[str, str], payload: bytes, *, service: str, resource: str | None
+    ) -> Request:
+        """Raises: KeyError, ValueError when it was not written by an AegisIPC client."""
+        deadline = headers.get(DEADLINE)
+        chain = headers.get(CHAIN)
+        return cls(
+            request_id=headers[MSG_ID],
+            service=service,
+            method=headers[METHOD],
+            resource=resource,
+            payload=payload,
+            deadline_s=None if deadline is None else float(deadline),
+            attempt=int(headers.get(ATTEMPT, "1")),
+            fingerprint=headers.get(FINGERPRINT, ""),
+            chain=tuple(chain.split(",")) if chain else (),
+            traceparent=headers.get(TRACEPARENT, ""),
+            tracestate=headers.get(TRACESTATE, ""),
+        )
+
+
+def fingerprint(method: str, resource: str | None, payload: bytes) -> str:
+    """16 hex digits that tell one keyed request from another under the same key."""
+    digest = hashlib.blake2b(digest_size=8)
+    for part in (method.encode(), b"" if resource is None else b"@" + resource.encode(), payload):
+        digest.update(len(part).to_bytes(4, "big") + part)
+    return digest.hexdigest()
+
+
+class ErrorBody(BaseModel):
+    """The first line of an outcome that is not `executed`."""
+
+    code: str
+    message: str = ""
+    details: dict[str, Any] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What a request changed in its resource's state: JSON values by key, and the keys deleted."""
+
+    set: Mapping[str, Any] = field(default_factory=dict)
+    delete: tuple[str, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.set or self.delete)
+
+    def encode(self) -> bytes:
+        return json.dumps(
+            {"set": self.set, "delete": self.delete}, separators=(",", ":"), ensure_ascii=False
+        ).encode()
+
+    @classmethod
+    def decode(cls, data: bytes) -> Change:
+        if not data:
+            return cls()
+        raw = json.loads(data)
+        return cls(raw["set"], tuple(raw["delete"]))
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a request ended, as stored in the journal.
+
+    `body` is the reply's JSON (executed) or an ErrorBody (all others). `change` is the encoded Change
+    or empty. `request_seq` is the request's sequence in the request stream (0 when the writer, a
+    cancelling caller, doesn't know it); `epoch` is 0 for group requests and cancels.
+    """
+
+    kind: OutcomeKind
+    body: bytes
+    change: bytes = b""
+    request_seq: int = 0
+    epoch: int = 0
+    instance_id: str = ""
+    fingerprint: str = ""
+    traceparent: str = ""
+
+    def headers(self) -> dict[str, str]:
+        headers = {OUTCOME: self.kind.value}
+        if self.request_seq:
+            headers[REQUEST_SEQ] = str(self.request_seq)
+        if self.epoch:
+            headers[EPOCH] = str(self.epoch)
+        if self.instance_id:
+            headers[INSTANCE] = self.instance_id
+        if self.fingerprint:
+            headers[FINGERPRINT] = self.fingerprint
+        if self.traceparent:
+            headers[TRACEPARENT] = self.traceparent
+        return headers
+
+    def payload(self) -> bytes:
+        return self.body + b"\n" + self.change if self.change else self.body
+
+    @classmethod
+    def parse(cls, headers: Mapping[str, str], payload: bytes) -> Outcome:
+        """Raises: KeyError, ValueError when it is not an outcome."""
+        body, _, change = payload.partition(b"\n")
+        return cls(
+            kind=OutcomeKind(headers[OUTCOME]),
+            body=body,
+            change=change,
+            request_seq=int(headers.get(REQUEST_SEQ, "0")),
+            epoch=int(headers.get(EPOCH, "0")),
+            instance_id=headers.get(INSTANCE, ""),
+            fingerprint=headers.get(FINGERPRINT, ""),
+            traceparent=headers.get(TRACEPARENT, ""),
+        )
+
+    @classmethod
+    def error(cls, kind: OutcomeKind, code: str, message: str = "", **extra: Any) -> Outcome:
+        details = extra.pop("details", {})
+        body = ErrorBody(code=code, message=message, details=details)
+        return cls(kind, body.model_dump_json().encode(), **extra)
+
+
+class Fence(BaseModel):
+    """The journal entry that begins an epoch; its own sequence is what commits are checked against."""
+
+    epoch: int
+    owner: str
+    """Instance id of the new active."""
+    incarnation: str
+    """Which run of that instance id: a restarted process does not take an old run's fence for its own."""
+    grant: str
+    """The name of the request consumer that the active makes and reads; one a grant."""
+    start_seq: int
+    """Request stream sequence from which that consumer starts; early is harmless, late would lose."""

@@ -1,0 +1,43 @@
+"""Request ids: `<caller>.<n>`, two subject tokens. The caller token routes the reply.
+
+- A client numbers its requests: `Kq3v9x2m.17`.
+- A handler's own requests derive from the request it serves: the 2nd one of `Kq3v9x2m.17` is
+  `Kq3v9x2m~17.2`. A handler that runs again after a crash asks with the same ids.
+- A key chosen by the user is `key.<encoded key>`.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from aegis_sdk.contract.names import encode_token
+from aegis_sdk.errors import InvalidName
+
+KEY_CALLER: Final = "key"
+DEPTH_MAX: Final = 16
+"""Nested calls deeper than this are taken for a loop that spans services."""
+
+
+def keyed_id(key: str) -> str:
+    """The request id of an idempotency key. Raises: InvalidName."""
+    return f"{KEY_CALLER}.{encode_token(key, kind='idempotency key')}"
+
+
+def is_keyed(request_id: str) -> bool:
+    return request_id.startswith(f"{KEY_CALLER}.")
+
+
+def child_id(request_id: str, n: int) -> str:
+    """The id of the `n`-th request (from 1) that the handler of `request_id` makes."""
+    caller, _, number = request_id.partition(".")
+    if caller.count("~") >= DEPTH_MAX:
+        raise InvalidName(f"request {request_id}: calls are nested over {DEPTH_MAX} deep")
+    return f"{caller}~{number}.{n}"
+
+
+def split_id(request_id: str) -> tuple[str, str]:
+    """(caller token, number token). Raises: InvalidName when it isn't a request id."""
+    caller, dot, number = request_id.partition(".")
+    if not (caller and dot and number) or "." in number or " " in request_id:
+        raise InvalidName(f"request id {request_id!r}: expected <caller>.<n>")
+    return caller, number

@@ -1,0 +1,155 @@
+"""Every stream, bucket, key and subject name, in one place. `prefix` separates environments on one NATS.
+
+Requests   aegis.req.<service>.any                             aegis.req.<service>.at.<resource>
+Journal    aegis.jrn.<service>.<resource|->.out.<caller>.<n>   an outcome
+           aegis.jrn.<service>.<resource>.fence                the entry that begins an epoch
+           aegis.jrn.<service>.<resource>.state.<id>.<part>    a checkpoint's parts; the last completes it
+           aegis.jrn.<service>.<resource|->.try.<caller>.<n>   how often a request was begun again
+Replies    aegis.rep.<caller>.<n>                              outcomes, republished by the server
+Control    aegis.ctl.>                                         registration, heartbeats, commands, admin
+Events     aegis.evt.<event>                                   what control did, for operators
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from aegis_sdk.contract.names import NO_RESOURCE, check_service, encode_token
+
+GROUP_CONSUMER = "any"
+"""The durable consumer that all instances of a service share for group requests."""
+
+
+def resource_token(resource: str | None) -> str:
+    """`-` for a group request, the encoded id otherwise."""
+    return NO_RESOURCE if resource is None else encode_token(resource)
+
+
+@dataclass(frozen=True, slots=True)
+class Subjects:
+    """Names under one prefix (a lower-case word, like a service name)."""
+
+    prefix: str = "aegis"
+
+    def __post_init__(self) -> None:
+        check_service(self.prefix)
+
+    def _stream(self, suffix: str) -> str:
+        return f"{self.prefix.upper()}_{suffix}"
+
+    # Streams and buckets
+    def request_stream(self, service: str) -> str:
+        return self._stream(f"REQ_{service}")
+
+    def journal_stream(self, service: str) -> str:
+        return self._stream(f"JOURNAL_{service}")
+
+    @property
+    def dlq_stream(self) -> str:
+        return self._stream("DLQ")
+
+    @property
+    def registry_bucket(self) -> str:
+        return f"{self.prefix}_registry"
+
+    @property
+    def leases_bucket(self) -> str:
+        return f"{self.prefix}_leases"
+
+    @property
+    def control_bucket(self) -> str:
+        return f"{self.prefix}_control"
+
+    # Keys in the buckets
+    @staticmethod
+    def service_key(service: str) -> str:
+        return f"service.{service}"
+
+    @staticmethod
+    def instance_key(service: str, instance_id: str) -> str:
+        return f"instance.{service}.{instance_id}"
+
+    @staticmethod
+    def lease_key(service: str, resource: str) -> str:
+        return f"{service}.{encode_token(resource)}"
+
+    # Requests
+    def requests(self, service: str) -> str:
+        return f"{self.prefix}.req.{service}.>"
+
+    def request(self, service: str, resource: str | None) -> str:
+        if resource is None:
+            return f"{self.prefix}.req.{service}.any"
+        return f"{self.prefix}.req.{service}.at.{encode_token(resource)}"
+
+    # Journal
+    def journal(self, service: str) -> str:
+        return f"{self.prefix}.jrn.{service}.>"
+
+    def journal_of(self, service: str, resource: str | None) -> str:
+        return f"{self.prefix}.jrn.{service}.{resource_token(resource)}"
+
+    def outcome(self, service: str, resource: str | None, request_id: str) -> str:
+        return f"{self.journal_of(service, resource)}.out.{request_id}"
+
+    def outcome_anywhere(self, service: str, request_id: str) -> str:
+        """Matches the outcome of a request whatever its resource."""
+        return f"{self.prefix}.jrn.{service}.*.out.{request_id}"
+
+    def attempt(self, service: str, resource: str | None, request_id: str) -> str:
+        return f"{self.journal_of(service, resource)}.try.{request_id}"
+
+    def fence(self, service: str, resource: str) -> str:
+        return f"{self.journal_of(service, resource)}.fence"
+
+    def fences(self, service: str) -> str:
+        return f"{self.prefix}.jrn.{service}.*.fence"
+
+    def checkpoint(self, service: str, resource: str) -> str:
+        return f"{self.journal_of(service, resource)}.state"
+
+    @property
+    def republish_source(self) -> str:
+        return f"{self.prefix}.jrn.*.*.out.*.*"
+
+    @property
+    def republish_destination(self) -> str:
+        return f"{self.prefix}.rep.{{{{wildcard(3)}}}}.{{{{wildcard(4)}}}}"
+
+    def reply(self, request_id: str) -> str:
+        return f"{self.prefix}.rep.{request_id}"
+
+    def dead_letter(self, service: str, request_id: str) -> str:
+        return f"{self.prefix}.dlq.{service}.{request_id}"
+
+    @property
+    def dead_letters(self) -> str:
+        return f"{self.prefix}.dlq.>"
+
+    # Control
+    @property
+    def register(self) -> str:
+        return f"{self.prefix}.ctl.register"
+
+    @property
+    def leave(self) -> str:
+        return f"{self.prefix}.ctl.leave"
+
+    def heartbeat(self, service: str, instance_id: str) -> str:
+        return f"{self.prefix}.ctl.hb.{service}.{instance_id}"
+
+    def command(self, instance_id: str) -> str:
+        return f"{self.prefix}.ctl.inst.{instance_id}"
+
+    def admin(self, verb: str) -> str:
+        return f"{self.prefix}.ctl.admin.{verb}"
+
+    def event(self, event: str) -> str:
+        return f"{self.prefix}.evt.{event}"
+
+    def client_name(self, service: str, instance_id: str, connection: str) -> str:
+        """The NATS connection name of an instance, by which control knows whose connection died.
+
+        `connection` is `main` or `pulse` (the heartbeat thread's own).
+        """
+        return f"{self.prefix}/{service}/{instance_id}/{connection}"

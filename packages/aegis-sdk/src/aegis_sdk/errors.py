@@ -1,0 +1,185 @@
+"""Every error that the SDK raises, in one tree. Each branch answers: may I try again?
+
+AegisError
+├─ ContractError        a bug of ours or the peer's                                 don't retry
+│  ├─ InvalidName         a service, method, instance or resource id that can't be used
+│  ├─ InvalidPayload      the payload doesn't fit the model; `fields` says where
+│  ├─ PayloadTooLarge     over the server's max_payload
+│  ├─ UnknownService      nobody ever registered it
+│  ├─ UnknownMethod       the service is known, the method isn't
+│  ├─ KeyReused           the idempotency key was used with another request
+│  └─ Deadlock            the call chain comes back to a resource that waits for it
+├─ Rejected             the handler refused: code, message, details                 it is the answer
+├─ HandlerFailed        the handler broke and gave up                               it is the answer
+├─ NotExecuted          certainly without effect                                    safe to retry
+│  ├─ NoRoute             no instance for the service or resource
+│  ├─ Overloaded          the request stream is full
+│  ├─ Expired             the deadline passed before a handler took it
+│  ├─ Cancelled           the caller's deadline passed and it cancelled in time
+│  └─ Draining            this client is closing
+├─ OutcomeUnknown       NATS could not be reached; carries request_id               attach, or same key
+├─ Unavailable          NATS or control could not be reached; nothing was sent      retry later
+├─ RegistrationRefused  control refused this instance                               fix the cause
+│  └─ SecondActive        another instance is active for the resource
+└─ Fenced               this instance is no longer the active                       stop
+   └─ Evicted             an operator disconnected this instance
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+
+class AegisError(Exception):
+    """Base of all errors of AegisIPC. `code` is stable, snake_case, and what logs and metrics show."""
+
+    code = "aegis_error"
+
+
+class ContractError(AegisError):
+    """The request can't be served as it is, now or later: fix the program."""
+
+    code = "contract_error"
+
+
+class InvalidName(ContractError):
+    """A name or id that the subject space can't carry."""
+
+    code = "invalid_name"
+
+
+class InvalidPayload(ContractError):
+    """The payload doesn't fit the contract; `fields` has one line a field ("quantity: must be > 0")."""
+
+    code = "invalid_payload"
+
+    def __init__(self, message: str, fields: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.fields = tuple(fields)
+
+
+class PayloadTooLarge(ContractError):
+    """The encoded payload is over the NATS server's max_payload."""
+
+    code = "payload_too_large"
+
+
+class UnknownService(ContractError):
+    """No instance ever registered this service."""
+
+    code = "unknown_service"
+
+
+class UnknownMethod(ContractError):
+    """The service's registered contract has no such method."""
+
+    code = "unknown_method"
+
+
+class KeyReused(ContractError):
+    """The idempotency key already belongs to a request with another method, resource or payload."""
+
+    code = "key_reused"
+
+
+class Deadlock(ContractError):
+    """The call chain comes back to a resource that is busy waiting for this very call."""
+
+    code = "deadlock"
+
+
+class Rejected(AegisError):
+    """The handler's own refusal. Raise it in a handler; the caller gets the same code, message and details.
+
+    It is an outcome like a reply: stored, final, without a state change.
+    """
+
+    def __init__(
+        self, code: str, message: str = "", details: Mapping[str, object] | None = None
+    ) -> None:
+        super().__init__(f"{code}: {message}" if message else code)
+        self.code = code
+        self.message = message
+        self.details = dict(details or {})
+
+
+class HandlerFailed(AegisError):
+    """The handler raised (or killed its process again and again) and gave up; no state was changed."""
+
+    code = "handler_failed"
+
+
+class NotExecuted(AegisError):
+    """The request certainly had and will have no effect."""
+
+    code = "not_executed"
+
+
+class NoRoute(NotExecuted):
+    """No instance serves the service or owns the resource; nothing was stored."""
+
+    code = "no_route"
+
+
+class Overloaded(NotExecuted):
+    """The request stream is at its bound; nothing was stored."""
+
+    code = "overloaded"
+
+
+class Expired(NotExecuted):
+    """The deadline had passed when the handler's turn came."""
+
+    code = "expired"
+
+
+class Cancelled(NotExecuted):
+    """The caller's deadline passed first, and `cancelled` is the stored outcome."""
+
+    code = "cancelled"
+
+
+class Draining(NotExecuted):
+    """This client is draining or closed and takes no new requests."""
+
+    code = "draining"
+
+
+class OutcomeUnknown(AegisError):
+    """NATS could not be reached to end the doubt; `attach(request_id, method)` resolves it later."""
+
+    code = "outcome_unknown"
+
+    def __init__(self, message: str, request_id: str) -> None:
+        super().__init__(message)
+        self.request_id = request_id
+
+
+class Unavailable(AegisError):
+    """NATS or the control service did not answer; nothing was stored."""
+
+    code = "unavailable"
+
+
+class RegistrationRefused(AegisError):
+    """Control refused to register this instance; the message says why and what to do."""
+
+    code = "registration_refused"
+
+
+class SecondActive(RegistrationRefused):
+    """Another live instance is active for a resource that this one claims as active."""
+
+    code = "second_active"
+
+
+class Fenced(AegisError):
+    """A newer epoch exists: this instance is no longer the active, and its commit was refused."""
+
+    code = "fenced"
+
+
+class Evicted(Fenced):
+    """An operator disconnected this instance; it does not come back by itself."""
+
+    code = "evicted"
