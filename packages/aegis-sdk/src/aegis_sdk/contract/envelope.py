@@ -200,5 +200,7 @@ class Fence(BaseModel):
     """Which run of that instance id: a restarted process does not take an old run's fence for its own."""
     grant: str
     """The name of the request consumer that the active makes and reads; one a grant."""
+    grant_size: int = 0
+    """How many resources the grant has, so that the active makes its consumer once; 0: not told."""
     start_seq: int
     """Request stream sequence from which that consumer starts; early is harmless, late would lose."""

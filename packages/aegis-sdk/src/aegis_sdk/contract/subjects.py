@@ -3,7 +3,8 @@
 Requests   aegis.req.<service>.any                             aegis.req.<service>.at.<resource>
 Journal    aegis.jrn.<service>.<resource|->.out.<caller>.<n>   an outcome
            aegis.jrn.<service>.<resource>.fence                the entry that begins an epoch
-           aegis.jrn.<service>.<resource>.state.<id>.<part>    a checkpoint's parts; the last completes it
+           aegis.jrn.<service>.<resource>.state                the newest complete checkpoint
+           aegis.jrn.<service>.<resource>.part.<id>.<n>        parts of a checkpoint too large for one message
            aegis.jrn.<service>.<resource|->.try.<caller>.<n>   how often a request was begun again
 Replies    aegis.rep.<caller>.<n>                              outcomes, republished by the server
 Control    aegis.ctl.>                                         registration, heartbeats, commands, admin
@@ -107,6 +108,9 @@ class Subjects:
 
     def checkpoint(self, service: str, resource: str) -> str:
         return f"{self.journal_of(service, resource)}.state"
+
+    def checkpoint_part(self, service: str, resource: str, checkpoint_id: int, part: int) -> str:
+        return f"{self.journal_of(service, resource)}.part.{checkpoint_id}.{part}"
 
     @property
     def republish_source(self) -> str:

@@ -1,0 +1,1 @@
+"""Adapters: NATS, threads and clocks behind the application's ports."""

@@ -1,0 +1,125 @@
+"""Storing an outcome until the answer is definite: the one place where a commit is retried (G2, G3)."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from typing import Final
+
+from aegis_sdk.application.ports import (
+    AlreadyStored,
+    FenceRefused,
+    Journal,
+    StoreError,
+    StoreFull,
+    StoreTooLarge,
+)
+from aegis_sdk.contract.envelope import Outcome, OutcomeKind, Request
+from aegis_sdk.contract.ids import is_keyed
+from aegis_sdk.contract.trace import trace_id
+from aegis_sdk.domain.delivery import backoff_s
+from aegis_sdk.telemetry import log
+
+WAIT_S_MAX: Final = 0.5
+
+
+async def commit(
+    journal: Journal, request: Request, outcome: Outcome, *, fence_seq: int | None
+) -> tuple[int, Outcome]:
+    """(journal sequence, the outcome that is stored): ours, or the one that was first (sequence 0).
+
+    It ends only with a definite answer, however long NATS is away: the publish is create-only, so
+    sending it again is harmless. Raises: FenceRefused.
+    """
+    for n in itertools.count(1):
+        try:
+            return await journal.commit(request, outcome, fence_seq=fence_seq), outcome
+        except AlreadyStored:
+            stored = await first_outcome(journal, request)
+            if stored is not None:
+                return 0, stored
+        except FenceRefused:
+            raise
+        except StoreTooLarge as error:
+            outcome = Outcome.error(
+                OutcomeKind.FAILED, "outcome_too_large", str(error), fingerprint=outcome.fingerprint
+            )
+        except StoreError as error:
+            log.warning(
+                "commit_retried",
+                request_id=request.request_id,
+                service=request.service,
+                resource=request.resource,
+                trace_id=trace_id(request.traceparent),
+                attempt=n,
+                error_code="journal_full" if isinstance(error, StoreFull) else "unreachable",
+            )
+        await asyncio.sleep(backoff_s(n, first_s=0.01, max_s=WAIT_S_MAX))
+    raise AssertionError("unreachable")
+
+
+async def first_outcome(journal: Journal, request: Request) -> Outcome | None:
+    """The stored outcome, asked for until the journal answers."""
+    for n in itertools.count(1):
+        try:
+            return await journal.outcome(request, anywhere=is_keyed(request.request_id))
+        except StoreError:
+            await asyncio.sleep(backoff_s(n, first_s=0.01, max_s=WAIT_S_MAX))
+    raise AssertionError("unreachable")
+
+
+async def give_up(
+    journal: Journal,
+    request: Request,
+    begins: int,
+    *,
+    fence_seq: int | None,
+    request_seq: int = 0,
+    epoch: int = 0,
+) -> tuple[int, Outcome]:
+    """End a request whose process died at each of its begins: `failed`, and a copy in the DLQ.
+
+    The copy comes first: a crash between the two leaves a request that is given up again.
+    Raises: FenceRefused.
+    """
+    outcome = Outcome.error(
+        OutcomeKind.FAILED,
+        "gave_up",
+        f"begun {begins} times, and its process died each time",
+        fingerprint=request.fingerprint,
+        traceparent=request.traceparent,
+        request_seq=request_seq,
+        epoch=epoch,
+    )
+    await _until_stored(journal, request, outcome)
+    log.error(
+        "request_dead_lettered",
+        request_id=request.request_id,
+        service=request.service,
+        method=request.method,
+        resource=request.resource,
+        attempt=begins,
+        trace_id=trace_id(request.traceparent),
+    )
+    return await commit(journal, request, outcome, fence_seq=fence_seq)
+
+
+async def _until_stored(journal: Journal, request: Request, outcome: Outcome) -> None:
+    for n in itertools.count(1):
+        try:
+            return await journal.dead_letter(request, outcome)
+        except StoreError:
+            await asyncio.sleep(backoff_s(n, first_s=0.01, max_s=WAIT_S_MAX))
+
+
+async def note_attempt(
+    journal: Journal, request: Request, n: int, *, fence_seq: int | None
+) -> None:
+    """Note the `n`-th known begin of a request before it runs again. Raises: FenceRefused."""
+    for wait in itertools.count(1):
+        try:
+            return await journal.note_attempt(request, n, fence_seq=fence_seq)
+        except FenceRefused:
+            raise
+        except StoreError:
+            await asyncio.sleep(backoff_s(wait, first_s=0.01, max_s=WAIT_S_MAX))

@@ -1,0 +1,161 @@
+"""Serves group requests: any instance may get any of them, again and again until one outcome is stored.
+
+While a request is in hand its acknowledgement is extended; when this process dies the broker gives it
+to another instance after `ack_wait`. The create-only commit makes two runs one effect (G2, G3).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import replace
+from typing import Final
+
+from aegis_sdk.application.commit import commit, give_up, note_attempt
+from aegis_sdk.application.gate import Gate
+from aegis_sdk.application.handlers import Runner
+from aegis_sdk.application.ports import (
+    Deliveries,
+    Delivery,
+    DeliverySource,
+    Journal,
+    StoreError,
+)
+from aegis_sdk.contract.trace import trace_id
+from aegis_sdk.domain.delivery import Verdict, could_be_second, judge, needs_lookup
+from aegis_sdk.telemetry import log
+
+CREDIT: Final = 16
+"""Requests in hand at once. A paused instance delays at most these, by one ack_wait."""
+EXTEND_S_MAX: Final = 3600.0
+"""The hard stop: a handler that runs longer is taken for hung, and its request goes elsewhere."""
+
+
+class GroupHost:
+    """One instance's share of its service's group requests."""
+
+    def __init__(
+        self,
+        service: str,
+        *,
+        runner: Runner,
+        gate: Gate,
+        journal: Journal,
+        deliveries: Deliveries,
+        ack_wait_s: float,
+        credit: int = CREDIT,
+    ) -> None:
+        self._service = service
+        self._runner = runner
+        self._gate = gate
+        self._journal = journal
+        self._deliveries = deliveries
+        self._ack_wait_s = ack_wait_s
+        self._credit = credit
+        self._source: DeliverySource | None = None
+        self._in_hand: dict[asyncio.Task[None], tuple[Delivery, float]] = {}
+        self._extender: asyncio.Task[None] | None = None
+        self._draining = False
+
+    async def start(self) -> None:
+        self._source = await self._deliveries.open_group(
+            self._service, credit=self._credit, on_delivery=self._take
+        )
+        self._extender = asyncio.create_task(self._extend())
+
+    async def drain(self, *, timeout_s: float) -> None:
+        """Take nothing new and finish what has begun, within `timeout_s`."""
+        self._draining = True
+        if self._source is not None:
+            await self._source.stop()
+        if self._in_hand:
+            await asyncio.wait(self._in_hand, timeout=timeout_s)
+        await self.stop()
+
+    async def stop(self) -> None:
+        """At once: what is in hand is delivered elsewhere after ack_wait."""
+        if self._source is not None:
+            await self._source.stop()
+        if self._extender is not None:
+            self._extender.cancel()
+        for task in list(self._in_hand):
+            task.cancel()
+
+    def _take(self, delivery: Delivery) -> None:
+        task = asyncio.create_task(self._serve(delivery))
+        self._in_hand[task] = (delivery, time.monotonic())
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        del self._in_hand[task]
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("delivery_failed", service=self._service, exc_info=error)
+
+    async def _serve(self, delivery: Delivery) -> None:
+        try:
+            if self._draining:
+                await delivery.hand_back()
+                return
+            if needs_lookup(delivery.request, delivery.arrival) and await self._answered(delivery):
+                await delivery.ack()
+                return
+            await self._run_judged(delivery)
+            await delivery.ack()
+        except StoreError as error:
+            # No outcome of ours is stored: the broker delivers it again.
+            log.warning(
+                "delivery_returned",
+                request_id=delivery.request.request_id,
+                service=self._service,
+                error_code=type(error).__name__,
+                trace_id=trace_id(delivery.request.traceparent),
+            )
+        finally:
+            if self._source is not None:
+                await self._source.finished()
+
+    async def _answered(self, delivery: Delivery) -> bool:
+        request = delivery.request
+        stored = await self._journal.outcome(request)
+        if stored is not None:
+            log.info(
+                "duplicate_suppressed",
+                request_id=request.request_id,
+                service=request.service,
+                method=request.method,
+                trace_id=trace_id(request.traceparent),
+            )
+        return stored is not None
+
+    async def _run_judged(self, delivery: Delivery) -> None:
+        request = delivery.request
+        second = could_be_second(delivery.arrival)
+        noted = await self._journal.attempts(request) if second else 0
+        match judge(second=second, noted=noted):
+            case Verdict.RUN:
+                async with self._gate.shared(request.request_id):
+                    await self._run(delivery, begun=1)
+            case Verdict.RUN_NOTED:
+                async with self._gate.shared(request.request_id):
+                    await note_attempt(self._journal, request, noted + 1, fence_seq=None)
+                    await self._run(delivery, begun=noted + 2)
+            case Verdict.RUN_ALONE:
+                async with self._gate.alone(request.request_id):
+                    await note_attempt(self._journal, request, noted + 1, fence_seq=None)
+                    await self._run(delivery, begun=noted + 2)
+            case Verdict.GIVE_UP:
+                await give_up(self._journal, request, noted + 1, fence_seq=None)
+
+    async def _run(self, delivery: Delivery, *, begun: int) -> None:
+        outcome = await self._runner.run(delivery.request, begun=begun)
+        outcome = replace(outcome, request_seq=delivery.arrival.stream_seq)
+        await commit(self._journal, delivery.request, outcome, fence_seq=None)
+
+    async def _extend(self) -> None:
+        """Tell the broker, thrice in an ack_wait, that what is in hand is alive."""
+        while True:
+            await asyncio.sleep(self._ack_wait_s / 3)
+            now = time.monotonic()
+            for delivery, since_s in list(self._in_hand.values()):
+                if now - since_s < EXTEND_S_MAX:
+                    await delivery.extend()

@@ -1,0 +1,170 @@
+"""Runs a handler for one request and turns whatever happens into an outcome.
+
+It knows nothing of resources' order, fences or acknowledgements. Invariant: it returns an outcome or
+raises what must not become one (a cancelled task, an outcome that is unknown further down).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from concurrent.futures import Executor
+from dataclasses import replace
+from typing import Final
+
+from aegis_sdk.application.outcomes import failed_by, rejected_by
+from aegis_sdk.context import Asks, Context, ResourceContext
+from aegis_sdk.contract.envelope import Outcome, OutcomeKind, Request
+from aegis_sdk.contract.trace import trace_id
+from aegis_sdk.domain.delivery import backoff_s
+from aegis_sdk.domain.journal import ResourceJournal
+from aegis_sdk.errors import (
+    ContractError,
+    Expired,
+    OutcomeUnknown,
+    Rejected,
+    Unavailable,
+    UnknownMethod,
+)
+from aegis_sdk.service import Handler, Service
+from aegis_sdk.telemetry import log
+
+DOUBT_WAIT_S_MAX: Final = 1.0
+
+
+class Runner:
+    """Runs the handlers of one service on this instance."""
+
+    def __init__(
+        self, service: Service, *, instance_id: str, asks: Asks, threads: Executor
+    ) -> None:
+        self._service = service
+        self._instance_id = instance_id
+        self._asks = asks
+        self._threads = threads
+        self.running = 0
+
+    async def run(
+        self, request: Request, *, begun: int, journal: ResourceJournal | None = None
+    ) -> Outcome:
+        """The outcome of `request`; `begun` counts this run among its begins, from 1.
+
+        `journal` is the resource's, for a targeted request. The outcome carries no change unless it is
+        `executed`.
+        """
+        self.running += 1
+        try:
+            outcome = await self._outcome(request, begun, journal)
+        finally:
+            self.running -= 1
+        if outcome.kind is OutcomeKind.EXECUTED and is_expired(request):
+            outcome = expired(request)
+        return replace(
+            outcome,
+            instance_id=self._instance_id,
+            fingerprint=request.fingerprint,
+            traceparent=request.traceparent,
+        )
+
+    async def _outcome(
+        self, request: Request, begun: int, journal: ResourceJournal | None
+    ) -> Outcome:
+        try:
+            handler = self._handler(request)
+            payload = handler.method.request.decode(request.payload)
+        except ContractError as error:
+            return rejected_by(error)
+        retry = doubts = 0
+        while True:
+            if is_expired(request):
+                return expired(request)
+            context = self._context(request, begun + retry + doubts, journal)
+            try:
+                reply = await self._call(handler, context, payload)
+                body = handler.method.reply.encode(reply)
+                change = _change_of(context)
+            except Rejected as error:
+                return rejected_by(error)
+            except (OutcomeUnknown, Unavailable) as error:
+                # A nested request is in doubt: an outcome now would fix the doubt. Its id is the same
+                # in the next run, so asking again resolves it.
+                doubts += 1
+                self._note("handler_in_doubt", request, error)
+                await asyncio.sleep(backoff_s(doubts, first_s=0.05, max_s=DOUBT_WAIT_S_MAX))
+            except Exception as error:
+                retry += 1
+                wait_s = handler.retries.wait_before(retry + 1)
+                self._note("handler_failed", request, error, will_retry=wait_s is not None)
+                if wait_s is None:
+                    return failed_by(error)
+                await asyncio.sleep(wait_s)
+            else:
+                return Outcome(OutcomeKind.EXECUTED, body, change)
+
+    def _handler(self, request: Request) -> Handler:
+        handler = self._service.handlers.get(request.method)
+        if handler is None:
+            raise UnknownMethod(
+                f"service {self._service.name} has no method {request.method!r};"
+                f" it has {', '.join(sorted(self._service.handlers)) or 'none'}"
+            )
+        if handler.targeted and request.resource is None:
+            raise ContractError(f"{handler.method!r} needs a resource")
+        return handler
+
+    def _context(self, request: Request, begun: int, journal: ResourceJournal | None) -> Context:
+        if begun > 1:
+            request = replace(request, attempt=2)  # its nested requests may have outcomes already
+        if journal is None:
+            return Context(request, instance_id=self._instance_id, begun=begun, asks=self._asks)
+        return ResourceContext(
+            request,
+            instance_id=self._instance_id,
+            begun=begun,
+            asks=self._asks,
+            epoch=journal.fence.fence.epoch if journal.fence else 0,
+            values=journal.values,
+        )
+
+    async def _call(self, handler: Handler, context: Context, payload: object) -> object:
+        if handler.is_async:
+            return await handler.function(context, payload)
+        loop = asyncio.get_running_loop()
+        context._loop = loop
+        return await loop.run_in_executor(self._threads, handler.function, context, payload)
+
+    def _note(self, event: str, request: Request, error: BaseException, **more: object) -> None:
+        log.warning(
+            event,
+            request_id=request.request_id,
+            service=request.service,
+            method=request.method,
+            resource=request.resource,
+            instance_id=self._instance_id,
+            trace_id=trace_id(request.traceparent),
+            error_code=type(error).__name__,
+            exc_info=error,
+            **more,
+        )
+
+
+def _change_of(context: Context) -> bytes:
+    if not isinstance(context, ResourceContext):
+        return b""
+    change = context.state.change()
+    return change.encode() if change else b""
+
+
+def is_expired(request: Request) -> bool:
+    """By this machine's clock; the caller's `cancelled` is exact whatever the clocks say."""
+    return request.deadline_s is not None and time.time() >= request.deadline_s
+
+
+def expired(request: Request) -> Outcome:
+    return Outcome.error(
+        OutcomeKind.EXPIRED,
+        Expired.code,
+        "the deadline had passed when its turn came",
+        fingerprint=request.fingerprint,
+        traceparent=request.traceparent,
+    )

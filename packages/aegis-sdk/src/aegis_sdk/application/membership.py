@@ -1,0 +1,129 @@
+"""An instance's place in its service: registering, coming back, obeying control, leaving."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from collections.abc import Callable
+from typing import Final
+
+from aegis_sdk.application.ports import Control
+from aegis_sdk.contract.control import (
+    Ack,
+    Command,
+    CommandKind,
+    Leave,
+    Registration,
+    RegistrationReply,
+)
+from aegis_sdk.domain.delivery import backoff_s
+from aegis_sdk.errors import (
+    AegisError,
+    Evicted,
+    InvalidName,
+    RegistrationRefused,
+    SecondActive,
+    Unavailable,
+)
+from aegis_sdk.telemetry import log
+
+ASK_TIMEOUT_S: Final = 5.0
+_REFUSED: Final[dict[str, type[AegisError]]] = {
+    SecondActive.code: SecondActive,
+    Evicted.code: Evicted,
+    "invalid": InvalidName,
+}
+
+
+class Membership:
+    """Registers one instance and answers control's commands to it."""
+
+    def __init__(self, control: Control, registration: Registration) -> None:
+        self._control = control
+        self._registration = registration
+        self._again: asyncio.Task[None] | None = None
+        self.on_evicted: Callable[[str], None] = lambda reason: None
+        self.on_drain: Callable[[str], None] = lambda reason: None
+
+    async def register(self, *, wait_s: float) -> RegistrationReply:
+        """Register, waiting up to `wait_s` for a control service that answers.
+
+        Raises: SecondActive, Evicted, InvalidName, RegistrationRefused, Unavailable.
+        """
+        return await self._register(self._registration, time.monotonic() + wait_s)
+
+    async def leave(self, reason: str, *, timeout_s: float) -> None:
+        """Give the leases up; without control they move when the heartbeats are missed."""
+        r = self._registration
+        try:
+            ack = await self._control.leave(
+                Leave(
+                    service=r.service,
+                    instance_id=r.instance_id,
+                    incarnation=r.incarnation,
+                    reason=reason,
+                ),
+                timeout_s=timeout_s,
+            )
+        except Unavailable as error:
+            log.warning("left_without_control", instance_id=r.instance_id, error=str(error))
+            return
+        if not ack.ok:
+            log.warning("leave_refused", instance_id=r.instance_id, error=ack.message)
+
+    def come_back(self) -> None:
+        """Control doesn't know this instance any more: register again, with all roles `auto`."""
+        if self._again is None or self._again.done():
+            self._again = asyncio.create_task(self._come_back())
+
+    def stop(self) -> None:
+        if self._again is not None:
+            self._again.cancel()
+
+    async def _come_back(self) -> None:
+        registration = self._registration.model_copy(update={"returning": True})
+        try:
+            await self._register(registration, time.monotonic() + 60.0)
+        except Evicted as error:
+            self.on_evicted(str(error))
+        except AegisError as error:
+            log.warning(
+                "return_refused", instance_id=registration.instance_id, error_code=error.code
+            )
+        else:
+            log.info("registered_again", instance_id=registration.instance_id)
+
+    async def _register(self, registration: Registration, give_up_s: float) -> RegistrationReply:
+        for n in itertools.count(1):
+            wait_s = backoff_s(n, first_s=0.05, max_s=1.0)
+            try:
+                reply = await self._control.register(registration, timeout_s=ASK_TIMEOUT_S)
+            except Unavailable as error:
+                if time.monotonic() >= give_up_s:
+                    raise
+                log.info("waiting_for_control", attempt=n, error=str(error))
+            else:
+                if reply.ok:
+                    return reply
+                if reply.code != "busy" or time.monotonic() >= give_up_s:
+                    raise _REFUSED.get(reply.code, RegistrationRefused)(reply.message)
+                wait_s = max(0.01, reply.retry_after_s)
+            await asyncio.sleep(wait_s)
+        raise AssertionError("unreachable")
+
+
+def obey(command: Command, *, membership: Membership, incarnation: str) -> Ack | None:
+    """Carry out the commands that need no waiting; None for those about resources."""
+    if command.incarnation not in ("", incarnation):
+        return Ack(ok=False, message="meant for another run of this instance")
+    match command.kind:
+        case CommandKind.REGISTER:
+            membership.come_back()
+        case CommandKind.EVICT:
+            membership.on_evicted(command.reason)
+        case CommandKind.DRAIN:
+            membership.on_drain(command.reason)
+        case _:
+            return None
+    return Ack(ok=True)

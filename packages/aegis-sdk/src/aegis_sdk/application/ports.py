@@ -1,0 +1,209 @@
+"""What the use cases need from outside, in our words. tests/contract runs one suite on each
+implementation: the in-memory fakes of `aegis_sdk.testing` and the NATS adapters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from aegis_sdk.contract.control import Ack, Leave, Registration, RegistrationReply
+from aegis_sdk.contract.envelope import Outcome, Request
+from aegis_sdk.domain.delivery import Arrival
+from aegis_sdk.domain.journal import Checkpoint, Entry
+
+
+class StoreError(Exception):
+    """A store operation did not do what was asked. The subclasses say what is known."""
+
+
+class AlreadyStored(StoreError):
+    """The subject has its one message already (G2); nothing was stored."""
+
+
+class FenceRefused(StoreError):
+    """A newer fence exists (G5); nothing was stored."""
+
+
+class StoreFull(StoreError):
+    """The stream is at its bound, or the server's disk is; nothing was stored."""
+
+
+class StoreTooLarge(StoreError):
+    """Over the server's max_payload; nothing was stored."""
+
+
+class StoreMissing(StoreError):
+    """No such stream or consumer; nothing was stored."""
+
+
+class StoreUnreachable(StoreError):
+    """No definite answer: it may have been stored, or still be stored later."""
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """The request stream has the request at `seq`; `duplicate`: it had that id before."""
+
+    seq: int
+    duplicate: bool
+
+
+class RequestLog(Protocol):
+    """The request stream, as a caller sees it."""
+
+    async def append(self, request: Request, *, timeout_s: float) -> Accepted:
+        """Store the request, unless its id was seen within the dedup window.
+
+        Raises: StoreFull, StoreMissing, StoreUnreachable.
+        """
+
+    async def post(
+        self, request: Request, on_result: Callable[[Accepted | StoreError], None]
+    ) -> None:
+        """Send the request and return; `on_result` is called once with the server's word, if it comes."""
+
+    async def read(self, service: str, seq: int) -> Request | None:
+        """The stored request at `seq`. Raises: StoreMissing, StoreUnreachable."""
+
+
+class Journal(Protocol):
+    """The journal: the only place where effects exist."""
+
+    async def commit(self, request: Request, outcome: Outcome, *, fence_seq: int | None) -> int:
+        """Store the one outcome of a request; the stream sequence of the entry.
+
+        Create-only, and checked against `fence_seq` for a resource's active (None: no fence, as for
+        group requests and for a caller's cancel).
+
+        Raises: AlreadyStored, FenceRefused, StoreFull, StoreMissing, StoreUnreachable.
+        """
+
+    async def outcome(self, request: Request, *, anywhere: bool = False) -> Outcome | None:
+        """The stored outcome, read from the stream's leader.
+
+        `anywhere`: whatever the resource, for an id whose resource isn't known or that may have been
+        used with another one. Raises: StoreMissing, StoreUnreachable.
+        """
+
+    async def attempts(self, request: Request) -> int:
+        """Begins noted for a request. Raises: StoreMissing, StoreUnreachable."""
+
+    async def note_attempt(self, request: Request, n: int, *, fence_seq: int | None) -> None:
+        """Raises: FenceRefused, StoreFull, StoreMissing, StoreUnreachable."""
+
+    async def store_checkpoint(
+        self, service: str, resource: str, checkpoint: Checkpoint, *, fence_seq: int
+    ) -> int:
+        """Store a checkpoint as one or several entries; the sequence of the last.
+
+        Raises: FenceRefused, StoreFull, StoreMissing, StoreUnreachable.
+        """
+
+    async def dead_letter(self, request: Request, outcome: Outcome) -> None:
+        """Copy a request that failed for good to the DLQ; twice is once. Raises: StoreError."""
+
+
+class Replies(Protocol):
+    """Outcomes as the server republishes them to this caller. May miss some: read the journal then."""
+
+    async def expect(self, request_id: str, deliver: Callable[[Outcome], None]) -> None: ...
+
+    def forget(self, request_id: str, deliver: Callable[[Outcome], None]) -> None: ...
+
+
+class Directory(Protocol):
+    """Who serves what, from the registry and the leases; works while control is down."""
+
+    def admits(self, service: str, method: str, resource: str | None) -> bool:
+        """Whether what is known already says that a request can be sent; no waiting."""
+
+    async def check(self, service: str, method: str, resource: str | None) -> None:
+        """Return when a request can be sent.
+
+        Raises: UnknownService, UnknownMethod, ContractError (resource given or missing), NoRoute,
+            StoreUnreachable.
+        """
+
+
+@dataclass(slots=True)
+class Delivery:
+    """A delivered request. `ack` says that its outcome is stored; `extend` that it is in hand;
+    `hand_back` returns it unbegun, to be delivered again after a short delay.
+    """
+
+    request: Request
+    arrival: Arrival
+    grant: str
+    ack: Callable[[], Awaitable[None]]
+    extend: Callable[[], Awaitable[None]]
+    hand_back: Callable[[], Awaitable[None]]
+
+
+class DeliverySource(Protocol):
+    """A running reader of requests with bounded credit."""
+
+    async def finished(self) -> None:
+        """One delivery is out of hand: its credit may be used again."""
+
+    async def stop(self) -> None: ...
+
+
+class Deliveries(Protocol):
+    """Opens readers of the request stream."""
+
+    async def open_group(
+        self, service: str, *, credit: int, on_delivery: Callable[[Delivery], None]
+    ) -> DeliverySource: ...
+
+    async def open_grant(
+        self,
+        service: str,
+        grant: str,
+        resources: Sequence[str],
+        *,
+        start_seq: int,
+        credit: int,
+        on_delivery: Callable[[Delivery], None],
+        on_restart: Callable[[], None],
+    ) -> DeliverySource:
+        """Deliver the requests of `resources` from `start_seq` on, in stream order.
+
+        On any doubt about that order (a reconnect, a gap) it calls `on_restart`, after which the caller
+        has to forget what it has not begun, and delivers everything unacknowledged again, in order.
+        """
+
+
+class FollowSource(Protocol):
+    async def stop(self) -> None: ...
+
+    @property
+    def lag_entries(self) -> int:
+        """Entries stored but not read yet, as of the last one read."""
+
+
+class JournalReader(Protocol):
+    async def start_of(self, service: str, resources: Sequence[str]) -> Mapping[str, int]:
+        """For each resource with a checkpoint: the sequence to read from. Raises: StoreError."""
+
+    async def follow(
+        self,
+        service: str,
+        *,
+        whole: Sequence[str],
+        fences: Sequence[str],
+        from_seq: int,
+        on_entry: Callable[[Entry], None],
+    ) -> FollowSource:
+        """Read the journal in order from `from_seq`, for ever: all of `whole`, only fences of `fences`."""
+
+
+class Control(Protocol):
+    """The control service, as an instance sees it."""
+
+    async def register(self, registration: Registration, *, timeout_s: float) -> RegistrationReply:
+        """Raises: Unavailable."""
+
+    async def leave(self, leave: Leave, *, timeout_s: float) -> Ack:
+        """Raises: Unavailable."""

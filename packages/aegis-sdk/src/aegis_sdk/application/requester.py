@@ -1,0 +1,443 @@
+"""A caller's use case: one request, one definite answer within its deadline (G1, G4, G8).
+
+It publishes, waits for the outcome that the server republishes, and covers every way to miss it: a
+request that was not acknowledged is sent again under the same id, an outcome that did not arrive is
+read from the journal, and at the deadline the caller writes `cancelled` itself. Whichever is stored
+first is the answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, Final, TypeVar
+
+from aegis_sdk.application.outcomes import result_of
+from aegis_sdk.application.ports import (
+    Accepted,
+    AlreadyStored,
+    Directory,
+    Journal,
+    Replies,
+    RequestLog,
+    StoreError,
+    StoreFull,
+)
+from aegis_sdk.context import Ticket
+from aegis_sdk.contract.envelope import Outcome, OutcomeKind, Request, fingerprint
+from aegis_sdk.contract.ids import child_id, is_keyed, keyed_id, split_id
+from aegis_sdk.contract.method import Method
+from aegis_sdk.contract.subjects import resource_token
+from aegis_sdk.contract.trace import new_traceparent, trace_id
+from aegis_sdk.domain.delivery import backoff_s
+from aegis_sdk.errors import (
+    Cancelled,
+    Deadlock,
+    Draining,
+    KeyReused,
+    OutcomeUnknown,
+    Overloaded,
+    PayloadTooLarge,
+    Unavailable,
+)
+from aegis_sdk.telemetry import log
+
+Req = TypeVar("Req")
+Rep = TypeVar("Rep")
+
+TIMEOUT_S: Final = 5.0
+"""Outlasts the election of a new stream leader in a cluster of three (4-5 s seen)."""
+RECHECK_S: Final = 0.25
+"""First look at a request that is still open; doubles up to RECHECK_S_MAX."""
+RECHECK_S_MAX: Final = 2.0
+RESOLVE_S: Final = 3.0
+"""How long past its deadline a caller tries to end the doubt before it says OutcomeUnknown."""
+RECHECKS_AT_ONCE_MAX: Final = 64
+
+
+@dataclass(slots=True, eq=False)
+class _Open:
+    """A request without an answer so far."""
+
+    request: Request
+    answer: asyncio.Future[Outcome | None]
+    """The outcome, or None when the time was up."""
+    recheck_s: float
+    sent_again: int = 0
+    accepted: Accepted | None = None
+
+    def deliver(self, outcome: Outcome) -> None:
+        if not self.answer.done():
+            self.answer.set_result(outcome)
+
+    async def wait(self, timeout_s: float) -> Outcome | None:
+        """The outcome, or None after `timeout_s`; the entry stays open for a later one."""
+        timer = self.answer.get_loop().call_later(max(0.0, timeout_s), self._time_out)
+        try:
+            return await self.answer
+        finally:
+            timer.cancel()
+
+    def _time_out(self) -> None:
+        if not self.answer.done():
+            waited, self.answer = self.answer, self.answer.get_loop().create_future()
+            waited.set_result(None)
+
+    def acknowledged(self, result: Accepted | StoreError) -> None:
+        if isinstance(result, Accepted):
+            self.accepted = result
+        elif isinstance(result, StoreFull) and not self.sent_again and not self.answer.done():
+            # Not an outcome of an earlier try: this one is certainly not stored.
+            self.answer.set_exception(Overloaded(f"{self.request.service}: {result}"))
+
+
+class Requester:
+    """Makes requests for one client. `caller` is its token, unique to this process and connection."""
+
+    def __init__(
+        self,
+        *,
+        log_: RequestLog,
+        journal: Journal,
+        replies: Replies,
+        directory: Directory,
+        caller: str,
+        payload_bytes_max: Callable[[], int],
+    ) -> None:
+        self._log = log_
+        self._journal = journal
+        self._replies = replies
+        self._directory = directory
+        self._caller = caller
+        self._payload_bytes_max = payload_bytes_max
+        self._numbers = itertools.count(1)
+        self._open: set[_Open] = set()
+        self._watcher: asyncio.Task[None] | None = None
+        self._closed = False
+
+    # --- what callers use -------------------------------------------------------------------------
+    async def request(
+        self,
+        method: Method[Req, Rep],
+        payload: Req,
+        *,
+        resource: str | None,
+        timeout_s: float,
+        key: str | None,
+        traceparent: str = "",
+    ) -> Rep:
+        request = self._compose(
+            method, payload, resource=resource, key=key, traceparent=traceparent
+        )
+        request = replace(request, deadline_s=time.time() + timeout_s)
+        return result_of(await self._outcome_of(request, again=bool(key)), method)
+
+    async def submit(
+        self,
+        method: Method[Req, Any],
+        payload: Req,
+        *,
+        resource: str | None,
+        key: str | None,
+        timeout_s: float,
+        expires_s: float | None,
+        traceparent: str = "",
+    ) -> Ticket:
+        request = self._compose(
+            method, payload, resource=resource, key=key, traceparent=traceparent
+        )
+        if expires_s is not None:
+            request = replace(request, deadline_s=time.time() + expires_s)
+        return await self._hand_in(request, timeout_s=timeout_s)
+
+    async def attach(self, request_id: str, method: Method[Any, Rep], *, timeout_s: float) -> Rep:
+        split_id(request_id)
+        request = Request(request_id, method.service, method.name, None, b"")
+        entry = self._begin(request)
+        try:
+            await self._replies.expect(request_id, entry.deliver)
+            entry.accepted = Accepted(0, duplicate=True)  # never send: this is not our request
+            outcome = await self._read_outcome(request)
+            if outcome is None:
+                outcome = await entry.wait(timeout_s)
+        finally:
+            self._end(entry)
+        if outcome is None:
+            raise OutcomeUnknown(
+                f"{request_id} has no outcome yet after {timeout_s:g} s: attach again", request_id
+            )
+        return result_of(outcome, method)
+
+    # --- what handlers use (context.Asks) ----------------------------------------------------------
+    async def ask(
+        self,
+        method: Method[Req, Rep],
+        payload: Req,
+        *,
+        resource: str | None,
+        timeout_s: float | None,
+        parent: Request,
+        n: int,
+    ) -> Rep:
+        request = self._derive(method, payload, resource=resource, parent=parent, n=n)
+        deadline_s = time.time() + (TIMEOUT_S if timeout_s is None else timeout_s)
+        if parent.deadline_s is not None:
+            own = parent.deadline_s if timeout_s is None else min(deadline_s, parent.deadline_s)
+            deadline_s = own
+        request = replace(request, deadline_s=deadline_s)
+        return result_of(await self._outcome_of(request, again=parent.attempt > 1), method)
+
+    async def hand_in(
+        self,
+        method: Method[Req, Any],
+        payload: Req,
+        *,
+        resource: str | None,
+        parent: Request,
+        n: int,
+    ) -> Ticket:
+        request = self._derive(method, payload, resource=resource, parent=parent, n=n)
+        timeout_s = TIMEOUT_S
+        if parent.deadline_s is not None:
+            timeout_s = max(0.1, parent.deadline_s - time.time())
+        return await self._hand_in(request, timeout_s=timeout_s)
+
+    # --- life -------------------------------------------------------------------------------------
+    def recheck_all(self) -> None:
+        """After a reconnect: whatever was in flight may have been missed."""
+        now = time.monotonic()
+        for entry in self._open:
+            entry.recheck_s = now
+
+    async def close(self, *, drain_s: float = 0.0) -> None:
+        """Refuse new requests, wait up to `drain_s` for open ones, then stop."""
+        self._closed = True
+        answers = [entry.answer for entry in self._open]
+        if answers and drain_s > 0:
+            await asyncio.wait(answers, timeout=drain_s)
+        if self._watcher is not None:
+            self._watcher.cancel()
+
+    # --- composing --------------------------------------------------------------------------------
+    def _compose(
+        self,
+        method: Method[Any, Any],
+        payload: Any,
+        *,
+        resource: str | None,
+        key: str | None,
+        traceparent: str,
+    ) -> Request:
+        body = self._encode(method, payload, resource)
+        return Request(
+            request_id=f"{self._caller}.{next(self._numbers)}" if key is None else keyed_id(key),
+            service=method.service,
+            method=method.name,
+            resource=resource,
+            payload=body,
+            fingerprint="" if key is None else fingerprint(method.name, resource, body),
+            traceparent=new_traceparent(traceparent),
+        )
+
+    def _derive(
+        self,
+        method: Method[Any, Any],
+        payload: Any,
+        *,
+        resource: str | None,
+        parent: Request,
+        n: int,
+    ) -> Request:
+        chain = parent.chain
+        if parent.resource is not None:
+            chain = (*chain, f"{parent.service}/{resource_token(parent.resource)}")
+        if resource is not None and f"{method.service}/{resource_token(resource)}" in chain:
+            raise Deadlock(
+                f"{method!r} on {resource!r}: this call chain already holds it ({' > '.join(chain)})"
+            )
+        return Request(
+            request_id=child_id(parent.request_id, n),
+            service=method.service,
+            method=method.name,
+            resource=resource,
+            payload=self._encode(method, payload, resource),
+            attempt=min(parent.attempt, 2),
+            chain=chain,
+            traceparent=new_traceparent(parent.traceparent),
+            tracestate=parent.tracestate,
+        )
+
+    def _encode(self, method: Method[Any, Any], payload: Any, resource: str | None) -> bytes:
+        if self._closed:
+            raise Draining("this client is closing: it takes no new requests")
+        resource_token(resource)
+        body = method.request.encode(payload)
+        if len(body) + 4096 > (limit := self._payload_bytes_max()):  # 4 KiB for the headers
+            raise PayloadTooLarge(
+                f"{method!r}: the payload has {len(body)} bytes; with headers, at most {limit - 4096}"
+                " fit the server's max_payload"
+            )
+        return body
+
+    # --- one request ------------------------------------------------------------------------------
+    async def _hand_in(self, request: Request, *, timeout_s: float) -> Ticket:
+        await self._check(request)
+        give_up_s = time.monotonic() + timeout_s
+        for n in itertools.count(1):
+            try:
+                accepted = await self._log.append(
+                    request, timeout_s=max(0.05, min(2.0, give_up_s - time.monotonic()))
+                )
+            except StoreFull as error:
+                raise Overloaded(f"{request.service}: {error}") from error
+            except StoreError as error:
+                if time.monotonic() >= give_up_s:
+                    raise OutcomeUnknown(
+                        f"{request.request_id} was not acknowledged within {timeout_s:g} s ({error})",
+                        request.request_id,
+                    ) from error
+                await asyncio.sleep(backoff_s(n, first_s=0.02, max_s=0.5))
+                request = replace(request, attempt=request.attempt + 1)
+                continue
+            await self._check_key(request, accepted)
+            return Ticket(request.request_id, request.service, request.resource)
+        raise AssertionError("unreachable")
+
+    async def _outcome_of(self, request: Request, *, again: bool) -> Outcome:
+        """`again`: this id may have an outcome already."""
+        await self._check(request)
+        entry = self._begin(request)
+        try:
+            await self._replies.expect(request.request_id, entry.deliver)
+            if again and (stored := await self._read_outcome(request)) is not None:
+                return self._same_key(request, stored)
+            assert request.deadline_s is not None
+            await self._log.post(request, entry.acknowledged)
+            outcome = await entry.wait(request.deadline_s - time.time())
+            if outcome is None:
+                outcome = await self._end_doubt(entry)
+            if request.fingerprint:
+                self._same_key(request, outcome)
+            return outcome
+        finally:
+            self._end(entry)
+
+    async def _end_doubt(self, entry: _Open) -> Outcome:
+        """The deadline passed: make `cancelled` the outcome, or return the one that was first (G4)."""
+        request = entry.request
+        cancelled = Outcome.error(
+            OutcomeKind.CANCELLED,
+            Cancelled.code,
+            "the caller's deadline passed",
+            fingerprint=request.fingerprint,
+            traceparent=request.traceparent,
+        )
+        log.info(
+            "deadline_passed",
+            request_id=request.request_id,
+            service=request.service,
+            method=request.method,
+            trace_id=trace_id(request.traceparent),
+        )
+        give_up_s = time.monotonic() + RESOLVE_S
+        for n in itertools.count(1):
+            if entry.answer.done() and (late := entry.answer.result()) is not None:
+                return late
+            try:
+                await self._journal.commit(request, cancelled, fence_seq=None)
+                return cancelled
+            except AlreadyStored:
+                if (stored := await self._read_outcome(request)) is not None:
+                    return stored
+            except StoreError as error:
+                if time.monotonic() >= give_up_s:
+                    raise OutcomeUnknown(
+                        f"NATS could not be reached to end {request.request_id}: attach to it later",
+                        request.request_id,
+                    ) from error
+            await asyncio.sleep(backoff_s(n, first_s=0.02, max_s=0.25))
+        raise AssertionError("unreachable")
+
+    async def _check(self, request: Request) -> None:
+        if not self._directory.admits(request.service, request.method, request.resource):
+            try:
+                await self._directory.check(request.service, request.method, request.resource)
+            except StoreError as error:
+                raise Unavailable(f"the registry could not be read: {error}") from error
+
+    async def _check_key(self, request: Request, accepted: Accepted) -> None:
+        """An idempotency key that the stream saw before must belong to the same request."""
+        if not (request.fingerprint and accepted.duplicate):
+            return
+        try:
+            stored = await self._log.read(request.service, accepted.seq)
+        except StoreError:
+            return  # the outcome carries the fingerprint too
+        if stored is not None and stored.fingerprint != request.fingerprint:
+            raise _key_reused(request)
+
+    def _same_key(self, request: Request, outcome: Outcome) -> Outcome:
+        if request.fingerprint and outcome.fingerprint not in ("", request.fingerprint):
+            raise _key_reused(request)
+        return outcome
+
+    async def _read_outcome(self, request: Request) -> Outcome | None:
+        try:
+            anywhere = not request.payload or is_keyed(request.request_id)
+            return await self._journal.outcome(request, anywhere=anywhere)
+        except StoreError:
+            return None  # the watcher asks again
+
+    # --- open requests ------------------------------------------------------------------------------
+    def _begin(self, request: Request) -> _Open:
+        answer: asyncio.Future[Outcome | None] = asyncio.get_running_loop().create_future()
+        entry = _Open(request, answer, time.monotonic() + RECHECK_S)
+        self._open.add(entry)
+        if self._watcher is None or self._watcher.done():
+            self._watcher = asyncio.create_task(self._watch())
+        return entry
+
+    def _end(self, entry: _Open) -> None:
+        self._open.discard(entry)
+        self._replies.forget(entry.request.request_id, entry.deliver)
+        entry.answer.cancel()
+
+    async def _watch(self) -> None:
+        """Send again what was not accepted, read what was not delivered. Ends when nothing is open."""
+        while self._open:
+            await asyncio.sleep(RECHECK_S / 2)
+            now = time.monotonic()
+            due = [entry for entry in self._open if entry.recheck_s <= now]
+            for first in range(0, len(due), RECHECKS_AT_ONCE_MAX):
+                batch = due[first : first + RECHECKS_AT_ONCE_MAX]
+                await asyncio.gather(*(self._recheck(entry) for entry in batch))
+
+    async def _recheck(self, entry: _Open) -> None:
+        entry.sent_again += 1
+        entry.recheck_s = time.monotonic() + backoff_s(
+            entry.sent_again + 1, first_s=RECHECK_S, max_s=RECHECK_S_MAX
+        )
+        try:
+            if entry.accepted is None:
+                again = replace(entry.request, attempt=entry.sent_again + 1)
+                entry.acknowledged(await self._log.append(again, timeout_s=1.0))
+            elif (outcome := await self._read_outcome(entry.request)) is not None:
+                entry.deliver(outcome)
+        except StoreError:
+            return  # not reachable now: the next round tries again
+        if entry.accepted is not None and entry.request.fingerprint:
+            try:
+                await self._check_key(entry.request, entry.accepted)
+            except KeyReused as error:
+                if not entry.answer.done():
+                    entry.answer.set_exception(error)
+
+
+def _key_reused(request: Request) -> KeyReused:
+    return KeyReused(
+        f"idempotency key of {request.request_id} was used for another request"
+        " (method, resource or payload differ): use a new key"
+    )

@@ -1,0 +1,184 @@
+"""The facade: connect, request, submit, attach, serve."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar
+
+from aegis_sdk.application.requester import TIMEOUT_S
+from aegis_sdk.context import Ticket
+from aegis_sdk.contract.control import Role
+from aegis_sdk.contract.method import Method
+from aegis_sdk.contract.subjects import Subjects
+from aegis_sdk.errors import Unavailable
+from aegis_sdk.infrastructure.journal import NatsJournal
+from aegis_sdk.infrastructure.link import Link, Server
+from aegis_sdk.instance import Instance, Requests
+from aegis_sdk.service import Service
+from aegis_sdk.telemetry import log
+
+Req = TypeVar("Req")
+Rep = TypeVar("Rep")
+
+CONTROL_WAIT_S = 30.0
+"""How long `serve` waits for a control service; it may start at the same moment."""
+
+
+class Aegis:
+    """A connection. Made by `connect`; safe to share between tasks of one event loop."""
+
+    def __init__(self, link: Link, server: Server, subjects: Subjects) -> None:
+        self._link = link
+        self._server = server
+        self._subjects = subjects
+        self._requests = Requests(link, subjects, NatsJournal(link, subjects))
+        self._instances: list[Instance] = []
+
+    async def request(
+        self,
+        method: Method[Req, Rep],
+        payload: Req,
+        *,
+        resource: str | None = None,
+        timeout_s: float = TIMEOUT_S,
+        key: str | None = None,
+    ) -> Rep:
+        """Send a request and return its reply, executed exactly once.
+
+        With `resource` it goes to that resource's active, otherwise to any instance of the service.
+        `timeout_s` is the deadline: when it passes, the request is cancelled, or its outcome returned
+        if that was first. `key` is an idempotency key of your own (1 to 200 bytes): the same key, also
+        from another process or later, gets the stored outcome.
+
+        Raises:
+            Rejected: the handler refused; no state was changed.
+            HandlerFailed: the handler raised; no state was changed.
+            NotExecuted: certainly without effect (NoRoute, Overloaded, Expired, Cancelled, Draining).
+            OutcomeUnknown: NATS could not be reached; attach(error.request_id) resolves it.
+            ContractError: wrong use; nothing was stored (see aegis_sdk.errors).
+            Unavailable: the registry could not be read; nothing was stored.
+        """
+        return await self._requests.requester.request(
+            method, payload, resource=resource, timeout_s=timeout_s, key=key
+        )
+
+    async def submit(
+        self,
+        method: Method[Req, Any],
+        payload: Req,
+        *,
+        resource: str | None = None,
+        key: str | None = None,
+        timeout_s: float = TIMEOUT_S,
+        expires_s: float | None = None,
+    ) -> Ticket:
+        """Store a request and return when it is accepted; its outcome is fetched by `attach`.
+
+        It waits for its handler as long as the request stream keeps it, or `expires_s` seconds.
+
+        Raises:
+            OutcomeUnknown: not acknowledged within `timeout_s`; submit again with the same `key`.
+            NotExecuted, ContractError, Unavailable: as for `request`.
+        """
+        return await self._requests.requester.submit(
+            method, payload, resource=resource, key=key, timeout_s=timeout_s, expires_s=expires_s
+        )
+
+    async def attach(
+        self, request_id: str, method: Method[Any, Rep], *, timeout_s: float = TIMEOUT_S
+    ) -> Rep:
+        """The outcome of a request made earlier, by any process, as `request` would return or raise it.
+
+        Raises:
+            OutcomeUnknown: it has none after `timeout_s`; attach again.
+        """
+        return await self._requests.requester.attach(request_id, method, timeout_s=timeout_s)
+
+    async def serve(
+        self,
+        service: Service,
+        *,
+        resources: Mapping[str, Role] | None = None,
+        instance_id: str | None = None,
+        wait_s: float = CONTROL_WAIT_S,
+    ) -> Instance:
+        """Register an instance of `service` and serve it in the background, on a connection of its own.
+
+        `resources` says what it offers to be for each resource; in deployments prefer Role.AUTO, since
+        a restarted instance that claims ACTIVE is refused while its standby is the active.
+
+        Raises:
+            SecondActive: another instance is active for a resource claimed as ACTIVE.
+            RegistrationRefused, InvalidName: control refused, and says why.
+            Unavailable: no control service answered within `wait_s`.
+        """
+        instance = await Instance.start(
+            service,
+            server=self._server,
+            subjects=self._subjects,
+            resources=resources or {},
+            instance_id=instance_id,
+            wait_s=wait_s,
+        )
+        self._instances.append(instance)
+        return instance
+
+    async def drain(self, *, timeout_s: float = 10.0) -> None:
+        """Drain all instances served here, wait for open requests, close."""
+        await asyncio.gather(*(i.drain(timeout_s=timeout_s) for i in self._instances))
+        await self._requests.close(drain_s=timeout_s)
+        await self._link.close()
+
+    async def close(self) -> None:
+        """Quick, and safe twice; instances are drained of what takes under a second."""
+        await asyncio.gather(*(i.drain(timeout_s=1.0) for i in self._instances))
+        await self._requests.close()
+        await self._link.close()
+
+
+@asynccontextmanager
+async def connect(
+    url: str = "nats://127.0.0.1:4222",
+    *,
+    prefix: str = "aegis",
+    name: str = "aegis-client",
+    user: str | None = None,
+    password: str | None = None,
+    token: str | None = None,
+    credentials: str | None = None,
+    nkeys_seed: str | None = None,
+    tls: ssl.SSLContext | None = None,
+    wait_s: float = 0.0,
+) -> AsyncIterator[Aegis]:
+    """`async with connect(url) as aegis:`; several servers are separated by commas.
+
+    Later losses of the connection are repaired without end, and nobody has to think of them; `wait_s`
+    is how long the first connection is tried. Credentials and TLS go to NATS as they are.
+
+    Raises:
+        Unavailable: NATS did not answer; the message says where it was looked for.
+    """
+    server = Server(url, user, password, token, credentials, nkeys_seed, tls)
+    link = await _open(server, name, wait_s)
+    aegis = Aegis(link, server, Subjects(prefix))
+    try:
+        await aegis._requests.start()
+        yield aegis
+    finally:
+        await aegis.close()
+
+
+async def _open(server: Server, name: str, wait_s: float) -> Link:
+    give_up_s = time.monotonic() + wait_s
+    while True:
+        try:
+            return await Link.open(server, name=name)
+        except Unavailable as error:
+            if time.monotonic() >= give_up_s:
+                raise
+            log.info("waiting_for_nats", url=server.url, error=str(error))
+            await asyncio.sleep(0.25)

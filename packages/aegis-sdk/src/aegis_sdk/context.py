@@ -1,0 +1,217 @@
+"""What a handler is given. The type says what it may do: only a ResourceContext has state.
+
+Invariant: nothing here reaches outside until the outcome is stored; a state change is an overlay
+that becomes part of that one message.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import time
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any, Protocol, TypeVar, overload
+
+from pydantic import TypeAdapter
+
+from aegis_sdk.contract.envelope import Change, Request
+from aegis_sdk.contract.method import Method
+from aegis_sdk.contract.trace import trace_id
+
+T = TypeVar("T")
+Req = TypeVar("Req")
+Rep = TypeVar("Rep")
+
+
+@lru_cache(maxsize=1024)
+def _adapter(type_: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(type_)
+
+
+class Ticket:
+    """A durable request that was accepted; `id` outlives this process and is all that attach needs."""
+
+    __slots__ = ("id", "resource", "service")
+
+    def __init__(self, request_id: str, service: str, resource: str | None) -> None:
+        self.id = request_id
+        self.service = service
+        self.resource = resource
+
+    def __repr__(self) -> str:
+        return f"Ticket({self.id!r})"
+
+
+class Asks(Protocol):
+    """Makes requests on behalf of a handler, with ids derived from the request it serves."""
+
+    async def ask(
+        self,
+        method: Method[Req, Rep],
+        payload: Req,
+        *,
+        resource: str | None,
+        timeout_s: float | None,
+        parent: Request,
+        n: int,
+    ) -> Rep: ...
+
+    async def hand_in(
+        self,
+        method: Method[Req, Any],
+        payload: Req,
+        *,
+        resource: str | None,
+        parent: Request,
+        n: int,
+    ) -> Ticket: ...
+
+
+class Context:
+    """The request being handled, and the way to make further ones."""
+
+    def __init__(self, request: Request, *, instance_id: str, begun: int, asks: Asks) -> None:
+        self._request = request
+        self._asks = asks
+        self._children = 0
+        self.instance_id = instance_id
+        self.attempt = begun
+        """1 at the first run; higher when the handler runs again (a retry, or after a crash)."""
+
+    @property
+    def request_id(self) -> str:
+        return self._request.request_id
+
+    @property
+    def idempotency_key(self) -> str:
+        """Stable over every re-run of this request: pass it to outside systems (fits a ClOrdID)."""
+        return self._request.request_id
+
+    @property
+    def trace_id(self) -> str:
+        return trace_id(self._request.traceparent)
+
+    @property
+    def deadline_s(self) -> float | None:
+        """Unix time after which the outcome can no longer be `executed`, or None."""
+        return self._request.deadline_s
+
+    def remaining_s(self) -> float | None:
+        """Seconds to the deadline by this machine's clock, or None when there is none."""
+        deadline = self._request.deadline_s
+        return None if deadline is None else deadline - time.time()
+
+    async def request(
+        self,
+        method: Method[Req, Rep],
+        payload: Req,
+        *,
+        resource: str | None = None,
+        timeout_s: float | None = None,
+    ) -> Rep:
+        """Ask another service and wait; a re-run of this handler gets the stored reply.
+
+        The deadline is this request's own, or earlier by `timeout_s`. Raises: as Aegis.request, and
+        Deadlock when the call chain comes back to a resource that waits for it.
+        """
+        return await self._asks.ask(
+            method,
+            payload,
+            resource=resource,
+            timeout_s=timeout_s,
+            parent=self._request,
+            n=self._next_child(),
+        )
+
+    async def submit(
+        self, method: Method[Req, Any], payload: Req, *, resource: str | None = None
+    ) -> Ticket:
+        """Hand a request in without waiting for its outcome; it has no deadline."""
+        return await self._asks.hand_in(
+            method, payload, resource=resource, parent=self._request, n=self._next_child()
+        )
+
+    def _next_child(self) -> int:
+        self._children += 1
+        return self._children
+
+    def request_blocking(
+        self,
+        method: Method[Req, Rep],
+        payload: Req,
+        *,
+        resource: str | None = None,
+        timeout_s: float | None = None,
+    ) -> Rep:
+        """`request` for plain `def` handlers, which run in a thread; never call it on the event loop."""
+        call = self.request(method, payload, resource=resource, timeout_s=timeout_s)
+        return asyncio.run_coroutine_threadsafe(call, self._loop).result()
+
+    _loop: asyncio.AbstractEventLoop
+
+
+class State:
+    """A resource's keys and JSON values, with this request's changes on top."""
+
+    __slots__ = ("_base", "_deleted", "_set")
+
+    def __init__(self, base: Mapping[str, Any]) -> None:
+        self._base = base
+        self._set: dict[str, Any] = {}
+        self._deleted: set[str] = set()
+
+    @overload
+    def get(self, key: str) -> Any: ...
+    @overload
+    def get(self, key: str, type_: type[T]) -> T | None: ...
+    def get(self, key: str, type_: Any = None) -> Any:
+        """The value as `type_` (anything pydantic can check), or None. Changing it changes nothing: `set` it."""
+        if key in self._deleted:
+            return None
+        value = self._set[key] if key in self._set else self._base.get(key)
+        if value is None:
+            return None
+        return copy.deepcopy(value) if type_ is None else _adapter(type_).validate_python(value)
+
+    def set(self, key: str, value: Any) -> None:
+        """Raises: pydantic's PydanticSerializationError when the value has no JSON form."""
+        self._deleted.discard(key)
+        self._set[key] = _adapter(value.__class__).dump_python(value, mode="json")
+
+    def delete(self, key: str) -> None:
+        self._set.pop(key, None)
+        self._deleted.add(key)
+
+    def keys(self) -> list[str]:
+        """All keys, sorted."""
+        return sorted((self._base.keys() | self._set.keys()) - self._deleted)
+
+    def change(self) -> Change:
+        """What this request changed so far."""
+        return Change(self._set, tuple(sorted(self._deleted)))
+
+
+class ResourceContext(Context):
+    """A Context of a targeted request: this instance is the resource's active, and has its state."""
+
+    def __init__(
+        self,
+        request: Request,
+        *,
+        instance_id: str,
+        begun: int,
+        asks: Asks,
+        epoch: int,
+        values: Mapping[str, Any],
+    ) -> None:
+        super().__init__(request, instance_id=instance_id, begun=begun, asks=asks)
+        self.epoch = epoch
+        """The fencing token: only rises. Pass it to outside systems that can check it."""
+        self.state = State(values)
+
+    @property
+    def resource(self) -> str:
+        resource = self._request.resource
+        assert resource is not None  # a ResourceContext is made for targeted requests only
+        return resource

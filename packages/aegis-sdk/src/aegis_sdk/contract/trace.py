@@ -1,0 +1,28 @@
+"""W3C trace context: one trace id for a request's whole life, a new span id for each hop."""
+
+from __future__ import annotations
+
+import random
+import re
+from typing import Final
+
+_TRACEPARENT: Final = re.compile(r"00-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}")
+
+
+def new_traceparent(parent: str = "") -> str:
+    """A traceparent for the next hop: the trace id of `parent`, or a new one, and a new span id.
+
+    Ids need to be distinct, not secret: `random` seeded by the system is enough and fast.
+    """
+    known = _TRACEPARENT.fullmatch(parent)
+    trace = known[1] if known else f"{random.getrandbits(128) or 1:032x}"
+    return f"00-{trace}-{random.getrandbits(64) or 1:016x}-01"
+
+
+def trace_id(traceparent: str) -> str:
+    """The 32 hex digits, or empty when it isn't a traceparent."""
+    return traceparent[3:35] if len(traceparent) == 55 else ""
+
+
+def span_id(traceparent: str) -> str:
+    return traceparent[36:52] if len(traceparent) == 55 else ""

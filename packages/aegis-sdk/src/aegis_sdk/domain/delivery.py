@@ -1,0 +1,77 @@
+"""What to do with a delivered request: run it, skip it, or give it up. Also when to try again.
+
+A delivery that could be a second one is looked up before it runs (section "Duplicates" of
+docs/protocol.md); a request that keeps killing its process is given up after `ATTEMPTS_MAX` begins.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import Final
+
+from aegis_sdk.contract.envelope import Request
+from aegis_sdk.contract.ids import is_keyed
+
+ATTEMPTS_MAX: Final = 3
+"""Begins of one request, each ended by the death of its process, before it is given up."""
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """What the broker says of a delivery."""
+
+    stream_seq: int
+    delivered: int
+    """1 at the first delivery by this consumer."""
+    suspect: bool
+    """An earlier reader may have begun it: stored before this reader's consumer was made."""
+
+
+class Verdict(Enum):
+    RUN = auto()
+    RUN_NOTED = auto()
+    """Note the attempt in the journal, then run."""
+    RUN_ALONE = auto()
+    """Note the attempt, then run while nothing else does: a second death shows who is to blame."""
+    GIVE_UP = auto()
+
+
+def needs_lookup(request: Request, arrival: Arrival) -> bool:
+    """Whether a stored outcome may exist that this reader hasn't seen."""
+    return arrival.delivered > 1 or request.attempt > 1 or is_keyed(request.request_id)
+
+
+def could_be_second(arrival: Arrival) -> bool:
+    """Whether a process may have died while it ran this request."""
+    return arrival.suspect or arrival.delivered > 1
+
+
+def judge(*, second: bool, noted: int) -> Verdict:
+    """`noted`: begins noted in the journal so far (the first begin is never noted)."""
+    if not second and not noted:
+        return Verdict.RUN
+    begins = noted + 1
+    if begins >= ATTEMPTS_MAX:
+        return Verdict.GIVE_UP
+    return Verdict.RUN_NOTED if begins == 1 else Verdict.RUN_ALONE
+
+
+@dataclass(frozen=True, slots=True)
+class Retries:
+    """Opt-in retries of a handler that raised: total `attempts`, waits doubling from `wait_s`."""
+
+    attempts: int = 1
+    wait_s: float = 0.05
+    wait_s_max: float = 1.0
+
+    def wait_before(self, attempt: int) -> float | None:
+        """Seconds to wait before `attempt` (2 is the first retry); None: give up."""
+        if attempt > self.attempts:
+            return None
+        return backoff_s(attempt - 1, first_s=self.wait_s, max_s=self.wait_s_max)
+
+
+def backoff_s(n: int, *, first_s: float, max_s: float) -> float:
+    """The `n`-th wait (from 1) of a doubling series."""
+    return float(min(max_s, first_s * 2 ** (min(n, 32) - 1)))

@@ -1,0 +1,162 @@
+"""The fold: a resource's state as the journal's entries make it, in the journal's order.
+
+An active and its standbys run the same fold over the same entries, which is why a standby that has
+read its own fence has the active's state (G6). Invariant: `last_request_seq` only rises, and every
+request of this resource up to it has its outcome (a resource's requests are served in the order of
+the request stream, one at a time); that is how a new active tells what was done already.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from aegis_sdk.contract.envelope import Change, Fence, Outcome
+
+
+class EntryKind(StrEnum):
+    """The token behind the resource in a journal subject."""
+
+    OUTCOME = "out"
+    FENCE = "fence"
+    CHECKPOINT = "state"
+    PART = "part"
+    ATTEMPT = "try"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One journal message: `seq` is its stream sequence, `name` what follows the kind in its subject."""
+
+    seq: int
+    resource: str
+    kind: EntryKind
+    name: str
+    headers: Mapping[str, str]
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class FenceMark:
+    """The newest fence read so far and its own sequence, against which commits are checked."""
+
+    fence: Fence
+    seq: int
+
+    def is_for(self, instance_id: str, incarnation: str) -> bool:
+        return self.fence.owner == instance_id and self.fence.incarnation == incarnation
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A resource's state up to journal position `position`.
+
+    `parts` > 0 says that `values` stands in that many `part` entries before this one, from
+    `first_seq` on.
+    """
+
+    position: int
+    last_request_seq: int
+    values: bytes = b""
+    parts: int = 0
+    first_seq: int = 0
+
+    def encode(self) -> bytes:
+        head = {
+            "position": self.position,
+            "last_request_seq": self.last_request_seq,
+            "parts": self.parts,
+            "first_seq": self.first_seq,
+        }
+        return json.dumps(head, separators=(",", ":")).encode() + b"\n" + self.values
+
+    @classmethod
+    def decode(cls, payload: bytes) -> Checkpoint:
+        head, _, values = payload.partition(b"\n")
+        return cls(values=values, **json.loads(head))
+
+
+@dataclass(slots=True)
+class ResourceJournal:
+    """The fold's value for one resource. `apply` takes the entries in the order of their sequences."""
+
+    resource: str
+    values: dict[str, Any] = field(default_factory=dict)
+    position: int = 0
+    last_request_seq: int = 0
+    fence: FenceMark | None = None
+    attempts: dict[str, int] = field(default_factory=dict)
+    """How often a request was begun again, for requests without an outcome so far."""
+    changes: int = 0
+    """Changes since the last checkpoint, and their size."""
+    change_bytes: int = 0
+    checkpoint_bytes: int = 0
+    covered: int = 0
+    """Journal position of the newest complete checkpoint: entries up to it may be removed."""
+    _parts: dict[str, dict[int, bytes]] = field(default_factory=dict)
+
+    def apply(self, entry: Entry) -> None:
+        """Fold one entry; an entry at or below `position` was folded before and is skipped."""
+        if entry.seq <= self.position:
+            return
+        self.position = entry.seq
+        match entry.kind:
+            case EntryKind.OUTCOME:
+                self.apply_outcome(entry.name, Outcome.parse(entry.headers, entry.payload))
+            case EntryKind.FENCE:
+                self.fence = FenceMark(Fence.model_validate_json(entry.payload), entry.seq)
+            case EntryKind.CHECKPOINT:
+                self._restore(Checkpoint.decode(entry.payload))
+            case EntryKind.PART:
+                checkpoint_id, _, part = entry.name.partition(".")
+                self._parts.setdefault(checkpoint_id, {})[int(part)] = entry.payload
+            case EntryKind.ATTEMPT:
+                self.attempts[entry.name] = int(entry.payload)
+
+    def apply_outcome(self, request_id: str, outcome: Outcome) -> None:
+        """Take over what a stored outcome changed."""
+        self.attempts.pop(request_id, None)
+        self.last_request_seq = max(self.last_request_seq, outcome.request_seq)
+        if not outcome.change:
+            return
+        change = Change.decode(outcome.change)
+        self.values.update(change.set)
+        for key in change.delete:
+            self.values.pop(key, None)
+        self.changes += 1
+        self.change_bytes += len(outcome.change)
+
+    def checkpoint(self) -> Checkpoint:
+        """The state as it is now, for the active to write when no request is between run and commit."""
+        values = json.dumps(self.values, separators=(",", ":"), ensure_ascii=False).encode()
+        return Checkpoint(self.position, self.last_request_seq, values)
+
+    def checkpointed(self, size: int, position: int) -> None:
+        """A checkpoint of `size` bytes that covers all up to `position` is stored."""
+        self.changes = self.change_bytes = 0
+        self.checkpoint_bytes = size
+        self.covered = position
+        self._parts.clear()
+
+    def wants_checkpoint(self, *, every_changes: int) -> bool:
+        """After `every_changes`, but never more bytes of checkpoints than twice those of changes:
+        a large state that changes in small steps is written seldom.
+        """
+        return (
+            self.changes >= every_changes
+            and self.change_bytes >= min(self.checkpoint_bytes, 2**24) / 2
+        )
+
+    def _restore(self, checkpoint: Checkpoint) -> None:
+        values = checkpoint.values
+        if checkpoint.parts:
+            parts = self._parts.get(str(checkpoint.position), {})
+            if len(parts) != checkpoint.parts:
+                return  # read from its middle: what it covers was folded entry by entry
+            values = b"".join(parts[n] for n in range(checkpoint.parts))
+        self.values = json.loads(values)
+        self.last_request_seq = max(self.last_request_seq, checkpoint.last_request_seq)
+        self.checkpointed(len(values), checkpoint.position)

@@ -1,0 +1,228 @@
+"""A raw pull loop over one JetStream consumer: bounded credit, gaps noticed, made again on any doubt.
+
+`fetch` of nats-py asks for each batch and waits; here the credit is topped up at half, which costs one
+small publish for many messages. Invariant: messages of one generation arrive in the consumer's order
+without a gap, or the generation ends and `make` is asked for a consumer again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Final
+
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
+
+from aegis_sdk.application.ports import StoreError
+from aegis_sdk.domain.delivery import backoff_s
+from aegis_sdk.infrastructure.link import Link
+from aegis_sdk.telemetry import log
+
+EXPIRES_S: Final = 30.0
+HEARTBEAT_S: Final = 1.0
+"""The server says at least this often that it still knows our pull."""
+SILENCE_S_MAX: Final = 2.5
+
+
+class Unreadable(Exception):
+    """Raised by `on_message`: nobody will ever be able to read this message; don't deliver it again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Meta:
+    """What a delivery's reply subject says."""
+
+    stream_seq: int
+    consumer_seq: int
+    delivered: int
+    pending: int
+
+
+def parse_meta(reply: str) -> Meta:
+    """`$JS.ACK.<stream>.<consumer>.<delivered>.<stream seq>.<consumer seq>.<time>.<pending>`; with a
+    domain and account hash before the stream, and a token after the end, in the longer form (ADR-15 of NATS).
+    """
+    tokens = reply.split(".")
+    first = 4 if len(tokens) == 9 else 6
+    return Meta(
+        delivered=int(tokens[first]),
+        stream_seq=int(tokens[first + 1]),
+        consumer_seq=int(tokens[first + 2]),
+        pending=int(tokens[first + 4]),
+    )
+
+
+class PullLoop:
+    """Reads one consumer for ever. `make(again)` creates or finds it and returns its name."""
+
+    def __init__(
+        self,
+        link: Link,
+        stream: str,
+        *,
+        make: Callable[[bool], Awaitable[str]],
+        on_message: Callable[[Msg, Meta], None],
+        credit: int,
+        in_order: bool,
+        holds: bool,
+    ) -> None:
+        """`in_order`: a gap in the consumer's sequence is a doubt. `holds`: a message keeps its credit
+        until `finished`; otherwise reading it returns the credit.
+        """
+        self._link = link
+        self._stream = stream
+        self._make = make
+        self._on_message = on_message
+        self._credit = credit
+        self._in_order = in_order
+        self._holds = holds
+        self._asked = 0
+        self._held = 0
+        self._next_seq = 1
+        self._generations = itertools.count(1)
+        self._subject = ""
+        self._consumer = ""
+        self._subscription: Subscription | None = None
+        self._heard_s = 0.0
+        self._doubt = asyncio.Event()
+        self._keeper: asyncio.Task[None] | None = None
+        self._stopped = False
+        self.pending = 0
+        """Messages of the consumer not delivered yet, as of the last one read."""
+
+    async def start(self) -> None:
+        """Returns when the consumer exists and is being read."""
+        self._link.on_restored(self._on_restored)
+        await self._begin(again=False)
+        self._keeper = asyncio.create_task(self._keep())
+
+    async def stop(self) -> None:
+        """Nothing is delivered after this returns. Safe twice."""
+        self._stopped = True
+        self._subject = ""
+        self._link.off_restored(self._on_restored)
+        if self._keeper is not None:
+            self._keeper.cancel()
+        await self._unsubscribe()
+
+    async def finished(self) -> None:
+        """A held message is out of hand."""
+        self._held = max(0, self._held - 1)
+        await self._top_up()
+
+    # --- generations ----------------------------------------------------------------------------------------
+    async def _begin(self, *, again: bool) -> None:
+        await self._unsubscribe()
+        self._asked = 0
+        self._next_seq = 1
+        if self._in_order:
+            self._held = 0  # what was held is delivered again
+        for n in itertools.count(1):
+            try:
+                self._consumer = await self._make(again)
+                break
+            except StoreError as error:
+                log.debug("consumer_not_made", stream=self._stream, error=str(error), attempt=n)
+                await asyncio.sleep(backoff_s(n, first_s=0.02, max_s=0.5))
+        subject = f"{self._link.client.new_inbox()}.{next(self._generations)}"
+        self._subject = subject
+        self._doubt.clear()
+        self._heard_s = time.monotonic()
+
+        async def receive(message: Msg) -> None:
+            if self._subject == subject:
+                await self._receive(message)
+
+        self._subscription = await self._link.subscribe(subject, receive)
+        await self._top_up()
+
+    async def _unsubscribe(self) -> None:
+        subscription, self._subscription = self._subscription, None
+        if subscription is not None and not self._link.client.is_closed:
+            await subscription.unsubscribe()
+
+    async def _keep(self) -> None:
+        """Notice doubt or silence, and begin a new generation."""
+        while True:
+            try:
+                async with asyncio.timeout(HEARTBEAT_S):
+                    await self._doubt.wait()
+            except TimeoutError:
+                if not self._is_silent():
+                    continue
+                log.debug("consumer_silent", stream=self._stream, consumer=self._consumer)
+            if not self._link.is_connected:
+                self._doubt.set()  # `on_restored` or the next round
+                await asyncio.sleep(0.05)
+                continue
+            await self._begin(again=True)
+
+    def _is_silent(self) -> bool:
+        return self._asked > 0 and time.monotonic() - self._heard_s > SILENCE_S_MAX
+
+    async def _on_restored(self) -> None:
+        self._doubt.set()
+
+    # --- messages -------------------------------------------------------------------------------------------
+    async def _receive(self, message: Msg) -> None:
+        self._heard_s = time.monotonic()
+        if not message.reply or not message.reply.startswith("$JS.ACK."):
+            await self._status(message)
+            return
+        meta = parse_meta(message.reply)
+        self._asked -= 1
+        if self._in_order and meta.consumer_seq != self._next_seq:
+            log.info(
+                "delivery_gap", stream=self._stream, consumer=self._consumer, seq=meta.consumer_seq
+            )
+            self._subject = ""
+            self._doubt.set()
+            return
+        self._next_seq = meta.consumer_seq + 1
+        self.pending = meta.pending
+        if self._holds:
+            self._held += 1
+        try:
+            self._on_message(message, meta)
+        except Unreadable:
+            await self._link.publish(message.reply, b"+TERM")
+            await self.finished()
+        await self._top_up()
+
+    async def _status(self, message: Msg) -> None:
+        headers = message.headers or {}
+        status = headers.get("Status", "")
+        if status == "100":
+            return
+        if status in ("404", "408"):
+            self._asked = max(
+                0, self._asked - int(headers.get("Nats-Pending-Messages", self._asked))
+            )
+            await self._top_up()
+            return
+        log.debug("pull_ended", stream=self._stream, consumer=self._consumer, status=status)
+        await asyncio.sleep(0.01)
+        self._subject = ""
+        self._doubt.set()
+
+    async def _top_up(self) -> None:
+        """Ask for more when at least half of the credit is free."""
+        free = self._credit - self._asked - self._held
+        if self._stopped or free < max(1, self._credit // 2) or not self._subject:
+            return
+        self._asked += free
+        pull = {
+            "batch": free,
+            "expires": int(EXPIRES_S * 1e9),
+            "idle_heartbeat": int(HEARTBEAT_S * 1e9),
+        }
+        await self._link.publish(
+            f"$JS.API.CONSUMER.MSG.NEXT.{self._stream}.{self._consumer}",
+            json.dumps(pull).encode(),
+            reply=self._subject,
+        )

@@ -1,0 +1,219 @@
+"""Who serves what, followed from the registry's and the leases' buckets; needs NATS, not control.
+
+A miss in what was followed is asked again at the bucket's leader before a caller is told so: its own
+registration may be a moment ahead of what this client has read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final
+
+from nats.aio.msg import Msg
+
+from aegis_sdk.application.ports import StoreMissing
+from aegis_sdk.contract.control import InstanceRecord, LeaseRecord, LeaseState, ServiceRecord
+from aegis_sdk.contract.control import InstanceState as State
+from aegis_sdk.contract.subjects import Subjects
+from aegis_sdk.errors import ContractError, NoRoute, UnknownMethod, UnknownService
+from aegis_sdk.infrastructure.consumer import Meta, PullLoop
+from aegis_sdk.infrastructure.journal import last_message, make_reader
+from aegis_sdk.infrastructure.link import Link
+
+FOLLOW_CREDIT: Final = 1000
+READY_TIMEOUT_S: Final = 3.0
+_DELETED: Final = ("DEL", "PURGE")
+
+
+@dataclass(slots=True)
+class _Service:
+    """What is known of one service."""
+
+    record: ServiceRecord | None = None
+    targeted: dict[str, bool] = field(default_factory=dict)
+    instances: dict[str, State] = field(default_factory=dict)
+    leases: dict[str, LeaseState] = field(default_factory=dict)
+
+    def learn(self, record: ServiceRecord) -> None:
+        self.record = record
+        self.targeted = {method.name: method.targeted for method in record.methods}
+
+    def has_instance(self) -> bool:
+        return any(state is not State.EVICTED for state in self.instances.values())
+
+
+class NatsDirectory:
+    """Directory (application/ports.py)."""
+
+    def __init__(self, link: Link, subjects: Subjects) -> None:
+        self._link = link
+        self._subjects = subjects
+        self._services: dict[str, _Service] = {}
+        self._followed: dict[str, asyncio.Task[None]] = {}
+        self._loops: list[PullLoop] = []
+
+    def admits(self, service: str, method: str, resource: str | None) -> bool:
+        known = self._services.get(service)
+        if known is None or known.targeted.get(method) is not (resource is not None):
+            return False
+        if resource is None:
+            return known.has_instance()
+        return known.leases.get(resource, LeaseState.VACANT) is not LeaseState.VACANT
+
+    async def check(self, service: str, method: str, resource: str | None) -> None:
+        await self._follow(service)
+        if self.admits(service, method, resource):
+            return
+        known = self._services[service]
+        record = await self._read_service(service)
+        if record is None:
+            raise UnknownService(
+                f"service {service!r} was never registered here: start an instance of it, or check"
+                f" its name and the prefix ({self._subjects.prefix!r})"
+            )
+        known.learn(record)
+        self._check_method(known, service, method, resource)
+        if resource is None:
+            if not known.has_instance() and not await self._any_instance(service):
+                raise NoRoute(f"service {service!r} has no instance now")
+        elif await self._read_lease(service, resource) in (None, LeaseState.VACANT):
+            raise NoRoute(f"resource {resource!r} of service {service!r} has no instance now")
+
+    def _check_method(
+        self, known: _Service, service: str, method: str, resource: str | None
+    ) -> None:
+        targeted = known.targeted.get(method)
+        if targeted is None:
+            names = ", ".join(sorted(known.targeted)) or "none"
+            raise UnknownMethod(f"service {service!r} has no method {method!r}; it has: {names}")
+        if targeted and resource is None:
+            raise ContractError(f"{service}.{method} needs a resource: pass resource=…")
+        if not targeted and resource is not None:
+            raise ContractError(f"{service}.{method} serves the group: it takes no resource")
+
+    async def stop(self) -> None:
+        for task in self._followed.values():
+            task.cancel()
+        for loop in self._loops:
+            await loop.stop()
+
+    # --- reading at the leader ------------------------------------------------------------------------------
+    async def _read_service(self, service: str) -> ServiceRecord | None:
+        data = await self._read(self._subjects.registry_bucket, self._subjects.service_key(service))
+        return None if data is None else ServiceRecord.model_validate_json(data)
+
+    async def _read_lease(self, service: str, resource: str) -> LeaseState | None:
+        key = self._subjects.lease_key(service, resource)
+        data = await self._read(self._subjects.leases_bucket, key)
+        return None if data is None else LeaseRecord.model_validate_json(data).state
+
+    async def _any_instance(self, service: str) -> bool:
+        key = self._subjects.instance_key(service, "*")
+        data = await self._read(self._subjects.registry_bucket, key)
+        return data is not None
+
+    async def _read(self, bucket: str, key: str) -> bytes | None:
+        try:
+            found = await last_message(self._link, f"KV_{bucket}", f"$KV.{bucket}.{key}")
+        except StoreMissing:
+            return None  # control never ran here: nothing is registered
+        if found is None or found[0].get("KV-Operation") in _DELETED:
+            return None
+        return found[1]
+
+    # --- following ------------------------------------------------------------------------------------------
+    async def _follow(self, service: str) -> None:
+        """Return when the buckets were read up to now; calls side by side share one reading."""
+        self._services.setdefault(service, _Service())
+        task = self._followed.get(service)
+        if task is None or (task.done() and not task.cancelled() and task.exception()):
+            task = self._followed[service] = asyncio.create_task(self._start(service))
+        await asyncio.shield(task)
+
+    async def _start(self, service: str) -> None:
+        known = self._services[service]
+        registry, leases = self._subjects.registry_bucket, self._subjects.leases_bucket
+        records = f"$KV.{registry}."
+        await self._read_bucket(
+            registry,
+            [
+                records + self._subjects.service_key(service),
+                records + self._subjects.instance_key(service, "*"),
+            ],
+            lambda message: _learn_registry(known, message),
+        )
+        await self._read_bucket(
+            leases,
+            [f"$KV.{leases}.{service}.*"],
+            lambda message: _learn_lease(known, message),
+        )
+
+    async def _read_bucket(
+        self, bucket: str, filters: list[str], learn: Callable[[Msg], None]
+    ) -> None:
+        caught_up = asyncio.Event()
+
+        async def make(again: bool) -> str:
+            try:
+                name, waiting = await make_reader(
+                    self._link, f"KV_{bucket}", filters, {"deliver_policy": "last_per_subject"}
+                )
+            except StoreMissing:
+                if again:
+                    raise
+                raise NoBucket from None
+            if not waiting:
+                caught_up.set()
+            return name
+
+        def on_message(message: Msg, meta: Meta) -> None:
+            learn(message)
+            if not meta.pending:
+                caught_up.set()
+
+        loop = PullLoop(
+            self._link,
+            f"KV_{bucket}",
+            make=make,
+            on_message=on_message,
+            credit=FOLLOW_CREDIT,
+            in_order=True,
+            holds=False,
+        )
+        try:
+            await loop.start()
+        except NoBucket:
+            return  # asked again by the next check
+        self._loops.append(loop)
+        try:
+            async with asyncio.timeout(READY_TIMEOUT_S):
+                await caught_up.wait()
+        except TimeoutError:
+            return  # slow today; a miss is asked at the leader
+
+
+class NoBucket(Exception):
+    """Control never ran on this NATS."""
+
+
+def _learn_registry(known: _Service, message: Msg) -> None:
+    deleted = (message.headers or {}).get("KV-Operation") in _DELETED
+    kind, _, rest = message.subject.split(".", 2)[2].partition(".")
+    if kind == "service":
+        if not deleted:
+            known.learn(ServiceRecord.model_validate_json(message.data))
+        return
+    instance_id = rest.partition(".")[2]
+    if deleted:
+        known.instances.pop(instance_id, None)
+    else:
+        known.instances[instance_id] = InstanceRecord.model_validate_json(message.data).state
+
+
+def _learn_lease(known: _Service, message: Msg) -> None:
+    if (message.headers or {}).get("KV-Operation") in _DELETED:
+        return
+    lease = LeaseRecord.model_validate_json(message.data)
+    known.leases[lease.resource] = lease.state

@@ -1,0 +1,330 @@
+"""The journal in JetStream: commits, reads from the leader, attempts, checkpoints, and following.
+
+It translates between our values and subjects, headers and API calls (docs/protocol.md); who may commit
+and what an entry means is decided elsewhere.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Final
+
+from nats.aio.msg import Msg
+
+from aegis_sdk.application.ports import FollowSource, StoreMissing
+from aegis_sdk.contract.envelope import MSG_ID, ErrorBody, Outcome, Request
+from aegis_sdk.contract.names import decode_token
+from aegis_sdk.contract.subjects import Subjects
+from aegis_sdk.domain.journal import Checkpoint, Entry, EntryKind
+from aegis_sdk.infrastructure.consumer import Meta, PullLoop
+from aegis_sdk.infrastructure.link import EXPECTED_SEQ, EXPECTED_SUBJECT, ROLLUP, TTL, Link
+
+COMMIT_TIMEOUT_S: Final = 2.0
+READ_TIMEOUT_S: Final = 2.0
+FOLLOW_CREDIT: Final = 2000
+FOLLOW_INACTIVE_S: Final = 15.0
+"""After this long without its reader the server drops a follower's consumer."""
+FILTERS_MAX: Final = 1000
+"""The server took 0.1 s to make a consumer of 1,000 filters and 2.4 s for 5,000."""
+CHECKPOINTS_A_READ: Final = 500
+
+
+class NatsJournal:
+    """Journal and JournalReader (application/ports.py) over one connection."""
+
+    def __init__(self, link: Link, subjects: Subjects, *, outcome_ttl_s: float = 86_400.0) -> None:
+        self._link = link
+        self._subjects = subjects
+        self._ttl = f"{int(outcome_ttl_s)}s"
+
+    # --- writing ------------------------------------------------------------------------------------------
+    async def commit(self, request: Request, outcome: Outcome, *, fence_seq: int | None) -> int:
+        headers = outcome.headers()
+        self._add_check(headers, request, fence_seq)
+        stored = await self._link.store(
+            self._subjects.outcome(request.service, request.resource, request.request_id),
+            outcome.payload(),
+            headers,
+            timeout_s=COMMIT_TIMEOUT_S,
+        )
+        return stored.seq
+
+    async def note_attempt(self, request: Request, n: int, *, fence_seq: int | None) -> None:
+        headers = {ROLLUP: "sub"}
+        self._add_check(headers, request, fence_seq)
+        await self._link.store(
+            self._subjects.attempt(request.service, request.resource, request.request_id),
+            str(n).encode(),
+            headers,
+            timeout_s=COMMIT_TIMEOUT_S,
+        )
+
+    def _add_check(self, headers: dict[str, str], request: Request, fence_seq: int | None) -> None:
+        if fence_seq is not None and request.resource is not None:
+            headers[EXPECTED_SEQ] = str(fence_seq)
+            headers[EXPECTED_SUBJECT] = self._subjects.fence(request.service, request.resource)
+        elif request.resource is None:
+            headers[TTL] = self._ttl
+
+    async def store_checkpoint(
+        self, service: str, resource: str, checkpoint: Checkpoint, *, fence_seq: int
+    ) -> int:
+        checked = {
+            EXPECTED_SEQ: str(fence_seq),
+            EXPECTED_SUBJECT: self._subjects.fence(service, resource),
+            ROLLUP: "sub",
+        }
+        part_bytes = self._link.payload_bytes_max // 2
+        if len(checkpoint.values) > part_bytes:
+            checkpoint = await self._store_parts(service, resource, checkpoint, checked, part_bytes)
+        stored = await self._link.store(
+            self._subjects.checkpoint(service, resource),
+            checkpoint.encode(),
+            checked,
+            timeout_s=COMMIT_TIMEOUT_S,
+        )
+        return stored.seq
+
+    async def _store_parts(
+        self,
+        service: str,
+        resource: str,
+        checkpoint: Checkpoint,
+        checked: dict[str, str],
+        part_bytes: int,
+    ) -> Checkpoint:
+        values = checkpoint.values
+        parts = [values[at : at + part_bytes] for at in range(0, len(values), part_bytes)]
+        first_seq = 0
+        for n, part in enumerate(parts):
+            stored = await self._link.store(
+                self._subjects.checkpoint_part(service, resource, checkpoint.position, n),
+                part,
+                checked,
+                timeout_s=COMMIT_TIMEOUT_S,
+            )
+            first_seq = first_seq or stored.seq
+        return replace(checkpoint, values=b"", parts=len(parts), first_seq=first_seq)
+
+    async def dead_letter(self, request: Request, outcome: Outcome) -> None:
+        error = ErrorBody.model_validate_json(outcome.body)
+        headers = request.headers() | {
+            "aegis-service": request.service,
+            "aegis-error-code": error.code,
+            "aegis-error": error.message.replace("\n", " "),
+        }
+        if request.resource is not None:
+            headers["aegis-resource"] = self._subjects.lease_key(request.service, request.resource)
+        headers[MSG_ID] = f"dlq.{request.request_id}"
+        await self._link.store(
+            self._subjects.dead_letter(request.service, request.request_id),
+            request.payload,
+            headers,
+            timeout_s=COMMIT_TIMEOUT_S,
+        )
+
+    # --- reading ------------------------------------------------------------------------------------------
+    async def outcome(self, request: Request, *, anywhere: bool = False) -> Outcome | None:
+        subject = (
+            self._subjects.outcome_anywhere(request.service, request.request_id)
+            if anywhere
+            else self._subjects.outcome(request.service, request.resource, request.request_id)
+        )
+        found = await last_message(
+            self._link, self._subjects.journal_stream(request.service), subject
+        )
+        return None if found is None else Outcome.parse(*found)
+
+    async def attempts(self, request: Request) -> int:
+        subject = self._subjects.attempt(request.service, request.resource, request.request_id)
+        found = await last_message(
+            self._link, self._subjects.journal_stream(request.service), subject
+        )
+        return 0 if found is None else int(found[1])
+
+    async def start_of(self, service: str, resources: Sequence[str]) -> Mapping[str, int]:
+        starts: dict[str, int] = {}
+        for at in range(0, len(resources), CHECKPOINTS_A_READ):
+            chunk = resources[at : at + CHECKPOINTS_A_READ]
+            starts |= await self._starts(service, chunk)
+        return starts
+
+    async def _starts(self, service: str, resources: Sequence[str]) -> dict[str, int]:
+        subjects = [self._subjects.checkpoint(service, resource) for resource in resources]
+        messages = await self._link.collect(
+            f"$JS.API.DIRECT.GET.{self._subjects.journal_stream(service)}",
+            {"multi_last": subjects},
+            timeout_s=READ_TIMEOUT_S,
+        )
+        by_subject = {
+            (message.headers or {}).get("Nats-Subject", ""): message for message in messages
+        }
+        starts = {}
+        for resource, subject in zip(resources, subjects, strict=True):
+            if (message := by_subject.get(subject)) is not None and message.headers:
+                checkpoint = Checkpoint.decode(message.data)
+                starts[resource] = checkpoint.first_seq or int(message.headers["Nats-Sequence"])
+        return starts
+
+    # --- following ----------------------------------------------------------------------------------------
+    async def follow(
+        self,
+        service: str,
+        *,
+        whole: Sequence[str],
+        fences: Sequence[str],
+        from_seq: int,
+        on_entry: Callable[[Entry], None],
+    ) -> FollowSource:
+        follower = _Follower(
+            self._link,
+            self._subjects.journal_stream(service),
+            self._filters(service, whole, fences),
+            from_seq,
+            on_entry,
+        )
+        await follower.start()
+        return follower
+
+    def _filters(self, service: str, whole: Sequence[str], fences: Sequence[str]) -> list[str]:
+        if not whole and len(fences) > 1:
+            return [self._subjects.fences(service)]
+        if len(whole) + len(fences) > FILTERS_MAX:
+            return [self._subjects.journal(service)]
+        return [f"{self._subjects.journal_of(service, resource)}.>" for resource in whole] + [
+            self._subjects.fence(service, resource) for resource in fences
+        ]
+
+
+class _Follower:
+    """Reads the journal in order for ever; after any gap it goes on behind the last entry read."""
+
+    def __init__(
+        self,
+        link: Link,
+        stream: str,
+        filters: list[str],
+        from_seq: int,
+        on_entry: Callable[[Entry], None],
+    ) -> None:
+        self._link = link
+        self._stream = stream
+        self._filters = filters
+        self._next_seq = max(1, from_seq)
+        self._on_entry = on_entry
+        self._loop = PullLoop(
+            link,
+            stream,
+            make=self._make,
+            on_message=self._read,
+            credit=FOLLOW_CREDIT,
+            in_order=True,
+            holds=False,
+        )
+
+    @property
+    def lag_entries(self) -> int:
+        return self._loop.pending
+
+    async def start(self) -> None:
+        await self._loop.start()
+
+    async def stop(self) -> None:
+        await self._loop.stop()
+
+    async def _make(self, again: bool) -> str:
+        name, _ = await make_reader(
+            self._link,
+            self._stream,
+            self._filters,
+            {"deliver_policy": "by_start_sequence", "opt_start_seq": self._next_seq},
+        )
+        return name
+
+    def _read(self, message: Msg, meta: Meta) -> None:
+        self._next_seq = meta.stream_seq + 1
+        entry = parse_entry(message, meta.stream_seq)
+        if entry is not None:
+            self._on_entry(entry)
+
+
+_RESOURCES: dict[str, str] = {}
+"""Decoded resource tokens; bounded by _resource_of."""
+
+
+def _resource_of(token: str) -> str:
+    resource = _RESOURCES.get(token)
+    if resource is None:
+        if len(_RESOURCES) > 50_000:
+            _RESOURCES.clear()
+        resource = _RESOURCES[token] = decode_token(token)
+    return resource
+
+
+def parse_entry(message: Msg, seq: int) -> Entry | None:
+    """`aegis.jrn.<service>.<resource>.<kind>[.<name>]`; None for a kind of a newer version."""
+    tokens = message.subject.split(".", 5)
+    try:
+        kind = EntryKind(tokens[4])
+    except ValueError:
+        return None
+    name = tokens[5] if len(tokens) > 5 else ""
+    return Entry(seq, _resource_of(tokens[3]), kind, name, message.headers or {}, message.data)
+
+
+async def make_reader(
+    link: Link, stream: str, filters: Sequence[str], start: Mapping[str, Any]
+) -> tuple[str, int]:
+    """An ephemeral consumer without acknowledgements: its name and how much it has to deliver now.
+
+    Raises: StoreError.
+    """
+    config: dict[str, Any] = {
+        "ack_policy": "none",
+        "replay_policy": "instant",
+        "mem_storage": True,
+        "num_replicas": 1,
+        "inactive_threshold": int(FOLLOW_INACTIVE_S * 1e9),
+        **start,
+    }
+    if len(filters) == 1:
+        config["filter_subject"] = filters[0]
+    else:
+        config["filter_subjects"] = list(filters)
+    made = await link.api(
+        f"CONSUMER.CREATE.{stream}", {"stream_name": stream, "config": config}, timeout_s=5.0
+    )
+    return str(made["name"]), int(made.get("num_pending", 0))
+
+
+async def last_message(
+    link: Link, stream: str, subject: str
+) -> tuple[dict[str, str], bytes] | None:
+    """(headers, payload) of the last message on `subject`, read from the stream's leader.
+
+    Raises: StoreMissing (no such stream), StoreUnreachable.
+    """
+    try:
+        found = await link.api(
+            f"STREAM.MSG.GET.{stream}", {"last_by_subj": subject}, timeout_s=READ_TIMEOUT_S
+        )
+    except StoreMissing as error:
+        if "no message found" in str(error):
+            return None
+        raise
+    message = found["message"]
+    return parse_headers(base64.b64decode(message.get("hdrs", ""))), base64.b64decode(
+        message.get("data", "")
+    )
+
+
+def parse_headers(raw: bytes) -> dict[str, str]:
+    """NATS/1.0 header lines as a dict."""
+    headers = {}
+    for line in raw.decode().split("\r\n")[1:]:
+        name, colon, value = line.partition(":")
+        if colon:
+            headers[name] = value.strip()
+    return headers

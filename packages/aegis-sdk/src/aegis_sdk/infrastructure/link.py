@@ -1,0 +1,371 @@
+"""One NATS connection, with what nats-py lacks for this protocol: many JetStream publishes in flight on
+one inbox, each with its own definite or unknown answer, and a call when the connection is back.
+
+It knows bytes, headers and JetStream's error codes; nothing of requests or resources.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import ssl
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import nats
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
+from nats.errors import Error as NatsError
+from nats.errors import MaxPayloadError
+
+from aegis_sdk.application.ports import (
+    AlreadyStored,
+    FenceRefused,
+    StoreError,
+    StoreFull,
+    StoreMissing,
+    StoreTooLarge,
+    StoreUnreachable,
+)
+from aegis_sdk.errors import Unavailable
+from aegis_sdk.telemetry import log
+
+RECONNECT_WAIT_S: Final = 0.1
+PING_INTERVAL_S: Final = 2.0
+CONNECT_TIMEOUT_S: Final = 2.0
+PENDING_BYTES_MAX: Final = 64 * 1024 * 1024
+"""nats-py's own 2 MiB is a tenth of a second of a busy gateway while NATS restarts."""
+POST_OPEN_MAX: Final = 100_000
+
+EXPECTED_SEQ: Final = "Nats-Expected-Last-Subject-Sequence"
+EXPECTED_SUBJECT: Final = "Nats-Expected-Last-Subject-Sequence-Subject"
+ROLLUP: Final = "Nats-Rollup"
+TTL: Final = "Nats-TTL"
+
+# JetStream error codes, each tried against nats-server 2.15.1.
+_WRONG_LAST_SEQUENCE: Final = 10071
+_BUSY: Final = 10164
+"""R3: another check of the same subject is in flight. Nothing was stored; ask again."""
+_STORE_FAILED: Final = 10077
+_MISSING: Final = frozenset({10059, 10014, 10037})  # stream, consumer, message not found
+_FULL: Final = frozenset({10023, 10047})  # insufficient resources, storage
+BUSY_WAIT_S: Final = 0.002
+BUSY_TRIES: Final = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """Where NATS is and how to get in; credentials and TLS are passed through to nats-py."""
+
+    url: str = "nats://127.0.0.1:4222"
+    user: str | None = None
+    password: str | None = field(default=None, repr=False)
+    token: str | None = field(default=None, repr=False)
+    credentials: str | None = None
+    nkeys_seed: str | None = field(default=None, repr=False)
+    tls: ssl.SSLContext | None = None
+
+    def options(self) -> dict[str, Any]:
+        options = {
+            "user": self.user,
+            "password": self.password,
+            "token": self.token,
+            "user_credentials": self.credentials,
+            "nkeys_seed": self.nkeys_seed,
+            "tls": self.tls,
+        }
+        return {name: value for name, value in options.items() if value is not None}
+
+    @property
+    def urls(self) -> list[str]:
+        return [url.strip() for url in self.url.split(",")]
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A JetStream acknowledgement."""
+
+    seq: int
+    duplicate: bool
+
+
+OnStored = Callable[["Stored | StoreError"], None]
+
+
+class Link:
+    """An open connection. `restored` callbacks run after each reconnect."""
+
+    def __init__(self, client: Client, server: Server) -> None:
+        self._client = client
+        self._server = server
+        self._inbox = client.new_inbox()
+        self._tokens = itertools.count(1)
+        self._waiting: dict[str, Callable[[Msg | StoreError], None]] = {}
+        self._restored: list[Callable[[], Awaitable[None]]] = []
+        self._closing = False
+        self._dropping: set[asyncio.Future[None]] = set()
+
+    @classmethod
+    async def open(cls, server: Server, *, name: str) -> Link:
+        """Connect once, without retrying. Raises: Unavailable, saying where it looked."""
+        link: Link | None = None
+
+        async def on_lost() -> None:
+            if link is not None:
+                link._lost()
+
+        async def on_restored() -> None:
+            if link is not None:
+                await link._back()
+
+        async def on_error(error: Exception) -> None:
+            log.debug("nats_error", error_code=type(error).__name__, error=str(error))
+
+        try:
+            client = await nats.connect(
+                servers=server.urls,
+                name=name,
+                allow_reconnect=True,
+                max_reconnect_attempts=-1,
+                reconnect_time_wait=RECONNECT_WAIT_S,
+                connect_timeout=CONNECT_TIMEOUT_S,
+                ping_interval=PING_INTERVAL_S,
+                max_outstanding_pings=2,
+                pending_size=PENDING_BYTES_MAX,
+                disconnected_cb=on_lost,
+                reconnected_cb=on_restored,
+                error_cb=on_error,
+                **server.options(),
+            )
+        except (NatsError, OSError, TimeoutError) as error:
+            raise Unavailable(f"NATS does not answer at {server.url}: {error}") from error
+        link = cls(client, server)
+        await client.subscribe(f"{link._inbox}.*", cb=link._on_answer, pending_msgs_limit=0)
+        return link
+
+    # --- what it is ---------------------------------------------------------------------------------------
+    @property
+    def client(self) -> Client:
+        return self._client
+
+    @property
+    def is_connected(self) -> bool:
+        return bool(self._client.is_connected)
+
+    @property
+    def payload_bytes_max(self) -> int:
+        return int(self._client.max_payload)
+
+    def on_restored(self, callback: Callable[[], Awaitable[None]]) -> None:
+        self._restored.append(callback)
+
+    def off_restored(self, callback: Callable[[], Awaitable[None]]) -> None:
+        if callback in self._restored:
+            self._restored.remove(callback)
+
+    async def close(self) -> None:
+        self._closing = True
+        self._lost()
+        if not self._client.is_closed:
+            await self._client.close()
+
+    # --- storing ------------------------------------------------------------------------------------------
+    async def post(
+        self, subject: str, payload: bytes, headers: dict[str, str], on_stored: OnStored
+    ) -> None:
+        """Publish to a stream and return; `on_stored` gets the answer if one comes."""
+        token = self._next_token(lambda answer: on_stored(_stored(answer)))
+        try:
+            await self._client.publish(
+                subject, payload, reply=f"{self._inbox}.{token}", headers=headers
+            )
+        except MaxPayloadError as error:
+            self._waiting.pop(token, None)
+            on_stored(StoreTooLarge(str(error)))
+        except (NatsError, OSError) as error:
+            self._waiting.pop(token, None)
+            on_stored(StoreUnreachable(str(error) or type(error).__name__))
+
+    async def store(
+        self, subject: str, payload: bytes, headers: dict[str, str], *, timeout_s: float
+    ) -> Stored:
+        """Publish to a stream and wait for its acknowledgement.
+
+        Raises: AlreadyStored, FenceRefused, StoreFull, StoreTooLarge, StoreMissing, StoreUnreachable.
+        """
+        for _ in range(BUSY_TRIES):
+            stored = _stored(await self._ask(subject, payload, headers, timeout_s))
+            if isinstance(stored, Stored):
+                return stored
+            if not isinstance(stored, _Busy):
+                raise stored
+            await asyncio.sleep(BUSY_WAIT_S)
+        raise StoreUnreachable(f"{subject}: the server stayed busy")
+
+    async def api(
+        self, subject: str, request: Mapping[str, Any], *, timeout_s: float = 5.0
+    ) -> dict[str, Any]:
+        """A call of JetStream's API. Raises: StoreMissing, StoreFull, StoreUnreachable."""
+        answer = await self._ask(
+            f"$JS.API.{subject}", json.dumps(request).encode(), None, timeout_s
+        )
+        return _checked(answer)
+
+    async def publish(self, subject: str, payload: bytes = b"", *, reply: str = "") -> None:
+        """Publish without an answer; dropped with a debug line when NATS is away."""
+        try:
+            await self._client.publish(subject, payload, reply=reply)
+        except (NatsError, OSError) as error:
+            log.debug("publish_dropped", error_code=type(error).__name__)
+
+    async def subscribe(
+        self, subject: str, callback: Callable[[Msg], Awaitable[None]]
+    ) -> Subscription:
+        """Bounds of nats-py's queue are off: what is read here is bounded by credit or by open calls."""
+        return await self._client.subscribe(
+            subject, cb=callback, pending_msgs_limit=0, pending_bytes_limit=0
+        )
+
+    def drop(self, subscription: Subscription) -> None:
+        """Unsubscribe without waiting."""
+        if not self._client.is_closed:
+            task = asyncio.ensure_future(subscription.unsubscribe())
+            self._dropping.add(task)
+            task.add_done_callback(self._dropping.discard)
+
+    async def request(self, subject: str, payload: bytes, *, timeout_s: float) -> bytes:
+        """Core request/reply. Raises: StoreMissing (nobody listens), StoreUnreachable."""
+        answer = await self._ask(subject, payload, None, timeout_s)
+        if _status(answer) == "503":
+            raise StoreMissing(f"nobody answers on {subject}")
+        return answer.data
+
+    async def collect(
+        self, subject: str, request: Mapping[str, Any], *, timeout_s: float
+    ) -> list[Msg]:
+        """A call that is answered by several messages and an end mark. Raises: StoreUnreachable."""
+        inbox = self._client.new_inbox()
+        subscription = await self._client.subscribe(
+            inbox, pending_msgs_limit=0, pending_bytes_limit=0
+        )
+        messages: list[Msg] = []
+        try:
+            await self._client.publish(subject, json.dumps(request).encode(), reply=inbox)
+            async with asyncio.timeout(timeout_s):
+                while True:
+                    message = await subscription.next_msg(timeout=timeout_s)
+                    if _status(message):
+                        return _collected(messages, message)
+                    messages.append(message)
+        except (NatsError, OSError, TimeoutError) as error:
+            raise StoreUnreachable(f"{subject}: {error or type(error).__name__}") from error
+        finally:
+            if not self._client.is_closed:
+                await subscription.unsubscribe()
+
+    # --- answers --------------------------------------------------------------------------------------------
+    async def _ask(
+        self, subject: str, payload: bytes, headers: dict[str, str] | None, timeout_s: float
+    ) -> Msg:
+        future: asyncio.Future[Msg] = asyncio.get_running_loop().create_future()
+
+        def answered(answer: Msg | StoreError) -> None:
+            if future.done():
+                return
+            if isinstance(answer, StoreError):
+                future.set_exception(answer)
+            else:
+                future.set_result(answer)
+
+        token = self._next_token(answered)
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._client.publish(
+                    subject, payload, reply=f"{self._inbox}.{token}", headers=headers
+                )
+                return await future
+        except MaxPayloadError as error:
+            raise StoreTooLarge(
+                f"{len(payload)} bytes are over the server's max_payload ({self.payload_bytes_max})"
+            ) from error
+        except (NatsError, OSError, TimeoutError) as error:
+            raise StoreUnreachable(f"{subject}: {error or type(error).__name__}") from error
+        finally:
+            self._waiting.pop(token, None)
+
+    def _next_token(self, callback: Callable[[Msg | StoreError], None]) -> str:
+        if len(self._waiting) >= POST_OPEN_MAX:
+            raise StoreUnreachable(f"{POST_OPEN_MAX} publishes are unanswered")
+        token = str(next(self._tokens))
+        self._waiting[token] = callback
+        return token
+
+    async def _on_answer(self, answer: Msg) -> None:
+        callback = self._waiting.pop(answer.subject.rpartition(".")[2], None)
+        if callback is not None:
+            callback(answer)
+
+    def _lost(self) -> None:
+        """What was in flight is unknown now."""
+        waiting, self._waiting = self._waiting, {}
+        for callback in waiting.values():
+            callback(StoreUnreachable("the connection to NATS was lost"))
+        if not self._closing:
+            log.warning("nats_lost", url=self._server.url)
+
+    async def _back(self) -> None:
+        log.info("nats_restored", url=self._server.url)
+        for callback in list(self._restored):
+            await callback()
+
+
+class _Busy(StoreError):
+    """Err 10164."""
+
+
+def _status(answer: Msg) -> str:
+    return answer.headers.get("Status", "") if answer.headers else ""
+
+
+def _collected(messages: list[Msg], end: Msg) -> list[Msg]:
+    """204 ends the answers, 404 says that there are none."""
+    if _status(end) in ("204", "404"):
+        return messages
+    raise StoreUnreachable(f"direct get: {end.headers}")
+
+
+def _stored(answer: Msg | StoreError) -> Stored | StoreError:
+    if isinstance(answer, StoreError):
+        return answer
+    try:
+        body = _checked(answer)
+    except StoreError as error:
+        return error
+    return Stored(int(body["seq"]), bool(body.get("duplicate")))
+
+
+def _checked(answer: Msg) -> dict[str, Any]:
+    if not answer.data and _status(answer) == "503":
+        raise StoreMissing("no JetStream stream takes this subject, or it has no leader now")
+    body: dict[str, Any] = json.loads(answer.data)
+    if "error" in body:
+        raise _error_of(body["error"])
+    return body
+
+
+def _error_of(error: Mapping[str, Any]) -> StoreError:
+    code, text = int(error.get("err_code", 0)), str(error.get("description", error))
+    if code == _WRONG_LAST_SEQUENCE:
+        return FenceRefused(text)
+    if code == _BUSY:
+        return _Busy(text)
+    if code == _STORE_FAILED and "per subject" in text:
+        return AlreadyStored(text)
+    if code in _MISSING:
+        return StoreMissing(text)
+    if code == _STORE_FAILED or code in _FULL:
+        return StoreFull(text)
+    return StoreUnreachable(f"{text} ({code})")

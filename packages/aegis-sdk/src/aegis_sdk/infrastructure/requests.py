@@ -1,0 +1,248 @@
+"""The request stream in JetStream: storing requests, and reading them by group or by grant."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from nats.aio.msg import Msg
+
+from aegis_sdk.application.ports import Accepted, Delivery, StoreError, StoreMissing
+from aegis_sdk.contract.envelope import Request
+from aegis_sdk.contract.names import decode_token
+from aegis_sdk.contract.subjects import GROUP_CONSUMER, Subjects
+from aegis_sdk.domain.delivery import Arrival
+from aegis_sdk.infrastructure.consumer import Meta, PullLoop, Unreadable
+from aegis_sdk.infrastructure.journal import parse_headers
+from aegis_sdk.infrastructure.link import Link, Stored
+from aegis_sdk.telemetry import log
+
+GRANT_ACK_WAIT_S: Final = 3600.0
+"""A grant has one reader, which starts its consumer again itself when in doubt: nothing is ever
+redelivered by time, which would break the order."""
+GRANT_PENDING_MAX: Final = 20_000
+HAND_BACK_DELAY_S: Final = 0.02
+"""A bare nak burns the delivery count in milliseconds."""
+
+
+class NatsRequestLog:
+    """RequestLog (application/ports.py)."""
+
+    def __init__(self, link: Link, subjects: Subjects) -> None:
+        self._link = link
+        self._subjects = subjects
+
+    async def append(self, request: Request, *, timeout_s: float) -> Accepted:
+        stored = await self._link.store(
+            self._subjects.request(request.service, request.resource),
+            request.payload,
+            request.headers(),
+            timeout_s=timeout_s,
+        )
+        return Accepted(stored.seq, stored.duplicate)
+
+    async def post(
+        self, request: Request, on_result: Callable[[Accepted | StoreError], None]
+    ) -> None:
+        def on_stored(stored: Stored | StoreError) -> None:
+            if isinstance(stored, Stored):
+                on_result(Accepted(stored.seq, stored.duplicate))
+            else:
+                on_result(stored)
+
+        await self._link.post(
+            self._subjects.request(request.service, request.resource),
+            request.payload,
+            request.headers(),
+            on_stored,
+        )
+
+    async def read(self, service: str, seq: int) -> Request | None:
+        stream = self._subjects.request_stream(service)
+        try:
+            found = await self._link.api(f"STREAM.MSG.GET.{stream}", {"seq": seq}, timeout_s=2.0)
+        except StoreMissing as error:
+            if "no message found" in str(error):
+                return None
+            raise
+        message = found["message"]
+        return Request.parse(
+            parse_headers(base64.b64decode(message.get("hdrs", ""))),
+            base64.b64decode(message.get("data", "")),
+            service=service,
+            resource=_resource_of(message["subject"]),
+        )
+
+
+class NatsDeliveries:
+    """Deliveries (application/ports.py)."""
+
+    def __init__(self, link: Link, subjects: Subjects) -> None:
+        self._link = link
+        self._subjects = subjects
+
+    async def open_group(
+        self, service: str, *, credit: int, on_delivery: Callable[[Delivery], None]
+    ) -> PullLoop:
+        async def make(again: bool) -> str:
+            return GROUP_CONSUMER  # control made it, shared by all instances
+
+        def on_message(message: Msg, meta: Meta) -> None:
+            self._deliver(service, message, meta, "", 0, on_delivery)
+
+        loop = PullLoop(
+            self._link,
+            self._subjects.request_stream(service),
+            make=make,
+            on_message=on_message,
+            credit=credit,
+            in_order=False,
+            holds=True,
+        )
+        await loop.start()
+        return loop
+
+    async def open_grant(
+        self,
+        service: str,
+        grant: str,
+        resources: Sequence[str],
+        *,
+        start_seq: int,
+        credit: int,
+        on_delivery: Callable[[Delivery], None],
+        on_restart: Callable[[], None],
+    ) -> PullLoop:
+        reader = _GrantReader(self._link, self._subjects, service, grant, resources, start_seq)
+
+        async def make(again: bool) -> str:
+            if again:
+                on_restart()
+            return await reader.make()
+
+        def on_message(message: Msg, meta: Meta) -> None:
+            self._deliver(service, message, meta, grant, reader.suspect_to, on_delivery)
+
+        loop = PullLoop(
+            self._link,
+            self._subjects.request_stream(service),
+            make=make,
+            on_message=on_message,
+            credit=credit,
+            in_order=True,
+            holds=True,
+        )
+        await loop.start()
+        return loop
+
+    def _deliver(
+        self,
+        service: str,
+        message: Msg,
+        meta: Meta,
+        grant: str,
+        suspect_to: int,
+        on_delivery: Callable[[Delivery], None],
+    ) -> None:
+        try:
+            request = Request.parse(
+                message.headers or {},
+                message.data,
+                service=service,
+                resource=_resource_of(message.subject),
+            )
+        except (KeyError, ValueError) as error:
+            log.error("request_unreadable", service=service, seq=meta.stream_seq, error=repr(error))
+            raise Unreadable from error
+        reply, link = message.reply, self._link
+
+        async def ack() -> None:
+            await link.publish(reply, b"+ACK")
+
+        async def extend() -> None:
+            await link.publish(reply, b"+WPI")
+
+        async def hand_back() -> None:
+            await link.publish(
+                reply, b"-NAK " + json.dumps({"delay": int(HAND_BACK_DELAY_S * 1e9)}).encode()
+            )
+
+        arrival = Arrival(meta.stream_seq, meta.delivered, meta.stream_seq <= suspect_to)
+        on_delivery(Delivery(request, arrival, grant, ack, extend, hand_back))
+
+
+class _GrantReader:
+    """Makes the consumer of a grant, and makes it again from the lowest unacknowledged request."""
+
+    def __init__(
+        self,
+        link: Link,
+        subjects: Subjects,
+        service: str,
+        grant: str,
+        resources: Sequence[str],
+        start_seq: int,
+    ) -> None:
+        self._link = link
+        self._stream = subjects.request_stream(service)
+        self._grant = grant
+        self._filters = [subjects.request(service, resource) for resource in resources]
+        self._start_seq = max(1, start_seq)
+        self._made = False
+        self.suspect_to = -1
+        """Last request stored when this process first read the grant: an earlier active may have
+        begun any up to it."""
+
+    async def make(self) -> str:
+        """Raises: StoreError."""
+        await self._remove_old()
+        if self.suspect_to < 0:
+            info = await self._link.api(f"STREAM.INFO.{self._stream}", {})
+            self.suspect_to = int(info["state"]["last_seq"])
+        config = {
+            "durable_name": self._grant,
+            "name": self._grant,
+            "deliver_policy": "by_start_sequence",
+            "opt_start_seq": self._start_seq,
+            "ack_policy": "explicit",
+            "ack_wait": int(GRANT_ACK_WAIT_S * 1e9),
+            "max_ack_pending": GRANT_PENDING_MAX,
+            "max_deliver": -1,
+            "replay_policy": "instant",
+            "filter_subjects": self._filters,
+        }
+        await self._link.api(
+            f"CONSUMER.DURABLE.CREATE.{self._stream}.{self._grant}",
+            {"stream_name": self._stream, "config": config},
+        )
+        self._made = True
+        return self._grant
+
+    async def _remove_old(self) -> None:
+        try:
+            info = await self._link.api(f"CONSUMER.INFO.{self._stream}.{self._grant}", {})
+        except StoreMissing:
+            return
+        if self._made:  # one of fewer resources, made before, says nothing about the others
+            floor = int(info.get("ack_floor", {}).get("stream_seq", 0))
+            self._start_seq = max(self._start_seq, floor + 1)
+        await self._link.api(f"CONSUMER.DELETE.{self._stream}.{self._grant}", {})
+
+
+_RESOURCES: dict[str, str] = {}
+"""Decoded resources of request subjects; emptied when it grows over 50,000."""
+
+
+def _resource_of(subject: str) -> str | None:
+    """`<prefix>.req.<service>.any` or `….at.<resource>`."""
+    tokens = subject.split(".", 4)
+    if len(tokens) < 5:
+        return None
+    resource = _RESOURCES.get(tokens[4])
+    if resource is None:
+        if len(_RESOURCES) > 50_000:
+            _RESOURCES.clear()
+        resource = _RESOURCES[tokens[4]] = decode_token(tokens[4])
+    return resource

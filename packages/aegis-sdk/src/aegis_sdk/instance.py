@@ -1,0 +1,326 @@
+"""A running instance of a service: what `Aegis.serve` gives back, and how its parts are put together."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import signal
+import socket
+import threading
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final
+
+from aegis_sdk.application.gate import Gate
+from aegis_sdk.application.group_host import GroupHost
+from aegis_sdk.application.handlers import Runner
+from aegis_sdk.application.membership import Membership, obey
+from aegis_sdk.application.requester import Requester
+from aegis_sdk.application.resource_host import ResourceHost
+from aegis_sdk.contract.control import (
+    Ack,
+    Command,
+    CommandKind,
+    Heartbeat,
+    Registration,
+    RegistrationReply,
+    Role,
+)
+from aegis_sdk.contract.names import check_instance, encode_token
+from aegis_sdk.contract.subjects import Subjects
+from aegis_sdk.errors import ContractError, Evicted
+from aegis_sdk.infrastructure.control_client import NatsControl
+from aegis_sdk.infrastructure.directory import NatsDirectory
+from aegis_sdk.infrastructure.journal import NatsJournal
+from aegis_sdk.infrastructure.link import Link, Server
+from aegis_sdk.infrastructure.pulse import Pulse
+from aegis_sdk.infrastructure.replies import NatsReplies
+from aegis_sdk.infrastructure.requests import NatsDeliveries, NatsRequestLog
+from aegis_sdk.service import Service
+from aegis_sdk.telemetry import log
+
+THREADS: Final = 32
+"""For plain `def` handlers: at most this many run at once on an instance."""
+DRAIN_TIMEOUT_S: Final = 10.0
+PAUSE_TIMEOUT_S: Final = 1.5
+"""Below the two seconds that control waits for a pause."""
+LEAVE_TIMEOUT_S: Final = 3.0
+
+
+def new_token(bytes_: int = 6) -> str:
+    """A fresh id part: letters and digits only."""
+    return secrets.token_hex(bytes_)
+
+
+class Requests:
+    """The calling side of one connection."""
+
+    def __init__(self, link: Link, subjects: Subjects, journal: NatsJournal) -> None:
+        caller = new_token()
+        self._link = link
+        self._directory = NatsDirectory(link, subjects)
+        self._replies = NatsReplies(link, subjects, caller=caller)
+        self.requester = Requester(
+            log_=NatsRequestLog(link, subjects),
+            journal=journal,
+            replies=self._replies,
+            directory=self._directory,
+            caller=caller,
+            payload_bytes_max=lambda: link.payload_bytes_max,
+        )
+
+    async def start(self) -> None:
+        await self._replies.start()
+        self._link.on_restored(self._restored)
+
+    async def close(self, *, drain_s: float = 0.0) -> None:
+        await self.requester.close(drain_s=drain_s)
+        await self._directory.stop()
+
+    async def _restored(self) -> None:
+        self.requester.recheck_all()
+
+
+class Instance:
+    """One running instance. `id` is its instance id."""
+
+    def __init__(
+        self,
+        service: Service,
+        *,
+        link: Link,
+        server: Server,
+        subjects: Subjects,
+        resources: Mapping[str, Role],
+        instance_id: str | None,
+    ) -> None:
+        if not service.handlers:
+            raise ContractError(f"service {service.name} has no handler: nothing to serve")
+        for resource in resources:
+            encode_token(resource)
+        self.id = check_instance(instance_id or f"{service.name}-{new_token(4)}")
+        self.service = service.name
+        self._incarnation = new_token(8)
+        self._service = service
+        self._link = link
+        self._server = server
+        self._subjects = subjects
+        self._resources = {name: Role(role) for name, role in resources.items()}
+        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix=f"aegis-{service.name}")
+        self._control = NatsControl(link, subjects)
+        self._membership = Membership(self._control, self._registration())
+        self._membership.on_evicted = self._evict
+        self._membership.on_drain = self._drain_soon
+        self._ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._draining: asyncio.Task[None] | None = None
+        self._stopped = False
+        self._requests: Requests | None = None
+        self._group: GroupHost | None = None
+        self._host: ResourceHost | None = None
+        self._pulse: Pulse | None = None
+
+    @classmethod
+    async def start(
+        cls,
+        service: Service,
+        *,
+        server: Server,
+        subjects: Subjects,
+        resources: Mapping[str, Role],
+        instance_id: str | None,
+        wait_s: float,
+    ) -> Instance:
+        """Connect, register and serve in the background."""
+        instance_id = instance_id or f"{service.name}-{new_token(4)}"
+        check_instance(instance_id)
+        link = await Link.open(server, name=subjects.client_name(service.name, instance_id, "main"))
+        try:
+            instance = cls(
+                service,
+                link=link,
+                server=server,
+                subjects=subjects,
+                resources=resources,
+                instance_id=instance_id,
+            )
+            await instance._start(wait_s)
+        except BaseException:
+            await link.close()
+            raise
+        return instance
+
+    # --- what users call --------------------------------------------------------------------------------------
+    async def serve_forever(self, *, signals: bool = True) -> None:
+        """Wait until this instance ends. SIGTERM and SIGINT drain it (main thread, unless `signals=False`).
+
+        Raises: Evicted when an operator disconnected it.
+        """
+        handled = self._handle_signals() if signals else []
+        try:
+            await asyncio.shield(self._ended)
+        finally:
+            for number in handled:
+                asyncio.get_running_loop().remove_signal_handler(number)
+
+    async def drain(self, *, timeout_s: float = DRAIN_TIMEOUT_S, reason: str = "drained") -> None:
+        """Finish what has begun, hand the leases over, leave. Safe to call twice."""
+        if self._draining is None:
+            self._draining = asyncio.create_task(self._drain(timeout_s, reason))
+        await asyncio.shield(self._draining)
+
+    async def stop(self) -> None:
+        """End at once, as if killed but with the connection closed: nothing is lost. Safe twice."""
+        if self._stopped:
+            return
+        self._stopped = True
+        self._membership.stop()
+        if self._pulse is not None:
+            await self._pulse.stop()
+        if self._group is not None:
+            await self._group.stop()
+        if self._host is not None:
+            await self._host.stop()
+        if self._requests is not None:
+            await self._requests.close()
+        await self._link.close()
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        if not self._ended.done():
+            self._ended.set_result(None)
+
+    @property
+    def active_resources(self) -> list[str]:
+        """The resources that this instance believes to be active for, sorted."""
+        if self._host is None:
+            return []
+        return sorted(r for r, actor in self._host.actors.items() if actor.is_active)
+
+    # --- start ------------------------------------------------------------------------------------------------
+    def _registration(self) -> Registration:
+        return Registration(
+            service=self.service,
+            instance_id=self.id,
+            incarnation=self._incarnation,
+            version=self._service.version,
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            methods=self._service.specs(),
+            resources=self._resources,
+        )
+
+    async def _start(self, wait_s: float) -> None:
+        await self._control.listen(self.id, self._on_command)
+        reply = await self._membership.register(wait_s=wait_s)
+        journal = NatsJournal(self._link, self._subjects, outcome_ttl_s=reply.outcome_ttl_s)
+        self._requests = Requests(self._link, self._subjects, journal)
+        await self._requests.start()
+        await self._start_hosts(journal, reply)
+        self._pulse = Pulse(
+            self._server,
+            self._subjects,
+            name=self._subjects.client_name(self.service, self.id, "pulse"),
+            interval_s=reply.heartbeat_interval_s,
+            gather=self._heartbeat,
+        )
+        self._pulse.start()
+        log.info("registered", service=self.service, instance_id=self.id)
+
+    async def _start_hosts(self, journal: NatsJournal, reply: RegistrationReply) -> None:
+        assert self._requests is not None
+        gate = Gate()
+        self._runner = Runner(
+            self._service,
+            instance_id=self.id,
+            asks=self._requests.requester,
+            threads=self._threads,
+        )
+        deliveries = NatsDeliveries(self._link, self._subjects)
+        self._host = ResourceHost(
+            self._service,
+            instance_id=self.id,
+            incarnation=self._incarnation,
+            runner=self._runner,
+            gate=gate,
+            store=journal,
+            reader=journal,
+            deliveries=deliveries,
+        )
+        await self._host.start(list(self._resources))
+        if any(not handler.targeted for handler in self._service.handlers.values()):
+            self._group = GroupHost(
+                self.service,
+                runner=self._runner,
+                gate=gate,
+                journal=journal,
+                deliveries=deliveries,
+                ack_wait_s=reply.ack_wait_s,
+            )
+            await self._group.start()
+
+    def _heartbeat(self, n: int, loop_lag_s: float) -> Heartbeat:
+        host = self._host
+        assert host is not None
+        active = host.active
+        return Heartbeat(
+            service=self.service,
+            instance_id=self.id,
+            incarnation=self._incarnation,
+            n=n,
+            loop_lag_s=round(loop_lag_s, 4),
+            journal_seq=host.journal_seq,
+            lag_entries=host.lag_entries,
+            running=self._runner.running,
+            active=active,
+            standby=len(self._resources) - active,
+        )
+
+    # --- control's commands -------------------------------------------------------------------------------------
+    async def _on_command(self, command: Command) -> Ack:
+        done = obey(command, membership=self._membership, incarnation=self._incarnation)
+        if done is not None:
+            return done
+        if self._host is None:
+            return Ack(ok=False, message="not serving yet")
+        if command.kind is CommandKind.PAUSE:
+            ended = await self._host.pause(command.resources, timeout_s=PAUSE_TIMEOUT_S)
+            return Ack(ok=ended, message="" if ended else "a request is still running")
+        self._host.resume(command.resources)
+        return Ack(ok=True)
+
+    def _evict(self, reason: str) -> None:
+        log.warning("evicted", service=self.service, instance_id=self.id, reason=reason)
+        if not self._ended.done():
+            self._ended.set_exception(Evicted(f"{self.id} was disconnected: {reason}"))
+            self._ended.exception()  # known: it is raised to whoever waits, and nobody has to
+            self._draining = asyncio.create_task(self.stop())
+
+    def _drain_soon(self, reason: str) -> None:
+        if self._draining is None:
+            self._draining = asyncio.create_task(self._drain(DRAIN_TIMEOUT_S, reason))
+
+    async def _drain(self, timeout_s: float, reason: str) -> None:
+        log.info("draining", service=self.service, instance_id=self.id, reason=reason)
+        waits = []
+        if self._host is not None:
+            waits.append(asyncio.create_task(self._host.pause(timeout_s=timeout_s)))
+        if self._group is not None:
+            waits.append(asyncio.create_task(self._drain_group(timeout_s)))
+        if waits:
+            await asyncio.wait(waits)
+        await self._membership.leave(reason, timeout_s=LEAVE_TIMEOUT_S)
+        await self.stop()
+        log.info("drained", service=self.service, instance_id=self.id)
+
+    async def _drain_group(self, timeout_s: float) -> bool:
+        assert self._group is not None
+        await self._group.drain(timeout_s=timeout_s)
+        return True
+
+    def _handle_signals(self) -> list[signal.Signals]:
+        if threading.current_thread() is not threading.main_thread():
+            return []
+        loop = asyncio.get_running_loop()
+        numbers = [signal.SIGTERM, signal.SIGINT]
+        for number in numbers:
+            loop.add_signal_handler(number, self._drain_soon, number.name)
+        return numbers

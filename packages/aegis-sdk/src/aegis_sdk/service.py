@@ -1,0 +1,105 @@
+"""A service: a named set of handlers, without a connection. `Aegis.serve` runs an instance of it."""
+
+from __future__ import annotations
+
+import inspect
+import typing
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from aegis_sdk.context import ResourceContext
+from aegis_sdk.contract.control import MethodSpec
+from aegis_sdk.contract.method import Method
+from aegis_sdk.contract.names import check_service
+from aegis_sdk.domain.delivery import Retries
+from aegis_sdk.errors import ContractError
+
+F = TypeVar("F", bound=Callable[..., Any])
+Callback = Callable[[str], Awaitable[None] | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Handler:
+    """A registered handler. `targeted`: it takes a ResourceContext, so requests must name a resource."""
+
+    method: Method[Any, Any]
+    function: Callable[[Any, Any], Any]
+    is_async: bool
+    targeted: bool
+    retries: Retries
+
+    def spec(self) -> MethodSpec:
+        return MethodSpec(
+            name=self.method.name,
+            targeted=self.targeted,
+            request_schema=self.method.request.schema(),
+            reply_schema=self.method.reply.schema(),
+        )
+
+
+class Service:
+    """`Service("accounts")`; handlers are added by `@service.handles(METHOD)`. Raises: InvalidName."""
+
+    def __init__(self, name: str, *, version: str = "") -> None:
+        self.name = check_service(name)
+        self.version = version
+        self.handlers: dict[str, Handler] = {}
+        self.promoted_callbacks: list[Callback] = []
+        self.demoted_callbacks: list[Callback] = []
+
+    def handles(
+        self, method: Method[Any, Any], *, retries: Retries | None = None
+    ) -> Callable[[F], F]:
+        """Serve `method` by an `async def`, or by a plain `def`, which runs in a thread.
+
+        The handler takes (context, request). With a ResourceContext it serves targeted requests, with a
+        Context group requests. `retries` are opt-in: without them, an exception is the answer
+        (HandlerFailed).
+
+        Raises:
+            ContractError: the method belongs to another service, or has a handler already.
+        """
+        if method.service != self.name:
+            raise ContractError(f"{method!r} is not a method of service {self.name}")
+        if method.name in self.handlers:
+            raise ContractError(f"{method!r} has a handler already")
+
+        def register(function: F) -> F:
+            self.handlers[method.name] = Handler(
+                method,
+                function,
+                inspect.iscoroutinefunction(function),
+                _takes_resource(function),
+                retries or Retries(),
+            )
+            return function
+
+        return register
+
+    def on_promoted(self, function: Callback) -> Callback:
+        """Called with the resource when this instance became its active, before it serves."""
+        self.promoted_callbacks.append(function)
+        return function
+
+    def on_demoted(self, function: Callback) -> Callback:
+        """Called with the resource when this instance is no longer its active."""
+        self.demoted_callbacks.append(function)
+        return function
+
+    def specs(self) -> list[MethodSpec]:
+        return [handler.spec() for handler in self.handlers.values()]
+
+
+def _takes_resource(function: Callable[..., Any]) -> bool:
+    """Read from the annotation of the first parameter, the context."""
+    parameters = list(inspect.signature(function).parameters.values())
+    if len(parameters) != 2:
+        raise ContractError(f"handler {function.__qualname__}: expected (context, request)")
+    annotation = parameters[0].annotation
+    if isinstance(annotation, str):
+        try:
+            annotation = typing.get_type_hints(function).get(parameters[0].name)
+        except NameError:  # a local name under `from __future__ import annotations`
+            return str(annotation).rsplit(".", 1)[-1] == ResourceContext.__name__
+    return isinstance(annotation, type) and issubclass(annotation, ResourceContext)

@@ -1,0 +1,63 @@
+"""The SDK's logger: structlog over the standard library's `aegis_sdk` logger.
+
+A library decides what is said, its user where it goes: without `configure_logs` the records go to the
+standard `logging` of the process, each message one JSON object with the keys of docs/observability.md.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Any, Final, TextIO
+
+import structlog
+from structlog.typing import Processor
+
+_LOGGER_NAME = "aegis_sdk"
+_SHARED: Final[list[Processor]] = [
+    structlog.stdlib.filter_by_level,
+    structlog.stdlib.add_log_level,
+    structlog.processors.TimeStamper(fmt="iso", utc=True),
+]
+
+
+def _render(logger: Any, name: str, event: Any) -> str | bytes:
+    """JSON, or the console form when `configure_logs` chose it."""
+    if _use_console:
+        return _console(logger, name, event)
+    return _json(logger, name, _tracebacks(logger, name, event))
+
+
+_json = structlog.processors.JSONRenderer(ensure_ascii=False)
+_console = structlog.dev.ConsoleRenderer(
+    colors=False, exception_formatter=structlog.dev.plain_traceback
+)
+# Without locals: payloads don't belong into logs.
+_tracebacks = structlog.processors.ExceptionRenderer(
+    structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+)
+_use_console = False
+
+log: structlog.stdlib.BoundLogger = structlog.wrap_logger(
+    logging.getLogger(_LOGGER_NAME),
+    processors=[*_SHARED, _render],
+    wrapper_class=structlog.stdlib.BoundLogger,
+    cache_logger_on_first_use=True,
+)
+
+
+def configure_logs(
+    *, level: str = "INFO", console: bool = False, stream: TextIO | None = None
+) -> None:
+    """Send the SDK's log to `stream` (default: standard error), one JSON object a line.
+
+    `console=True` is for people at a terminal. Calling it again replaces the earlier choice.
+    """
+    global _use_console  # noqa: PLW0603 - a process has one log
+    _use_console = console
+    handler = logging.StreamHandler(stream or sys.stderr)
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    logger = logging.getLogger(_LOGGER_NAME)
+    logger.handlers = [handler]
+    logger.propagate = False
+    logger.setLevel(level.upper())
