@@ -1,0 +1,364 @@
+"""The operators' verbs: what is there, and moving, draining and disconnecting on purpose."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, TypeVar
+
+import pydantic
+from aegis_sdk.contract.control import (
+    Ack,
+    AdminReply,
+    Command,
+    CommandKind,
+    FailoverResource,
+    InstanceState,
+    InstanceView,
+    LeaseState,
+    Moved,
+    RouteView,
+    ServiceView,
+    ShowRoute,
+    StandbyView,
+    TargetInstance,
+)
+from aegis_sdk.contract.method import field_errors
+from aegis_sdk.errors import Unavailable
+from pydantic import BaseModel
+
+from aegis_control.application.fail_over import FailOver
+from aegis_control.application.roster import Roster
+from aegis_control.application.state import ControlState, Member, ServiceTable
+from aegis_control.application.world import World
+
+COMMAND_TIMEOUT_S = 2.0
+"""An instance that doesn't answer in this time is handled without its help."""
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+class WhichService(BaseModel):
+    """Argument of `describe` (required there) and `list-instances`."""
+
+    service: str | None = None
+
+
+class _Refused(Exception):
+    """Ends a verb with a code and a message for people."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class Admin:
+    """Answers `ctl.admin.<verb>` requests."""
+
+    def __init__(
+        self, state: ControlState, world: World, roster: Roster, fail_over: FailOver
+    ) -> None:
+        self._state = state
+        self._world = world
+        self._roster = roster
+        self._fail_over = fail_over
+        self._since = world.clock.wall()
+        self._verbs: Mapping[str, Callable[[bytes], Awaitable[Any]]] = {
+            "status": self._status,
+            "list-services": self._list_services,
+            "list-instances": self._list_instances,
+            "describe": self._describe,
+            "describe-instance": self._describe_instance,
+            "show-route": self._show_route,
+            "disconnect": self._disconnect,
+            "drain": self._drain,
+            "failover": self._failover,
+        }
+
+    async def __call__(self, verb: str, data: bytes) -> AdminReply:
+        """The reply to `verb` with its argument as JSON (empty means none); never raises for those."""
+        run = self._verbs.get(verb)
+        if run is None:
+            known = ", ".join(sorted(self._verbs))
+            return AdminReply(
+                ok=False, code="invalid", message=f"unknown verb {verb!r}; use {known}"
+            )
+        try:
+            return AdminReply(ok=True, data=_dump(await run(data or b"{}")))
+        except _Refused as error:
+            return AdminReply(ok=False, code=error.code, message=str(error))
+        except pydantic.ValidationError as error:
+            return AdminReply(ok=False, code="invalid", message="; ".join(field_errors(error)))
+        except Unavailable as error:
+            return AdminReply(ok=False, code="internal", message=f"NATS did not answer: {error}")
+
+    # --- what is there ---------------------------------------------------------------------------
+    async def _status(self, _: bytes) -> dict[str, Any]:
+        members = [member for _, member in self._state.members()]
+        leases = [one for table in self._state.services.values() for one in table.leases.values()]
+        return {
+            "leader": self._world.leader_id,
+            "version": self._world.version,
+            "leading_since": self._since,
+            "services": sum(1 for table in self._state.services.values() if table.record),
+            "instances": _count(member.record.state.value for member in members),
+            "resources": _count(lease.record.state.value for lease in leases),
+        }
+
+    async def _list_services(self, _: bytes) -> list[ServiceView]:
+        tables = sorted(self._state.services.values(), key=lambda table: table.name)
+        return [self._service_view(table) for table in tables if table.record]
+
+    async def _list_instances(self, data: bytes) -> list[InstanceView]:
+        wanted = WhichService.model_validate_json(data).service
+        return [
+            view
+            for table in sorted(self._state.services.values(), key=lambda table: table.name)
+            if wanted in (None, table.name)
+            for view in self._instance_views(table)
+        ]
+
+    async def _describe(self, data: bytes) -> dict[str, Any]:
+        name = WhichService.model_validate_json(data).service
+        if not name:
+            raise _Refused("invalid", "service: say which one")
+        table = self._state.services.get(name)
+        if table is None or table.record is None:
+            raise _Refused("not_found", f"no instance ever registered service {name!r}")
+        return {
+            "service": table.record,
+            "view": self._service_view(table),
+            "routes": [self._route_view(table, resource) for resource in sorted(table.leases)],
+        }
+
+    async def _describe_instance(self, data: bytes) -> list[InstanceView]:
+        target = TargetInstance.model_validate_json(data)
+        return [self._instance_view(*found) for found in self._find_instance(target.instance_id)]
+
+    async def _show_route(self, data: bytes) -> list[RouteView]:
+        wanted = ShowRoute.model_validate_json(data)
+        tables = self._find_resource(wanted.resource, wanted.service)
+        return [self._route_view(table, wanted.resource) for table in tables]
+
+    def _service_view(self, table: ServiceTable) -> ServiceView:
+        record = table.record
+        return ServiceView(
+            service=table.name,
+            version=record.version if record else "",
+            methods=[method.name for method in record.methods] if record else [],
+            resources=len(table.leases),
+            instances=self._instance_views(table),
+        )
+
+    def _instance_views(self, table: ServiceTable) -> list[InstanceView]:
+        return [self._instance_view(table, table.members[name]) for name in sorted(table.members)]
+
+    def _instance_view(self, table: ServiceTable, member: Member) -> InstanceView:
+        record, beat = member.record, member.beat
+        active = len(table.owned_by(member.owner))
+        return InstanceView(
+            service=table.name,
+            instance_id=record.instance_id,
+            state=record.state,
+            version=record.version,
+            host=record.host,
+            pid=record.pid,
+            since=record.since,
+            heartbeat_age_s=round(self._world.clock.monotonic() - member.heard_at_s, 3),
+            loop_lag_s=beat.loop_lag_s if beat else 0.0,
+            running=beat.running if beat else 0,
+            active=active,
+            standby=max(0, len(record.resources) - active),
+            lag_entries=member.lag_entries,
+            reason=record.reason,
+        )
+
+    def _route_view(self, table: ServiceTable, resource: str) -> RouteView:
+        lease = table.leases[resource].record
+        held = lease.state is LeaseState.HELD
+        return RouteView(
+            service=table.name,
+            resource=resource,
+            state=lease.state,
+            active=lease.owner if held else None,
+            epoch=lease.epoch,
+            since=lease.since,
+            reason=lease.reason,
+            standbys=[
+                StandbyView(
+                    instance_id=name, state=member.record.state, lag_entries=member.lag_entries
+                )
+                for name, member in sorted(table.members.items())
+                if resource in member.record.resources and not (held and name == lease.owner)
+            ],
+        )
+
+    def _find_instance(self, instance_id: str) -> list[tuple[ServiceTable, Member]]:
+        found = self._state.find_member(instance_id)
+        if not found:
+            raise _Refused("not_found", f"no instance {instance_id!r}: see list-instances")
+        return found
+
+    def _find_resource(self, resource: str, service: str | None) -> list[ServiceTable]:
+        found = [
+            table
+            for table in self._state.services.values()
+            if resource in table.leases and service in (None, table.name)
+        ]
+        if not found:
+            where = f" in service {service!r}" if service else ""
+            raise _Refused("not_found", f"no resource {resource!r}{where}: it never had an active")
+        return found
+
+    # --- moving things ---------------------------------------------------------------------------
+    async def _disconnect(self, data: bytes) -> Moved:
+        target = TargetInstance.model_validate_json(data)
+        found = self._find_instance(target.instance_id)
+        if target.dry_run:
+            return self._would_move(target.instance_id, found)
+        reason = _reason("disconnected", target.by, target.reason)
+        result = Moved(instance_id=target.instance_id)
+        for table, member in found:
+            moved = await self._fail_over.lose(table, member, InstanceState.EVICTED, reason=reason)
+            result.moved |= moved.moved
+            result.vacant += moved.vacant
+            await self._world.instances.tell(
+                target.instance_id,
+                Command(
+                    kind=CommandKind.EVICT, incarnation=member.record.incarnation, reason=reason
+                ),
+            )
+        return result
+
+    async def _drain(self, data: bytes) -> Moved:
+        target = TargetInstance.model_validate_json(data)
+        found = self._find_instance(target.instance_id)
+        plan = self._would_move(target.instance_id, found)
+        if target.dry_run:
+            return plan
+        reason = _reason("drained", target.by, target.reason)
+        for table, member in found:
+            await self._drain_member(table, member, reason)
+        return plan.model_copy(update={"dry_run": False})
+
+    async def _drain_member(self, table: ServiceTable, member: Member, reason: str) -> None:
+        before = member.record.state
+        if before not in (InstanceState.LIVE, InstanceState.STALLED, InstanceState.DRAINING):
+            raise _Refused("refused", f"instance {member.record.instance_id} is {before.value}")
+        async with table.lock:
+            await self._roster.put_state(table, member, InstanceState.DRAINING, reason=reason)
+        ack = await self._command(member, CommandKind.DRAIN, [], reason)
+        if ack is not None and ack.ok:
+            self._world.events.emit(
+                "instance_draining",
+                service=table.name,
+                instance_id=member.record.instance_id,
+                reason=reason,
+            )
+            return
+        async with table.lock:
+            if member.record.state is InstanceState.DRAINING:
+                await self._roster.put_state(table, member, before, reason="")
+        why = ack.message if ack else f"no answer within {COMMAND_TIMEOUT_S:g} s"
+        raise _Refused("refused", f"instance {member.record.instance_id} does not drain: {why}")
+
+    async def _failover(self, data: bytes) -> Moved:
+        wanted = FailoverResource.model_validate_json(data)
+        tables = self._find_resource(wanted.resource, wanted.service)
+        if len(tables) > 1:
+            names = ", ".join(table.name for table in tables)
+            raise _Refused("invalid", f"{wanted.resource!r} exists in {names}: say --service")
+        to = self._next_active(tables[0], wanted)
+        owner = tables[0].leases[wanted.resource].record.owner
+        result = Moved(
+            instance_id=owner,
+            moved={wanted.resource: to.record.instance_id},
+            dry_run=wanted.dry_run,
+        )
+        if not wanted.dry_run:
+            await self._hand_over(tables[0], wanted, to)
+        return result
+
+    def _next_active(self, table: ServiceTable, wanted: FailoverResource) -> Member:
+        """Raises: _Refused when the resource can't go where it should."""
+        lease = table.leases[wanted.resource].record
+        owner = table.owner_of(lease)
+        if wanted.to is None:
+            without = lease.owner if owner else ""
+            planned = self._fail_over.plan_for(table, [wanted.resource], without=without)
+            if planned.orphans:
+                raise _Refused("refused", f"no live standby follows {wanted.resource!r}")
+            return table.members[next(iter(planned.moves))]
+        to = table.members.get(wanted.to)
+        if to is None:
+            raise _Refused("not_found", f"no instance {wanted.to!r} of service {table.name}")
+        if to is owner:
+            raise _Refused("refused", f"{wanted.to} is the active of {wanted.resource!r} already")
+        if to.record.state is not InstanceState.LIVE or wanted.resource not in to.record.resources:
+            raise _Refused(
+                "refused",
+                f"{wanted.to} ({to.record.state.value}) is not a live standby of {wanted.resource!r}",
+            )
+        return to
+
+    async def _hand_over(self, table: ServiceTable, wanted: FailoverResource, to: Member) -> None:
+        """Pause the active, move, and let it go on if that failed. The fence, not the pause, is what
+        keeps the resource safe: an active that doesn't answer is passed over."""
+        lease = table.leases[wanted.resource].record
+        owner = table.owner_of(lease)
+        reason = _reason("handover", wanted.by, "")
+        resources = [wanted.resource]
+        if owner is not None and owner.record.state is InstanceState.LIVE:
+            await self._command(owner, CommandKind.PAUSE, resources, reason)
+        moved: list[str] = []
+        try:
+            async with table.lock:
+                if table.leases[wanted.resource].record.epoch == lease.epoch:
+                    moved = await self._fail_over.move(table, wanted.resource, to, reason=reason)
+        finally:
+            if not moved and owner is not None:
+                await self._command(owner, CommandKind.RESUME, resources, "the handover failed")
+        if not moved:
+            raise _Refused("refused", f"{wanted.resource!r} was moved by somebody else just now")
+
+    def _would_move(self, instance_id: str, found: list[tuple[ServiceTable, Member]]) -> Moved:
+        result = Moved(instance_id=instance_id, dry_run=True)
+        for table, member in found:
+            resources = table.owned_by(member.owner)
+            planned = self._fail_over.plan_for(table, resources, without=instance_id)
+            result.vacant += planned.orphans
+            for name, moved in planned.moves.items():
+                result.moved |= dict.fromkeys(moved, name)
+        return result
+
+    async def _command(
+        self, member: Member, kind: CommandKind, resources: list[str], reason: str
+    ) -> Ack | None:
+        command = Command(
+            kind=kind, incarnation=member.record.incarnation, resources=resources, reason=reason
+        )
+        return await self._world.instances.command(
+            member.record.instance_id, command, timeout_s=COMMAND_TIMEOUT_S
+        )
+
+
+def _reason(what: str, by: str, why: str) -> str:
+    return what + (f" by {by}" if by else "") + (f": {why}" if why else "")
+
+
+def _count(values: Any) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for value in values:
+        counts[value] = counts.get(value, 0) + 1
+    return counts
+
+
+def _dump(data: Any) -> Any:
+    """Models to plain JSON values, wherever they are."""
+    if isinstance(data, BaseModel):
+        return data.model_dump(mode="json")
+    if isinstance(data, list):
+        return [_dump(item) for item in data]
+    if isinstance(data, dict):
+        return {key: _dump(value) for key, value in data.items()}
+    return json.loads(json.dumps(data))

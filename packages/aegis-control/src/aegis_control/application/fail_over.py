@@ -1,0 +1,200 @@
+"""An instance can't go on: choose who takes each of its resources over, and move them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+
+from aegis_sdk.contract.control import InstanceState, LeaseState, Moved
+
+from aegis_control.application.grant import Leases
+from aegis_control.application.roster import Roster
+from aegis_control.application.state import Member, ServiceTable
+from aegis_control.application.world import World
+from aegis_control.domain.failover import Plan, plan
+
+
+class FailOver:
+    """Moves resources away from an instance, and finds an active for those that have none."""
+
+    def __init__(self, world: World, leases: Leases, roster: Roster) -> None:
+        self._world = world
+        self._leases = leases
+        self._roster = roster
+
+    async def lose(
+        self, table: ServiceTable, member: Member, state: InstanceState, *, reason: str
+    ) -> Moved:
+        """The instance is lost, stalled or evicted: its resources go to standbys.
+
+        Without a standby a lost one is waited for, a stalled one keeps its resource (it may go on),
+        an evicted one leaves it vacant.
+        """
+        began_s = self._world.clock.monotonic()
+        silence_s = began_s - member.heard_at_s
+        # In force before the lock is ours: nobody may choose this one as a standby any more.
+        member.record = member.record.model_copy(update={"state": state, "reason": reason})
+        async with table.lock:
+            if member.record.state is not state:
+                return Moved()  # it registered again while we waited
+            # The record is for people and for the next leader; the callers wait for the leases.
+            _, moved = await asyncio.gather(
+                self._roster.put_state(table, member, state, reason=reason),
+                self._move_away(table, member, reason, _ORPHANS[state], began_s),
+            )
+        self._gone(
+            f"instance_{state.value}",
+            table=table,
+            member=member,
+            moved=moved,
+            reason=reason,
+            silence_s=silence_s,
+        )
+        return moved
+
+    async def leave(self, table: ServiceTable, member: Member, *, reason: str) -> Moved:
+        """The instance goes on purpose: its resources move or become vacant, its record goes."""
+        member.record = member.record.model_copy(update={"state": InstanceState.DRAINING})
+        async with table.lock:
+            began_s = self._world.clock.monotonic()
+            moved = await self._move_away(table, member, reason, LeaseState.VACANT, began_s)
+            await self._roster.remove(table, member)
+        self._gone("instance_left", table=table, member=member, moved=moved, reason=reason)
+        return moved
+
+    async def settle(self, table: ServiceTable, resources: Iterable[str], *, reason: str) -> Moved:
+        """Find an active for resources whose owner is gone; the caller holds the service's lock.
+
+        Those that nobody can take stay as they are.
+        """
+        began_s = self._world.clock.monotonic()
+        return await self._carry_out(table, "", self.plan_for(table, resources), reason, began_s)
+
+    def plan_for(self, table: ServiceTable, resources: Iterable[str], *, without: str = "") -> Plan:
+        """Who would take `resources` over now."""
+        return plan(resources, table.candidates(without=without))
+
+    async def move(
+        self, table: ServiceTable, resource: str, to: Member, *, reason: str
+    ) -> list[str]:
+        """A handover: move one resource to `to`; the caller holds the service's lock."""
+        began_s = self._world.clock.monotonic()
+        owner = table.leases[resource].record.owner
+        self._begin(table, owner, 1, reason)
+        moved = await self._leases.grant(table, [resource], to, reason=reason)
+        self._done(
+            table,
+            owner,
+            moved=dict.fromkeys(moved, to.record.instance_id),
+            orphans=[],
+            reason=reason,
+            began_s=began_s,
+        )
+        return moved
+
+    async def _move_away(
+        self,
+        table: ServiceTable,
+        member: Member,
+        reason: str,
+        orphans_become: LeaseState,
+        began_s: float,
+    ) -> Moved:
+        resources = table.owned_by(member.owner)
+        planned = self.plan_for(table, resources, without=member.record.instance_id)
+        moved = await self._carry_out(table, member.record.instance_id, planned, reason, began_s)
+        if orphans_become is not LeaseState.HELD:
+            await self._leases.put_in_state(table, moved.vacant, orphans_become, reason=reason)
+        return moved
+
+    async def _carry_out(
+        self, table: ServiceTable, owner: str, planned: Plan, reason: str, began_s: float
+    ) -> Moved:
+        if planned.moves:
+            self._begin(table, owner, sum(map(len, planned.moves.values())), reason, planned.why)
+        granted = await asyncio.gather(
+            *(
+                self._leases.grant(table, resources, table.members[name], reason=reason)
+                for name, resources in planned.moves.items()
+            )
+        )
+        moved = {
+            resource: name
+            for name, resources in zip(planned.moves, granted, strict=True)
+            for resource in resources
+        }
+        if planned.moves:
+            self._done(
+                table,
+                owner,
+                moved=moved,
+                orphans=planned.orphans,
+                reason=reason,
+                began_s=began_s,
+            )
+        return Moved(instance_id=owner, moved=moved, vacant=planned.orphans)
+
+    def _gone(
+        self,
+        event: str,
+        *,
+        table: ServiceTable,
+        member: Member,
+        moved: Moved,
+        reason: str,
+        silence_s: float = 0.0,
+    ) -> None:
+        self._world.events.emit(
+            event,
+            service=table.name,
+            instance_id=member.record.instance_id,
+            reason=reason,
+            silence_s=round(silence_s, 4),
+            resources=len(moved.moved) + len(moved.vacant),
+        )
+
+    def _begin(
+        self,
+        table: ServiceTable,
+        owner: str,
+        resources: int,
+        reason: str,
+        why: dict[str, str] | None = None,
+    ) -> None:
+        self._world.events.emit(
+            "failover_begun",
+            service=table.name,
+            instance_id=owner,
+            resources=resources,
+            reason=reason,
+            chosen=why or {},
+        )
+
+    def _done(
+        self,
+        table: ServiceTable,
+        owner: str,
+        *,
+        moved: dict[str, str],
+        orphans: list[str],
+        reason: str,
+        began_s: float,
+    ) -> None:
+        self._world.events.emit(
+            "failover_done",
+            service=table.name,
+            instance_id=owner,
+            resources=len(moved),
+            orphans=len(orphans),
+            to=sorted(set(moved.values())),
+            reason=reason,
+            duration_s=round(self._world.clock.monotonic() - began_s, 6),
+        )
+
+
+_ORPHANS = {
+    InstanceState.LOST: LeaseState.WAITING,
+    InstanceState.STALLED: LeaseState.HELD,
+    InstanceState.EVICTED: LeaseState.VACANT,
+}
+"""What becomes of a resource that nobody can take over."""

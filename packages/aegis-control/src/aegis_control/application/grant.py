@@ -1,0 +1,249 @@
+"""Moving leases: the lease by compare-and-set, then the fence, then the old consumer.
+
+This order is the protocol's. The lease decides between control replicas, the fence shuts the old
+active out, and the old consumer goes last, when nobody needs its ack floor any more. Each step can be
+repeated; what is left undone shows as a lease that is ahead of its fence, and `ensure_fences` mends it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping, Sequence
+
+from aegis_sdk.contract.control import LeaseRecord, LeaseState
+from aegis_sdk.contract.envelope import Fence
+from aegis_sdk.errors import Unavailable
+
+from aegis_control.application.ports import (
+    FenceWrite,
+    StoredFence,
+    Write,
+)
+from aegis_control.application.state import ControlState, Lease, Member, ServiceTable
+from aegis_control.application.world import World
+from aegis_control.domain import lease as leases
+from aegis_control.domain.lease import GRANT_RESOURCES_MAX
+
+_FENCE_TRIES = 5
+"""Each try that loses has read what it lost to; more than a few mean that NATS is in trouble."""
+
+
+class Leases:
+    """Changes leases of a service. The caller holds the service's lock."""
+
+    def __init__(self, state: ControlState, world: World) -> None:
+        self._state = state
+        self._world = world
+
+    async def grant(
+        self, table: ServiceTable, resources: Sequence[str], to: Member, *, reason: str
+    ) -> list[str]:
+        """Make `to` the active of `resources`; returns those that it got.
+
+        The rest went to somebody else in the meantime (another replica was faster).
+        """
+        moved: list[str] = []
+        for at in range(0, len(resources), GRANT_RESOURCES_MAX):
+            chunk = resources[at : at + GRANT_RESOURCES_MAX]
+            moved += await self._grant_chunk(table, chunk, to, reason)
+        return moved
+
+    async def put_in_state(
+        self, table: ServiceTable, resources: Iterable[str], state: LeaseState, *, reason: str
+    ) -> list[str]:
+        """Hold, wait for or give up `resources` without a new epoch; returns those that changed."""
+        now_s = self._world.clock.wall()
+        changes = {
+            name: leases.in_state(table.leases[name].record, state, now_s=now_s, reason=reason)
+            for name in resources
+            if table.leases[name].record.state is not state
+        }
+        return await self._store(table, changes)
+
+    async def ensure_fences(self, table: ServiceTable) -> list[str]:
+        """Write the fences that are behind their leases; returns their resources."""
+        behind = {
+            name: leases.fence_of(lease.record)
+            for name, lease in table.leases.items()
+            if lease.record.state is not LeaseState.VACANT
+            and lease.record.epoch > _fence_epoch(table, name)
+        }
+        if behind:
+            await self._write_fences(table, behind)
+        return list(behind)
+
+    async def _grant_chunk(
+        self, table: ServiceTable, resources: Sequence[str], to: Member, reason: str
+    ) -> list[str]:
+        old_grants = self._grants_of(table, resources)
+        floors = await self._ack_floors(table, old_grants)
+        changes = self._granted(table, resources, to, floors, reason)
+        owners = {name: _owner(table, name) for name in resources}
+        moved = await self._store(table, changes)
+        for name in moved:
+            _note_loss(owners[name], to)
+        if not moved:
+            return []
+        await self._write_fences(table, _fences(changes, moved))
+        await self._delete_grants(table, old_grants - table.grants().keys())
+        self._tell(table, moved, to, reason)
+        return moved
+
+    def _granted(
+        self,
+        table: ServiceTable,
+        resources: Sequence[str],
+        to: Member,
+        floors: Mapping[str, int | None],
+        reason: str,
+    ) -> dict[str, LeaseRecord]:
+        """The new leases: one grant, one start for all (the earliest that any of them needs)."""
+        epochs, starts = {}, []
+        for name in resources:
+            lease, fence = _stored(table, name)
+            epochs[name] = leases.next_epoch(lease, fence)
+            floor = floors.get(lease.grant) if lease else None
+            starts.append(leases.start_of(lease, fence, floor))
+        start_seq, now_s = min(starts), self._world.clock.wall()
+        grant = f"g-{to.record.instance_id}-{max(epochs.values())}-{self._world.new_token()}"
+        return {
+            name: leases.granted(
+                service=table.name,
+                resource=name,
+                owner=to.owner,
+                epoch=epochs[name],
+                grant=grant,
+                start_seq=start_seq,
+                now_s=now_s,
+                reason=reason,
+            )
+            for name in resources
+        }
+
+    async def _store(self, table: ServiceTable, changes: Mapping[str, LeaseRecord]) -> list[str]:
+        """Compare-and-set all; returns the resources whose lease is now the one in `changes`."""
+        if not changes:
+            return []
+        results = await self._world.leases.write(
+            [
+                Write(
+                    self._world.subjects.lease_key(table.name, name),
+                    record.model_dump_json().encode(),
+                    table.leases[name].revision if name in table.leases else 0,
+                )
+                for name, record in changes.items()
+            ]
+        )
+        doubtful = []
+        for (name, record), result in zip(changes.items(), results, strict=True):
+            if isinstance(result, int):
+                table.leases[name] = Lease(record, result)
+                self._state.wrote_lease(result)
+            else:
+                doubtful.append(name)
+        await asyncio.gather(*(self._read_lease(table, name) for name in doubtful))
+        return [
+            name
+            for name, record in changes.items()
+            if name in table.leases and table.leases[name].record == record
+        ]
+
+    async def _read_lease(self, table: ServiceTable, resource: str) -> None:
+        entry = await self._world.leases.read(self._world.subjects.lease_key(table.name, resource))
+        if entry is None or entry.value is None:
+            table.leases.pop(resource, None)
+            return
+        record = LeaseRecord.model_validate_json(entry.value)
+        table.leases[resource] = Lease(record, entry.revision)
+
+    async def _write_fences(self, table: ServiceTable, fences: Mapping[str, Fence]) -> None:
+        """Until each resource's last fence is ours or a newer one. Raises: Unavailable."""
+        pending = dict(fences)
+        if not pending:
+            return
+        for _ in range(_FENCE_TRIES):
+            await self._try_fences(table, pending)
+            pending = {
+                name: fence
+                for name, fence in pending.items()
+                if _fence_epoch(table, name) < fence.epoch
+            }
+            if not pending:
+                return
+        raise Unavailable(f"{len(pending)} fences of {table.name} could not be written")
+
+    async def _try_fences(self, table: ServiceTable, fences: Mapping[str, Fence]) -> None:
+        writes = [
+            FenceWrite(name, fence, table.fences[name].seq if name in table.fences else 0)
+            for name, fence in fences.items()
+        ]
+        results = await self._world.journal.write_fences(table.name, writes)
+        doubtful = []
+        for write, result in zip(writes, results, strict=True):
+            if isinstance(result, int):
+                table.fences[write.resource] = StoredFence(write.fence, result)
+            else:
+                doubtful.append(write.resource)
+        await asyncio.gather(*(self._read_fence(table, name) for name in doubtful))
+
+    async def _read_fence(self, table: ServiceTable, resource: str) -> None:
+        stored = await self._world.journal.last_fence(table.name, resource)
+        if stored is None:
+            table.fences.pop(resource, None)
+        else:
+            table.fences[resource] = stored
+
+    def _grants_of(self, table: ServiceTable, resources: Iterable[str]) -> set[str]:
+        return {table.leases[name].record.grant for name in resources if name in table.leases}
+
+    async def _ack_floors(
+        self, table: ServiceTable, grants: Iterable[str]
+    ) -> dict[str, int | None]:
+        names = list(grants)
+        floors = await asyncio.gather(
+            *(self._world.requests.ack_floor(table.name, name) for name in names)
+        )
+        return dict(zip(names, floors, strict=True))
+
+    async def _delete_grants(self, table: ServiceTable, grants: Iterable[str]) -> None:
+        await asyncio.gather(
+            *(self._world.requests.delete_grant(table.name, name) for name in grants)
+        )
+
+    def _tell(self, table: ServiceTable, moved: Sequence[str], to: Member, reason: str) -> None:
+        first = table.leases[moved[0]].record
+        self._world.events.emit(
+            "lease_granted",
+            service=table.name,
+            instance_id=to.record.instance_id,
+            grant=first.grant,
+            epoch=max(table.leases[name].record.epoch for name in moved),
+            start_seq=first.start_seq,
+            resources=list(moved),
+            reason=reason,
+        )
+
+
+def _owner(table: ServiceTable, resource: str) -> Member | None:
+    lease = table.leases.get(resource)
+    return table.owner_of(lease.record) if lease else None
+
+
+def _note_loss(owner: Member | None, to: Member) -> None:
+    if owner is not None and owner is not to:
+        owner.keeps_leases = False
+
+
+def _fences(changes: Mapping[str, LeaseRecord], moved: Sequence[str]) -> dict[str, Fence]:
+    size = {"grant_size": len(moved)}
+    return {name: leases.fence_of(changes[name]).model_copy(update=size) for name in moved}
+
+
+def _stored(table: ServiceTable, resource: str) -> tuple[LeaseRecord | None, Fence | None]:
+    lease, fence = table.leases.get(resource), table.fences.get(resource)
+    return lease.record if lease else None, fence.fence if fence else None
+
+
+def _fence_epoch(table: ServiceTable, resource: str) -> int:
+    stored = table.fences.get(resource)
+    return 0 if stored is None else stored.fence.epoch

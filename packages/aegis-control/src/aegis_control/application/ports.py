@@ -1,0 +1,166 @@
+"""What control needs from the world, in its own words. Every wait behind a port has a deadline.
+
+All methods may raise `aegis_sdk.errors.Unavailable` when NATS can't be reached in time, unless they
+say otherwise; nothing is known then about what was written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol
+
+from aegis_sdk.contract.control import Ack, Command
+from aegis_sdk.contract.envelope import Fence
+
+
+class Clock(Protocol):
+    def monotonic(self) -> float:
+        """Seconds that only rise; every decision is made with these."""
+        ...
+
+    def wall(self) -> float:
+        """Unix seconds, for people."""
+        ...
+
+
+class NotWritten(StrEnum):
+    """Why one of several writes was not acknowledged."""
+
+    CONFLICT = "conflict"
+    """Somebody else wrote first; certainly not stored."""
+    UNKNOWN = "unknown"
+    """No acknowledgement came: read before deciding anything."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A stored value; `value` is None for a deleted key."""
+
+    key: str
+    value: bytes | None
+    revision: int
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """Store `value` if the key is still at `revision` (0: never written)."""
+
+    key: str
+    value: bytes
+    revision: int
+
+
+class Bucket(Protocol):
+    """Keys with revisions; the last value of each key is kept."""
+
+    async def load(self, *, after: int = 0) -> list[Entry]:
+        """The last entry of every key written after revision `after`, in revision order."""
+        ...
+
+    async def read(self, key: str) -> Entry | None:
+        """The key's last entry, not from a copy that may be late; None if it was never written."""
+        ...
+
+    async def write(self, writes: Sequence[Write]) -> list[int | NotWritten]:
+        """Try all writes at once; for each its new revision, or why there is none."""
+        ...
+
+    async def delete(self, key: str, revision: int) -> int | NotWritten:
+        """Delete the key if it is still at `revision`; the deletion's revision, or why there is none."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class StoredFence:
+    """The last fence of a resource, and its sequence in the journal."""
+
+    fence: Fence
+    seq: int
+
+
+@dataclass(frozen=True, slots=True)
+class FenceWrite:
+    """Store `fence` if the resource's last fence is still the one at `after_seq` (0: none)."""
+
+    resource: str
+    fence: Fence
+    after_seq: int
+
+
+class Journal(Protocol):
+    """The fences in a service's journal."""
+
+    async def load_fences(self, service: str) -> dict[str, StoredFence]:
+        """resource: its last fence."""
+        ...
+
+    async def last_fence(self, service: str, resource: str) -> StoredFence | None:
+        """Read from the journal's leader."""
+        ...
+
+    async def write_fences(
+        self, service: str, writes: Sequence[FenceWrite]
+    ) -> list[int | NotWritten]:
+        """Try all at once; for each its sequence, or why there is none."""
+        ...
+
+
+class Requests(Protocol):
+    """The streams of a service, and the grants' consumers on its request stream."""
+
+    async def provision(self, service: str) -> None:
+        """Create what is missing and mend what differs; nothing is written when all fits.
+
+        Raises: ProvisionFailed when the server refuses.
+        """
+        ...
+
+    async def ack_floor(self, service: str, grant: str) -> int | None:
+        """The last request before which all of the grant's are done; None if it can't be told.
+
+        Doesn't raise: who asks has a safe, earlier answer.
+        """
+        ...
+
+    async def delete_grant(self, service: str, grant: str) -> None:
+        """Delete the grant's consumer; fine if it is not there."""
+        ...
+
+    async def grants(self, service: str) -> list[str]:
+        """The names of all grants' consumers that exist."""
+        ...
+
+    async def make_room(self, service: str, starts: Mapping[str, int]) -> int:
+        """If the request stream is nearly full, forget requests that have an outcome; how many.
+
+        `starts` has, for each grant that a lease names, from where a consumer of it would have to
+        read if there is none now.
+        """
+        ...
+
+
+class ProvisionFailed(Exception):
+    """A stream could not be brought to what the protocol needs; the message says which and why."""
+
+
+class Instances(Protocol):
+    """The way back to instances."""
+
+    async def command(self, instance_id: str, command: Command, *, timeout_s: float) -> Ack | None:
+        """Send and wait for the answer; None if there is none in time. Doesn't raise."""
+        ...
+
+    async def tell(self, instance_id: str, command: Command) -> None:
+        """Send without waiting; lost if the instance is not there. Doesn't raise."""
+        ...
+
+
+class Events(Protocol):
+    def emit(self, event: str, **details: object) -> None:
+        """Tell operators (event subject, log, metrics). Never waits, never raises.
+
+        `details` are JSON values under the glossary's names.
+        """
+        ...

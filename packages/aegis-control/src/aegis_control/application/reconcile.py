@@ -1,0 +1,129 @@
+"""Making leases, fences, consumers and instances agree, whatever was left half done and by whom."""
+
+from __future__ import annotations
+
+from aegis_sdk.contract.control import InstanceState, LeaseRecord, LeaseState
+
+from aegis_control.application.fail_over import FailOver
+from aegis_control.application.grant import Leases
+from aegis_control.application.roster import Roster
+from aegis_control.application.state import ControlState, Member, ServiceTable
+from aegis_control.application.world import World
+from aegis_control.domain.liveness import CAN_KEEP
+
+TIDY_INTERVAL_S = 5.0
+"""How often consumers and the request streams' size are looked at. A consumer that no lease names in two checks in a row is deleted; a grant under way is younger."""
+
+EVICTED_KEPT_S = 3_600.0
+"""How long after its last heartbeat an evicted run is remembered."""
+
+
+class Reconcile:
+    """One call looks at everything and mends what differs; calling it again changes nothing."""
+
+    def __init__(
+        self,
+        state: ControlState,
+        world: World,
+        roster: Roster,
+        leases: Leases,
+        fail_over: FailOver,
+    ) -> None:
+        self._state = state
+        self._world = world
+        self._roster = roster
+        self._leases = leases
+        self._fail_over = fail_over
+        self._began_s = world.clock.monotonic()
+        self._orphans: dict[str, set[str]] = {}
+        self._tidied_s = float("-inf")
+
+    async def __call__(self) -> None:
+        """Raises: Unavailable; what is left is done the next time."""
+        await self._roster.refresh()
+        for table in list(self._state.services.values()):
+            async with table.lock:
+                await self._leases.ensure_fences(table)
+                await self._find_actives(table)
+                await self._forget_the_gone(table)
+        if self._world.clock.monotonic() - self._tidied_s > TIDY_INTERVAL_S:
+            self._tidied_s = self._world.clock.monotonic()
+            for table in list(self._state.services.values()):
+                await self._delete_orphans(table)
+                await self._make_room(table)
+
+    async def _find_actives(self, table: ServiceTable) -> None:
+        lonely = [
+            name for name, lease in table.leases.items() if self._is_lonely(table, lease.record)
+        ]
+        if not lonely:
+            return
+        if table.candidates():
+            reason = "active_gone"
+            planned = self._fail_over.plan_for(table, lonely)
+            takers = [name for names in planned.moves.values() for name in names]
+            if takers:
+                await self._fail_over.settle(table, takers, reason=reason)
+        await self._give_up(table, lonely, LeaseState.WAITING, "active_lost")
+        await self._give_up(table, lonely, LeaseState.VACANT, "active_gone")
+
+    def _is_lonely(self, table: ServiceTable, lease: LeaseRecord) -> bool:
+        """Does the resource need an active, as far as may be judged yet?"""
+        if lease.state is not LeaseState.HELD:
+            return True
+        owner = table.owner_of(lease)
+        if owner is None:
+            return (
+                self._world.clock.monotonic() - self._began_s
+                > self._world.limits.heartbeat_timeout_s
+            )
+        return owner.record.state not in CAN_KEEP
+
+    async def _give_up(
+        self, table: ServiceTable, lonely: list[str], state: LeaseState, reason: str
+    ) -> None:
+        """Put those in `state` that nobody took over and that belong there."""
+        names = [name for name in lonely if self._fate(table, table.leases[name].record) is state]
+        await self._leases.put_in_state(table, names, state, reason=reason)
+
+    def _fate(self, table: ServiceTable, lease: LeaseRecord) -> LeaseState:
+        """Without anybody to take over: a lost owner is waited for, one that is gone isn't."""
+        owner = table.owner_of(lease)
+        if owner is None or owner.record.state is InstanceState.EVICTED:
+            return LeaseState.VACANT
+        return LeaseState.WAITING if owner.record.state is InstanceState.LOST else lease.state
+
+    async def _forget_the_gone(self, table: ServiceTable) -> None:
+        for member in list(table.members.values()):
+            if self._is_over(member):
+                await self._forget(table, member)
+
+    def _is_over(self, member: Member) -> bool:
+        silence_s = self._world.clock.monotonic() - member.heard_at_s
+        if member.record.state is InstanceState.LOST:
+            return silence_s > self._world.limits.return_grace_s
+        return member.record.state is InstanceState.EVICTED and silence_s > EVICTED_KEPT_S
+
+    async def _forget(self, table: ServiceTable, member: Member) -> None:
+        owned = table.owned_by(member.owner)
+        await self._leases.put_in_state(table, owned, LeaseState.VACANT, reason="did_not_return")
+        await self._roster.remove(table, member)
+        self._world.events.emit(
+            "instance_forgotten",
+            service=table.name,
+            instance_id=member.record.instance_id,
+            vacant=len(owned),
+        )
+
+    async def _make_room(self, table: ServiceTable) -> None:
+        removed = await self._world.requests.make_room(table.name, table.grants())
+        if removed:
+            self._world.events.emit("requests_forgotten", service=table.name, requests=removed)
+
+    async def _delete_orphans(self, table: ServiceTable) -> None:
+        """Consumers that nobody's lease names: left by a crash, or made again by a paused old active."""
+        orphans = set(await self._world.requests.grants(table.name)) - table.grants().keys()
+        for name in orphans & self._orphans.get(table.name, set()):
+            await self._world.requests.delete_grant(table.name, name)
+            self._world.events.emit("grant_deleted", service=table.name, grant=name)
+        self._orphans[table.name] = orphans

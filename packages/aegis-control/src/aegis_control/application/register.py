@@ -1,0 +1,216 @@
+"""Registering an instance: check, refuse or store, then grant what it may be active for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import pydantic
+from aegis_sdk.contract.control import (
+    InstanceRecord,
+    InstanceState,
+    LeaseState,
+    Registration,
+    RegistrationReply,
+)
+from aegis_sdk.contract.method import field_errors
+from aegis_sdk.errors import InvalidName, Unavailable
+
+from aegis_control.application.fail_over import FailOver
+from aegis_control.application.grant import Leases
+from aegis_control.application.ports import ProvisionFailed
+from aegis_control.application.roster import Roster
+from aegis_control.application.state import ControlState, Member, ServiceTable
+from aegis_control.application.world import World
+from aegis_control.domain.lease import Owner
+from aegis_control.domain.registry import Claim, Holder, check_registration, claim, standing
+
+
+class Register:
+    """Answers registrations. What it promises in a reply is stored before the reply is sent."""
+
+    def __init__(
+        self,
+        state: ControlState,
+        world: World,
+        roster: Roster,
+        leases: Leases,
+        fail_over: FailOver,
+    ) -> None:
+        self._state = state
+        self._world = world
+        self._roster = roster
+        self._leases = leases
+        self._fail_over = fail_over
+
+    async def __call__(self, data: bytes) -> RegistrationReply:
+        """The reply to a registration's JSON; never raises for what is in it."""
+        try:
+            registration = Registration.model_validate_json(data)
+            check_registration(registration)
+        except pydantic.ValidationError as error:
+            return _refusal("invalid", "; ".join(field_errors(error)))
+        except InvalidName as error:
+            return _refusal("invalid", str(error))
+        try:
+            return await self._register(registration)
+        except ProvisionFailed as error:
+            return _refusal("internal", str(error))
+        except Unavailable as error:
+            return self._busy(f"NATS did not answer control: {error}")
+
+    async def _register(self, registration: Registration) -> RegistrationReply:
+        table = self._state.service(registration.service)
+        async with table.lock:
+            await self._provision(table)
+            refusal = self._evicted(table, registration)
+            claims = self._claims(table, registration)
+            refusal = refusal or self._refused(table, claims) or self._doubted(table, claims)
+            if refusal is not None:
+                self._tell_refusal(registration, refusal)
+                return refusal
+            await self._roster.put_service(table, registration)
+            member = await self._roster.put_instance(table, self._record(registration))
+            member.heard_at_s, member.heard = self._world.clock.monotonic(), True
+            member.keeps_leases = True
+            granted = await self._grant(table, member, claims)
+        self._world.events.emit(
+            "instance_registered",
+            service=table.name,
+            instance_id=registration.instance_id,
+            version=registration.version,
+            host=registration.host,
+            pid=registration.pid,
+            returning=registration.returning,
+            active=granted,
+            standby=len(registration.resources) - granted,
+        )
+        return self._welcome()
+
+    async def _provision(self, table: ServiceTable) -> None:
+        """Once a service and term of leadership."""
+        if table.provisioned:
+            return
+        await self._world.requests.provision(table.name)
+        # A journal that is older than our registry (its bucket was lost) knows the epochs.
+        await self._roster.load_fences(table)
+        table.provisioned = True
+
+    def _claims(self, table: ServiceTable, registration: Registration) -> dict[str, Claim]:
+        me = Owner(registration.instance_id, registration.incarnation)
+        now_s = self._world.clock.monotonic()
+        claims = {}
+        for resource, role in registration.resources.items():
+            stored = table.leases.get(resource)
+            lease = stored.record if stored else None
+            owner = table.owner_of(lease) if lease else None
+            found = standing(lease, self._holder(owner, now_s), me)
+            claims[resource] = claim(role, found, returning=registration.returning)
+        return claims
+
+    def _holder(self, owner: Member | None, now_s: float) -> Holder | None:
+        suspicion_s = self._world.limits.suspicion_s
+        return None if owner is None else owner.holder(now_s=now_s, suspicion_s=suspicion_s)
+
+    async def _grant(self, table: ServiceTable, member: Member, claims: dict[str, Claim]) -> int:
+        """Returns for how many resources the instance is active now."""
+        kept = [name for name, what in claims.items() if what is Claim.KEEP]
+        granted = [name for name, what in claims.items() if what is Claim.GRANT]
+        await self._leases.put_in_state(table, kept, LeaseState.HELD, reason="returned")
+        await self._leases.grant(table, granted, member, reason="registered")
+        await self._leases.ensure_fences(table)
+        await self._fail_over.settle(
+            table, self._left_behind(table, member), reason="replaced_by_new_run"
+        )
+        return len(table.owned_by(member.owner))
+
+    def _left_behind(self, table: ServiceTable, member: Member) -> Iterable[str]:
+        """What an earlier run of this instance was active for, and this one doesn't offer."""
+        return [
+            name
+            for name, lease in table.leases.items()
+            if lease.record.owner == member.record.instance_id
+            and lease.record.incarnation != member.record.incarnation
+        ]
+
+    def _record(self, registration: Registration) -> InstanceRecord:
+        return InstanceRecord(
+            service=registration.service,
+            instance_id=registration.instance_id,
+            incarnation=registration.incarnation,
+            version=registration.version,
+            host=registration.host,
+            pid=registration.pid,
+            resources=registration.resources,
+            since=self._world.clock.wall(),
+        )
+
+    def _evicted(self, table: ServiceTable, registration: Registration) -> RegistrationReply | None:
+        known = table.members.get(registration.instance_id)
+        if known is None:
+            return None
+        if known.record.incarnation == registration.incarnation:
+            if known.record.state is not InstanceState.EVICTED:
+                return None
+            why = f" ({known.record.reason})" if known.record.reason else ""
+            return _refusal(
+                "evicted",
+                f"instance {registration.instance_id} was disconnected by an operator{why};"
+                " start it again to let it back in",
+            )
+        if registration.returning and known.record.state is InstanceState.LIVE:
+            return _refusal(
+                "evicted",
+                f"another run of instance id {registration.instance_id} (pid {known.record.pid} on"
+                f" {known.record.host or 'unknown host'}) registered since: give each process its own id",
+            )
+        return None
+
+    def _refused(self, table: ServiceTable, claims: dict[str, Claim]) -> RegistrationReply | None:
+        names = [name for name, what in claims.items() if what is Claim.REFUSE]
+        if not names:
+            return None
+        owner = table.leases[names[0]].record.owner
+        more = f" (and {len(names) - 1} more resources)" if len(names) > 1 else ""
+        return _refusal(
+            "second_active",
+            f"instance {owner} is active for {names[0]}{more}:"
+            " register as standby or auto, or disconnect it first",
+        )
+
+    def _doubted(self, table: ServiceTable, claims: dict[str, Claim]) -> RegistrationReply | None:
+        names = [name for name, what in claims.items() if what is Claim.ASK_AGAIN]
+        if not names:
+            return None
+        owner = table.leases[names[0]].record.owner
+        return self._busy(
+            f"instance {owner}, the active for {names[0]}, is late or draining: ask again in a moment"
+        )
+
+    def _busy(self, message: str) -> RegistrationReply:
+        return RegistrationReply(
+            ok=False,
+            code="busy",
+            message=message,
+            retry_after_s=self._world.limits.heartbeat_timeout_s / 2,
+        )
+
+    def _welcome(self) -> RegistrationReply:
+        return RegistrationReply(
+            ok=True,
+            heartbeat_interval_s=self._world.limits.heartbeat_interval_s,
+            outcome_ttl_s=self._world.outcome_ttl_s,
+            ack_wait_s=self._world.ack_wait_s,
+        )
+
+    def _tell_refusal(self, registration: Registration, reply: RegistrationReply) -> None:
+        self._world.events.emit(
+            "registration_refused",
+            service=registration.service,
+            instance_id=registration.instance_id,
+            error_code=reply.code,
+            reason=reply.message,
+        )
+
+
+def _refusal(code: str, message: str) -> RegistrationReply:
+    return RegistrationReply(ok=False, code=code, message=message)

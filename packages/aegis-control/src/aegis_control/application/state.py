@@ -1,0 +1,149 @@
+"""What the leading replica knows: services, instances, leases and fences, in memory.
+
+It is a copy. Buckets and journals are the truth: each write is checked by the server against the
+revision known here, and what was refused is read again. One lock a service keeps two operations of
+this replica out of each other's way; against another replica the revisions do that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from aegis_sdk.contract.control import Heartbeat, InstanceRecord, LeaseRecord, ServiceRecord
+
+from aegis_control.application.ports import StoredFence
+from aegis_control.domain.failover import Candidate
+from aegis_control.domain.lease import Owner, owns
+from aegis_control.domain.liveness import CAN_TAKE_OVER
+from aegis_control.domain.registry import Holder
+
+
+@dataclass(slots=True)
+class Lease:
+    record: LeaseRecord
+    revision: int
+
+
+@dataclass(slots=True)
+class Member:
+    """A registered instance and what was heard of it."""
+
+    record: InstanceRecord
+    revision: int
+    heard_at_s: float
+    """When it was last heard; for one that was never heard in this term, when the term began."""
+    heard: bool = False
+    """Heard in this term: what is only on record may be dead."""
+    beat: Heartbeat | None = None
+    keeps_leases: bool = True
+    """False once a lease of it moved away: to go on it must register again."""
+    told_at_s: float = float("-inf")
+    """When the last unasked-for command was sent to it."""
+
+    @property
+    def owner(self) -> Owner:
+        return Owner(self.record.instance_id, self.record.incarnation)
+
+    @property
+    def lag_entries(self) -> int:
+        return 0 if self.beat is None else self.beat.lag_entries
+
+    def holder(self, *, now_s: float, suspicion_s: float) -> Holder:
+        """How the registry's rules see it now."""
+        return Holder(self.record.state, now_s - self.heard_at_s > suspicion_s)
+
+
+@dataclass(slots=True)
+class ServiceTable:
+    """One service. Change leases only while holding `lock`."""
+
+    name: str
+    record: ServiceRecord | None = None
+    revision: int = 0
+    leases: dict[str, Lease] = field(default_factory=dict)
+    fences: dict[str, StoredFence] = field(default_factory=dict)
+    members: dict[str, Member] = field(default_factory=dict)
+    removed: dict[str, int] = field(default_factory=dict)
+    """instance id: the revision with which its record was deleted; older news of it is stale."""
+    provisioned: bool = False
+    fences_loaded: bool = False
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    def owned_by(self, owner: Owner) -> list[str]:
+        """The resources that exactly this run of an instance holds or is waited for with."""
+        return [name for name, lease in self.leases.items() if owns(lease.record, owner)]
+
+    def owner_of(self, record: LeaseRecord) -> Member | None:
+        """The registered run that holds the lease; None if another run or nobody is registered."""
+        member = self.members.get(record.owner)
+        if member is None or not owns(record, member.owner):
+            return None
+        return member
+
+    def candidates(self, *, without: str = "") -> list[Candidate]:
+        """The instances that can take resources over, except `without`."""
+        active = self.active_counts()
+        return [
+            Candidate(
+                name, frozenset(member.record.resources), member.lag_entries, active.get(name, 0)
+            )
+            for name, member in self.members.items()
+            if name != without and member.heard and member.record.state in CAN_TAKE_OVER
+        ]
+
+    def active_counts(self) -> dict[str, int]:
+        """instance id: how many leases it owns."""
+        counts: dict[str, int] = {}
+        for lease in self.leases.values():
+            if self.owner_of(lease.record) is not None:
+                counts[lease.record.owner] = counts.get(lease.record.owner, 0) + 1
+        return counts
+
+    def grants(self) -> dict[str, int]:
+        """Every grant that a lease names, and the first request that it must read."""
+        starts: dict[str, int] = {}
+        for lease in self.leases.values():
+            grant, start_seq = lease.record.grant, lease.record.start_seq
+            starts[grant] = min(start_seq, starts.get(grant, start_seq))
+        return starts
+
+
+@dataclass(slots=True)
+class ControlState:
+    """All services, and how far the buckets have been read."""
+
+    services: dict[str, ServiceTable] = field(default_factory=dict)
+    registry_revision: int = 0
+    leases_revision: int = 0
+    _own_revisions: set[int] = field(default_factory=set)
+
+    def wrote_lease(self, revision: int) -> None:
+        """Our own write needn't be read again, unless somebody else's lies before it."""
+        self._own_revisions.add(revision)
+        while self.leases_revision + 1 in self._own_revisions:
+            self.leases_revision += 1
+            self._own_revisions.discard(self.leases_revision)
+
+    def read_leases_to(self, revision: int) -> None:
+        """All entries up to `revision` have been taken over."""
+        self.leases_revision = max(self.leases_revision, revision)
+        self._own_revisions = {own for own in self._own_revisions if own > self.leases_revision}
+
+    def service(self, name: str) -> ServiceTable:
+        """The table of `name`, made when it is first needed."""
+        return self.services.setdefault(name, ServiceTable(name))
+
+    def members(self) -> Iterator[tuple[ServiceTable, Member]]:
+        for table in self.services.values():
+            for member in list(table.members.values()):
+                yield table, member
+
+    def find_member(self, instance_id: str) -> list[tuple[ServiceTable, Member]]:
+        """A process may serve several services under one id."""
+        return [
+            (table, table.members[instance_id])
+            for table in self.services.values()
+            if instance_id in table.members
+        ]

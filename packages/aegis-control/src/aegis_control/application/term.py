@@ -1,0 +1,102 @@
+"""A term of leadership: load what is stored, answer instances and operators, watch, reconcile.
+
+A term begins with empty hands and ends by cancellation; nothing of it is carried into the next one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any
+
+from aegis_sdk.contract.control import Heartbeat
+from aegis_sdk.errors import Unavailable
+
+from aegis_control.application.admin import Admin
+from aegis_control.application.fail_over import FailOver
+from aegis_control.application.grant import Leases
+from aegis_control.application.leave import LeaveService
+from aegis_control.application.reconcile import Reconcile
+from aegis_control.application.register import Register
+from aegis_control.application.roster import Roster
+from aegis_control.application.state import ControlState
+from aegis_control.application.watch import Watch
+from aegis_control.application.world import World
+from aegis_control.domain.connections import Connection
+
+RECONCILE_INTERVAL_S = 1.0
+_TICKS_A_TIMEOUT = 14
+"""Judging this often in a heartbeat timeout adds little to the detection (50 ms of 700)."""
+
+
+class Term:
+    """One term; `run` it once. `state` is for reading (metrics)."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self.state = state = ControlState()
+        self._roster = roster = Roster(state, world)
+        leases = Leases(state, world)
+        fail_over = FailOver(world, leases, roster)
+        self._watch = Watch(state, world, roster, leases, fail_over, spawn=self._spawn)
+        self.register = Register(state, world, roster, leases, fail_over)
+        self.leave = LeaveService(state, fail_over)
+        self.admin = Admin(state, world, roster, fail_over)
+        self._reconcile = Reconcile(state, world, roster, leases, fail_over)
+        self._tasks: asyncio.TaskGroup | None = None
+
+    async def run(self) -> None:
+        """Until cancelled. Raises: Unavailable when what is stored can't be read at the start."""
+        await self._roster.refresh()
+        async with asyncio.TaskGroup() as tasks:
+            self._tasks = tasks
+            async with self._world.listen(self):
+                tasks.create_task(self._judge())
+                await self._keep_reconciling()
+
+    def heard(self, beat: Heartbeat) -> None:
+        self._watch.heard(beat)
+
+    def opened(self, connection: Connection) -> None:
+        self._watch.opened(connection)
+
+    def closed(self, connection: Connection, reason: str) -> None:
+        self._watch.closed(connection, reason)
+
+    def reconnected(self) -> None:
+        """Control was cut off from NATS: heartbeats and connection events were missed."""
+        self._watch.forgive()
+        self._watch.forget_connections()
+
+    async def _judge(self) -> None:
+        interval_s = self._world.limits.heartbeat_timeout_s / _TICKS_A_TIMEOUT
+        clock = self._world.clock
+        while True:
+            before_s = clock.monotonic()
+            await asyncio.sleep(interval_s)
+            # Late ourselves: heartbeats may lie unread in the socket.
+            if clock.monotonic() - before_s > interval_s + self._world.limits.heartbeat_interval_s:
+                self._watch.forgive()
+            self._watch.tick()
+
+    async def _keep_reconciling(self) -> None:
+        while True:
+            await self._logged(self._reconcile(), "reconcile")
+            await asyncio.sleep(RECONCILE_INTERVAL_S)
+
+    def _spawn(self, coroutine: Coroutine[Any, Any, object]) -> None:
+        if self._tasks is None:
+            coroutine.close()
+            return
+        self._tasks.create_task(self._logged(coroutine, getattr(coroutine, "__qualname__", "task")))
+
+    async def _logged(self, coroutine: Coroutine[Any, Any, object], what: str) -> None:
+        """Errors here leave work for the next reconciliation; they don't end the term."""
+        try:
+            await coroutine
+        except Unavailable as error:
+            self._world.events.emit("control_step_failed", step=what, reason=str(error))
+        except Exception as error:
+            self._world.events.emit(
+                "control_step_failed", step=what, reason=f"{type(error).__name__}: {error}"
+            )

@@ -1,0 +1,170 @@
+"""Watching instances: heartbeats, closed connections and silence become states and failovers.
+
+Nothing here waits: what needs NATS is handed to `spawn`. Time is this process's monotonic clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from aegis_sdk.contract.control import (
+    Command,
+    CommandKind,
+    Heartbeat,
+    InstanceState,
+    LeaseState,
+)
+
+from aegis_control.application.fail_over import FailOver
+from aegis_control.application.grant import Leases
+from aegis_control.application.roster import Roster
+from aegis_control.application.state import ControlState, Member, ServiceTable
+from aegis_control.application.world import World
+from aegis_control.domain.connections import Connection, Connections
+from aegis_control.domain.liveness import Sign, judge, next_state
+
+COMMAND_INTERVAL_S = 1.0
+"""How often an instance is told again to register, or that it is evicted."""
+
+Spawn = Callable[[Coroutine[Any, Any, object]], object]
+"""Runs a coroutine beside the caller, with its errors logged."""
+
+
+class Watch:
+    """Judges instances. `heard`, `opened` and `closed` report what was seen; `tick` what was not."""
+
+    def __init__(
+        self,
+        state: ControlState,
+        world: World,
+        roster: Roster,
+        leases: Leases,
+        fail_over: FailOver,
+        *,
+        spawn: Spawn,
+    ) -> None:
+        self._state = state
+        self._world = world
+        self._roster = roster
+        self._leases = leases
+        self._fail_over = fail_over
+        self._spawn = spawn
+        self._connections = Connections()
+        self._strangers: dict[tuple[str, str], float] = {}
+        """(instance id, incarnation): when it was last told to register."""
+
+    def heard(self, beat: Heartbeat) -> None:
+        """A heartbeat arrived."""
+        table = self._state.services.get(beat.service)
+        member = table.members.get(beat.instance_id) if table else None
+        if table is None or member is None or member.record.incarnation != beat.incarnation:
+            self._call_stranger(beat)
+            return
+        if self._connections.is_closed(beat.service, beat.instance_id):
+            return  # sent before the process died, and slower than the news of it
+        member.heard_at_s, member.heard = self._world.clock.monotonic(), True
+        member.beat = beat
+        sign = judge(silence_s=0.0, loop_lag_s=beat.loop_lag_s, limits=self._world.limits)
+        self._note(table, member, sign)
+
+    def opened(self, connection: Connection) -> None:
+        """The server accepted a connection of an instance."""
+        self._connections.opened(connection)
+
+    def closed(self, connection: Connection, reason: str) -> None:
+        """The server saw a connection of an instance close."""
+        if not self._connections.closed(connection, reason):
+            return
+        table = self._state.services.get(connection.service)
+        member = table.members.get(connection.instance_id) if table else None
+        if table is not None and member is not None:
+            self._note(table, member, Sign.CLOSED)
+
+    def forgive(self) -> None:
+        """This process was cut off or asleep and may have missed things: judge nobody by the past."""
+        now_s = self._world.clock.monotonic()
+        for _, member in self._state.members():
+            if member.record.state is not InstanceState.LOST:
+                member.heard_at_s = now_s
+
+    def forget_connections(self) -> None:
+        """Connection events were missed."""
+        self._connections.forget()
+
+    def tick(self) -> None:
+        """Look for silence; call it several times in a heartbeat timeout."""
+        now_s = self._world.clock.monotonic()
+        for table, member in self._state.members():
+            silence_s = now_s - member.heard_at_s
+            sign = judge(silence_s=silence_s, loop_lag_s=0.0, limits=self._world.limits)
+            if sign is Sign.SILENCE:
+                self._note(table, member, sign)
+
+    def _note(self, table: ServiceTable, member: Member, sign: Sign) -> None:
+        state = member.record.state
+        if state is InstanceState.EVICTED:
+            if sign is not Sign.SILENCE:
+                self._tell(member, CommandKind.EVICT)
+            return
+        if state is InstanceState.LOST and sign is Sign.BEAT:
+            self._heard_lost(table, member)
+            return
+        after = next_state(state, sign)
+        if after is state:
+            return
+        if after is InstanceState.LIVE:
+            self._spawn(self._recover(table, member))
+        else:
+            self._lose(table, member, after, sign)
+
+    def _lose(self, table: ServiceTable, member: Member, state: InstanceState, sign: Sign) -> None:
+        member.record = member.record.model_copy(update={"state": state})
+        self._spawn(self._fail_over.lose(table, member, state, reason=sign.value))
+
+    def _heard_lost(self, table: ServiceTable, member: Member) -> None:
+        if table.lock.locked():
+            return  # its leases may be moving just now; the next heartbeat finds it settled
+        if member.keeps_leases:
+            self._spawn(self._recover(table, member))
+        else:
+            self._tell(member, CommandKind.REGISTER)
+
+    async def _recover(self, table: ServiceTable, member: Member) -> None:
+        """Heard again before anything of it moved: it goes on with the same epochs."""
+        async with table.lock:
+            was = member.record.state
+            lost_all = was is InstanceState.LOST and not member.keeps_leases
+            if lost_all or was not in (InstanceState.LOST, InstanceState.STALLED):
+                return
+            await self._leases.put_in_state(
+                table, table.owned_by(member.owner), LeaseState.HELD, reason="returned"
+            )
+            await self._roster.put_state(table, member, InstanceState.LIVE, reason="")
+        self._world.events.emit(
+            "instance_recovered",
+            service=table.name,
+            instance_id=member.record.instance_id,
+            reason=f"was {was.value}",
+        )
+
+    def _tell(self, member: Member, kind: CommandKind) -> None:
+        now_s = self._world.clock.monotonic()
+        if now_s - member.told_at_s < COMMAND_INTERVAL_S:
+            return
+        member.told_at_s = now_s
+        self._send(member.record.instance_id, member.record.incarnation, kind, member.record.reason)
+
+    def _call_stranger(self, beat: Heartbeat) -> None:
+        now_s = self._world.clock.monotonic()
+        self._strangers = {
+            who: at_s for who, at_s in self._strangers.items() if now_s - at_s < COMMAND_INTERVAL_S
+        }
+        who = (beat.instance_id, beat.incarnation)
+        if who not in self._strangers:
+            self._strangers[who] = now_s
+            self._send(*who, CommandKind.REGISTER, "control does not know this instance")
+
+    def _send(self, instance_id: str, incarnation: str, kind: CommandKind, reason: str) -> None:
+        command = Command(kind=kind, incarnation=incarnation, reason=reason)
+        self._spawn(self._world.instances.tell(instance_id, command))

@@ -1,0 +1,53 @@
+"""What the use cases of control share: the ports, the settings, and what the outside may ask."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Protocol
+
+from aegis_sdk.contract.control import Ack, AdminReply, Heartbeat, RegistrationReply
+from aegis_sdk.contract.subjects import Subjects
+
+from aegis_control.application.ports import Bucket, Clock, Events, Instances, Journal, Requests
+from aegis_control.domain.connections import Connection
+from aegis_control.domain.liveness import Limits
+
+
+class Api(Protocol):
+    """What instances, operators and the NATS server may tell or ask the leader."""
+
+    async def register(self, data: bytes) -> RegistrationReply: ...
+    async def leave(self, data: bytes) -> Ack: ...
+    async def admin(self, verb: str, data: bytes) -> AdminReply: ...
+    def heard(self, beat: Heartbeat) -> None: ...
+    def opened(self, connection: Connection) -> None: ...
+    def closed(self, connection: Connection, reason: str) -> None: ...
+    def reconnected(self) -> None: ...
+
+
+Listen = Callable[[Api], AbstractAsyncContextManager[None]]
+"""Takes requests from instances and operators to the Api while the context is open."""
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """The ports and settings of a replica; `registry` and `leases` are its two buckets."""
+
+    registry: Bucket
+    leases: Bucket
+    journal: Journal
+    requests: Requests
+    instances: Instances
+    events: Events
+    clock: Clock
+    subjects: Subjects
+    limits: Limits
+    new_token: Callable[[], str]
+    """A few characters that did not come before, for the names of grants."""
+    listen: Listen
+    leader_id: str
+    version: str
+    ack_wait_s: float
+    outcome_ttl_s: float

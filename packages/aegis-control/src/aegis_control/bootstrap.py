@@ -1,0 +1,283 @@
+"""Builds the control process from its settings, runs it, and takes it down in order."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import secrets
+import socket
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
+from importlib import metadata
+
+import structlog
+from aegis_sdk.contract.subjects import Subjects
+from aegis_sdk.errors import Unavailable
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+
+from aegis_control.application.leadership import LEADER_KEY, Leadership, Pace
+from aegis_control.application.ports import ProvisionFailed
+from aegis_control.application.state import ControlState
+from aegis_control.application.term import Term
+from aegis_control.application.world import World
+from aegis_control.domain.liveness import Limits
+from aegis_control.infrastructure import http
+from aegis_control.infrastructure.clock import SystemClock
+from aegis_control.infrastructure.metrics import Metrics
+from aegis_control.infrastructure.nats_buckets import NatsBucket
+from aegis_control.infrastructure.nats_connect import Credentials, connect
+from aegis_control.infrastructure.nats_endpoints import Endpoints, NatsEvents, NatsInstances
+from aegis_control.infrastructure.nats_journal import NatsJournal
+from aegis_control.infrastructure.nats_link import NatsLink
+from aegis_control.infrastructure.nats_streams import NatsStreams, StreamSettings
+from aegis_control.settings import Settings
+
+_PROVISION_RETRY_S = 0.5
+
+
+class Control:
+    """One replica of control. `run` works until `stop`; `started` is set when it serves."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._subjects = Subjects(settings.prefix)
+        self._clock = SystemClock()
+        self._term: Term | None = None
+        self._stopping = asyncio.Event()
+        self._link: NatsLink | None = None
+        self._leadership: Leadership | None = None
+        self.id = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
+        self.started = asyncio.Event()
+        self.http_port = 0
+        """The port in use, once started."""
+
+    @property
+    def leading(self) -> bool:
+        return self._leadership is not None and self._leadership.leading
+
+    @property
+    def leader(self) -> str:
+        """The id of the leading replica as far as this one knows; empty when nobody leads."""
+        return self._leadership.leader if self._leadership else ""
+
+    def stop(self) -> None:
+        """End `run` cleanly; safe twice, and before `run`."""
+        self._stopping.set()
+        if self._leadership is not None:
+            self._leadership.stop()
+
+    async def run(self) -> None:
+        """Connect, provision, follow or lead. Raises: NatsAbsent, ProvisionFailed, OSError."""
+        async with AsyncExitStack() as stack:
+            link = await stack.enter_async_context(self._connected())
+            system = await stack.enter_async_context(self._system_client())
+            streams = NatsStreams(link, self._subjects, _stream_settings(self._settings))
+            await self._provision(streams)
+            await self._serve(stack, link, system, streams)
+
+    async def _serve(
+        self, stack: AsyncExitStack, link: NatsLink, system: Client | None, streams: NatsStreams
+    ) -> None:
+        version = metadata.version("aegis-control")
+        metrics = Metrics(streams, version)
+        events = NatsEvents(link, self._subjects, self._clock.wall, (metrics.observe,))
+        world = self._world(link, system, streams, events, version)
+        self._leadership = leadership = self._make_leadership(link, events, world)
+        await self._listen_for_hints(link, leadership)
+        await self._open_http(stack, metrics)
+        if self._stopping.is_set():
+            leadership.stop()
+        self.started.set()
+        publishing = asyncio.ensure_future(events.publish())
+        try:
+            await leadership.run()
+        finally:
+            publishing.cancel()
+
+    async def _listen_for_hints(self, link: NatsLink, leadership: Leadership) -> None:
+        """A leader that leaves writes so; its successor needn't wait for the next look."""
+
+        async def hint(_: Msg) -> None:
+            leadership.hint()
+
+        subject = f"$KV.{self._subjects.control_bucket}.{LEADER_KEY}"
+        await link.client.subscribe(subject, cb=hint)
+
+    def _world(
+        self,
+        link: NatsLink,
+        system: Client | None,
+        streams: NatsStreams,
+        events: NatsEvents,
+        version: str,
+    ) -> World:
+        settings, subjects = self._settings, self._subjects
+        return World(
+            registry=NatsBucket(link, subjects.registry_bucket),
+            leases=NatsBucket(link, subjects.leases_bucket),
+            journal=NatsJournal(link, subjects),
+            requests=streams,
+            instances=NatsInstances(link, subjects),
+            events=events,
+            clock=self._clock,
+            subjects=subjects,
+            limits=_limits(settings),
+            new_token=lambda: secrets.token_hex(3),
+            listen=Endpoints(link, system, subjects).listen,
+            leader_id=self.id,
+            version=version,
+            ack_wait_s=settings.ack_wait_s,
+            outcome_ttl_s=settings.outcome_ttl_s,
+        )
+
+    def _make_leadership(self, link: NatsLink, events: NatsEvents, world: World) -> Leadership:
+        pace = Pace(self._settings.leader_renewal_s, self._settings.leader_timeout_s)
+        # A renewal that is not answered in half the timeout leaves time for another.
+        bucket = NatsBucket(link, self._subjects.control_bucket, write_timeout_s=pace.timeout_s / 2)
+
+        async def lead() -> None:
+            self._term = Term(world)
+            try:
+                await self._term.run()
+            finally:
+                self._term = None
+
+        return Leadership(
+            self.id, bucket=bucket, clock=self._clock, events=events, pace=pace, term=lead
+        )
+
+    async def _open_http(self, stack: AsyncExitStack, metrics: Metrics) -> None:
+        async def scrape() -> bytes:
+            return await metrics.render(self._state())
+
+        app = http.make_app(metrics=scrape, not_ready=self._not_ready)
+        host, port = self._settings.http_host, self._settings.http_port
+        self.http_port = await stack.enter_async_context(http.serve(app, host=host, port=port))
+        structlog.stdlib.get_logger("aegis_control").info(
+            "http_listening", address=f"http://{host}:{self.http_port}"
+        )
+
+    def _state(self) -> ControlState | None:
+        return self._term.state if self._term is not None else None
+
+    def _not_ready(self) -> str:
+        if self._link is None or not self._link.connected:
+            return "not connected to NATS"
+        return "" if self.leader else "no replica leads"
+
+    @asynccontextmanager
+    async def _connected(self) -> AsyncIterator[NatsLink]:
+        settings = self._settings
+        client = await self._interruptible(
+            settings.url, _credentials(settings), f"{settings.prefix}/control/{self.id}"
+        )
+        self._link = link = NatsLink(client)
+        await link.open()
+        try:
+            yield link
+        finally:
+            await _close(client)
+
+    @asynccontextmanager
+    async def _system_client(self) -> AsyncIterator[Client | None]:
+        settings = self._settings
+        if not (settings.system_url or settings.system_user or settings.system_creds):
+            yield None
+            return
+        client = await self._interruptible(
+            settings.system_url or settings.url,
+            _system_credentials(settings),
+            f"{settings.prefix}/control/{self.id}/system",
+        )
+        try:
+            yield client
+        finally:
+            await _close(client)
+
+    async def _interruptible(self, url: str, credentials: Credentials, name: str) -> Client:
+        """Connect, unless `stop` comes first (then CancelledError ends `run`)."""
+        connecting = asyncio.ensure_future(
+            connect(
+                url,
+                credentials,
+                name=name,
+                wait=self._settings.wait,
+                on_reconnected=self._on_reconnected,
+            )
+        )
+        stopped = asyncio.ensure_future(self._stopping.wait())
+        try:
+            await asyncio.wait({connecting, stopped}, return_when=asyncio.FIRST_COMPLETED)
+            if not connecting.done():
+                connecting.cancel()
+            return await connecting
+        finally:
+            stopped.cancel()
+
+    async def _on_reconnected(self) -> None:
+        if self._link is not None:
+            self._link.reconnected()
+        if self._term is not None:
+            self._term.reconnected()
+
+    async def _provision(self, streams: NatsStreams) -> None:
+        """A cluster that is electing answers in a moment. Raises: ProvisionFailed."""
+        while not self._stopping.is_set():
+            try:
+                await streams.provision_common()
+                return
+            except Unavailable as error:
+                if not self._settings.wait:
+                    raise ProvisionFailed(str(error)) from error
+                structlog.stdlib.get_logger("aegis_control").warning(
+                    "jetstream_not_ready", reason=str(error)
+                )
+                await asyncio.sleep(_PROVISION_RETRY_S)
+
+
+def _limits(settings: Settings) -> Limits:
+    return Limits(
+        heartbeat_interval_s=settings.heartbeat_interval_s,
+        heartbeat_timeout_s=settings.heartbeat_timeout_s,
+        stall_limit_s=settings.stall_limit_s,
+        return_grace_s=settings.return_grace_s,
+    )
+
+
+def _stream_settings(settings: Settings) -> StreamSettings:
+    return StreamSettings(
+        replicas=settings.replicas,
+        requests_max_age_s=settings.requests_max_age_s,
+        requests_max_msgs=settings.requests_max_msgs,
+        requests_max_bytes=settings.requests_max_bytes,
+        dlq_max_age_s=settings.dlq_max_age_s,
+        ack_wait_s=settings.ack_wait_s,
+    )
+
+
+def _credentials(settings: Settings) -> Credentials:
+    return Credentials(
+        user=settings.user,
+        password=settings.password,
+        creds=settings.creds,
+        tls_ca=settings.tls_ca,
+        tls_cert=settings.tls_cert,
+        tls_key=settings.tls_key,
+    )
+
+
+def _system_credentials(settings: Settings) -> Credentials:
+    return replace(
+        _credentials(settings),
+        user=settings.system_user,
+        password=settings.system_password,
+        creds=settings.system_creds,
+    )
+
+
+async def _close(client: Client) -> None:
+    with contextlib.suppress(Exception):
+        await client.close()

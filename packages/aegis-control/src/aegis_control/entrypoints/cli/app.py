@@ -1,0 +1,318 @@
+"""The commands of ipc-cli: ask control, show the answer."""
+
+from __future__ import annotations
+
+import getpass
+import platform
+import socket
+import sys
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from typing import Annotated, Final, Generic, TypeVar
+
+import typer
+from aegis_sdk.contract.control import (
+    FailoverResource,
+    InstanceState,
+    Moved,
+    ServiceView,
+    TargetInstance,
+)
+from pydantic import BaseModel
+
+from aegis_control.entrypoints.cli import render
+from aegis_control.entrypoints.cli.errors import Exit
+from aegis_control.entrypoints.cli.options import (
+    Cli,
+    OutputOption,
+    Prefix,
+    Timeout,
+    Url,
+    command,
+)
+from aegis_control.infrastructure.admin_client import (
+    AdminClient,
+    AdminError,
+    ControlStatus,
+)
+
+_EPILOG: Final = (
+    "Exit codes: 0 done, 1 failed, 2 usage, 3 not found, 4 unreachable or timed out, 5 refused, "
+    "6 degraded, 130 interrupted."
+)
+_UNWELL: Final = frozenset({InstanceState.STALLED, InstanceState.LOST})
+
+Order = TypeVar("Order", TargetInstance, FailoverResource)
+
+app = typer.Typer(
+    name="ipc-cli",
+    help="See and move what AegisIPC's control service manages.",
+    epilog=_EPILOG,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+InstanceArgument = Annotated[str, typer.Argument(metavar="INSTANCE", help="The instance's id.")]
+ResourceArgument = Annotated[str, typer.Argument(metavar="RESOURCE", help="The resource's id.")]
+ServiceOption = Annotated[
+    str | None, typer.Option("--service", "-s", help="Only this service.", metavar="SERVICE")
+]
+Reason = Annotated[str, typer.Option("--reason", help="Why; kept in the records and the log.")]
+Yes = Annotated[
+    bool, typer.Option("--yes", "-y", help="Don't ask. Only a terminal is asked; a script is not.")
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would happen, change nothing.")]
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"ipc-cli {_version('aegis-control')}")
+        raise typer.Exit(Exit.DONE)
+
+
+@app.callback()
+def _shared(
+    ctx: typer.Context,
+    *,
+    url: Url = None,
+    prefix: Prefix = None,
+    timeout: Timeout = None,
+    output: OutputOption = None,
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Say the version."),
+    ] = False,
+) -> None:
+    cli = Cli.from_environment()
+    ctx.obj = cli.but(url=url, prefix=prefix, timeout_s=timeout, output=output)
+
+
+@command(app, "list-services")
+async def list_services(cli: Cli) -> None:
+    """All services with their instances, states and roles."""
+    async with cli.admin() as admin:
+        services = await admin.list_services()
+    if cli.as_json:
+        render.show_json(services)
+    else:
+        render.show_services(services)
+
+
+@command(app, "list-instances")
+async def list_instances(cli: Cli, service: ServiceOption = None) -> None:
+    """All instances: state, roles, lag behind the journal, last heartbeat, where they run."""
+    async with cli.admin() as admin:
+        services = await admin.list_services()
+    if service is not None:
+        services = [_find(services, service)]
+    instances = [instance for entry in services for instance in entry.instances]
+    if cli.as_json:
+        render.show_json(instances)
+    else:
+        render.show_instances(instances)
+
+
+@command(app, "describe")
+async def describe(
+    cli: Cli, service: Annotated[str, typer.Argument(metavar="SERVICE", help="Its name.")]
+) -> None:
+    """One service in full: methods, resources with their routes, and each of its instances."""
+    async with cli.admin() as admin:
+        found = await admin.describe(service)
+    if cli.as_json:
+        render.show_json(found)
+    else:
+        render.show_service(found.view, found.routes)
+
+
+@command(app, "show-route")
+async def show_route(cli: Cli, resource: ResourceArgument, service: ServiceOption = None) -> None:
+    """Where requests to a resource go: its active, the epoch, the standbys and their lag."""
+    async with cli.admin() as admin:
+        routes = await admin.show_route(resource, service=service)
+    if not routes:
+        raise AdminError("not_found", f"no instance ever served a resource {resource!r}")
+    if cli.as_json:
+        render.show_json(routes)
+    else:
+        render.show_routes(routes)
+
+
+@command(app, "disconnect")
+async def disconnect(
+    cli: Cli,
+    instance: InstanceArgument,
+    *,
+    reason: Reason = "",
+    yes: Yes = False,
+    dry_run: DryRun = False,
+) -> int:
+    """Take an instance out at once: its resources move to standbys, and this run of it can't return."""
+    order = TargetInstance(instance_id=instance, reason=reason, dry_run=dry_run, by=_operator())
+    change = Change(order, AdminClient.disconnect, "is disconnected", "would be disconnected")
+    return await _carry_out(cli, change, name=instance, yes=yes)
+
+
+@command(app, "drain")
+async def drain(
+    cli: Cli,
+    instance: InstanceArgument,
+    *,
+    reason: Reason = "",
+    yes: Yes = False,
+    dry_run: DryRun = False,
+) -> int:
+    """Let an instance finish what it began and leave; its resources move to standbys."""
+    order = TargetInstance(instance_id=instance, reason=reason, dry_run=dry_run, by=_operator())
+    change = Change(order, AdminClient.drain, "drains", "would drain")
+    return await _carry_out(cli, change, name=instance, yes=yes)
+
+
+@command(app, "failover")
+async def failover(
+    cli: Cli,
+    resource: ResourceArgument,
+    *,
+    service: ServiceOption = None,
+    to: Annotated[
+        str | None, typer.Option("--to", metavar="INSTANCE", help="Default: the best standby.")
+    ] = None,
+    yes: Yes = False,
+    dry_run: DryRun = False,
+) -> int:
+    """Move a resource to a standby on purpose; callers see only time."""
+    order = FailoverResource(
+        resource=resource, service=service, to=to, dry_run=dry_run, by=_operator()
+    )
+    change = Change(order, AdminClient.failover, "has moved", "would move")
+    return await _carry_out(cli, change, name=resource, yes=yes)
+
+
+@command(app, "status")
+async def status(cli: Cli) -> int:
+    """Is NATS there, who leads control, is every instance well? Exit code 6 if one is not."""
+    async with cli.admin() as admin:
+        asked = time.perf_counter()
+        control = await admin.status()
+        report = Status(
+            url=admin.safe_url,
+            nats_version=admin.server_version,
+            answered_s=round(time.perf_counter() - asked, 6),
+            control=control,
+            unwell=_unwell(await admin.list_services()),
+        )
+    if cli.as_json:
+        render.show_json(report)
+    else:
+        render.show_pairs(_status_lines(report))
+    return Exit.DEGRADED if report.unwell else Exit.DONE
+
+
+@command(app, "version")
+async def version(cli: Cli) -> None:
+    """The versions of this tool and of what it is built on; asks nobody."""
+    report = {
+        "ipc_cli": _version("aegis-control"),
+        "aegis_sdk": _version("aegis-sdk"),
+        "nats_py": _version("nats-py"),
+        "python": platform.python_version(),
+    }
+    if cli.as_json:
+        render.show_json(report)
+    else:
+        render.show_pairs(report.items())
+
+
+def _find(services: Sequence[ServiceView], name: str) -> ServiceView:
+    """Raises: AdminError when no service is called `name`."""
+    for service in services:
+        if service.service == name:
+            return service
+    known = ", ".join(service.service for service in services[:5]) or "none yet"
+    raise AdminError(
+        "not_found", f"no service {name!r} ever registered", f"known services: {known}"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Change(Generic[Order]):
+    """An order to control, with the words for what it did or, dry, would do."""
+
+    order: Order
+    send: Callable[[AdminClient, Order], Awaitable[Moved]]
+    did: str
+    would: str
+
+
+async def _carry_out(cli: Cli, change: Change[Order], *, name: str, yes: bool) -> int:
+    """Ask the person at the terminal, if there is one, then control."""
+    planned = f"{name} {change.would}"
+    async with cli.admin() as admin:
+        if not change.order.dry_run and _must_ask(cli, yes=yes):
+            plan = await change.send(admin, change.order.model_copy(update={"dry_run": True}))
+            render.show_moved(plan.model_copy(update={"dry_run": True}), done="", planned=planned)
+            if not typer.confirm("Do it?"):
+                print("nothing was changed")
+                return Exit.FAILED
+        moved = await change.send(admin, change.order)
+    if cli.as_json:
+        render.show_json(moved)
+    else:
+        render.show_moved(moved, done=f"{name} {change.did}", planned=planned)
+    return Exit.DONE
+
+
+def _must_ask(cli: Cli, *, yes: bool) -> bool:
+    """Like rm: a person at a terminal is asked, a script that names what it wants is obeyed."""
+    return not (yes or cli.as_json) and sys.stdin.isatty() and sys.stdout.isatty()
+
+
+class Status(BaseModel):
+    """What `status` says; `unwell` names instances as `service/instance state`."""
+
+    url: str
+    nats_version: str
+    answered_s: float
+    control: ControlStatus
+    unwell: list[str]
+
+
+def _unwell(services: Sequence[ServiceView]) -> list[str]:
+    """Instances that don't do their work, though nobody asked them to leave."""
+    return [
+        f"{instance.service}/{instance.instance_id} {instance.state.value}"
+        for service in services
+        for instance in service.instances
+        if instance.state in _UNWELL
+    ]
+
+
+def _status_lines(report: Status) -> list[tuple[str, str]]:
+    control = report.control
+    return [
+        ("nats", f"{report.url}, version {report.nats_version}"),
+        ("control", f"{control.leader} leads; answered in {report.answered_s * 1000:.1f} ms"),
+        ("services", str(control.services)),
+        ("instances", render.by_state(control.instances)),
+        ("resources", render.by_state(control.resources)),
+        ("health", f"degraded: {', '.join(report.unwell)}" if report.unwell else "ok"),
+    ]
+
+
+def _operator() -> str:
+    """`user@host`, for the records."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):
+        user = "unknown"
+    return f"{user}@{socket.gethostname()}"
+
+
+def _version(distribution: str) -> str:
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return "unknown"

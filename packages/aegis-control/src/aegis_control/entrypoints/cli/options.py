@@ -1,0 +1,162 @@
+"""The options that all commands share, accepted before and after the command's name.
+
+A command is an async function whose first parameter is `Cli`; `command` makes a typer command of it
+that also takes the shared options. What stands after the name wins over what stands before it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import os
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import Annotated, Any, Concatenate, Final, ParamSpec
+
+import typer
+from aegis_sdk.contract.names import check_service
+from aegis_sdk.errors import InvalidName
+
+from aegis_control.infrastructure.admin_client import AdminClient, AdminError
+
+P = ParamSpec("P")
+
+DEFAULT_URL: Final = "nats://127.0.0.1:4222"
+DEFAULT_TIMEOUT_S: Final = 3.0
+
+
+class Output(StrEnum):
+    TABLE = "table"
+    JSON = "json"
+
+
+@dataclass(frozen=True, slots=True)
+class Cli:
+    """Where to ask, and how to answer."""
+
+    url: str = DEFAULT_URL
+    prefix: str = "aegis"
+    timeout_s: float = DEFAULT_TIMEOUT_S
+    output: Output = Output.TABLE
+
+    @classmethod
+    def from_environment(cls) -> Cli:
+        """The defaults, with AEGIS_URL and AEGIS_PREFIX in their place where they are set."""
+        return cls().but(
+            url=os.environ.get("AEGIS_URL") or None, prefix=os.environ.get("AEGIS_PREFIX") or None
+        )
+
+    @property
+    def as_json(self) -> bool:
+        return self.output is Output.JSON
+
+    def admin(self) -> AdminClient:
+        """A client, not connected yet. Raises: AdminError for a prefix that can't be one."""
+        try:
+            check_service(self.prefix)
+        except InvalidName as error:
+            raise AdminError("usage", f"--prefix: {error}") from error
+        return AdminClient(self.url, prefix=self.prefix, timeout_s=self.timeout_s)
+
+    def but(self, **given: Any) -> Cli:
+        """This with those options that were given (are not None)."""
+        return replace(self, **{name: value for name, value in given.items() if value is not None})
+
+
+def _positive(value: float | None) -> float | None:
+    if value is not None and not 0 < value <= 3600:
+        raise typer.BadParameter("give seconds above 0, at most 3600")
+    return value
+
+
+_PANEL: Final = "Shared options (before or after the command)"
+
+Url = Annotated[
+    str | None,
+    typer.Option(
+        "--url",
+        help=f"NATS server; several with commas (env AEGIS_URL; default {DEFAULT_URL}).",
+        rich_help_panel=_PANEL,
+    ),
+]
+Prefix = Annotated[
+    str | None,
+    typer.Option(
+        "--prefix",
+        help="The environment's prefix (env AEGIS_PREFIX; default aegis).",
+        rich_help_panel=_PANEL,
+    ),
+]
+Timeout = Annotated[
+    float | None,
+    typer.Option(
+        "--timeout",
+        metavar="SECONDS",
+        callback=_positive,
+        help=f"For connecting, and for each answer (default {DEFAULT_TIMEOUT_S:g}).",
+        rich_help_panel=_PANEL,
+    ),
+]
+OutputOption = Annotated[
+    Output | None,
+    typer.Option(
+        "--output",
+        "-o",
+        help="For people or for programs (default table).",
+        rich_help_panel=_PANEL,
+    ),
+]
+
+
+def command(
+    app: typer.Typer, name: str
+) -> Callable[[Callable[Concatenate[Cli, P], Coroutine[Any, Any, int | None]]], None]:
+    """Register an async function as the command `name`; what it returns is the exit code (None: 0)."""
+
+    def register(
+        function: Callable[Concatenate[Cli, P], Coroutine[Any, Any, int | None]],
+    ) -> None:
+        app.command(name)(_with_shared_options(function))
+
+    return register
+
+
+def _with_shared_options(
+    function: Callable[..., Coroutine[Any, Any, int | None]],
+) -> Callable[..., None]:
+    def run(
+        ctx: typer.Context,
+        url: str | None,
+        prefix: str | None,
+        timeout: float | None,
+        output: Output | None,
+        **arguments: Any,
+    ) -> None:
+        cli: Cli = ctx.obj.but(url=url, prefix=prefix, timeout_s=timeout, output=output)
+        code = asyncio.run(function(cli, **arguments))
+        raise typer.Exit(code or 0)
+
+    # Not functools.wraps: typer would follow it back to the signature without the shared options.
+    run.__name__, run.__doc__ = function.__name__, function.__doc__
+    signature = _signature(function)
+    run.__signature__ = signature  # type: ignore[attr-defined]
+    run.__annotations__ = {p.name: p.annotation for p in signature.parameters.values()}
+    return run
+
+
+def _signature(function: Callable[..., Any]) -> inspect.Signature:
+    """The function's own parameters without `cli`, with the shared options around them."""
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    _, *own = inspect.signature(function, eval_str=True).parameters.values()
+    shared = {"url": Url, "prefix": Prefix, "timeout": Timeout, "output": OutputOption}
+    return inspect.Signature(
+        [
+            inspect.Parameter("ctx", keyword, annotation=typer.Context),
+            *(parameter.replace(kind=keyword) for parameter in own),
+            *(
+                inspect.Parameter(name, keyword, default=None, annotation=annotation)
+                for name, annotation in shared.items()
+            ),
+        ]
+    )

@@ -1,0 +1,255 @@
+"""Ask a control service as an operator: one NATS request for each verb, contract models both ways.
+
+It knows neither terminals nor exit codes. Whatever goes wrong becomes one `AdminError`, whose `code`
+says what kind of failure it was and whose `hint` says what to do next.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from types import TracebackType
+from typing import Any, Final, Self, TypeVar
+
+import nats
+from aegis_sdk.contract.control import (
+    AdminReply,
+    FailoverResource,
+    Moved,
+    RouteView,
+    ServiceRecord,
+    ServiceView,
+    ShowRoute,
+    TargetInstance,
+)
+from aegis_sdk.contract.subjects import Subjects
+from nats import errors as nats_errors
+from nats.aio.client import Client
+from pydantic import BaseModel, TypeAdapter, ValidationError
+
+_T = TypeVar("_T")
+
+_CLOSE_TIMEOUT_S: Final = 0.5
+"""Closing only says goodbye; an operator doesn't wait for it."""
+
+
+class ControlStatus(BaseModel):
+    """What the leading control says of itself; counts by state."""
+
+    leader: str
+    version: str = ""
+    leading_since: float = 0.0
+    services: int = 0
+    instances: dict[str, int] = {}
+    resources: dict[str, int] = {}
+
+
+class ServiceDescription(BaseModel):
+    """A service in full: its registered contract, its instances, and the route of each resource."""
+
+    service: ServiceRecord
+    view: ServiceView
+    routes: list[RouteView] = []
+
+
+_SERVICES: Final = TypeAdapter(list[ServiceView])
+_ROUTES: Final = TypeAdapter(list[RouteView])
+_MOVED: Final = TypeAdapter(Moved)
+_STATUS: Final = TypeAdapter(ControlStatus)
+_DESCRIPTION: Final = TypeAdapter(ServiceDescription)
+
+
+class AdminError(Exception):
+    """A request to control that did not work.
+
+    Attributes:
+        code: `unreachable` (no NATS), `denied` (credentials), `no_control` (nobody listens),
+            `timed_out`, `garbled` (the answer is not ours), or control's own code: `not_found`,
+            `refused`, `invalid`, `internal`.
+        message: what was wrong, one line.
+        hint: what to do next, one line; may be empty.
+    """
+
+    def __init__(self, code: str, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.hint = hint
+
+
+class AdminClient:
+    """One connection to NATS for operators' requests; an async context manager.
+
+    Args:
+        url: NATS URL, or several with commas between; may hold a user and a password.
+        prefix: the environment's prefix of subjects.
+        timeout_s: for connecting, and for each answer.
+
+    Every method raises AdminError.
+    """
+
+    def __init__(self, url: str, *, prefix: str = "aegis", timeout_s: float = 3.0) -> None:
+        self._url = url
+        self._subjects = Subjects(prefix)
+        self._timeout_s = timeout_s
+        self._client = Client()
+
+    @property
+    def safe_url(self) -> str:
+        """The URL without its password."""
+        return re.sub(r"(://[^:/@,]*):[^@/,]*@", r"\1:***@", self._url)
+
+    @property
+    def server_version(self) -> str:
+        """The version of the NATS server that this connection reached."""
+        version = self._client.connected_server_version
+        return f"{version.major}.{version.minor}.{version.patch}"
+
+    async def __aenter__(self) -> Self:
+        failures: list[Exception] = []
+
+        async def note(error: Exception) -> None:
+            failures.append(error)
+
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                self._client = await nats.connect(
+                    [part.strip() for part in self._url.split(",")],
+                    name="ipc-cli",
+                    allow_reconnect=False,
+                    max_reconnect_attempts=1,
+                    reconnect_time_wait=0,
+                    connect_timeout=max(1, round(self._timeout_s)),
+                    error_cb=note,
+                )
+        except TimeoutError as error:
+            raise self._unreachable(f"no answer within {self._timeout_s:g} s") from error
+        except (OSError, nats_errors.Error) as error:
+            raise self._not_connected(failures[-1] if failures else error) from error
+        except ValueError as error:
+            raise self._not_a_url() from error
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        try:
+            async with asyncio.timeout(_CLOSE_TIMEOUT_S):
+                await self._client.close()
+        except (TimeoutError, OSError, nats_errors.Error):
+            pass
+
+    async def status(self) -> ControlStatus:
+        """Which control leads, and how many of everything it knows."""
+        return await self._ask("status", b"", _STATUS)
+
+    async def describe(self, service: str) -> ServiceDescription:
+        """One service in full."""
+        return await self._ask("describe", json.dumps({"service": service}).encode(), _DESCRIPTION)
+
+    async def list_services(self) -> list[ServiceView]:
+        """All services that ever registered, with their instances."""
+        return await self._ask("list-services", b"", _SERVICES)
+
+    async def show_route(self, resource: str, *, service: str | None = None) -> list[RouteView]:
+        """Who is active for a resource; one view for each service that has a resource of this id."""
+        query = ShowRoute(resource=resource, service=service)
+        return await self._ask("show-route", _body(query), _ROUTES)
+
+    async def disconnect(self, target: TargetInstance) -> Moved:
+        """Take an instance out at once; its resources move to standbys."""
+        return await self._ask("disconnect", _body(target), _MOVED)
+
+    async def drain(self, target: TargetInstance) -> Moved:
+        """Let an instance finish what it began, then leave; its resources move to standbys."""
+        return await self._ask("drain", _body(target), _MOVED)
+
+    async def failover(self, order: FailoverResource) -> Moved:
+        """Move one resource on purpose."""
+        return await self._ask("failover", _body(order), _MOVED)
+
+    async def _ask(self, verb: str, body: bytes, reply: TypeAdapter[_T]) -> _T:
+        data = _accepted(await self._request(verb, body))
+        try:
+            return reply.validate_python(data)
+        except ValidationError as error:
+            raise _garbled(verb) from error
+
+    async def _request(self, verb: str, body: bytes) -> AdminReply:
+        try:
+            message = await self._client.request(
+                self._subjects.admin(verb), body, timeout=self._timeout_s
+            )
+            return AdminReply.model_validate_json(message.data)
+        except nats_errors.NoRespondersError as error:
+            raise self._no_control() from error
+        except (TimeoutError, nats_errors.TimeoutError) as error:
+            raise AdminError(
+                "timed_out",
+                f"control did not answer {verb} at {self.safe_url} within {self._timeout_s:g} s",
+                "it may still act on it: look with `ipc-cli list-services`, or raise --timeout",
+            ) from error
+        except (OSError, nats_errors.Error) as error:
+            raise self._unreachable(f"the connection was lost: {_one_line(error)}") from error
+        except ValidationError as error:
+            raise _garbled(verb) from error
+
+    def _no_control(self) -> AdminError:
+        return AdminError(
+            "no_control",
+            f"no control service answers at {self.safe_url} for the prefix "
+            f"{self._subjects.prefix!r}",
+            "start one with: aegis-control serve",
+        )
+
+    def _not_connected(self, error: Exception) -> AdminError:
+        if "authorization" in str(error).lower() or "authentication" in str(error).lower():
+            return AdminError(
+                "denied",
+                f"NATS at {self.safe_url} refused the credentials",
+                "give them in the URL: nats://USER:PASSWORD@HOST:PORT",
+            )
+        if "connect url" in str(error):
+            return self._not_a_url()
+        return self._unreachable(_one_line(error))
+
+    def _not_a_url(self) -> AdminError:
+        return AdminError(
+            "invalid", f"{self.safe_url!r} is not a NATS URL", "write it as nats://HOST:PORT"
+        )
+
+    def _unreachable(self, why: str) -> AdminError:
+        return AdminError(
+            "unreachable",
+            f"NATS is not reachable at {self.safe_url} ({why})",
+            "check that the server runs; give its URL with --url or AEGIS_URL",
+        )
+
+
+def _body(argument: BaseModel) -> bytes:
+    return argument.model_dump_json().encode()
+
+
+def _accepted(reply: AdminReply) -> Any:
+    """The reply's data. Raises: AdminError with control's own words when it said no."""
+    if reply.ok:
+        return reply.data
+    code = reply.code or "internal"
+    hint = "see control's log" if code == "internal" else ""
+    raise AdminError(code, reply.message or f"control answered {code}", hint)
+
+
+def _garbled(verb: str) -> AdminError:
+    return AdminError(
+        "garbled",
+        f"the answer to {verb} is not one that this ipc-cli understands",
+        "use the ipc-cli of the same version as the control service",
+    )
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

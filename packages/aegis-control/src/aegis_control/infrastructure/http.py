@@ -1,0 +1,74 @@
+"""Control's HTTP side, in the same event loop: /metrics, /livez, /readyz."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Final
+
+import uvicorn
+from prometheus_client import CONTENT_TYPE_LATEST
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
+
+_STOP_TIMEOUT_S: Final = 2
+
+
+class _Server(uvicorn.Server):
+    """Signals belong to the process, not to its HTTP side."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def make_app(*, metrics: Callable[[], Awaitable[bytes]], not_ready: Callable[[], str]) -> Starlette:
+    """`not_ready` says why this replica is not ready; empty when it is."""
+
+    async def serve_metrics(_: Request) -> Response:
+        return Response(await metrics(), media_type=CONTENT_TYPE_LATEST)
+
+    async def live(_: Request) -> Response:
+        return PlainTextResponse("ok\n")
+
+    async def ready(_: Request) -> Response:
+        why = not_ready()
+        return PlainTextResponse(f"{why}\n" if why else "ok\n", status_code=503 if why else 200)
+
+    return Starlette(
+        routes=[
+            Route("/metrics", serve_metrics),
+            Route("/livez", live),
+            Route("/readyz", ready),
+        ]
+    )
+
+
+@asynccontextmanager
+async def serve(app: Starlette, *, host: str, port: int) -> AsyncIterator[int]:
+    """Serve `app` while the context is open; gives the port (`port` 0 picks a free one).
+
+    Raises: OSError when the address can't be had.
+    """
+    listening = socket.create_server((host, port), reuse_port=False)
+    config = uvicorn.Config(
+        app,
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        timeout_graceful_shutdown=_STOP_TIMEOUT_S,
+    )
+    server = _Server(config)
+    running = asyncio.ensure_future(server.serve(sockets=[listening]))
+    try:
+        yield listening.getsockname()[1]
+    finally:
+        server.should_exit = True
+        with contextlib.suppress(asyncio.CancelledError):
+            await running
+        listening.close()

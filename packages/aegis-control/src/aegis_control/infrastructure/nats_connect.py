@@ -1,0 +1,151 @@
+"""Connecting to NATS: the options that control needs, and a first connection that may take its time."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, Final
+from urllib.parse import urlparse
+
+import structlog
+from nats.aio.client import Client
+
+RETRY_INTERVAL_S: Final = 1.0
+_CONNECT_TIMEOUT_S: Final = 2
+_RECONNECT_WAIT_S: Final = 0.2
+_PING_INTERVAL_S: Final = 2
+_PINGS_OUTSTANDING_MAX: Final = 2
+_PENDING_BYTES_MAX: Final = 64 << 20
+
+Callback = Callable[[], Awaitable[None]]
+
+
+class NatsAbsent(Exception):
+    """No server answered; the message says where and what came back."""
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """How to log in; empty strings mean not used."""
+
+    user: str = ""
+    password: str = ""
+    creds: str = ""
+    tls_ca: str = ""
+    tls_cert: str = ""
+    tls_key: str = ""
+
+    def options(self) -> dict[str, Any]:
+        """As the client wants them. Raises: OSError, ssl.SSLError for unreadable files."""
+        options: dict[str, Any] = {}
+        if self.user:
+            options |= {"user": self.user, "password": self.password}
+        if self.creds:
+            options["user_credentials"] = self.creds
+        if self.tls_ca or self.tls_cert:
+            context = ssl.create_default_context(cafile=self.tls_ca or None)
+            if self.tls_cert:
+                context.load_cert_chain(self.tls_cert, self.tls_key or None)
+            options["tls"] = context
+        return options
+
+
+class _AllFailed(Exception):
+    """Every server of the list was tried once."""
+
+
+async def connect(
+    url: str,
+    credentials: Credentials,
+    *,
+    name: str,
+    wait: bool,
+    on_reconnected: Callback | None = None,
+) -> Client:
+    """Connect to one of the servers in `url` (separated by commas), for good.
+
+    With `wait` it tries every second until one answers, and says so.
+
+    Raises: NatsAbsent without `wait`.
+    """
+    log = structlog.stdlib.get_logger("aegis_control")
+    tries = 0
+    while True:
+        tries += 1
+        try:
+            client = await _try(url, credentials, name, on_reconnected)
+        except NatsAbsent as error:
+            if not wait:
+                raise
+            log.warning("nats_not_reached", url=redacted(url), attempt=tries, reason=str(error))
+            await asyncio.sleep(RETRY_INTERVAL_S)
+        else:
+            log.info("nats_connected", url=redacted(url), attempt=tries, name=name)
+            return client
+
+
+def redacted(url: str) -> str:
+    """`url` without passwords."""
+    return ",".join(_without_password(one) for one in url.split(","))
+
+
+async def _try(
+    url: str, credentials: Credentials, name: str, on_reconnected: Callback | None
+) -> Client:
+    servers = [one.strip() for one in url.split(",")]
+    failures: list[Exception] = []
+    connected = asyncio.Event()
+
+    async def on_error(error: Exception) -> None:
+        if connected.is_set():
+            structlog.stdlib.get_logger("aegis_control").debug("nats_error", reason=_words(error))
+            return
+        failures.append(error)
+        if len(failures) >= len(servers):
+            raise _AllFailed
+
+    async def on_disconnected() -> None:
+        if connected.is_set() and not client.is_closed:
+            structlog.stdlib.get_logger("aegis_control").warning("nats_disconnected", name=name)
+
+    async def on_back() -> None:
+        structlog.stdlib.get_logger("aegis_control").info("nats_reconnected", name=name)
+        if on_reconnected is not None:
+            await on_reconnected()
+
+    client = Client()
+    try:
+        await client.connect(
+            servers,
+            name=name,
+            error_cb=on_error,
+            disconnected_cb=on_disconnected,
+            reconnected_cb=on_back,
+            connect_timeout=_CONNECT_TIMEOUT_S,
+            reconnect_time_wait=_RECONNECT_WAIT_S,  # type: ignore[arg-type]
+            max_reconnect_attempts=-1,
+            ping_interval=_PING_INTERVAL_S,
+            max_outstanding_pings=_PINGS_OUTSTANDING_MAX,
+            pending_size=_PENDING_BYTES_MAX,
+            **credentials.options(),
+        )
+    except (_AllFailed, OSError) as error:
+        await client.close()
+        what = "; ".join(dict.fromkeys(map(_words, failures))) or _words(error)
+        raise NatsAbsent(f"no NATS server answered at {redacted(url)}: {what}") from error
+    connected.set()
+    return client
+
+
+def _without_password(url: str) -> str:
+    parsed = urlparse(url.strip())
+    if not parsed.password:
+        return url.strip()
+    host = parsed.netloc.rpartition("@")[2]
+    return parsed._replace(netloc=f"{parsed.username}:***@{host}").geturl()
+
+
+def _words(error: Exception) -> str:
+    return str(error) or type(error).__name__

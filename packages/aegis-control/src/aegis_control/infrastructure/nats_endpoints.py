@@ -1,0 +1,195 @@
+"""Where instances and operators reach control: requests in, replies out, commands and events.
+
+Subscriptions hand each request to a task of its own; the client serves one message at a time per
+subscription, and a registration must not wait for another.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any, Final
+
+import nats.errors
+import pydantic
+import structlog
+from aegis_sdk.contract.control import Ack, Command, Heartbeat
+from aegis_sdk.contract.subjects import Subjects
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
+
+from aegis_control.application.world import Api
+from aegis_control.domain.connections import Connection, parse_name
+from aegis_control.infrastructure.nats_link import NatsLink
+
+_EVENTS_QUEUED_MAX: Final = 10_000
+"""Events wait here while NATS is away; beyond it the log has them, the event subject doesn't."""
+
+_log = structlog.stdlib.get_logger
+
+
+class NatsInstances:
+    """`Instances`: commands over core NATS."""
+
+    def __init__(self, link: NatsLink, subjects: Subjects) -> None:
+        self._link = link
+        self._subjects = subjects
+
+    async def command(self, instance_id: str, command: Command, *, timeout_s: float) -> Ack | None:
+        subject, data = self._subjects.command(instance_id), command.model_dump_json().encode()
+        try:
+            message = await self._link.client.request(subject, data, timeout=timeout_s)
+            return Ack.model_validate_json(message.data)
+        except (nats.errors.Error, OSError, TimeoutError, pydantic.ValidationError):
+            return None
+
+    async def tell(self, instance_id: str, command: Command) -> None:
+        subject, data = self._subjects.command(instance_id), command.model_dump_json().encode()
+        with contextlib.suppress(nats.errors.Error, OSError):
+            await self._link.client.publish(subject, data)
+
+
+class Endpoints:
+    """Listens for the leader. `system` is a client of the system account, or None."""
+
+    def __init__(self, link: NatsLink, system: Client | None, subjects: Subjects) -> None:
+        self._link = link
+        self._system = system
+        self._subjects = subjects
+
+    @asynccontextmanager
+    async def listen(self, api: Api) -> AsyncIterator[None]:
+        """Take requests to `api` while the context is open."""
+        client, names = self._link.client, self._subjects
+        async with asyncio.TaskGroup() as tasks, contextlib.AsyncExitStack() as stack:
+
+            async def on(
+                to: Client, subject: str, handle: Callable[[Msg], Awaitable[None]]
+            ) -> None:
+                subscription = await to.subscribe(subject, cb=handle)
+                stack.push_async_callback(_unsubscribe, subscription)
+
+            if self._system is not None:
+                await on(self._system, "$SYS.ACCOUNT.*.CONNECT", self._on_connect(api))
+                await on(self._system, "$SYS.ACCOUNT.*.DISCONNECT", self._on_disconnect(api))
+            await on(client, names.heartbeat("*", "*"), _on_heartbeat(api))
+            await on(client, names.leave, _answering(tasks, lambda m: api.leave(m.data)))
+            await on(client, names.admin("*"), _answering(tasks, lambda m: _ask_admin(api, m)))
+            await on(client, names.register, _answering(tasks, lambda m: api.register(m.data)))
+            yield
+
+    def _on_connect(self, api: Api) -> Callable[[Msg], Awaitable[None]]:
+        async def handle(message: Msg) -> None:
+            connection, _ = self._connection(message.data)
+            if connection is not None:
+                api.opened(connection)
+
+        return handle
+
+    def _on_disconnect(self, api: Api) -> Callable[[Msg], Awaitable[None]]:
+        async def handle(message: Msg) -> None:
+            connection, reason = self._connection(message.data)
+            if connection is not None:
+                api.closed(connection, reason)
+
+        return handle
+
+    def _connection(self, data: bytes) -> tuple[Connection | None, str]:
+        event = json.loads(data)
+        client = event.get("client", {})
+        parsed = parse_name(client.get("name", ""), self._subjects.prefix)
+        if parsed is None:
+            return None, ""
+        server = event.get("server", {}).get("id", "")
+        return Connection(*parsed, server, int(client.get("id", 0))), event.get("reason", "")
+
+
+class NatsEvents:
+    """`Events`: to the log, to listeners in this process (metrics), and to the event subjects."""
+
+    def __init__(
+        self,
+        link: NatsLink,
+        subjects: Subjects,
+        wall: Callable[[], float],
+        listeners: tuple[Callable[[str, dict[str, Any]], None], ...] = (),
+    ) -> None:
+        self._link = link
+        self._subjects = subjects
+        self._wall = wall
+        self._listeners = listeners
+        self._queue: asyncio.Queue[tuple[str, bytes]] = asyncio.Queue(_EVENTS_QUEUED_MAX)
+
+    def emit(self, event: str, **details: object) -> None:
+        log = _log("aegis_control")
+        (log.warning if event in _WARNINGS else log.info)(event, **_for_log(details))
+        for listener in self._listeners:
+            listener(event, details)
+        body = {"event": event, "time": self._wall(), **details}
+        with contextlib.suppress(asyncio.QueueFull):
+            self._queue.put_nowait((event, json.dumps(body, default=str).encode()))
+
+    async def publish(self) -> None:
+        """Send queued events until cancelled."""
+        while True:
+            event, data = await self._queue.get()
+            with contextlib.suppress(nats.errors.Error, OSError):
+                await self._link.client.publish(self._subjects.event(event), data)
+
+
+_WARNINGS: Final = frozenset(
+    {
+        "instance_lost",
+        "instance_stalled",
+        "instance_evicted",
+        "registration_refused",
+        "control_step_failed",
+    }
+)
+
+
+def _for_log(details: dict[str, object]) -> dict[str, object]:
+    """A thousand resource ids make a line that nobody reads: the log has their number."""
+    found = details.get("resources")
+    return details | {"resources": len(found)} if isinstance(found, list) else details
+
+
+def _on_heartbeat(api: Api) -> Callable[[Msg], Awaitable[None]]:
+    async def handle(message: Msg) -> None:
+        with contextlib.suppress(pydantic.ValidationError):
+            api.heard(Heartbeat.model_validate_json(message.data))
+
+    return handle
+
+
+async def _ask_admin(api: Api, message: Msg) -> pydantic.BaseModel:
+    return await api.admin(message.subject.rpartition(".")[2], message.data)
+
+
+def _answering(
+    tasks: asyncio.TaskGroup, ask: Callable[[Msg], Awaitable[pydantic.BaseModel]]
+) -> Callable[[Msg], Awaitable[None]]:
+    async def answer(message: Msg) -> None:
+        try:
+            reply = await ask(message)
+            await message.respond(reply.model_dump_json().encode())
+        except (nats.errors.Error, OSError) as error:
+            _log("aegis_control").warning("reply_not_sent", reason=str(error))
+        except Exception:
+            # A request must not end the leadership; the caller times out and asks again.
+            _log("aegis_control").exception("request_failed", subject=message.subject)
+
+    async def handle(message: Msg) -> None:
+        if message.reply:
+            tasks.create_task(answer(message))
+
+    return handle
+
+
+async def _unsubscribe(subscription: Subscription) -> None:
+    with contextlib.suppress(nats.errors.Error, OSError):
+        await subscription.unsubscribe()

@@ -1,0 +1,272 @@
+"""One connection to NATS: published messages with their acknowledgements, and JetStream's API.
+
+Acknowledgements of many messages in flight come to one inbox and are matched here; each wait has a
+deadline. Library errors become `Unavailable`; refusals of the server become `Refusal`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from itertools import count
+from typing import Any, Final
+
+import nats.errors
+from aegis_sdk.errors import Unavailable
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+
+API_TIMEOUT_S: Final = 2.0
+PUBLISH_TIMEOUT_S: Final = 5.0
+"""For each thousand; with `sync_interval: always` they take a second."""
+READ_TIMEOUT_S: Final = 10.0
+"""For all entries of a bucket or all fences of a journal."""
+IN_FLIGHT_MAX: Final = 1_000
+"""More acknowledgements outstanding don't make the server faster, only its queues longer."""
+
+EXPECTED_SEQ: Final = "Nats-Expected-Last-Subject-Sequence"
+ROLLUP: Final = "Nats-Rollup"
+
+ERR_WRONG_LAST_SEQUENCE: Final = 10071
+ERR_BUSY: Final = 10164
+ERR_NO_STREAM: Final = 10059
+ERR_NO_CONSUMER: Final = 10014
+ERR_NO_MESSAGE: Final = 10037
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """The server's answer was no."""
+
+    code: int
+    message: str
+
+
+class ApiRefused(Exception):
+    """JetStream's API said no to a request."""
+
+    def __init__(self, refusal: Refusal) -> None:
+        super().__init__(f"{refusal.message} ({refusal.code})")
+        self.code = refusal.code
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """A message for a stream."""
+
+    subject: str
+    payload: bytes
+    headers: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A message as read from a stream."""
+
+    subject: str
+    seq: int
+    payload: bytes
+    headers: Mapping[str, str]
+
+
+PublishResult = int | Refusal | None
+"""The stored sequence, the server's refusal, or None: no answer, it may be stored or not."""
+
+
+class NatsLink:
+    """Wraps a connected client. Call `open` before anything else."""
+
+    def __init__(self, client: Client) -> None:
+        self.client = client
+        self._inbox = client.new_inbox()
+        self._numbers = count()
+        self._waiting: dict[str, asyncio.Future[Msg | None]] = {}
+
+    async def open(self) -> None:
+        """Subscribe to the inbox of acknowledgements."""
+        await self.client.subscribe(f"{self._inbox}.*", cb=self._on_answer)
+
+    def reconnected(self) -> None:
+        """Answers to what was sent over the old connection won't come: whoever waits may read now."""
+        for future in self._waiting.values():
+            if not future.done():
+                future.set_result(None)
+
+    @property
+    def connected(self) -> bool:
+        return self.client.is_connected
+
+    async def publish_all(
+        self, messages: Sequence[Outgoing], *, timeout_s: float = PUBLISH_TIMEOUT_S
+    ) -> list[PublishResult]:
+        """Publish all with up to a thousand in flight; `timeout_s` counts for each thousand."""
+        results: list[PublishResult] = []
+        for at in range(0, len(messages), IN_FLIGHT_MAX):
+            results += await self._publish_some(messages[at : at + IN_FLIGHT_MAX], timeout_s)
+        return results
+
+    async def api(
+        self, name: str, body: Mapping[str, Any] | None = None, *, timeout_s: float = API_TIMEOUT_S
+    ) -> dict[str, Any]:
+        """Ask JetStream's API. Raises: Unavailable, ApiRefused."""
+        data = json.dumps(body).encode() if body is not None else b""
+        try:
+            message = await self.client.request(f"$JS.API.{name}", data, timeout=timeout_s)
+        except (nats.errors.Error, OSError, TimeoutError) as error:
+            raise Unavailable(f"JetStream did not answer {name}: {_words(error)}") from error
+        answer: dict[str, Any] = json.loads(message.data)
+        if "error" in answer:
+            raise ApiRefused(_refusal(answer["error"]))
+        return answer
+
+    async def last_message(self, stream: str, subject: str) -> Stored | None:
+        """The last message of a subject, from the stream's leader. Raises: Unavailable, ApiRefused."""
+        try:
+            answer = await self.api(f"STREAM.MSG.GET.{stream}", {"last_by_subj": subject})
+        except ApiRefused as error:
+            if error.code == ERR_NO_MESSAGE:
+                return None
+            raise
+        return _decoded(answer["message"])
+
+    async def read_last_of_each(
+        self, stream: str, subject: str, *, after: int = 0
+    ) -> AsyncIterator[Stored]:
+        """The last message of each subject that matches, those stored after sequence `after` alone.
+
+        Raises: Unavailable, ApiRefused.
+        """
+        async with self._reader(stream, subject, after) as (consumer, pending):
+            if pending:
+                async for message in self._pull(stream, consumer, pending):
+                    yield message
+
+    @asynccontextmanager
+    async def _reader(
+        self, stream: str, subject: str, after: int
+    ) -> AsyncIterator[tuple[str, int]]:
+        """A consumer for one reading: (its name, how many messages it has)."""
+        config: dict[str, Any] = {
+            "filter_subject": subject,
+            "ack_policy": "none",
+            "mem_storage": True,
+            "num_replicas": 1,
+            "inactive_threshold": 30_000_000_000,
+            "deliver_policy": "last_per_subject",
+        }
+        if after:
+            # Only one message a subject is kept: what is stored after it is the last of each.
+            config |= {"deliver_policy": "by_start_sequence", "opt_start_seq": after + 1}
+        body = {"stream_name": stream, "config": config}
+        made = await self.api(f"CONSUMER.CREATE.{stream}", body)
+        try:
+            yield made["name"], made["num_pending"]
+        finally:
+            await self.client.publish(f"$JS.API.CONSUMER.DELETE.{stream}.{made['name']}")
+
+    async def _pull(self, stream: str, consumer: str, pending: int) -> AsyncIterator[Stored]:
+        """Until the consumer says that nothing is pending; what was overwritten meanwhile is missing."""
+        inbox = self.client.new_inbox()
+        subscription = await self.client.subscribe(
+            inbox, pending_msgs_limit=-1, pending_bytes_limit=-1
+        )
+        deadline_s = asyncio.get_running_loop().time() + READ_TIMEOUT_S
+        ask = {"batch": pending, "no_wait": True}
+        try:
+            await self.client.publish(
+                f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{consumer}", json.dumps(ask).encode(), inbox
+            )
+            while True:
+                left_s = deadline_s - asyncio.get_running_loop().time()
+                message = await subscription.next_msg(timeout=max(left_s, 0.001))
+                if not message.reply:
+                    _check_end(stream, message)
+                    return
+                metadata = message.metadata
+                yield Stored(
+                    message.subject,
+                    metadata.sequence.stream,
+                    message.data,
+                    message.headers or {},
+                )
+                if metadata.num_pending == 0:
+                    return
+        except (nats.errors.Error, OSError, TimeoutError) as error:
+            raise Unavailable(f"stream {stream} could not be read: {_words(error)}") from error
+        finally:
+            await subscription.unsubscribe()
+
+    async def _publish_some(
+        self, messages: Sequence[Outgoing], timeout_s: float
+    ) -> list[PublishResult]:
+        inboxes = [f"{self._inbox}.{next(self._numbers)}" for _ in messages]
+        loop = asyncio.get_running_loop()
+        futures: list[asyncio.Future[Msg | None]] = [loop.create_future() for _ in messages]
+        self._waiting.update(zip(inboxes, futures, strict=True))
+        try:
+            for message, inbox in zip(messages, inboxes, strict=True):
+                await self.client.publish(
+                    message.subject, message.payload, inbox, message.headers or None
+                )
+            await asyncio.wait(futures, timeout=timeout_s)
+        except (nats.errors.Error, OSError) as error:
+            raise Unavailable(f"NATS did not take a message: {_words(error)}") from error
+        finally:
+            for inbox in inboxes:
+                self._waiting.pop(inbox, None)
+        return [_result(future) for future in futures]
+
+    async def _on_answer(self, message: Msg) -> None:
+        future = self._waiting.get(message.subject)
+        if future is not None and not future.done():
+            future.set_result(message)
+
+
+def _check_end(stream: str, message: Msg) -> None:
+    """A status instead of a message: nothing more is there, or the reading was cut short."""
+    status = (message.headers or {}).get("Status", "")
+    if status not in ("404", "408"):
+        raise Unavailable(f"stream {stream} could not be read: status {status}")
+
+
+def _result(future: asyncio.Future[Msg | None]) -> PublishResult:
+    if not future.done():
+        future.cancel()
+        return None
+    message = future.result()
+    if message is None or not message.data:
+        return None  # the connection was lost, or nobody answers for the stream just now
+    answer = json.loads(message.data)
+    if "error" in answer:
+        return _refusal(answer["error"])
+    return int(answer["seq"])
+
+
+def _refusal(error: Mapping[str, Any]) -> Refusal:
+    return Refusal(
+        int(error.get("err_code", error.get("code", 0))), str(error.get("description", ""))
+    )
+
+
+def _decoded(message: Mapping[str, Any]) -> Stored:
+    """The API's form of a message: payload and headers in base64."""
+    return Stored(
+        str(message["subject"]),
+        int(message["seq"]),
+        base64.b64decode(message.get("data", "")),
+        _headers(base64.b64decode(message.get("hdrs", ""))),
+    )
+
+
+def _headers(raw: bytes) -> dict[str, str]:
+    lines = raw.decode(errors="replace").split("\r\n")[1:]
+    pairs = (line.partition(":") for line in lines if line)
+    return {name.strip(): value.strip() for name, _, value in pairs}
+
+
+def _words(error: Exception) -> str:
+    return str(error) or type(error).__name__

@@ -1,0 +1,291 @@
+"""The streams, buckets and consumers that AegisIPC needs, created or mended; nothing is written when all fits.
+
+Configurations are the server's own JSON. Only what is named here is compared: what the server or an
+operator adds beside it is left alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from aegis_sdk.contract.subjects import GROUP_CONSUMER, Subjects
+from aegis_sdk.errors import Unavailable
+
+from aegis_control.application.ports import ProvisionFailed
+from aegis_control.infrastructure.nats_link import (
+    ERR_NO_CONSUMER,
+    ERR_NO_STREAM,
+    ApiRefused,
+    NatsLink,
+)
+
+GRANT_PREFIX: Final = "g-"
+_PROVISION_TIMEOUT_S: Final = 10.0
+"""On a cluster a new stream elects its leader first."""
+_NS: Final = 1_000_000_000
+_DUPLICATE_WINDOW_S: Final = 120
+_ACK_PENDING_MAX: Final = 20_000
+_FULL_AT: Final = 0.8
+
+Config = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class StreamSettings:
+    """What an operator may choose about the streams; -1 is without bound."""
+
+    replicas: int = 1
+    requests_max_age_s: float = 86_400.0
+    requests_max_msgs: int = 10_000_000
+    requests_max_bytes: int = -1
+    dlq_max_age_s: float = 30 * 86_400.0
+    ack_wait_s: float = 1.0
+
+
+class NatsStreams:
+    """`Requests`, and the streams and buckets that don't belong to one service."""
+
+    def __init__(self, link: NatsLink, subjects: Subjects, settings: StreamSettings) -> None:
+        self._link = link
+        self._subjects = subjects
+        self._settings = settings
+
+    async def provision_common(self) -> None:
+        """The buckets and the dead letters. Raises: ProvisionFailed, Unavailable."""
+        for bucket in (
+            self._subjects.registry_bucket,
+            self._subjects.leases_bucket,
+            self._subjects.control_bucket,
+        ):
+            await self._stream(_bucket_config(bucket, self._settings.replicas))
+        await self._stream(self._dlq_config())
+
+    async def provision(self, service: str) -> None:
+        requests = self._subjects.request_stream(service)
+        await self._stream(self._requests_config(service))
+        await self._stream(self._journal_config(service))
+        await self._consumer(requests, self._group_config(service))
+
+    async def ack_floor(self, service: str, grant: str) -> int | None:
+        stream = self._subjects.request_stream(service)
+        try:
+            info = await self._link.api(f"CONSUMER.INFO.{stream}.{grant}")
+        except (ApiRefused, Unavailable):
+            return None
+        return int(info["ack_floor"]["stream_seq"])
+
+    async def delete_grant(self, service: str, grant: str) -> None:
+        stream = self._subjects.request_stream(service)
+        try:
+            await self._link.api(f"CONSUMER.DELETE.{stream}.{grant}")
+        except ApiRefused as error:
+            if error.code not in (ERR_NO_CONSUMER, ERR_NO_STREAM):
+                raise Unavailable(f"consumer {grant} of {stream}: {error}") from error
+
+    async def grants(self, service: str) -> list[str]:
+        names = await self._names(f"CONSUMER.NAMES.{self._subjects.request_stream(service)}")
+        return [name for name in names if name.startswith(GRANT_PREFIX)]
+
+    async def make_room(self, service: str, starts: Mapping[str, int]) -> int:
+        stream = self._subjects.request_stream(service)
+        info = await self._stream_info(stream)
+        if info is None or not self._is_nearly_full(info["state"]):
+            return 0
+        last_seq = int(info["state"]["last_seq"])
+        consumers = await self._pages(f"CONSUMER.LIST.{stream}", "consumers")
+        done_seq = _done_seq(consumers, starts, last_seq)
+        answer = await self._link.api(f"STREAM.PURGE.{stream}", {"seq": done_seq + 1})
+        return int(answer["purged"])
+
+    def _is_nearly_full(self, state: Mapping[str, Any]) -> bool:
+        """Requests that are done still count against the bounds, but must not keep new ones out."""
+        bounds = (
+            (self._settings.requests_max_msgs, int(state["messages"])),
+            (self._settings.requests_max_bytes, int(state["bytes"])),
+        )
+        return any(0 < bound * _FULL_AT <= used for bound, used in bounds)
+
+    async def _stream_info(self, stream: str) -> dict[str, Any] | None:
+        try:
+            return await self._link.api(f"STREAM.INFO.{stream}")
+        except ApiRefused as error:
+            if error.code == ERR_NO_STREAM:
+                return None
+            raise Unavailable(f"stream {stream}: {error}") from error
+
+    async def depths(self, service: str) -> dict[str, int]:
+        """route (`any`, `at`): requests that wait or are in work."""
+        stream = self._subjects.request_stream(service)
+        depths = {"any": 0, "at": 0}
+        for info in await self._pages(f"CONSUMER.LIST.{stream}", "consumers"):
+            route = "any" if info["name"] == GROUP_CONSUMER else "at"
+            depths[route] += int(info["num_pending"]) + int(info["num_ack_pending"])
+        return depths
+
+    async def dead_letters(self) -> int:
+        """How many are kept."""
+        info = await self._link.api(f"STREAM.INFO.{self._subjects.dlq_stream}")
+        return int(info["state"]["messages"])
+
+    async def _names(self, request: str) -> list[str]:
+        names: list[str] = await self._pages(request, "consumers")
+        return names
+
+    async def _pages(self, request: str, field: str) -> list[Any]:
+        items: list[Any] = []
+        while True:
+            try:
+                page = await self._link.api(request, {"offset": len(items)})
+            except ApiRefused as error:
+                if error.code == ERR_NO_STREAM:
+                    return items
+                raise Unavailable(f"{request}: {error}") from error
+            found = page.get(field) or []
+            items += found
+            if not found or len(items) >= int(page["total"]):
+                return items
+
+    def _requests_config(self, service: str) -> Config:
+        settings = self._settings
+        return {
+            "name": self._subjects.request_stream(service),
+            "subjects": [self._subjects.requests(service)],
+            "retention": "limits",
+            "storage": "file",
+            "discard": "new",
+            "max_age": int(settings.requests_max_age_s * _NS),
+            "max_msgs": settings.requests_max_msgs,
+            "max_bytes": settings.requests_max_bytes,
+            # The server wants it no longer than max_age.
+            "duplicate_window": int(min(_DUPLICATE_WINDOW_S, settings.requests_max_age_s) * _NS),
+            "allow_direct": True,
+            "num_replicas": settings.replicas,
+        }
+
+    def _journal_config(self, service: str) -> Config:
+        return {
+            "name": self._subjects.journal_stream(service),
+            "subjects": [self._subjects.journal(service)],
+            "retention": "limits",
+            "storage": "file",
+            # Together: a second message on a subject is refused, which makes outcomes create-only.
+            "max_msgs_per_subject": 1,
+            "discard": "new",
+            "discard_new_per_subject": True,
+            "allow_rollup_hdrs": True,
+            "allow_msg_ttl": True,
+            "allow_direct": True,
+            "republish": {
+                "src": self._subjects.republish_source,
+                "dest": self._subjects.republish_destination,
+            },
+            "num_replicas": self._settings.replicas,
+        }
+
+    def _dlq_config(self) -> Config:
+        return {
+            "name": self._subjects.dlq_stream,
+            "subjects": [self._subjects.dead_letters],
+            "retention": "limits",
+            "storage": "file",
+            "discard": "old",
+            "max_age": int(self._settings.dlq_max_age_s * _NS),
+            "allow_direct": True,
+            "num_replicas": self._settings.replicas,
+        }
+
+    def _group_config(self, service: str) -> Config:
+        return {
+            "durable_name": GROUP_CONSUMER,
+            "filter_subject": self._subjects.request(service, None),
+            "ack_policy": "explicit",
+            "ack_wait": int(self._settings.ack_wait_s * _NS),
+            "max_ack_pending": _ACK_PENDING_MAX,
+            "deliver_policy": "all",
+        }
+
+    async def _stream(self, wanted: Config) -> None:
+        name = wanted["name"]
+        try:
+            info = await self._link.api(f"STREAM.INFO.{name}")
+        except ApiRefused as error:
+            if error.code != ERR_NO_STREAM:
+                raise ProvisionFailed(f"stream {name}: {error}") from error
+            await self._change(f"STREAM.CREATE.{name}", wanted, f"stream {name}")
+            return
+        different = _different(wanted, info["config"])
+        if different:
+            what = f"stream {name} ({_in_words(different)})"
+            await self._change(f"STREAM.UPDATE.{name}", info["config"] | wanted, what)
+
+    async def _consumer(self, stream: str, wanted: Config) -> None:
+        name = wanted["durable_name"]
+        what = f"consumer {name} of {stream}"
+        config = wanted
+        try:
+            info = await self._link.api(f"CONSUMER.INFO.{stream}.{name}")
+        except ApiRefused as error:
+            if error.code != ERR_NO_CONSUMER:
+                raise ProvisionFailed(f"{what}: {error}") from error
+        else:
+            different = _different(wanted, info["config"])
+            if not different:
+                return
+            what, config = f"{what} ({_in_words(different)})", info["config"] | wanted
+        body = {"stream_name": stream, "config": config}
+        await self._change(f"CONSUMER.DURABLE.CREATE.{stream}.{name}", body, what)
+
+    async def _change(self, request: str, body: Mapping[str, Any], what: str) -> None:
+        try:
+            await self._link.api(request, body, timeout_s=_PROVISION_TIMEOUT_S)
+        except ApiRefused as error:
+            raise ProvisionFailed(f"{what} could not be set up: {error}") from error
+
+
+def _done_seq(
+    consumers: Sequence[Mapping[str, Any]], starts: Mapping[str, int], last_seq: int
+) -> int:
+    """Up to which request all have an outcome; `last_seq` was read before the consumers were."""
+    floors = [last_seq]
+    for info in consumers:
+        idle = not info["num_pending"] and not info["num_ack_pending"]
+        floors.append(last_seq if idle else int(info["ack_floor"]["stream_seq"]))
+    alive = {info["name"] for info in consumers}
+    return min(floors + [start - 1 for grant, start in starts.items() if grant not in alive])
+
+
+def _bucket_config(bucket: str, replicas: int) -> Config:
+    """As every client library makes a key-value bucket with a history of one."""
+    return {
+        "name": f"KV_{bucket}",
+        "subjects": [f"$KV.{bucket}.>"],
+        "storage": "file",
+        "max_msgs_per_subject": 1,
+        "discard": "new",
+        "allow_rollup_hdrs": True,
+        "deny_delete": True,
+        "allow_direct": True,
+        "duplicate_window": _DUPLICATE_WINDOW_S * _NS,
+        "num_replicas": replicas,
+    }
+
+
+def _different(wanted: Config, found: Config) -> dict[str, tuple[Any, Any]]:
+    """setting: (found, wanted). A setting that the server leaves out has its zero value."""
+    return {
+        key: (found.get(key), value)
+        for key, value in wanted.items()
+        if key != "name" and found.get(key, _zero(value)) != value
+    }
+
+
+def _zero(value: Any) -> Any:
+    return type(value)()
+
+
+def _in_words(different: Mapping[str, tuple[Any, Any]]) -> str:
+    return ", ".join(
+        f"{key} is {found}, needs {wanted}" for key, (found, wanted) in different.items()
+    )

@@ -1,0 +1,170 @@
+"""Control's settings: environment `AEGIS_*`, then a TOML file, then flags; the later wins."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+
+import pydantic
+from aegis_sdk.contract.names import check_service
+from aegis_sdk.errors import InvalidName
+from pydantic import Field
+from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict
+
+ENV_PREFIX: Final = "AEGIS_"
+SECRETS: Final = frozenset({"password", "system_password"})
+
+Seconds = Annotated[float, Field(gt=0)]
+
+
+class SettingsError(Exception):
+    """A setting is wrong; one line with its name, its value and what is allowed."""
+
+
+class Settings(BaseSettings):
+    """Everything that an operator may set. A field's description is its help text."""
+
+    model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, extra="forbid", frozen=True)
+
+    url: str = Field("nats://localhost:4222", description="NATS servers, separated by commas")
+    user: str = Field("", description="NATS user")
+    password: str = Field("", description="NATS password")
+    creds: str = Field("", description="NATS credentials file (JWT and seed)")
+    tls_ca: str = Field("", description="CA certificates of the NATS servers, PEM file")
+    tls_cert: str = Field("", description="our certificate for NATS, PEM file")
+    tls_key: str = Field("", description="the key of our certificate, PEM file")
+    system_url: str = Field(
+        "", description="NATS servers with the system account's login: crashes are seen at once"
+    )
+    system_user: str = Field("", description="system account's user, if not in system_url")
+    system_password: str = Field("", description="system account's password")
+    system_creds: str = Field("", description="system account's credentials file")
+    wait: bool = Field(True, description="wait for NATS at the start; without it, exit with 4")
+    embedded: bool = Field(False, description="run a nats-server of our own")
+    embedded_port: int = Field(0, ge=0, le=65535, description="its port; 0 picks a free one")
+    data_dir: Path = Field(Path("aegis-data"), description="folder of the embedded nats-server")
+    sync_interval: str = Field(
+        "", description="when it syncs to disk: always (survives power loss), 10s, ... ('': 2m)"
+    )
+    prefix: str = Field("aegis", description="subject prefix; separates environments on one NATS")
+    replicas: int = Field(1, ge=1, le=5, description="copies of each stream (3 on a cluster)")
+    http_host: str = Field("127.0.0.1", description="address of /metrics, /livez and /readyz")
+    http_port: int = Field(9464, ge=0, le=65535, description="their port; 0 picks a free one")
+    log_format: Literal["json", "console"] = Field("json", description="form of the log lines")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="least important level that is logged"
+    )
+    heartbeat_interval_s: Seconds = Field(
+        0.15, description="how often instances say that they live"
+    )
+    heartbeat_timeout_s: Seconds = Field(0.7, description="silence after which one is lost")
+    stall_limit_s: Seconds = Field(5.0, description="how long a main loop may hang")
+    return_grace_s: Seconds = Field(
+        30.0, description="how long requests wait for a lost active without a standby"
+    )
+    leader_renewal_s: Seconds = Field(0.25, description="how often control's leader renews")
+    leader_timeout_s: Seconds = Field(1.0, description="after which another replica takes over")
+    ack_wait_s: Seconds = Field(
+        1.0, description="when a group request of a killed instance is delivered again"
+    )
+    outcome_ttl_s: Seconds = Field(
+        90_000.0, description="how long outcomes of group requests are kept"
+    )
+    requests_max_age_s: Seconds = Field(86_400.0, description="how long requests are kept")
+    requests_max_msgs: int = Field(
+        10_000_000, ge=-1, description="requests kept per service; more are refused (-1: no bound)"
+    )
+    requests_max_bytes: int = Field(
+        -1,
+        ge=-1,
+        description="bytes of requests kept per service; NATS reserves them (-1: no bound)",
+    )
+    dlq_max_age_s: Seconds = Field(2_592_000.0, description="how long dead letters are kept")
+
+    @pydantic.field_validator("prefix")
+    @classmethod
+    def _check_prefix(cls, value: str) -> str:
+        try:
+            return check_service(value)
+        except InvalidName as error:
+            raise ValueError(str(error)) from error
+
+    @pydantic.model_validator(mode="after")
+    def _check_times(self) -> Settings:
+        if self.heartbeat_timeout_s < 2 * self.heartbeat_interval_s:
+            raise ValueError(
+                f"heartbeat_timeout_s is {self.heartbeat_timeout_s}, allowed is at least twice"
+                f" heartbeat_interval_s ({self.heartbeat_interval_s})"
+            )
+        if self.leader_timeout_s < 2 * self.leader_renewal_s:
+            raise ValueError(
+                f"leader_timeout_s is {self.leader_timeout_s}, allowed is at least twice"
+                f" leader_renewal_s ({self.leader_renewal_s})"
+            )
+        if self.outcome_ttl_s < self.requests_max_age_s:
+            raise ValueError(
+                f"outcome_ttl_s is {self.outcome_ttl_s}, allowed is at least requests_max_age_s"
+                f" ({self.requests_max_age_s}): a request delivered again must find its outcome"
+            )
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """Settings in force, and where each one came from (default, environment, a file, flag)."""
+
+    settings: Settings
+    origins: Mapping[str, str]
+
+
+def load(flags: Mapping[str, Any], config_file: Path | None = None) -> Loaded:
+    """Merge all sources. Raises: SettingsError."""
+    merged: dict[str, Any] = {}
+    origins = dict.fromkeys(Settings.model_fields, "default")
+    sources = [
+        ("environment", _environment()),
+        (str(config_file), _file(config_file) if config_file else {}),
+        ("flag", flags),
+    ]
+    for origin, values in sources:
+        merged |= values
+        origins |= dict.fromkeys(values, origin)
+    try:
+        return Loaded(Settings(**merged), origins)
+    except pydantic.ValidationError as error:
+        raise SettingsError(_in_one_line(error, origins)) from error
+
+
+def shown(settings: Settings, name: str) -> str:
+    """A setting's value for people; secrets are hidden."""
+    value = getattr(settings, name)
+    if name in SECRETS and value:
+        return "***"
+    return str(value)
+
+
+def _environment() -> dict[str, Any]:
+    return EnvSettingsSource(Settings)()
+
+
+def _file(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text())
+    except OSError as error:
+        raise SettingsError(f"config file {path}: {error.strerror}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsError(f"config file {path}: {error}") from error
+
+
+def _in_one_line(error: pydantic.ValidationError, origins: Mapping[str, str]) -> str:
+    first = error.errors()[0]
+    if not first["loc"]:
+        return str(first["msg"]).removeprefix("Value error, ")
+    name = str(first["loc"][0])
+    origin = origins.get(name, "default")
+    if first["type"] == "extra_forbidden":
+        return f"setting {name} (from {origin}) does not exist; see aegis-control config"
+    return f"setting {name} is {first['input']!r} (from {origin}): {first['msg']}"

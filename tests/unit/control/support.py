@@ -1,0 +1,316 @@
+"""Control's use cases on in-memory ports, with a clock that stands still until it is told to move.
+
+The fakes keep the ports' promises (compare-and-set, last fence wins) and can be told to misbehave:
+lose an acknowledgement, let somebody else write first, or be away.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any
+
+from aegis_control.application.admin import Admin
+from aegis_control.application.fail_over import FailOver
+from aegis_control.application.grant import Leases
+from aegis_control.application.leave import LeaveService
+from aegis_control.application.ports import (
+    Entry,
+    FenceWrite,
+    NotWritten,
+    StoredFence,
+    Write,
+)
+from aegis_control.application.reconcile import Reconcile
+from aegis_control.application.register import Register
+from aegis_control.application.roster import Roster
+from aegis_control.application.state import ControlState, Member
+from aegis_control.application.watch import Watch
+from aegis_control.application.world import Api, World
+from aegis_control.domain.liveness import Limits
+from aegis_sdk.contract.control import (
+    Ack,
+    Command,
+    Heartbeat,
+    LeaseRecord,
+    Leave,
+    MethodSpec,
+    Registration,
+    RegistrationReply,
+    Role,
+)
+from aegis_sdk.contract.subjects import Subjects
+from aegis_sdk.errors import Unavailable
+
+SERVICE = "accounts"
+LIMITS = Limits(
+    heartbeat_interval_s=0.15, heartbeat_timeout_s=0.7, stall_limit_s=5.0, return_grace_s=30.0
+)
+
+
+@dataclass
+class ManualClock:
+    now_s: float = 1_000.0
+
+    def monotonic(self) -> float:
+        return self.now_s
+
+    def wall(self) -> float:
+        return self.now_s
+
+
+@dataclass
+class MemoryBucket:
+    """`lose_acks`: the next writes are stored, but nobody hears of it."""
+
+    entries: dict[str, Entry] = field(default_factory=dict)
+    revision: int = 0
+    lose_acks: int = 0
+    away: bool = False
+
+    async def load(self, *, after: int = 0) -> list[Entry]:
+        self._check()
+        newer = [entry for entry in self.entries.values() if entry.revision > after]
+        return sorted(newer, key=lambda entry: entry.revision)
+
+    async def read(self, key: str) -> Entry | None:
+        self._check()
+        return self.entries.get(key)
+
+    async def write(self, writes: Sequence[Write]) -> list[int | NotWritten]:
+        self._check()
+        return [self._write(write.key, write.value, write.revision) for write in writes]
+
+    async def delete(self, key: str, revision: int) -> int | NotWritten:
+        self._check()
+        return self._write(key, None, revision)
+
+    def put(self, key: str, value: bytes) -> None:
+        """What another replica does."""
+        self.revision += 1
+        self.entries[key] = Entry(key, value, self.revision)
+
+    def _write(self, key: str, value: bytes | None, expected: int) -> int | NotWritten:
+        known = self.entries.get(key)
+        if (known.revision if known else 0) != expected:
+            return NotWritten.CONFLICT
+        self.revision += 1
+        self.entries[key] = Entry(key, value, self.revision)
+        if self.lose_acks:
+            self.lose_acks -= 1
+            return NotWritten.UNKNOWN
+        return self.revision
+
+    def _check(self) -> None:
+        if self.away:
+            raise Unavailable("the bucket is away")
+
+
+@dataclass
+class MemoryJournal:
+    fences: dict[tuple[str, str], StoredFence] = field(default_factory=dict)
+    seq: int = 0
+    lose_acks: int = 0
+    away: bool = False
+    log: list[str] = field(default_factory=list)
+
+    async def load_fences(self, service: str) -> dict[str, StoredFence]:
+        return {name: fence for (of, name), fence in self.fences.items() if of == service}
+
+    async def last_fence(self, service: str, resource: str) -> StoredFence | None:
+        return self.fences.get((service, resource))
+
+    async def write_fences(
+        self, service: str, writes: Sequence[FenceWrite]
+    ) -> list[int | NotWritten]:
+        if self.away:
+            raise Unavailable("the journal is away")
+        return [self._write(service, write) for write in writes]
+
+    def _write(self, service: str, write: FenceWrite) -> int | NotWritten:
+        known = self.fences.get((service, write.resource))
+        if (known.seq if known else 0) != write.after_seq:
+            return NotWritten.CONFLICT
+        self.seq += 1
+        self.fences[service, write.resource] = StoredFence(write.fence, self.seq)
+        if self.lose_acks:
+            self.lose_acks -= 1
+            return NotWritten.UNKNOWN
+        return self.seq
+
+
+@dataclass
+class MemoryRequests:
+    """`floors`: the consumers that exist, as the instances made them, and their ack floors."""
+
+    floors: dict[str, int] = field(default_factory=dict)
+    provisioned: list[str] = field(default_factory=list)
+    deleted: list[str] = field(default_factory=list)
+
+    async def provision(self, service: str) -> None:
+        self.provisioned.append(service)
+
+    async def ack_floor(self, service: str, grant: str) -> int | None:
+        return self.floors.get(grant)
+
+    async def delete_grant(self, service: str, grant: str) -> None:
+        self.floors.pop(grant, None)
+        self.deleted.append(grant)
+
+    async def grants(self, service: str) -> list[str]:
+        return list(self.floors)
+
+    async def make_room(self, service: str, starts: Mapping[str, int]) -> int:
+        return 0
+
+
+@dataclass
+class MemoryInstances:
+    """`answer` is what every instance says to a command; None stays silent."""
+
+    answer: Ack | None = field(default_factory=lambda: Ack(ok=True))
+    sent: list[tuple[str, Command]] = field(default_factory=list)
+
+    async def command(self, instance_id: str, command: Command, *, timeout_s: float) -> Ack | None:
+        self.sent.append((instance_id, command))
+        return self.answer
+
+    async def tell(self, instance_id: str, command: Command) -> None:
+        self.sent.append((instance_id, command))
+
+    def kinds(self, instance_id: str) -> list[str]:
+        return [command.kind.value for to, command in self.sent if to == instance_id]
+
+
+@dataclass
+class MemoryEvents:
+    seen: list[tuple[str, dict[str, object]]] = field(default_factory=list)
+
+    def emit(self, event: str, **details: object) -> None:
+        self.seen.append((event, details))
+
+    def names(self) -> list[str]:
+        return [event for event, _ in self.seen]
+
+    def last(self, event: str) -> dict[str, object]:
+        return [details for name, details in self.seen if name == event][-1]
+
+
+def _nobody(_: Api) -> AbstractAsyncContextManager[None]:
+    return nullcontext()
+
+
+class Office:
+    """A leader of control whose world is in memory. `Office(office.world)` is another replica's term."""
+
+    def __init__(self, other: Office | None = None) -> None:
+        self.clock = other.clock if other else ManualClock()
+        self.registry = other.registry if other else MemoryBucket()
+        self.leases = other.leases if other else MemoryBucket()
+        self.journal = other.journal if other else MemoryJournal()
+        self.requests = other.requests if other else MemoryRequests()
+        self.instances = MemoryInstances()
+        self.events = MemoryEvents()
+        self._tokens = iter(range(10_000))
+        self.world = World(
+            registry=self.registry,
+            leases=self.leases,
+            journal=self.journal,
+            requests=self.requests,
+            instances=self.instances,
+            events=self.events,
+            clock=self.clock,
+            subjects=Subjects(),
+            limits=LIMITS,
+            new_token=lambda: f"t{next(self._tokens)}",
+            listen=_nobody,
+            leader_id="control-1",
+            version="0",
+            ack_wait_s=1.0,
+            outcome_ttl_s=60.0,
+        )
+        self.state = state = ControlState()
+        self.roster = roster = Roster(state, self.world)
+        self.granting = leases = Leases(state, self.world)
+        self.fail_over = fail_over = FailOver(self.world, leases, roster)
+        self.pending: list[Coroutine[Any, Any, object]] = []
+        self.watch = Watch(
+            state, self.world, roster, leases, fail_over, spawn=lambda coro: self.pending.append(coro)
+        )
+        self.register = Register(state, self.world, roster, leases, fail_over)
+        self.leave = LeaveService(state, fail_over)
+        self.admin = Admin(state, self.world, roster, fail_over)
+        self.reconcile = Reconcile(state, self.world, roster, leases, fail_over)
+
+    async def registers(
+        self,
+        instance_id: str,
+        role: Role = Role.AUTO,
+        resources: Sequence[str] = ("R1",),
+        *,
+        run: str = "run1",
+        returning: bool = False,
+    ) -> RegistrationReply:
+        registration = Registration(
+            service=SERVICE,
+            instance_id=instance_id,
+            incarnation=run,
+            methods=[MethodSpec(name="book", targeted=True)],
+            resources=dict.fromkeys(resources, role),
+            returning=returning,
+        )
+        return await self.register(registration.model_dump_json().encode())
+
+    async def leaves(self, instance_id: str, *, run: str = "run1") -> Ack:
+        leave = Leave(service=SERVICE, instance_id=instance_id, incarnation=run)
+        return await self.leave(leave.model_dump_json().encode())
+
+    def beats(
+        self, *instance_ids: str, run: str = "run1", loop_lag_s: float = 0.0, lag_entries: int = 0
+    ) -> None:
+        for instance_id in instance_ids:
+            self.watch.heard(
+                Heartbeat(
+                    service=SERVICE,
+                    instance_id=instance_id,
+                    incarnation=run,
+                    n=1,
+                    loop_lag_s=loop_lag_s,
+                    lag_entries=lag_entries,
+                )
+            )
+
+    async def passes(self, seconds: float, *beating: str) -> None:
+        """Time goes by; the instances in `beating` are heard, and silence is judged."""
+        end_s = self.clock.now_s + seconds
+        while self.clock.now_s < end_s:
+            self.clock.now_s += 0.05
+            self.beats(*beating)
+            self.watch.tick()
+            await self.settled()
+
+    async def settled(self) -> None:
+        """Everything that was begun has ended."""
+        while self.pending:
+            await self.pending.pop(0)
+
+    def route(self, resource: str = "R1") -> str:
+        """`b 2 held`: the owner, the epoch and the state, as stored."""
+        entry = self.leases.entries[Subjects.lease_key(SERVICE, resource)]
+        assert entry.value is not None
+        lease = LeaseRecord.model_validate_json(entry.value)
+        return f"{lease.owner} {lease.epoch} {lease.state.value}"
+
+    def lease(self, resource: str = "R1") -> LeaseRecord:
+        entry = self.leases.entries[Subjects.lease_key(SERVICE, resource)]
+        assert entry.value is not None
+        return LeaseRecord.model_validate_json(entry.value)
+
+    def fence(self, resource: str = "R1") -> str:
+        """`b 2`: the owner and the epoch of the last fence."""
+        fence = self.journal.fences[SERVICE, resource].fence
+        return f"{fence.owner} {fence.epoch}"
+
+    def member(self, instance_id: str) -> Member:
+        return self.state.services[SERVICE].members[instance_id]

@@ -1,0 +1,292 @@
+"""Instances that fail, leave, stall and come back: who has the lease then, and at which epoch."""
+
+from __future__ import annotations
+
+import pytest
+
+from aegis_control.domain.connections import Connection
+from aegis_sdk.contract.control import InstanceState, Role
+from aegis_sdk.contract.subjects import Subjects
+from tests.unit.control.support import SERVICE, Office
+
+
+async def pair(resources: tuple[str, ...] = ("R1",)) -> Office:
+    """`a` is active, `b` stands by."""
+    office = Office()
+    await office.registers("a", Role.ACTIVE, resources)
+    await office.registers("b", Role.STANDBY, resources)
+    office.beats("a", "b")
+    return office
+
+
+async def test_a_silent_active_is_replaced_within_the_timeout() -> None:
+    office = await pair()
+    await office.passes(0.65, "b")
+    assert office.route() == "a 1 held"
+    await office.passes(0.15, "b")
+    assert (office.route(), office.fence()) == ("b 2 held", "b 2")
+    assert office.member("a").record.state is InstanceState.LOST
+    assert office.events.last("failover_done")["to"] == ["b"]
+    assert office.events.last("instance_lost")["reason"] == "heartbeats_missed"
+
+
+async def test_the_new_active_reads_from_the_old_ones_ack_floor() -> None:
+    """G1, G6: everything up to the floor has an outcome, everything after it is read again."""
+    office = await pair()
+    old = office.lease().grant
+    office.requests.floors[old] = 57
+    await office.passes(0.8, "b")
+    assert office.lease().start_seq == 58
+    assert office.journal.fences[SERVICE, "R1"].fence.start_seq == 58
+    assert office.requests.deleted == [old]
+
+
+async def test_an_old_consumer_goes_only_with_its_last_resource() -> None:
+    office = await pair(("R1", "R2"))
+    old = office.lease("R1").grant
+    office.requests.floors[old] = 5
+    reply = await office.admin("failover", b'{"resource": "R1"}')
+    assert reply.ok, reply
+    assert office.requests.deleted == []
+    await office.passes(0.8, "b")
+    assert (office.route("R1"), office.route("R2")) == ("b 2 held", "b 2 held")
+    assert office.requests.deleted == [old]
+
+
+async def test_without_a_standby_the_return_is_awaited_and_keeps_the_epoch() -> None:
+    office = Office()
+    await office.registers("a", Role.ACTIVE)
+    await office.passes(1.0)
+    assert office.route() == "a 1 waiting"
+    await office.passes(0.1, "a")
+    assert office.route() == "a 1 held"
+    assert office.member("a").record.state is InstanceState.LIVE
+    assert office.journal.seq == 1
+
+
+async def test_without_a_return_within_the_grace_the_resource_is_vacant() -> None:
+    office = Office()
+    await office.registers("a", Role.ACTIVE)
+    await office.passes(29.0)
+    await office.reconcile()
+    assert office.route() == "a 1 waiting"
+    await office.passes(2.0)
+    await office.reconcile()
+    assert office.route() == "a 1 vacant"
+    assert "a" not in office.state.services[SERVICE].members
+
+
+async def test_one_who_lost_its_leases_must_register_again() -> None:
+    office = await pair()
+    await office.passes(0.8, "b")
+    await office.passes(0.5, "a", "b")
+    assert office.instances.kinds("a") == ["register"]
+    assert office.member("a").record.state is InstanceState.LOST
+    assert (await office.registers("a", Role.ACTIVE, returning=True)).ok
+    assert office.route() == "b 2 held"
+    await office.passes(1.0, "a")
+    assert office.route() == "a 3 held"
+
+
+async def test_a_stalled_active_is_replaced_and_stands_by_when_it_wakes() -> None:
+    office = await pair()
+    office.beats("b")
+    office.beats("a", loop_lag_s=5.5)
+    await office.settled()
+    assert (office.route(), office.member("a").record.state) == ("b 2 held", InstanceState.STALLED)
+    office.beats("a")
+    await office.settled()
+    assert office.member("a").record.state is InstanceState.LIVE
+    await office.passes(1.0, "a")
+    assert office.route() == "a 3 held"
+
+
+async def test_a_stalled_active_without_a_standby_keeps_its_resource() -> None:
+    office = Office()
+    await office.registers("a", Role.ACTIVE)
+    office.beats("a", loop_lag_s=9.0)
+    await office.settled()
+    await office.reconcile()
+    assert office.route() == "a 1 held"
+    await office.registers("b", Role.STANDBY)
+    assert office.route() == "b 2 held"
+
+
+async def test_resources_spread_over_equal_standbys() -> None:
+    names = tuple(f"R{i}" for i in range(10))
+    office = await pair(names)
+    await office.registers("c", Role.STANDBY, names)
+    await office.passes(0.8, "b", "c")
+    owners = [office.lease(name).owner for name in names]
+    assert sorted(owners) == ["b"] * 5 + ["c"] * 5
+    assert len({office.lease(name).grant for name in names}) == 2
+
+
+async def test_the_standby_with_the_least_lag_takes_over() -> None:
+    office = await pair()
+    await office.registers("c", Role.STANDBY)
+    await office.passes(0.6, "b", "c")
+    office.beats("b", lag_entries=10)
+    office.beats("c", lag_entries=3)
+    office.clock.now_s += 0.12
+    office.watch.tick()
+    await office.settled()
+    assert office.route() == "c 2 held"
+
+
+async def test_a_draining_or_silent_standby_is_not_chosen() -> None:
+    office = await pair()
+    await office.registers("c", Role.STANDBY)
+    assert (await office.admin("drain", b'{"instance_id": "b"}')).ok
+    await office.passes(0.8, "b")
+    assert office.route() == "a 1 waiting"
+
+
+def connection(kind: str) -> Connection:
+    return Connection(SERVICE, "a", kind, "server", 1 if kind == "main" else 2)
+
+
+async def test_both_connections_closed_is_death_without_waiting() -> None:
+    office = await pair()
+    office.watch.closed(connection("main"), "Client Closed")
+    await office.settled()
+    assert office.route() == "a 1 held"
+    office.watch.closed(connection("pulse"), "Client Closed")
+    await office.settled()
+    assert office.route() == "b 2 held"
+    assert office.events.last("failover_done")["reason"] == "connection_closed"
+
+
+async def test_a_heartbeat_that_was_slower_than_the_news_of_the_death_revives_nobody() -> None:
+    office = Office()
+    await office.registers("a", Role.ACTIVE)
+    for kind in ("main", "pulse"):
+        office.watch.closed(connection(kind), "Client Closed")
+    office.beats("a")
+    await office.settled()
+    assert office.route() == "a 1 waiting"
+    office.watch.opened(connection("pulse"))
+    office.beats("a")
+    await office.settled()
+    assert office.route() == "a 1 held"
+
+
+async def test_leaving_hands_over_before_it_is_acknowledged() -> None:
+    office = await pair()
+    ack = await office.leaves("a")
+    assert ack.ok
+    assert (office.route(), office.fence()) == ("b 2 held", "b 2")
+    assert (await office.leaves("a")).ok
+    assert (await office.leaves("b")).ok
+    assert office.route() == "b 2 vacant"
+
+
+async def test_a_resource_left_vacant_goes_to_the_next_who_comes() -> None:
+    office = Office()
+    await office.registers("a", Role.ACTIVE)
+    office.requests.floors[office.lease().grant] = 7
+    await office.leaves("a")
+    await office.registers("b", Role.STANDBY)
+    assert (office.route(), office.lease().start_seq) == ("b 2 held", 8)
+
+
+async def test_after_a_failed_step_reconciliation_finishes_the_failover() -> None:
+    """Control dies, or NATS is away, between the lease and the fence."""
+    office = await pair()
+    office.journal.away = True
+    with pytest.raises(Exception, match="away"):
+        await office.passes(0.8, "b")
+    for left in office.pending:
+        left.close()
+    office.pending.clear()
+    assert (office.route(), office.fence()) == ("b 2 held", "a 1")
+    office.journal.away = False
+    await office.reconcile()
+    assert office.fence() == "b 2"
+
+
+async def test_a_new_leader_waits_a_full_timeout_and_then_finishes_what_is_left() -> None:
+    office = await pair()
+    office.clock.now_s += 100.0
+    successor = Office(office)
+    await successor.roster.refresh()
+    await successor.reconcile()
+    await successor.passes(0.6, "b")
+    assert successor.route() == "a 1 held"
+    await successor.passes(0.2, "b")
+    assert (successor.route(), successor.fence()) == ("b 2 held", "b 2")
+
+
+async def test_a_new_leader_does_not_choose_whom_it_never_heard() -> None:
+    office = await pair()
+    await office.registers("aa", Role.STANDBY)
+    successor = Office(office)
+    await successor.roster.refresh()
+    await successor.passes(0.5, "b")
+    for kind in ("main", "pulse"):
+        successor.watch.closed(connection(kind), "Client Closed")
+    await successor.settled()
+    assert successor.route() == "b 2 held"
+
+
+async def test_an_old_leader_that_wakes_up_undoes_nothing() -> None:
+    """Its writes carry revisions that are gone."""
+    office = await pair()
+    await office.registers("c", Role.STANDBY)
+    successor = Office(office)
+    await successor.roster.refresh()
+    successor.beats("b")
+    await successor.passes(0.9, "b")
+    assert successor.route() == "b 2 held"
+    # The old one believes that `a` holds the lease, and would give it to `c`.
+    table = office.state.services[SERVICE]
+    assert table.leases["R1"].record.owner == "a"
+    async with table.lock:
+        moved = await office.granting.grant(table, ["R1"], office.member("c"), reason="late")
+    assert moved == []
+    assert (office.route(), office.fence()) == ("b 2 held", "b 2")
+    assert table.leases["R1"].record.owner == "b"
+
+
+async def test_control_that_slept_itself_judges_nobody_by_the_past() -> None:
+    office = await pair()
+    office.clock.now_s += 10.0
+    office.watch.forgive()
+    office.watch.tick()
+    await office.settled()
+    assert office.route() == "a 1 held"
+
+
+async def test_consumers_that_no_lease_names_are_deleted_when_they_stay() -> None:
+    office = await pair()
+    office.requests.floors = {office.lease().grant: 1, "g-zombie-1-x": 0}
+    await office.reconcile()
+    assert office.requests.deleted == []
+    await office.passes(6.0, "a", "b")
+    await office.reconcile()
+    assert office.requests.deleted == ["g-zombie-1-x"]
+
+
+async def test_reconciling_twice_changes_nothing() -> None:
+    office = await pair(("R1", "R2"))
+    await office.reconcile()
+    before = (office.leases.revision, office.registry.revision, office.journal.seq)
+    await office.reconcile()
+    assert (office.leases.revision, office.registry.revision, office.journal.seq) == before
+
+
+async def test_an_instance_that_control_forgot_is_told_to_register_once_a_second() -> None:
+    office = await pair()
+    stranger = Office()
+    await stranger.passes(2.5, "a")
+    assert stranger.instances.kinds("a") == ["register"] * 3
+    assert office.instances.kinds("a") == []
+
+
+async def test_a_deleted_record_that_is_read_late_seats_nobody() -> None:
+    office = await pair()
+    stale = [await office.registry.read(Subjects.instance_key(SERVICE, "a"))]
+    await office.leaves("a")
+    assert stale[0] is not None
+    office.roster._take_registry_entry(stale[0])
+    assert "a" not in office.state.services[SERVICE].members

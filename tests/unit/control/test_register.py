@@ -1,0 +1,180 @@
+"""Registrations: what is granted, refused, and written in which order."""
+
+from __future__ import annotations
+
+import pytest
+
+from aegis_control.application.ports import StoredFence
+from aegis_sdk.contract.control import Role
+from aegis_sdk.contract.envelope import Fence
+from aegis_sdk.contract.subjects import Subjects
+from tests.unit.control.support import SERVICE, Office
+
+RESOURCES = ("R1", "R2", "R3")
+
+
+async def test_an_active_gets_a_lease_and_a_fence_for_each_resource() -> None:
+    office = Office()
+    reply = await office.registers("a", Role.ACTIVE, RESOURCES)
+    assert reply.ok
+    assert [office.route(name) for name in RESOURCES] == ["a 1 held"] * 3
+    assert [office.fence(name) for name in RESOURCES] == ["a 1"] * 3
+    fence = office.journal.fences[SERVICE, "R1"].fence
+    assert (fence.start_seq, fence.grant_size, fence.incarnation) == (1, 3, "run1")
+    assert {office.lease(name).grant for name in RESOURCES} == {fence.grant}
+    assert fence.grant.startswith("g-a-")
+
+
+async def test_a_second_active_is_refused_by_name_and_nothing_is_stored() -> None:
+    """G5"""
+    office = Office()
+    await office.registers("a", Role.ACTIVE, ["R1"])
+    before = dict(office.registry.entries)
+    reply = await office.registers("b", Role.ACTIVE, ["R1", "R9"])
+    assert (reply.ok, reply.code) == (False, "second_active")
+    assert "instance a is active for R1" in reply.message
+    assert "standby or auto" in reply.message
+    assert office.registry.entries == before
+    assert len(office.leases.entries) == 1
+
+
+async def test_while_the_active_is_doubted_a_second_one_is_asked_to_come_again() -> None:
+    office = Office()
+    await office.registers("a", Role.ACTIVE)
+    await office.passes(0.4)
+    reply = await office.registers("b", Role.ACTIVE)
+    assert (reply.ok, reply.code) == (False, "busy")
+    assert 0 < reply.retry_after_s < 0.7
+    await office.passes(0.4)
+    assert (await office.registers("b", Role.ACTIVE)).ok
+    assert office.route() == "b 2 held"
+
+
+async def test_a_standby_follows_and_an_auto_takes_what_is_free() -> None:
+    office = Office()
+    await office.registers("s", Role.STANDBY)
+    assert office.leases.entries == {}
+    await office.registers("a", Role.AUTO)
+    assert office.route() == "a 1 held"
+    await office.registers("b", Role.AUTO)
+    assert office.route() == "a 1 held"
+
+
+async def test_registering_again_keeps_leases_and_epochs() -> None:
+    """A reply that was lost on the way must not cost an epoch."""
+    office = Office()
+    await office.registers("a", Role.ACTIVE)
+    revision = office.leases.revision
+    assert (await office.registers("a", Role.ACTIVE, returning=True)).ok
+    assert office.route() == "a 1 held"
+    assert office.leases.revision == revision
+
+
+async def test_a_new_run_of_the_same_instance_gets_a_new_epoch() -> None:
+    office = Office()
+    await office.registers("a", Role.ACTIVE, ["R1", "R2"])
+    await office.registers("a", Role.ACTIVE, ["R1"], run="run2")
+    assert office.route("R1") == "a 2 held"
+    assert office.lease("R1").incarnation == "run2"
+    assert office.route("R2") == "a 1 held"
+    await office.registers("b", Role.STANDBY, ["R2"])
+    assert office.route("R2") == "b 2 held"
+
+
+async def test_the_older_of_two_runs_with_one_id_is_told_to_stay_away() -> None:
+    office = Office()
+    await office.registers("a", Role.ACTIVE)
+    await office.registers("a", Role.ACTIVE, run="run2")
+    office.beats("a", run="run1")
+    await office.settled()
+    assert office.instances.sent[-1][1].incarnation == "run1"
+    assert office.instances.kinds("a") == ["register"]
+    reply = await office.registers("a", Role.ACTIVE, run="run1", returning=True)
+    assert (reply.ok, reply.code) == (False, "evicted")
+    assert "another run" in reply.message
+
+
+async def test_a_standby_takes_over_an_orphan() -> None:
+    office = Office()
+    await office.registers("a", Role.ACTIVE)
+    await office.passes(1.0)
+    assert office.route() == "a 1 waiting"
+    await office.registers("b", Role.STANDBY)
+    assert office.route() == "b 2 held"
+
+
+@pytest.mark.parametrize("garbage", [b"", b"{}", b"[1", b'{"service": "accounts"}'])
+async def test_garbage_is_refused_in_words(garbage: bytes) -> None:
+    reply = await Office().register(garbage)
+    assert (reply.ok, reply.code) == (False, "invalid")
+    assert reply.message
+
+
+async def test_a_resource_name_that_can_not_be_is_refused() -> None:
+    reply = await Office().registers("a", Role.ACTIVE, [""])
+    assert (reply.code, "empty" in reply.message) == ("invalid", True)
+
+
+async def test_a_lost_acknowledgement_is_read_and_not_repeated() -> None:
+    office = Office()
+    office.leases.lose_acks = office.journal.lose_acks = 1
+    assert (await office.registers("a", Role.ACTIVE, RESOURCES)).ok
+    assert [office.route(name) for name in RESOURCES] == ["a 1 held"] * 3
+    assert office.journal.seq == 3
+
+
+async def test_when_fences_can_not_be_written_the_instance_asks_again_and_gets_them() -> None:
+    office = Office()
+    office.journal.away = True
+    reply = await office.registers("a", Role.ACTIVE)
+    assert (reply.ok, reply.code) == (False, "busy")
+    office.journal.away = False
+    assert (await office.registers("a", Role.ACTIVE)).ok
+    assert (office.route(), office.fence()) == ("a 1 held", "a 1")
+
+
+async def test_after_the_lease_bucket_was_lost_epochs_go_on_from_the_journal() -> None:
+    """G5: an epoch must never restart, or an old active could commit again."""
+    office = Office()
+    fence = Fence(epoch=7, owner="x", incarnation="r", grant="g-x-7", start_seq=12)
+    office.journal.fences[SERVICE, "R1"] = StoredFence(fence, 99)
+    await office.registers("a", Role.ACTIVE)
+    assert (office.route(), office.fence()) == ("a 8 held", "a 8")
+    assert office.lease().start_seq == 12
+
+
+async def test_a_lease_that_another_replica_gave_away_first_stays_there() -> None:
+    office = Office()
+    await office.registers("b", Role.STANDBY)
+    other = Office(office)
+    await other.roster.refresh()
+    await other.registers("x", Role.ACTIVE)
+    await office.registers("a", Role.AUTO)
+    assert office.route() == "x 1 held"
+    assert office.fence() == "x 1"
+
+
+async def test_a_thousand_resources_are_one_grant_and_more_are_several() -> None:
+    office = Office()
+    names = [f"R{i}" for i in range(2_300)]
+    await office.registers("a", Role.ACTIVE, names)
+    sizes = [len(d["resources"]) for e, d in office.events.seen if e == "lease_granted"]  # type: ignore[arg-type]
+    assert sizes == [1_000, 1_000, 300]
+    assert len({office.lease(name).grant for name in names}) == 3
+
+
+async def test_names_of_grants_never_repeat() -> None:
+    office = Office()
+    seen = set()
+    for run in range(5):
+        await office.registers("a", Role.ACTIVE, ["R1", "R2"], run=f"run{run}")
+        seen.add(office.lease("R1").grant)
+    assert len(seen) == 5
+
+
+async def test_the_service_is_known_after_its_last_instance_left() -> None:
+    office = Office()
+    await office.registers("a", Role.ACTIVE)
+    assert (await office.leaves("a")).ok
+    keys = [key for key, entry in office.registry.entries.items() if entry.value]
+    assert keys == [Subjects.service_key(SERVICE)]
