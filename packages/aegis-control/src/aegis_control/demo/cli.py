@@ -1,0 +1,130 @@
+"""The command line of `aegis-control demo`. The control entrypoint mounts it: `mount(app)`."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+from typer.core import TyperCommand
+
+from aegis_control.demo.options import DemoOptions
+
+ORDERS_MAX: Final = 1_000_000
+STRIKES_MAX: Final = 50
+_COUNTED: Final = ("--kill", "--pause")
+
+
+class DemoCommand(TyperCommand):
+    """Lets `--kill` and `--pause` stand without a number: then it is 1."""
+
+    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]
+        return super().parse_args(ctx, with_counts(args))
+
+
+def with_counts(args: list[str]) -> list[str]:
+    """`--kill --json` as `--kill 1 --json`."""
+    counted: list[str] = []
+    for word, following in itertools.zip_longest(args, args[1:], fillvalue=""):
+        counted.append(word)
+        if word in _COUNTED and not following.lstrip("+-").isdigit():
+            counted.append("1")
+    return counted
+
+
+def demo(
+    *,
+    orders: Annotated[
+        int, typer.Option(min=1, max=ORDERS_MAX, help="How many orders to generate and trade.")
+    ] = 1_000,
+    seed: Annotated[
+        int, typer.Option(help="The same seed makes the same day, on any machine.")
+    ] = 1,
+    input: Annotated[  # noqa: A002 - the option's name
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Trade this CSV instead: time,account,side,quantity,price,symbol; an empty price "
+            "asks the pricing service. Bad rows are refused by line number, and the exit code is 1.",
+        ),
+    ] = None,
+    kill: Annotated[
+        list[int] | None,
+        typer.Option(
+            metavar="[N]",
+            min=0,
+            max=STRIKES_MAX,
+            help="kill -9 the active accounts instance in mid-stream, N times (1).",
+        ),
+    ] = None,
+    pause: Annotated[
+        list[int] | None,
+        typer.Option(
+            metavar="[N]",
+            min=0,
+            max=STRIKES_MAX,
+            help="SIGSTOP the active, N times (1), and wake it as a zombie when another took over.",
+        ),
+    ] = None,
+    heartbeats_only: Annotated[
+        bool,
+        typer.Option(
+            "--heartbeats-only",
+            help="Detect failures by heartbeats alone, without the NATS system account.",
+        ),
+    ] = False,
+    json_output: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object; progress goes to stderr.")
+    ] = False,
+    log_dir: Annotated[
+        Path | None,
+        typer.Option(
+            "--log-dir",
+            "--keep",
+            metavar="DIR",
+            file_okay=False,
+            help="Keep each process's log here.",
+        ),
+    ] = None,
+    speed: Annotated[
+        float,
+        typer.Option(
+            min=0.0,
+            help="Play the orders' own times, this many times faster; 0: as fast as answers come.",
+        ),
+    ] = 0.0,
+    in_flight: Annotated[
+        int, typer.Option(min=1, max=4_096, help="How many orders are under way at once.")
+    ] = 64,
+) -> None:
+    """Trade a day of orders over real processes, break some, and prove that nothing is lost or doubled.
+
+    Starts an embedded NATS, control, a gateway, three pricing instances and an active and a standby
+    of accounts, each a process of its own; sends the orders through the gateway; then compares every
+    account with a ledger kept from the orders alone, and every request id with the journal.
+
+    Exit code 0 only when nothing was lost, nothing was doubled and every account agrees.
+    """
+    from aegis_control.demo.command import (
+        run_demo,
+    )  # pulls in the SDK, which --help need not wait for
+
+    options = DemoOptions(
+        orders=orders,
+        seed=seed,
+        input=input,
+        kills=sum(kill or ()),
+        pauses=sum(pause or ()),
+        heartbeats_only=heartbeats_only,
+        json_output=json_output,
+        log_dir=log_dir,
+        speed=speed,
+        in_flight=in_flight,
+    )
+    raise typer.Exit(run_demo(options))
+
+
+def mount(app: typer.Typer) -> None:
+    """Add `demo` to an application's commands."""
+    app.command("demo", cls=DemoCommand)(demo)

@@ -1,0 +1,93 @@
+"""Each example runs as a user runs it, against a real NATS and control, says what it should, and ends."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import pytest
+from aegis_control.demo import witness
+from aegis_control.infrastructure.embedded_nats import EmbeddedNats
+from aegis_sdk.contract.subjects import Subjects
+
+pytestmark = pytest.mark.timeout(90)
+
+EXAMPLES: Final = Path(__file__).resolve().parents[2] / "examples"
+DEADLINE_S: Final = 30.0
+
+EXPECTED: Final = {
+    "quickstart.py": [
+        "ACC-1 holds 100 AAPL, cost 19050.00",
+        "ACC-1 holds 60 AAPL, cost 11430.00",
+    ],
+    "group.py": ["pricing-1 answered", "pricing-2 answered", "pricing-3 answered"],
+    "standby.py": [
+        "+1 makes 1, by totals-1 in epoch 1",
+        "+10 makes 11, by totals-1 in epoch 1",
+        "+100 makes 111, by totals-2 in epoch 2",
+    ],
+    "idempotency_key.py": [
+        "the balance is 50",
+        "the balance is 50",
+        "another payload under the same key: key_reused",
+    ],
+    "rejection.py": [
+        "P-1 -30: 70 left",
+        "P-1 -500: rejected, insufficient_funds {'balance': 70}",
+        "P-2 -30: certainly not executed, no_route",
+    ],
+}
+
+
+@pytest.fixture
+def control(tmp_path: Path) -> Iterator[str]:
+    """The URL of a NATS with a control beside it, both this test's own."""
+    with EmbeddedNats(tmp_path / "nats") as server, (tmp_path / "control.log").open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "aegis_control.entrypoints.service", "serve"],
+            env={
+                **os.environ,
+                "AEGIS_URL": server.url,
+                "AEGIS_SYSTEM_URL": server.system_url,
+                "AEGIS_HTTP_PORT": "0",
+            },
+            stdout=log,
+            stderr=log,
+        )
+        try:
+            yield server.url
+        finally:
+            process.terminate()
+            process.wait(DEADLINE_S)
+
+
+def test_every_example_is_tested_here() -> None:
+    assert {path.name for path in EXAMPLES.glob("*.py")} == set(EXPECTED)
+
+
+async def _control_answers(url: str) -> None:
+    async with witness.observer(url) as client:
+        await witness.control_is_there(client, Subjects())
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_an_example_says_what_it_should_and_ends(control: str, name: str) -> None:
+    asyncio.run(_control_answers(control))
+    done = subprocess.run(
+        [sys.executable, str(EXAMPLES / name)],
+        env={**os.environ, "AEGIS_URL": control},
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE_S,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    lines = [line for line in done.stdout.splitlines() if not line.startswith("{")]
+    assert len(lines) == len(EXPECTED[name]), done.stdout
+    for line, expected in zip(lines, EXPECTED[name], strict=True):
+        assert expected in line

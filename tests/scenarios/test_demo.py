@@ -1,0 +1,255 @@
+"""`aegis-control demo` as a user runs it: kills and zombies reconcile (G1 to G8), nothing is left behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import psutil
+import pytest
+
+pytestmark = [pytest.mark.scenario, pytest.mark.timeout(180)]
+
+DEADLINE_S: Final = 90.0
+MARK: Final = "DEMO_TEST_MARK"
+COMMAND: Final = (sys.executable, "-m", "aegis_control.entrypoints.service", "demo")
+
+
+@dataclass(slots=True)
+class Demo:
+    """A running demo; its temporary folders go to `folder`, its processes carry a mark."""
+
+    process: subprocess.Popen[str]
+    folder: Path
+    mark: str
+    said: list[str] = field(default_factory=list)
+    _lines: queue.Queue[str] = field(default_factory=queue.Queue)
+
+    def listen(self) -> None:
+        def read() -> None:
+            assert self.process.stderr is not None
+            for line in self.process.stderr:
+                self._lines.put(line)
+            self._lines.put("")
+
+        threading.Thread(target=read, daemon=True).start()
+
+    def wait_for(self, text: str) -> None:
+        """Return when it said `text` on standard error."""
+        deadline = time.monotonic() + DEADLINE_S
+        while True:
+            line = self._lines.get(timeout=max(0.0, deadline - time.monotonic()))
+            assert line, f"it ended before it said {text!r}: {self.said}"
+            self.said.append(line)
+            if text in line:
+                return
+
+    def wait(self) -> tuple[int, str]:
+        """(exit code, standard output)."""
+        assert self.process.stdout is not None
+        output = self.process.stdout.read()
+        return self.process.wait(DEADLINE_S), output
+
+    def children(self) -> list[psutil.Process]:
+        """All living processes that it started, at any depth."""
+        return [each for each in psutil.process_iter() if self._is_mine(each)]
+
+    def processes(self) -> list[str]:
+        """Their command lines."""
+        return [" ".join(each.cmdline()) for each in self.children()]
+
+    def _is_mine(self, process: psutil.Process) -> bool:
+        try:
+            return (
+                process.pid != self.process.pid
+                and process.status() != psutil.STATUS_ZOMBIE
+                and process.environ().get(MARK) == self.mark
+            )
+        except psutil.Error:
+            return False
+
+    def folders(self) -> list[str]:
+        return [path.name for path in self.folder.iterdir()]
+
+
+@pytest.fixture
+def demo(tmp_path: Path) -> Iterator[Callable[..., Demo]]:
+    """Starts demos, and makes sure that none outlives the test."""
+    started: list[Demo] = []
+
+    def start(*arguments: str) -> Demo:
+        mark, folder = uuid.uuid4().hex, tmp_path / "tmp"
+        folder.mkdir(exist_ok=True)
+        process = subprocess.Popen(
+            [*COMMAND, *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, MARK: mark, "TMPDIR": str(folder)},
+        )
+        running = Demo(process, folder, mark)
+        running.listen()
+        started.append(running)
+        return running
+
+    yield start
+    for each in started:
+        if each.process.poll() is None:
+            each.process.terminate()
+        each.process.wait(DEADLINE_S)
+        assert each.process.stdout is not None
+        each.process.stdout.close()
+
+
+def result(demo: Demo) -> tuple[int, dict[str, Any]]:
+    code, output = demo.wait()
+    assert output.count("\n") == 1, output
+    return code, json.loads(output)
+
+
+def assert_reconciled(found: dict[str, Any], orders: int) -> None:
+    assert found["mismatches"] == []
+    assert found["reconciled"] is True
+    assert (found["lost"], found["duplicated"]) == (0, 0)
+    assert found["orders"] == orders == found["executed"] + found["rejected"]
+    assert found["accounts_agreeing"] == found["accounts"]
+
+
+def assert_nothing_is_left(demo: Demo) -> None:
+    assert demo.processes() == []
+    assert demo.folders() == []
+
+
+def test_a_kill_in_mid_stream_loses_and_doubles_nothing(demo: Callable[..., Demo]) -> None:
+    """G1, G2, G3, G6, G8."""
+    running = demo("--orders", "600", "--kill", "--json")
+    code, found = result(running)
+    assert_reconciled(found, 600)
+    assert code == 0
+    assert found["failovers"] == 1
+    assert 0 < found["failover_gap_ms"] < 20_000
+    assert found["rejected"] > 0
+    assert found["seed"] == 1
+    assert_nothing_is_left(running)
+
+
+def test_several_kills_each_find_a_replacement(demo: Callable[..., Demo]) -> None:
+    """G5, G6: each replacement follows, takes over, and is killed in its turn."""
+    code, found = result(demo("--orders", "900", "--kill", "2", "--kill", "--json"))
+    assert_reconciled(found, 900)
+    assert code == 0
+    assert found["failovers"] == 3
+    assert len({each["victim"] for each in found["disruptions"]}) == 3
+
+
+def test_a_paused_active_wakes_up_as_a_harmless_zombie(demo: Callable[..., Demo]) -> None:
+    """G5: what it still wants to commit is refused by the server."""
+    code, found = result(demo("--orders", "600", "--pause", "--json"))
+    assert_reconciled(found, 600)
+    assert code == 0
+    assert found["failovers"] == 1
+
+
+def test_heartbeats_alone_are_enough(demo: Callable[..., Demo]) -> None:
+    code, found = result(demo("--orders", "400", "--kill", "--heartbeats-only", "--json"))
+    assert_reconciled(found, 400)
+    assert code == 0
+
+
+def test_people_read_a_table_that_says_what_happened(demo: Callable[..., Demo]) -> None:
+    running = demo("--orders", "200", "--kill")
+    code, output = running.wait()
+    assert code == 0
+    assert "RECONCILED" in output
+    assert "accounts-2 took over" in " ".join(output.split())
+
+
+def test_a_bad_row_is_refused_and_the_rest_reconciles(
+    demo: Callable[..., Demo], tmp_path: Path
+) -> None:
+    file = tmp_path / "orders.csv"
+    file.write_text(
+        "time,account,side,quantity,price,symbol\n"
+        "09:30:00,Ünïcode account/1,buy,10,12.34,AAPL\n"
+        "09:30:01,ACC-1,hold,10,12.34,AAPL\n"
+        "09:30:02,ACC-1,sell,10,,AAPL\n"
+    )
+    running = demo("--input", str(file), "--json")
+    running.wait_for("line 3: side 'hold' is neither buy nor sell")
+    code, found = result(running)
+    assert code == 1
+    assert_reconciled(found, 2)
+    assert found["seed"] is None
+    assert [row["line"] for row in found["refused_rows"]] == [3]
+
+
+@pytest.mark.parametrize("content", [None, ""])
+def test_an_unusable_file_ends_with_2_and_one_line(
+    demo: Callable[..., Demo], tmp_path: Path, content: str | None
+) -> None:
+    file = tmp_path / "orders.csv"
+    if content is not None:
+        file.write_text(content)
+    running = demo("--input", str(file))
+    running.wait_for(f"aegis-control demo: {file}: ")
+    code, output = running.wait()
+    assert (code, output) == (2, "")
+
+
+@pytest.mark.parametrize(
+    ("moment", "what"),
+    [
+        ("embedded NATS", signal.SIGINT),
+        ("starting control", signal.SIGINT),
+        ("starting 3 instances", signal.SIGINT),
+        ("trading", signal.SIGINT),
+        ("orders, ", signal.SIGINT),
+        ("starting 3 instances", signal.SIGTERM),
+        ("orders, ", signal.SIGTERM),
+        ("trading", signal.SIGHUP),
+    ],
+)
+def test_a_signal_at_any_moment_leaves_nothing_behind(
+    demo: Callable[..., Demo], moment: str, what: signal.Signals
+) -> None:
+    running = demo("--orders", "100000", "--kill", "--json")
+    running.wait_for(moment)
+    running.process.send_signal(what)
+    code, output = running.wait()
+    assert (code, output) == (128 + what, "")
+    assert_nothing_is_left(running)
+
+
+def test_a_process_that_fails_ends_the_demo_with_its_last_words(demo: Callable[..., Demo]) -> None:
+    running = demo("--orders", "100000", "--json")
+    running.wait_for("orders, ")
+    (nats,) = [each for each in running.children() if each.name() == "nats-server"]
+    nats.kill()
+    running.wait_for("aegis-control demo: nats-server ended")
+    code, found = result(running)
+    assert (code, found["reconciled"], found["error"]) == (1, False, "nats-server ended")
+    assert_nothing_is_left(running)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="PR_SET_PDEATHSIG is Linux's")
+def test_its_processes_die_with_a_demo_that_is_killed(demo: Callable[..., Demo]) -> None:
+    running = demo("--orders", "100000")
+    running.wait_for("orders, ")
+    children = running.children()
+    assert len(children) == 8
+    running.process.kill()
+    running.wait()
+    _gone, alive = psutil.wait_procs(children, DEADLINE_S)
+    assert alive == []

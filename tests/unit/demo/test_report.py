@@ -1,0 +1,106 @@
+"""The result: what programs read, what people read, and the exit code."""
+
+from __future__ import annotations
+
+import io
+import json
+
+import pytest
+from aegis_control.demo.disruption import Disruption, Strike
+from aegis_control.demo.events import Finished, Traded
+from aegis_control.demo.order_file import RefusedRow
+from aegis_control.demo.reconcile import Evidence, Reconciliation
+from aegis_control.demo.report import Report, as_json, make_report, percentile, show
+from aegis_control.demo.session import Run
+from rich.console import Console
+
+GOOD = Reconciliation(2, 1, 0, 0, 1, 1, [])
+BAD = Reconciliation(2, 0, 1, 0, 1, 0, ["O-3: the caller was told nothing"])
+
+
+def traded(booking_ms: float, outcome: str = "executed", code: str = "") -> Traded:
+    return Traded(
+        order_id="O",
+        request_id="a.1",
+        outcome=outcome,
+        code=code,
+        started_s=10.0,
+        booking_s=booking_ms / 1e3,
+        quote_s=0.001,
+    )
+
+
+def report(found: Reconciliation = GOOD, refused: tuple[RefusedRow, ...] = ()) -> Report:
+    run = Run(
+        trades=[traded(2.0), traded(40.0), traded(3.0, "rejected", "insufficient_cash")],
+        evidence=Evidence([], [], [], {}),
+        finished=Finished(session_s=1.5, held_s=0.5),
+        disruptions=[Disruption(Strike.KILL, "accounts-1", 7, 1, 10.0, "accounts-2", 10.02)],
+        failovers=1,
+    )
+    return make_report(run, found, orders=3, seed=5, refused_rows=refused)
+
+
+def shown(of: Report) -> str:
+    console = Console(file=io.StringIO(), width=120)
+    show(console, of)
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def test_json_is_one_object_on_one_line_with_all_that_matters() -> None:
+    text = as_json(report())
+    result = json.loads(text)
+    assert "\n" not in text
+    expected = {
+        "orders": 3,
+        "executed": 2,
+        "rejected": 1,
+        "lost": 0,
+        "duplicated": 0,
+        "failovers": 1,
+        "failover_gap_ms": 40.0,
+        "p50_ms": 3.0,
+        "p99_ms": 40.0,
+        "throughput_per_s": 2.0,
+        "reconciled": True,
+        "seed": 5,
+        "mismatches": [],
+        "rejections": {"insufficient_cash": 1},
+    }
+    assert {key: result[key] for key in expected} == expected
+
+
+def test_only_a_reconciled_session_ends_with_0() -> None:
+    assert report(GOOD).exit_code == 0
+    assert report(BAD).exit_code == 1
+
+
+def test_a_refused_row_ends_with_1_while_the_rest_reconciles() -> None:
+    result = report(GOOD, (RefusedRow(3, "time is empty"),))
+    assert result.exit_code == 1
+    assert json.loads(as_json(result))["reconciled"] is True
+    assert json.loads(as_json(result))["refused_rows"] == [{"line": 3, "reason": "time is empty"}]
+
+
+def test_the_table_tells_what_happened() -> None:
+    text = shown(report())
+    assert "accounts-1 after 1 orders; accounts-2 took over; a caller waited 40 ms at most" in text
+    assert "1 (1 insufficient cash)" in text
+    assert "RECONCILED" in text
+    assert "NOT RECONCILED" not in text
+
+
+def test_the_table_shows_what_does_not_agree() -> None:
+    text = shown(report(BAD))
+    assert "NOT RECONCILED" in text
+    assert "O-3: the caller was told nothing" in text
+
+
+@pytest.mark.parametrize(("percent", "expected"), [(0, 1.0), (50, 50.0), (99, 99.0), (100, 100.0)])
+def test_a_percentile_is_one_of_the_values(percent: int, expected: float) -> None:
+    assert percentile([float(n) for n in range(100, 0, -1)], percent) == expected
+
+
+def test_a_percentile_of_nothing_is_zero() -> None:
+    assert percentile([], 99) == 0.0
