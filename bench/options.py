@@ -1,0 +1,75 @@
+"""The options that every command shares."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Self
+
+from bench.systems import SYSTEM_NAMES
+
+REPORT: Final = Path(__file__).resolve().parent / "report"
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """`sync` is nats-server's sync_interval (None: its default); `systems` None: the command's own."""
+
+    quick: bool = False
+    json: bool = False
+    seed: int = 1
+    loop: str = "uvloop"
+    sync: str | None = None
+    systems: tuple[str, ...] | None = None
+    report: Path | None = REPORT
+
+    @staticmethod
+    def add_to(parser: argparse.ArgumentParser) -> None:
+        add = parser.add_argument
+        add("--quick", action="store_true", help="a short run; its spread is wider")
+        add("--json", action="store_true", help="print one JSON object, and no table, on stdout")
+        add("--seed", type=int, default=1, help="of traffic and order (default: 1)")
+        add("--loop", choices=("uvloop", "asyncio"), default="uvloop", help="for all systems alike")
+        add("--sync", help="nats-server's sync_interval, say `always` (default: the server's)")
+        add("--systems", help=f"comma-separated, of: {', '.join(SYSTEM_NAMES)}")
+        add(
+            "--report",
+            type=Path,
+            default=REPORT,
+            help="folder of the report (default: bench/report)",
+        )
+        add("--no-report", action="store_true", help="write no report")
+
+    @classmethod
+    def of(cls, parsed: argparse.Namespace) -> Self:
+        """Raises: SystemExit with a usage message for an unknown system."""
+        return cls(
+            quick=parsed.quick,
+            json=parsed.json,
+            seed=parsed.seed,
+            loop=parsed.loop,
+            sync=parsed.sync,
+            systems=_known(parsed.systems),
+            report=None if parsed.no_report else parsed.report,
+        )
+
+    def command_line(self, command: str) -> str:
+        """How to run it again."""
+        words = ["uv run --group bench python -m bench", command, f"--seed {self.seed}"]
+        words += ["--quick"] * self.quick
+        words += [f"--loop {self.loop}"] * (self.loop != "uvloop")
+        words += [f"--sync {self.sync}"] if self.sync else []
+        words += [f"--systems {','.join(self.systems)}"] if self.systems else []
+        return " ".join(words)
+
+
+def _known(text: str | None) -> tuple[str, ...] | None:
+    if text is None:
+        return None
+    names = tuple(name.strip() for name in text.split(",") if name.strip())
+    unknown = [name for name in names if name not in SYSTEM_NAMES]
+    if unknown or not names:
+        wrong = ", ".join(unknown) or "none given"
+        raise SystemExit(f"bench: unknown system: {wrong}; use {', '.join(SYSTEM_NAMES)}")
+    return names

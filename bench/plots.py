@@ -1,0 +1,204 @@
+"""The plots of a report, as SVG: only what the document holds, nothing is measured here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+import matplotlib as mpl
+
+mpl.use("svg")
+mpl.rcParams["svg.hashsalt"] = "bench"  # the same document gives the same file
+
+import matplotlib.pyplot as plt  # noqa: E402
+
+from bench.targets import IN_FLIGHT, P99_MS_MAX  # noqa: E402
+
+Document = dict[str, Any]
+Rows = list[dict[str, Any]]
+PARTS: Final = ("caller", "instance", "server", "control")
+_COLOURS: Final = {
+    "aegis": "#0b6e4f",
+    "jetstream-durable": "#b5541c",
+    "jetstream-light": "#e0a030",
+    "core-nats": "#3465a4",
+    "faststream": "#75507b",
+    "grpc": "#888a85",
+    "zmq": "#2e3436",
+}
+
+
+def draw(document: Document, folder: Path) -> list[Path]:
+    """Draw what the document has data for; returns the files."""
+    drawn = []
+    for name, plot in _PLOTS.items():
+        figure = plot(document)
+        if figure is None:
+            continue
+        path = folder / f"{document['command']}-{name}.svg"
+        figure.tight_layout()
+        figure.savefig(path, metadata={"Date": None})
+        plt.close(figure)
+        drawn.append(path)
+    return drawn
+
+
+def _systems(rows: Rows) -> list[str]:
+    return list(dict.fromkeys(row["system"] for row in rows))
+
+
+def _line(axes: Any, rows: Rows, x: str, y: Callable[[dict[str, Any]], float], **look: Any) -> None:
+    points = sorted((row[x], y(row)) for row in rows)
+    axes.plot([p[0] for p in points], [p[1] for p in points], marker="o", ms=3, **look)
+
+
+def _by_rate(document: Document) -> Any:
+    rows = [r for r in document["rows"] if r["rate_per_s"] and not r.get("axis")]
+    rows = [r for r in rows if "day" not in r["scenario"]]
+    if document["command"] == "soak" or not rows:
+        return None
+    figure, axes = plt.subplots(1, 3, figsize=(13, 4.2), sharey=True)
+    for axis, percentile in zip(axes, ("p50", "p99", "p99.9"), strict=True):
+        for system in _systems(rows):
+            mine = [row for row in rows if row["system"] == system]
+            _line(
+                axis,
+                mine,
+                "rate_per_s",
+                lambda row, p=percentile: row["latency_ms"][p]["median"],  # type: ignore[misc]
+                label=system,
+                color=_COLOURS[system],
+            )
+        axis.axhline(P99_MS_MAX, ls=":", color="red", lw=1)
+        axis.set(title=percentile, xlabel="offered calls/s", yscale="log")
+        axis.grid(alpha=0.3)
+    axes[0].set_ylabel("ms from the intended send time")
+    axes[0].legend(fontsize=8)
+    return figure
+
+
+def _sequential(document: Document) -> Any:
+    rows = [r for r in document["rows"] if r["in_flight"] == 1 and not r.get("axis")]
+    if document["command"] != "latency" or not rows:
+        return None
+    scenarios = list(dict.fromkeys(row["scenario"] for row in rows))
+    figure, axes = plt.subplots(1, len(scenarios), figsize=(6.5 * len(scenarios), 4.2), sharey=True)
+    for axis, scenario in zip(axes if len(scenarios) > 1 else [axes], scenarios, strict=True):
+        mine = [row for row in rows if row["scenario"] == scenario]
+        for n, percentile in enumerate(("p50", "p90", "p99")):
+            values = [row["latency_ms"][percentile]["median"] for row in mine]
+            places = [place + (n - 1) * 0.26 for place in range(len(mine))]
+            axis.bar(places, values, width=0.25, label=percentile)
+        axis.set_xticks(range(len(mine)), [row["system"] for row in mine], rotation=20, fontsize=8)
+        axis.set(title=scenario, ylabel="ms")
+        axis.grid(alpha=0.3, axis="y")
+        axis.legend(fontsize=8)
+    return figure
+
+
+def _by_in_flight(document: Document) -> Any:
+    rows = [r for r in document["rows"] if r["in_flight"] and r["mix"] == "targeted"]
+    rows = [r for r in rows if not r.get("axis")]
+    if document["command"] != "throughput" or not rows:
+        return None
+    figure, axis = plt.subplots(figsize=(7, 4.5))
+    for system in _systems(rows):
+        mine = [row for row in rows if row["system"] == system]
+        look = {"label": system, "color": _COLOURS[system]}
+        _line(axis, mine, "in_flight", lambda row: row["throughput_per_s"]["median"], **look)
+    axis.set(xlabel="calls in flight", ylabel="calls/s", xscale="log")
+    axis.set_xscale("log", base=2)
+    axis.grid(alpha=0.3)
+    axis.legend(fontsize=8)
+    return figure
+
+
+def _cpu(document: Document) -> Any:
+    rows = [r for r in document["rows"] if r["in_flight"] == IN_FLIGHT and r["mix"] == "targeted"]
+    rows = [r for r in rows if not r.get("axis")]
+    if document["command"] != "throughput" or not rows:
+        return None
+    figure, axis = plt.subplots(figsize=(7, 4.2))
+    bottom = [0.0] * len(rows)
+    names = [row["system"] for row in rows]
+    for part in PARTS:
+        values = [row["cpu_us_per_call"][part] for row in rows]
+        axis.bar(names, values, bottom=bottom, label=part)
+        bottom = [low + value for low, value in zip(bottom, values, strict=True)]
+    axis.set(ylabel="CPU us a call", title=rows[0]["scenario"])
+    axis.tick_params(axis="x", rotation=20, labelsize=8)
+    axis.grid(alpha=0.3, axis="y")
+    axis.legend(fontsize=8)
+    return figure
+
+
+def _scale(document: Document) -> Any:
+    rows = [row | next(iter(_axes(row))) for row in document["rows"] if row.get("axis")]
+    names = list(dict.fromkeys(row["axis_name"] for row in rows))
+    if not names:
+        return None
+    figure, grid = plt.subplots(2, len(names), figsize=(4.6 * len(names), 7), squeeze=False)
+    for column, name in enumerate(names):
+        for system in _systems(rows):
+            mine = [r for r in rows if r["system"] == system and r["axis_name"] == name]
+            look = {"label": system, "color": _COLOURS[system]}
+            closed = [row for row in mine if row["in_flight"]]
+            opened = [row for row in mine if row["rate_per_s"]]
+            _line(grid[0][column], closed, "at", _throughput, **look)
+            _line(grid[1][column], opened, "at", _p99, **look)
+        grid[0][column].set(title=name, ylabel=f"calls/s, {IN_FLIGHT} in flight")
+        grid[1][column].set(xlabel=name, ylabel="p99 ms at a fixed rate")
+        for line in grid:
+            line[column].set_xscale("log", base=2)
+            line[column].grid(alpha=0.3)
+    grid[0][0].legend(fontsize=8)
+    return figure
+
+
+def _axes(row: dict[str, Any]) -> list[dict[str, Any]]:
+    return [{"axis_name": name, "at": value} for name, value in row["axis"].items()]
+
+
+def _throughput(row: dict[str, Any]) -> float:
+    return float(row["throughput_per_s"]["median"])
+
+
+def _p99(row: dict[str, Any]) -> float:
+    return float(row["latency_ms"]["p99"]["median"])
+
+
+def _soak(document: Document) -> Any:
+    samples = document.get("samples")
+    if not samples:
+        return None
+    figure, axes = plt.subplots(3, 1, figsize=(10, 8), sharex=True)
+    for system, points in samples.items():
+        at = [point["at_s"] / 60 for point in points]
+        colour = _COLOURS[system]
+        axes[0].plot(at, [point["rate_per_s"] for point in points], color=colour, label=system)
+        axes[1].plot(at, [point["p99_ms"] for point in points], color=colour, label=f"{system} p99")
+        axes[1].plot(at, [point["p50_ms"] for point in points], color=colour, ls="--", label="p50")
+        for part in PARTS:
+            memory = [point["memory_mib"][part] for point in points]
+            if any(memory):
+                axes[2].plot(at, memory, label=f"{system} {part}")
+    axes[1].axhline(P99_MS_MAX, ls=":", color="red", lw=1)
+    axes[1].set_yscale("log")
+    labels = ("offered calls/s", "ms", "resident MiB")
+    for axis, label in zip(axes, labels, strict=True):
+        axis.set_ylabel(label)
+        axis.grid(alpha=0.3)
+        axis.legend(fontsize=8)
+    axes[2].set_xlabel("minutes")
+    return figure
+
+
+_PLOTS: Final[dict[str, Callable[[Document], Any]]] = {
+    "sequential": _sequential,
+    "by-rate": _by_rate,
+    "by-in-flight": _by_in_flight,
+    "cpu": _cpu,
+    "scale": _scale,
+    "over-time": _soak,
+}

@@ -1,0 +1,28 @@
+"""The systems that are measured, by name; the first is the subject, the others are its rivals."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Final
+
+from bench.systems.api import System
+
+_WHERE: Final = {
+    "aegis": "bench.systems.aegis:SYSTEM",
+    "jetstream-durable": "bench.systems.jetstream:DURABLE",
+    "jetstream-light": "bench.systems.jetstream:LIGHT",
+    "core-nats": "bench.systems.core_nats:SYSTEM",
+    "faststream": "bench.systems.faststream_nats:SYSTEM",
+    "grpc": "bench.systems.grpc_aio:SYSTEM",
+    "zmq": "bench.systems.zmq_asyncio:SYSTEM",
+}
+"""Imported when used: a worker of one system does not carry the libraries of the others."""
+
+SYSTEM_NAMES: Final = tuple(_WHERE)
+
+
+def find(name: str) -> System:
+    """Raises: KeyError."""
+    module, _, attribute = _WHERE[name].partition(":")
+    system: System = getattr(import_module(module), attribute)
+    return system

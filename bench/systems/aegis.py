@@ -1,0 +1,88 @@
+"""AegisIPC by its public API, as a user would write it: nothing is tuned here that a user could not."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Final
+
+import aegis_sdk
+from aegis_sdk import Context, Method, ResourceContext, Role, Service
+from aegis_sdk.errors import NotExecuted
+
+from bench.model import Book, Fill, Lookup, Op, Position, position_after, position_read
+from bench.systems.api import CALL_TIMEOUT_S, CallerSetup, InstanceSetup, Refused, Serving, System
+
+FILL: Final = Method("accounts", "fill", request=Fill, reply=Position)
+QUERY: Final = Method("accounts", "query", request=Lookup, reply=Position)
+ORDER: Final = Method("accounts", "order", request=Fill, reply=Position)
+KEY: Final = "position"
+
+
+def service(book: Book) -> Service:
+    """The accounts service; positions live in AegisIPC's state, `book` counts the orders taken here."""
+    accounts = Service("accounts")
+
+    @accounts.handles(FILL)
+    async def fill(ctx: ResourceContext, fill: Fill) -> Position:
+        position = position_after(ctx.state.get(KEY, Position), fill)
+        ctx.state.set(KEY, position)
+        return position
+
+    @accounts.handles(QUERY)
+    async def query(ctx: ResourceContext, lookup: Lookup) -> Position:
+        return position_read(ctx.state.get(KEY, Position), lookup)
+
+    @accounts.handles(ORDER)
+    async def order(_: Context, order: Fill) -> Position:
+        return book.order(order)
+
+    return accounts
+
+
+@asynccontextmanager
+async def serve(setup: InstanceSetup) -> AsyncIterator[Serving]:
+    serving = Serving()
+    async with aegis_sdk.connect(setup.url) as aegis:
+        resources = dict.fromkeys(setup.accounts, Role.ACTIVE)
+        await aegis.serve(service(serving.book), resources=resources)
+        yield serving
+
+
+class AegisCaller:
+    """`aegis.request`: with a resource for targeted calls, without one for group calls."""
+
+    def __init__(self, aegis: aegis_sdk.Aegis) -> None:
+        self._aegis = aegis
+
+    async def call(self, op: Op, request: Fill | Lookup) -> Position:
+        try:
+            return await self._request(op, request)
+        except NotExecuted as error:
+            raise Refused(str(error)) from error
+
+    async def _request(self, op: Op, request: Fill | Lookup) -> Position:
+        if isinstance(request, Lookup):
+            return await self._aegis.request(
+                QUERY, request, resource=request.account, timeout_s=CALL_TIMEOUT_S
+            )
+        if op is Op.ORDER:
+            return await self._aegis.request(ORDER, request, timeout_s=CALL_TIMEOUT_S)
+        return await self._aegis.request(
+            FILL, request, resource=request.account, timeout_s=CALL_TIMEOUT_S
+        )
+
+
+@asynccontextmanager
+async def connect(setup: CallerSetup) -> AsyncIterator[AegisCaller]:
+    async with aegis_sdk.connect(setup.url) as aegis:
+        yield AegisCaller(aegis)
+
+
+SYSTEM = System(
+    name="aegis",
+    promises="exactly-once effect and reply; state, request and outcome stored; fenced",
+    serve=serve,
+    connect=connect,
+    uses_control=True,
+)
