@@ -107,7 +107,8 @@ async def give_up(
 async def _until_stored(journal: Journal, request: Request, outcome: Outcome) -> None:
     for n in itertools.count(1):
         try:
-            return await journal.dead_letter(request, outcome)
+            await journal.dead_letter(request, outcome)
+            break
         except StoreError:
             await asyncio.sleep(backoff_s(n, first_s=0.01, max_s=WAIT_S_MAX))
 
@@ -118,7 +119,8 @@ async def note_attempt(
     """Note the `n`-th known begin of a request before it runs again. Raises: FenceRefused."""
     for wait in itertools.count(1):
         try:
-            return await journal.note_attempt(request, n, fence_seq=fence_seq)
+            await journal.note_attempt(request, n, fence_seq=fence_seq)
+            break
         except FenceRefused:
             raise
         except StoreError:

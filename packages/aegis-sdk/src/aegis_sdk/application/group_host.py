@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import replace
 from typing import Final
 
 from aegis_sdk.application.commit import commit, give_up, note_attempt
@@ -147,8 +146,9 @@ class GroupHost:
                 await give_up(self._journal, request, noted + 1, fence_seq=None)
 
     async def _run(self, delivery: Delivery, *, begun: int) -> None:
-        outcome = await self._runner.run(delivery.request, begun=begun)
-        outcome = replace(outcome, request_seq=delivery.arrival.stream_seq)
+        outcome = await self._runner.run(
+            delivery.request, begun=begun, request_seq=delivery.arrival.stream_seq
+        )
         await commit(self._journal, delivery.request, outcome, fence_seq=None)
 
     async def _extend(self) -> None:

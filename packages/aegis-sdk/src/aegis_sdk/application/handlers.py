@@ -45,12 +45,18 @@ class Runner:
         self.running = 0
 
     async def run(
-        self, request: Request, *, begun: int, journal: ResourceJournal | None = None
+        self,
+        request: Request,
+        *,
+        begun: int,
+        request_seq: int,
+        epoch: int = 0,
+        journal: ResourceJournal | None = None,
     ) -> Outcome:
         """The outcome of `request`; `begun` counts this run among its begins, from 1.
 
-        `journal` is the resource's, for a targeted request. The outcome carries no change unless it is
-        `executed`.
+        `request_seq` is its place in the request stream; `journal` and `epoch` are the resource's, for a
+        targeted request. The outcome carries no change unless it is `executed`.
         """
         self.running += 1
         try:
@@ -59,8 +65,12 @@ class Runner:
             self.running -= 1
         if outcome.kind is OutcomeKind.EXECUTED and is_expired(request):
             outcome = expired(request)
-        return replace(
-            outcome,
+        return Outcome(
+            outcome.kind,
+            outcome.body,
+            outcome.change,
+            request_seq=request_seq,
+            epoch=epoch,
             instance_id=self._instance_id,
             fingerprint=request.fingerprint,
             traceparent=request.traceparent,

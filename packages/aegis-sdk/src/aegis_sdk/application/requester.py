@@ -130,9 +130,13 @@ class Requester:
         traceparent: str = "",
     ) -> Rep:
         request = self._compose(
-            method, payload, resource=resource, key=key, traceparent=traceparent
+            method,
+            payload,
+            resource=resource,
+            key=key,
+            deadline_s=time.time() + timeout_s,
+            traceparent=traceparent,
         )
-        request = replace(request, deadline_s=time.time() + timeout_s)
         return result_of(await self._outcome_of(request, again=bool(key)), method)
 
     async def submit(
@@ -147,10 +151,13 @@ class Requester:
         traceparent: str = "",
     ) -> Ticket:
         request = self._compose(
-            method, payload, resource=resource, key=key, traceparent=traceparent
+            method,
+            payload,
+            resource=resource,
+            key=key,
+            deadline_s=None if expires_s is None else time.time() + expires_s,
+            traceparent=traceparent,
         )
-        if expires_s is not None:
-            request = replace(request, deadline_s=time.time() + expires_s)
         return await self._hand_in(request, timeout_s=timeout_s)
 
     async def attach(self, request_id: str, method: Method[Any, Rep], *, timeout_s: float) -> Rep:
@@ -229,6 +236,7 @@ class Requester:
         *,
         resource: str | None,
         key: str | None,
+        deadline_s: float | None,
         traceparent: str,
     ) -> Request:
         body = self._encode(method, payload, resource)
@@ -238,6 +246,7 @@ class Requester:
             method=method.name,
             resource=resource,
             payload=body,
+            deadline_s=deadline_s,
             fingerprint="" if key is None else fingerprint(method.name, resource, body),
             traceparent=new_traceparent(traceparent),
         )

@@ -15,7 +15,7 @@ import inspect
 import itertools
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Any, Final
 
@@ -186,7 +186,9 @@ class Actor:
                 await self._serve(delivery)
             except FenceRefused:
                 self._refused(delivery)
-            except Exception as error:  # a bug of ours: the request must neither be lost nor skipped
+            except (
+                Exception
+            ) as error:  # a bug of ours: the request must neither be lost nor skipped
                 log.error("delivery_failed", resource=self.resource, exc_info=error)
                 self._queue.appendleft(delivery)
                 await asyncio.sleep(FAILED_WAIT_S)
@@ -279,8 +281,13 @@ class Actor:
         self.journal.attempts[request.request_id] = n
 
     async def _run(self, delivery: Delivery, mark: FenceMark, *, begun: int) -> None:
-        outcome = await self._host.runner.run(delivery.request, begun=begun, journal=self.journal)
-        outcome = replace(outcome, request_seq=delivery.arrival.stream_seq, epoch=mark.fence.epoch)
+        outcome = await self._host.runner.run(
+            delivery.request,
+            begun=begun,
+            request_seq=delivery.arrival.stream_seq,
+            epoch=mark.fence.epoch,
+            journal=self.journal,
+        )
         seq, stored = await commit(self._host.store, delivery.request, outcome, fence_seq=mark.seq)
         self._committed(delivery, stored, seq, mark)
 

@@ -270,30 +270,26 @@ class Link:
     async def _ask(
         self, subject: str, payload: bytes, headers: dict[str, str] | None, timeout_s: float
     ) -> Msg:
-        future: asyncio.Future[Msg] = asyncio.get_running_loop().create_future()
-
-        def answered(answer: Msg | StoreError) -> None:
-            if future.done():
-                return
-            if isinstance(answer, StoreError):
-                future.set_exception(answer)
-            else:
-                future.set_result(answer)
-
-        token = self._next_token(answered)
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Msg] = loop.create_future()
+        token = self._next_token(lambda answer: _settle(future, answer))
+        # A timer costs a tenth of a timeout scope, and each commit comes through here.
+        timer = loop.call_later(
+            timeout_s, _settle, future, StoreUnreachable(f"{subject}: no answer")
+        )
         try:
-            async with asyncio.timeout(timeout_s):
-                await self._client.publish(
-                    subject, payload, reply=f"{self._inbox}.{token}", headers=headers
-                )
-                return await future
+            await self._client.publish(
+                subject, payload, reply=f"{self._inbox}.{token}", headers=headers
+            )
+            return await future
         except MaxPayloadError as error:
             raise StoreTooLarge(
                 f"{len(payload)} bytes are over the server's max_payload ({self.payload_bytes_max})"
             ) from error
-        except (NatsError, OSError, TimeoutError) as error:
+        except (NatsError, OSError) as error:
             raise StoreUnreachable(f"{subject}: {error or type(error).__name__}") from error
         finally:
+            timer.cancel()
             self._waiting.pop(token, None)
 
     def _next_token(self, callback: Callable[[Msg | StoreError], None]) -> str:
@@ -320,6 +316,15 @@ class Link:
         log.info("nats_restored", url=self._server.url)
         for callback in list(self._restored):
             await callback()
+
+
+def _settle(future: asyncio.Future[Msg], answer: Msg | StoreError) -> None:
+    if future.done():
+        return
+    if isinstance(answer, StoreError):
+        future.set_exception(answer)
+    else:
+        future.set_result(answer)
 
 
 class _Busy(StoreError):

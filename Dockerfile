@@ -1,0 +1,38 @@
+# The control service of AegisIPC, with ipc-cli: `docker build -t aegis-control .`
+#
+# Two stages: the first installs the locked dependencies and both packages into a venv, the second
+# carries that venv and nothing else. No BuildKit features; no compiler; not root.
+
+FROM python:3.11-slim-bookworm AS build
+# A mirror of the package index, where the public one is not reachable.
+ARG PIP_INDEX_URL=https://pypi.org/simple
+ENV PIP_INDEX_URL=$PIP_INDEX_URL PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
+WORKDIR /src
+RUN python -m venv /opt/tools && /opt/tools/bin/pip install --quiet "uv>=0.13,<1" "hatchling>=1.26,<2"
+RUN python -m venv /opt/aegis
+# The dependencies change seldom: their layer is kept while only sources change.
+COPY pyproject.toml uv.lock ./
+COPY packages/aegis-sdk/pyproject.toml packages/aegis-sdk/README.md packages/aegis-sdk/
+COPY packages/aegis-control/pyproject.toml packages/aegis-control/README.md packages/aegis-control/
+RUN /opt/tools/bin/uv export --quiet --frozen --offline --no-dev --no-emit-workspace \
+        --package aegis-control --output-file /opt/requirements.txt \
+    && /opt/aegis/bin/pip install --quiet --require-hashes --only-binary :all: -r /opt/requirements.txt
+COPY packages packages
+RUN /opt/tools/bin/pip wheel --quiet --no-deps --no-build-isolation --wheel-dir /opt/wheels \
+        packages/aegis-sdk packages/aegis-control \
+    && /opt/aegis/bin/pip install --quiet --no-deps --no-index /opt/wheels/*.whl \
+    && /opt/aegis/bin/python -m compileall -q /opt/aegis/lib \
+    && /opt/aegis/bin/pip uninstall --quiet --yes pip setuptools
+
+FROM python:3.11-slim-bookworm
+RUN groupadd --system --gid 10001 aegis \
+    && useradd --system --uid 10001 --gid aegis --no-create-home --home-dir /nonexistent aegis
+COPY --from=build /opt/aegis /opt/aegis
+ENV PATH=/opt/aegis/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 \
+    AEGIS_HTTP_HOST=0.0.0.0 AEGIS_HTTP_PORT=9464
+USER aegis
+EXPOSE 9464
+HEALTHCHECK --interval=5s --timeout=3s --start-period=10s --retries=3 CMD ["python", "-c", \
+    "import os, urllib.request as r; r.urlopen(f'http://127.0.0.1:{os.environ[\"AEGIS_HTTP_PORT\"]}/readyz', timeout=2)"]
+ENTRYPOINT ["aegis-control"]
+CMD ["serve"]

@@ -1,0 +1,174 @@
+"""A small control for the bus: it registers instances, grants resources and moves them on request.
+
+It knows no heartbeats: a test says when an instance is lost. Grants begin as control's do: the lease,
+then the fence, with the old grant's ack floor as the start.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from typing import TYPE_CHECKING
+
+from aegis_sdk.contract.control import (
+    Ack,
+    InstanceRecord,
+    LeaseRecord,
+    LeaseState,
+    Leave,
+    Registration,
+    RegistrationReply,
+    Role,
+    ServiceRecord,
+)
+from aegis_sdk.contract.envelope import Fence
+from aegis_sdk.errors import SecondActive, Unavailable
+
+if TYPE_CHECKING:
+    from aegis_sdk.testing.bus import MemoryBus, MemoryLink
+
+
+class MemoryControl:
+    """The registry, the leases, and who gets what. `running = False`: no control answers."""
+
+    def __init__(self, bus: MemoryBus) -> None:
+        self.running = True
+        self.services: dict[str, ServiceRecord] = {}
+        self.instances: dict[tuple[str, str], InstanceRecord] = {}
+        self.leases: dict[tuple[str, str], LeaseRecord] = {}
+        self._bus = bus
+        self._grants = itertools.count(1)
+
+    # --- what instances ask ---------------------------------------------------------------------------
+    def register(self, registration: Registration) -> RegistrationReply:
+        refused = self._second_active(registration)
+        if refused is not None:
+            return refused
+        self._bus.provision(registration.service)
+        self._record(registration)
+        for resource, role in registration.resources.items():
+            lease = self.leases.get((registration.service, resource))
+            vacant = lease is None or lease.state is LeaseState.VACANT
+            own = lease is not None and lease.owner == registration.instance_id
+            if role is not Role.STANDBY and (vacant or own):
+                self.grant(registration.service, resource, registration.instance_id)
+        return RegistrationReply(ok=True, ack_wait_s=self._bus.ack_wait_s)
+
+    def leave(self, leave: Leave) -> Ack:
+        self.lose(leave.service, leave.instance_id)
+        return Ack(ok=True)
+
+    # --- what tests ask -------------------------------------------------------------------------------
+    def lose(self, service: str, instance_id: str) -> None:
+        """The instance is gone: its resources go to their standbys, or become vacant."""
+        self.instances.pop((service, instance_id), None)
+        for lease in list(self.leases.values()):
+            if lease.service == service and lease.owner == instance_id:
+                self._move_on(lease)
+
+    def grant(self, service: str, resource: str, to: str) -> LeaseRecord:
+        """Make `to` (an instance id) the active: a new epoch, whoever was active before."""
+        new = self.instances[service, to]
+        old = self.leases.get((service, resource))
+        floor = self._bus.requests(service).ack_floors.get(old.grant, 0) if old else 0
+        lease = LeaseRecord(
+            service=service,
+            resource=resource,
+            state=LeaseState.HELD,
+            owner=to,
+            incarnation=new.incarnation,
+            epoch=old.epoch + 1 if old else 1,
+            grant=f"g-{to}-{next(self._grants)}",
+            # With no floor known it starts where the old grant did: early is harmless.
+            start_seq=max(floor + 1, old.start_seq if old else 1),
+        )
+        self.leases[service, resource] = lease
+        self._bus.write_fence(service, resource, _fence_of(lease))
+        return lease
+
+    def set_lease_state(self, service: str, resource: str, state: LeaseState) -> None:
+        """Change a lease without a new epoch, as when its active is lost and nobody can follow."""
+        lease = self.leases[service, resource]
+        self.leases[service, resource] = lease.model_copy(update={"state": state})
+
+    # --- what callers look up -------------------------------------------------------------------------
+    def methods(self, service: str) -> dict[str, bool]:
+        """method: whether it is targeted."""
+        record = self.services.get(service)
+        return {spec.name: spec.targeted for spec in record.methods} if record else {}
+
+    def has_instance(self, service: str) -> bool:
+        return any(name == service for name, _ in self.instances)
+
+    def lease_state(self, service: str, resource: str) -> LeaseState:
+        lease = self.leases.get((service, resource))
+        return LeaseState.VACANT if lease is None else lease.state
+
+    # --- how ------------------------------------------------------------------------------------------
+    def _second_active(self, registration: Registration) -> RegistrationReply | None:
+        for resource, role in registration.resources.items():
+            lease = self.leases.get((registration.service, resource))
+            if (
+                role is Role.ACTIVE
+                and lease is not None
+                and lease.state is not LeaseState.VACANT
+                and lease.owner != registration.instance_id
+            ):
+                message = f"{lease.owner} is the active for {resource!r}"
+                return RegistrationReply(ok=False, code=SecondActive.code, message=message)
+        return None
+
+    def _record(self, registration: Registration) -> None:
+        self.services[registration.service] = ServiceRecord(
+            service=registration.service,
+            methods=registration.methods,
+            version=registration.version,
+        )
+        self.instances[registration.service, registration.instance_id] = InstanceRecord(
+            service=registration.service,
+            instance_id=registration.instance_id,
+            incarnation=registration.incarnation,
+            resources=registration.resources,
+        )
+
+    def _move_on(self, lease: LeaseRecord) -> None:
+        standbys = sorted(
+            instance.instance_id
+            for (service, _), instance in self.instances.items()
+            if service == lease.service and lease.resource in instance.resources
+        )
+        if standbys:
+            self.grant(lease.service, lease.resource, standbys[0])
+        else:
+            self.set_lease_state(lease.service, lease.resource, LeaseState.VACANT)
+
+
+class MemoryControlPort:
+    """Control (application/ports.py) over one link."""
+
+    def __init__(self, link: MemoryLink) -> None:
+        self._link = link
+
+    async def register(self, registration: Registration, *, timeout_s: float) -> RegistrationReply:
+        return (await self._control()).register(registration)
+
+    async def leave(self, leave: Leave, *, timeout_s: float) -> Ack:
+        return (await self._control()).leave(leave)
+
+    async def _control(self) -> MemoryControl:
+        await asyncio.sleep(0)
+        control = self._link.bus.control
+        if not (self._link.reachable and control.running):
+            raise Unavailable("no control service answers")
+        return control
+
+
+def _fence_of(lease: LeaseRecord) -> Fence:
+    return Fence(
+        epoch=lease.epoch,
+        owner=lease.owner,
+        incarnation=lease.incarnation,
+        grant=lease.grant,
+        grant_size=1,
+        start_seq=lease.start_seq,
+    )

@@ -1,0 +1,295 @@
+"""Deliveries (application/ports.py) on the bus: the group's shared consumer, and readers of grants."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from aegis_sdk.application.ports import Delivery
+from aegis_sdk.domain.delivery import Arrival
+from aegis_sdk.testing.clock import Timer
+from aegis_sdk.testing.faults import Fault, Flow, Op
+from aegis_sdk.testing.streams import RequestStream
+
+if TYPE_CHECKING:
+    from aegis_sdk.testing.bus import MemoryBus, MemoryLink
+
+HAND_BACK_DELAY_S: Final = 0.02
+
+
+class MemoryDeliveries:
+    """Opens readers over one link."""
+
+    def __init__(self, link: MemoryLink) -> None:
+        self._link = link
+
+    async def open_group(
+        self, service: str, *, credit: int, on_delivery: Callable[[Delivery], None]
+    ) -> GroupReader:
+        reader = GroupReader(self._link, self._link.bus.group(service), credit, on_delivery)
+        reader.start()
+        return reader
+
+    async def open_grant(
+        self,
+        service: str,
+        grant: str,
+        resources: Sequence[str],
+        *,
+        start_seq: int,
+        credit: int,
+        on_delivery: Callable[[Delivery], None],
+        on_restart: Callable[[], None],
+    ) -> GrantReader:
+        reader = GrantReader(
+            self._link,
+            self._link.bus.requests(service),
+            grant=grant,
+            resources=frozenset(resources),
+            start_seq=start_seq,
+            credit=credit,
+            on_delivery=on_delivery,
+            on_restart=on_restart,
+        )
+        reader.start()
+        return reader
+
+
+@dataclass(slots=True)
+class _InHand:
+    """Delivered and not acknowledged; when the timer runs out it is dealt again."""
+
+    delivered: int
+    timer: Timer
+
+
+class GroupConsumer:
+    """The server's side: deals requests without resource to the readers in turn, within their credit."""
+
+    def __init__(self, bus: MemoryBus, stream: RequestStream) -> None:
+        self._bus = bus
+        self._stream = stream
+        self._taken_to = 0
+        self._waiting: deque[tuple[int, int]] = deque()
+        self._in_hand: dict[int, _InHand] = {}
+        self._readers: deque[GroupReader] = deque()
+        stream.listeners.append(self.wake)
+
+    def join(self, reader: GroupReader) -> None:
+        self._readers.append(reader)
+        self.wake()
+
+    def leave(self, reader: GroupReader) -> None:
+        """What it has in hand is dealt again after ack_wait."""
+        if reader in self._readers:
+            self._readers.remove(reader)
+
+    def wake(self) -> None:
+        self._bus.soon(self._deal)
+
+    def ack(self, seq: int) -> None:
+        if (held := self._in_hand.pop(seq, None)) is not None:
+            held.timer.cancel()
+
+    def extend(self, seq: int) -> None:
+        if (held := self._in_hand.get(seq)) is not None:
+            held.timer.cancel()
+            held.timer = self._timer(seq)
+
+    def hand_back(self, seq: int) -> None:
+        if (held := self._in_hand.get(seq)) is not None:
+            held.timer.cancel()
+            held.timer = self._bus.clock.call_later(HAND_BACK_DELAY_S, lambda: self._again(seq))
+
+    def _timer(self, seq: int) -> Timer:
+        return self._bus.clock.call_later(self._bus.ack_wait_s, lambda: self._again(seq))
+
+    def _again(self, seq: int) -> None:
+        held = self._in_hand.pop(seq)
+        self._waiting.append((seq, held.delivered))
+        self.wake()
+
+    def _deal(self) -> None:
+        self._take_new()
+        while self._waiting and (reader := self._next_reader()) is not None:
+            seq, delivered = self._waiting.popleft()
+            self._in_hand[seq] = _InHand(delivered + 1, self._timer(seq))
+            fault = self._bus.faults.draw(Op.DELIVERY)
+            if fault is not Fault.LOST:
+                reader.give(seq, delivered + 1)
+            if fault is Fault.TWICE:
+                self._in_hand.pop(seq).timer.cancel()
+                self._waiting.append((seq, delivered + 1))
+
+    def _take_new(self) -> None:
+        for seq in range(self._taken_to + 1, self._stream.last_seq + 1):
+            request = self._stream.get(seq)
+            if request is not None and request.resource is None:
+                self._waiting.append((seq, 0))
+        self._taken_to = self._stream.last_seq
+
+    def _next_reader(self) -> GroupReader | None:
+        for _ in range(len(self._readers)):
+            self._readers.rotate(-1)
+            if self._readers[-1].is_free:
+                return self._readers[-1]
+        return None
+
+
+class GroupReader:
+    """DeliverySource: one instance's share of the group."""
+
+    def __init__(
+        self,
+        link: MemoryLink,
+        consumer: GroupConsumer,
+        credit: int,
+        on_delivery: Callable[[Delivery], None],
+    ) -> None:
+        self._link = link
+        self._consumer = consumer
+        self._credit = credit
+        self._on_delivery = on_delivery
+        self._held = 0
+        self._stream = consumer._stream
+
+    @property
+    def is_free(self) -> bool:
+        return self._held < self._credit and self._link.lets(Flow.DELIVERIES)
+
+    def start(self) -> None:
+        self._consumer.join(self)
+        self._link.add_pump(Flow.DELIVERIES, self._consumer.wake)
+
+    def give(self, seq: int, delivered: int) -> None:
+        request = self._stream.get(seq)
+        assert request is not None  # a consumer deals what is stored
+        self._held += 1
+        link, consumer = self._link, self._consumer
+
+        async def ack() -> None:
+            if link.reachable:
+                consumer.ack(seq)
+
+        async def extend() -> None:
+            if link.reachable:
+                consumer.extend(seq)
+
+        async def hand_back() -> None:
+            if link.reachable:
+                consumer.hand_back(seq)
+
+        arrival = Arrival(seq, delivered, suspect=False)
+        self._on_delivery(Delivery(request, arrival, "", ack, extend, hand_back))
+
+    async def finished(self) -> None:
+        self._held = max(0, self._held - 1)
+        self._consumer.wake()
+
+    async def stop(self) -> None:
+        self._consumer.leave(self)
+        self._link.drop_pump(Flow.DELIVERIES, self._consumer.wake)
+
+
+class GrantReader:
+    """DeliverySource: the requests of a grant's resources in order; all again after any doubt."""
+
+    def __init__(
+        self,
+        link: MemoryLink,
+        stream: RequestStream,
+        *,
+        grant: str,
+        resources: frozenset[str],
+        start_seq: int,
+        credit: int,
+        on_delivery: Callable[[Delivery], None],
+        on_restart: Callable[[], None],
+    ) -> None:
+        self._link = link
+        self._stream = stream
+        self._grant = grant
+        self._resources = resources
+        self._credit = credit
+        self._on_delivery = on_delivery
+        self._on_restart = on_restart
+        self._next_seq = max(1, start_seq)
+        self._suspect_to = stream.last_seq
+        self._unacked: set[int] = set()
+        self._held = 0
+        self._stopped = False
+
+    def start(self) -> None:
+        self._stream.listeners.append(self._wake)
+        self._link.add_pump(Flow.DELIVERIES, self._wake)
+        self._link.on_restored.append(self.restart)
+        self._wake()
+
+    @property
+    def ack_floor(self) -> int:
+        """Every request of the grant up to this sequence is acknowledged."""
+        return min(self._unacked) - 1 if self._unacked else self._next_seq - 1
+
+    def restart(self) -> None:
+        """Deliver everything from the ack floor on again."""
+        self._on_restart()
+        self._next_seq = self.ack_floor + 1
+        self._unacked.clear()
+        self._held = 0
+        self._wake()
+
+    async def finished(self) -> None:
+        self._held = max(0, self._held - 1)
+        self._wake()
+
+    async def stop(self) -> None:
+        if not self._stopped:
+            self._stopped = True
+            self._stream.listeners.remove(self._wake)
+            self._link.drop_pump(Flow.DELIVERIES, self._wake)
+            if self.restart in self._link.on_restored:
+                self._link.on_restored.remove(self.restart)
+
+    def _wake(self) -> None:
+        self._link.bus.soon(self._pump)
+
+    def _pump(self) -> None:
+        while self._may_deliver():
+            seq, request = self._next_seq, self._stream.get(self._next_seq)
+            self._next_seq += 1
+            if request is None or request.resource not in self._resources:
+                continue
+            self._unacked.add(seq)
+            self._held += 1
+            fault = self._link.bus.faults.draw(Op.DELIVERY)
+            if fault is not Fault.LOST:
+                self._on_delivery(self._delivery(seq))
+            if fault is not None:
+                self.restart()
+                return
+        self._stream.ack_floors[self._grant] = self.ack_floor
+
+    def _may_deliver(self) -> bool:
+        return (
+            not self._stopped
+            and self._link.lets(Flow.DELIVERIES)
+            and self._held < self._credit
+            and self._next_seq <= self._stream.last_seq
+        )
+
+    def _delivery(self, seq: int) -> Delivery:
+        request = self._stream.get(seq)
+        assert request is not None
+
+        async def ack() -> None:
+            if self._link.reachable:
+                self._unacked.discard(seq)
+                self._stream.ack_floors[self._grant] = self.ack_floor
+
+        async def nothing() -> None:
+            """A grant's requests are never taken from its one reader by time."""
+
+        arrival = Arrival(seq, 1, suspect=seq <= self._suspect_to)
+        return Delivery(request, arrival, self._grant, ack, nothing, nothing)

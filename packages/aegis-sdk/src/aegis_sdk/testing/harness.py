@@ -1,0 +1,219 @@
+"""The SDK's use cases over a MemoryBus: what `Aegis` and `Instance` are over NATS."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import AsyncIterator, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar
+
+from aegis_sdk.application.gate import Gate
+from aegis_sdk.application.group_host import GroupHost
+from aegis_sdk.application.handlers import Runner
+from aegis_sdk.application.membership import Membership
+from aegis_sdk.application.requester import TIMEOUT_S, Requester
+from aegis_sdk.application.resource_host import ResourceHost
+from aegis_sdk.context import Ticket
+from aegis_sdk.contract.control import Registration, Role
+from aegis_sdk.contract.method import Method
+from aegis_sdk.service import Service
+from aegis_sdk.testing.bus import MemoryBus, MemoryLink
+
+Req = TypeVar("Req")
+Rep = TypeVar("Rep")
+
+
+@asynccontextmanager
+async def harness(
+    service: Service | None = None,
+    *,
+    resources: Iterable[str] | Mapping[str, Role] = (),
+    bus: MemoryBus | None = None,
+) -> AsyncIterator[MemoryAegis]:
+    """A client with one instance of `service` behind it, in memory.
+
+    `resources` are the instance's (with Role.AUTO, unless given). More services and standbys are added
+    by `serve`; faults come with a `bus` of your own.
+
+        async with testing.harness(accounts, resources={"ACC-1"}) as aegis:
+            position = await aegis.request(BOOK, fill, resource="ACC-1")
+    """
+    aegis = MemoryAegis(bus or MemoryBus())
+    try:
+        if service is not None:
+            await aegis.serve(service, resources=resources)
+        yield aegis
+    finally:
+        await aegis.close()
+
+
+class MemoryAegis:
+    """`Aegis` on a bus: `request`, `submit`, `attach` and `serve` take, return and raise the same."""
+
+    def __init__(self, bus: MemoryBus) -> None:
+        self.bus = bus
+        self.instances: list[MemoryInstance] = []
+        self.link = bus.link(f"client-{len(bus.links) + 1}")
+        self._requester = make_requester(self.link, caller=self.link.name)
+        self._names = itertools.count(1)
+
+    async def request(
+        self,
+        method: Method[Req, Rep],
+        payload: Req,
+        *,
+        resource: str | None = None,
+        timeout_s: float = TIMEOUT_S,
+        key: str | None = None,
+    ) -> Rep:
+        return await self._requester.request(
+            method, payload, resource=resource, timeout_s=timeout_s, key=key
+        )
+
+    async def submit(
+        self,
+        method: Method[Req, Any],
+        payload: Req,
+        *,
+        resource: str | None = None,
+        key: str | None = None,
+        timeout_s: float = TIMEOUT_S,
+        expires_s: float | None = None,
+    ) -> Ticket:
+        return await self._requester.submit(
+            method, payload, resource=resource, key=key, timeout_s=timeout_s, expires_s=expires_s
+        )
+
+    async def attach(
+        self, request_id: str, method: Method[Any, Rep], *, timeout_s: float = TIMEOUT_S
+    ) -> Rep:
+        return await self._requester.attach(request_id, method, timeout_s=timeout_s)
+
+    async def serve(
+        self,
+        service: Service,
+        *,
+        resources: Iterable[str] | Mapping[str, Role] = (),
+        instance_id: str | None = None,
+    ) -> MemoryInstance:
+        """Another instance, with a link of its own. Raises: SecondActive."""
+        roles = resources if isinstance(resources, Mapping) else dict.fromkeys(resources, Role.AUTO)
+        name = instance_id or f"{service.name}-{next(self._names)}"
+        instance = MemoryInstance(self.bus, service, resources=roles, instance_id=name)
+        self.instances.append(instance)
+        await instance.start()
+        return instance
+
+    async def drain(self, *, timeout_s: float = 10.0) -> None:
+        """Drain all instances, wait for open requests, close."""
+        for instance in self.instances:
+            await instance.drain(timeout_s=timeout_s)
+        await self._requester.close(drain_s=timeout_s)
+        await self.close()
+
+    async def close(self) -> None:
+        """At once; safe twice."""
+        for instance in self.instances:
+            await instance.stop()
+        await self._requester.close()
+        self.link.close()
+
+
+class MemoryInstance:
+    """`Instance` on a bus. `link` can be cut or held; `kill` ends it as SIGKILL would."""
+
+    def __init__(
+        self,
+        bus: MemoryBus,
+        service: Service,
+        *,
+        resources: Mapping[str, Role],
+        instance_id: str,
+        incarnation: str = "",
+    ) -> None:
+        self.id = instance_id
+        self.service = service.name
+        self.bus = bus
+        self.link = bus.link(instance_id)
+        self._service = service
+        self._threads = ThreadPoolExecutor(4, thread_name_prefix=f"memory-{instance_id}")
+        self._requester = make_requester(self.link, caller=instance_id)
+        self._registration = Registration(
+            service=service.name,
+            instance_id=instance_id,
+            incarnation=incarnation or f"{instance_id}-{len(bus.links)}",
+            version=service.version,
+            methods=service.specs(),
+            resources=dict(resources),
+        )
+        self._membership = Membership(self.link.control, self._registration)
+        gate = Gate()
+        runner = Runner(
+            service, instance_id=instance_id, asks=self._requester, threads=self._threads
+        )
+        self.host = ResourceHost(
+            service,
+            instance_id=instance_id,
+            incarnation=self._registration.incarnation,
+            runner=runner,
+            gate=gate,
+            store=self.link.journal,
+            reader=self.link.journal,
+            deliveries=self.link.deliveries,
+        )
+        self.group = GroupHost(
+            service.name,
+            runner=runner,
+            gate=gate,
+            journal=self.link.journal,
+            deliveries=self.link.deliveries,
+            ack_wait_s=bus.ack_wait_s,
+        )
+
+    @property
+    def active_resources(self) -> list[str]:
+        """The resources that this instance believes to be active for, sorted."""
+        return sorted(name for name, actor in self.host.actors.items() if actor.is_active)
+
+    async def start(self) -> None:
+        """Register and serve. Raises: SecondActive."""
+        await self._membership.register(wait_s=0.0)
+        await self.host.start(list(self._registration.resources))
+        if any(not handler.targeted for handler in self._service.handlers.values()):
+            await self.group.start()
+
+    async def kill(self) -> None:
+        """Its process is gone, and control has noticed."""
+        self.link.close()
+        await self.stop()
+        self.bus.control.lose(self.service, self.id)
+
+    async def drain(self, *, timeout_s: float = 10.0) -> None:
+        """Finish what has begun, hand the leases over, leave."""
+        await self.host.pause(timeout_s=timeout_s)
+        await self.group.drain(timeout_s=timeout_s)
+        await self._membership.leave("drained", timeout_s=1.0)
+        await self.stop()
+
+    async def stop(self) -> None:
+        """End at once, without a word to control. Safe twice."""
+        await self.group.stop()
+        await self.host.stop()
+        await self._requester.close()
+        self.link.close()
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+
+def make_requester(link: MemoryLink, *, caller: str) -> Requester:
+    """The calling side over `link`."""
+    requester = Requester(
+        log_=link.requests,
+        journal=link.journal,
+        replies=link.replies,
+        directory=link.directory,
+        caller=caller,
+        payload_bytes_max=lambda: link.bus.limits.payload_bytes_max,
+    )
+    link.on_restored.append(requester.recheck_all)
+    return requester
