@@ -43,6 +43,16 @@ def _processor() -> str:
     return names[0] if names else platform.processor()
 
 
+def _scheduling() -> str:
+    """How this process and its children compete for the CPUs: "normal", or what the user gave."""
+    if sys.platform != "linux":
+        return "normal"
+    policies = {os.SCHED_FIFO: "SCHED_FIFO", os.SCHED_RR: "SCHED_RR", os.SCHED_BATCH: "SCHED_BATCH"}
+    nice = os.getpriority(os.PRIO_PROCESS, 0)
+    policy = policies.get(os.sched_getscheduler(0), "normal")
+    return f"{policy}, nice {nice}" if nice else policy
+
+
 def description() -> dict[str, Any]:
     """Machine and versions, for the report."""
     return {
@@ -50,6 +60,7 @@ def description() -> dict[str, Any]:
         "cpus": os.cpu_count(),
         "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
         "system": f"{platform.system()} {platform.release()}",
+        "scheduling": _scheduling(),
         "python": sys.version.split()[0],
         "libraries": {name: metadata.version(name) for name in _LIBRARIES},
     }

@@ -72,6 +72,8 @@ def _by_rate(document: Document) -> Any:
             )
         axis.axhline(P99_MS_MAX, ls=":", color="red", lw=1)
         axis.set(title=percentile, xlabel="offered calls/s", yscale="log")
+        axis.yaxis.set_major_formatter("{x:g}")
+        axis.yaxis.set_minor_formatter("{x:g}")
         axis.grid(alpha=0.3)
     axes[0].set_ylabel("ms from the intended send time")
     axes[0].legend(fontsize=8)
@@ -109,6 +111,7 @@ def _by_in_flight(document: Document) -> Any:
         _line(axis, mine, "in_flight", lambda row: row["throughput_per_s"]["median"], **look)
     axis.set(xlabel="calls in flight", ylabel="calls/s", xscale="log")
     axis.set_xscale("log", base=2)
+    axis.set_ylim(bottom=0)
     axis.grid(alpha=0.3)
     axis.legend(fontsize=8)
     return figure
@@ -151,6 +154,7 @@ def _scale(document: Document) -> Any:
         grid[1][column].set(xlabel=name, ylabel="p99 ms at a fixed rate")
         for line in grid:
             line[column].set_xscale("log", base=2)
+            line[column].set_ylim(bottom=0)
             line[column].grid(alpha=0.3)
     grid[0][0].legend(fontsize=8)
     return figure

@@ -54,7 +54,8 @@ def _where(document: Document) -> str:
             f"- Verdict: **{'passed' if document['passed'] else 'FAILED: calls lost or doubled'}**",
             f"- Again: `{document['again']}`",
             f"- Machine: {machine['processor']}, {machine['cpus']} CPUs, "
-            f"{machine['memory_gib']} GiB, {machine['system']}; all processes on it",
+            f"{machine['memory_gib']} GiB, {machine['system']}; all processes on it; "
+            f"scheduling {machine['scheduling']}",
             f"- Versions: Python {machine['python']}, {libraries}",
             f"- Event loop {settings['loop']}, sync_interval {settings['sync_interval']}; "
             f"finished {document['finished']}",

@@ -605,6 +605,7 @@ end:
         :: ON_ITS_WAY -> losses--
         :: else
         fi;
+        SAY2("instance %d: no answer, commits request %d again\n", n, request_log[me.hand]);
         send() }
     :: atomic { me.answer == STORED -> APPLY; finish() }
     :: atomic { me.answer == EXISTS ->

@@ -169,7 +169,23 @@ class System:
             folder=self.folder,
         )
         self.processes.append(process)
+        await self.wait_for_control()
         return process
+
+    async def wait_for_control(self, *, timeout_s: float = START_TIMEOUT_S) -> None:
+        """Returns when a leader answers operators."""
+        client = await nats.connect(self.url, allow_reconnect=True, max_reconnect_attempts=-1)
+        try:
+            async with asyncio.timeout(timeout_s):
+                while True:
+                    try:
+                        await client.request(SUBJECTS.admin("status"), b"{}", timeout=1.0)
+                    except nats.errors.Error:
+                        await asyncio.sleep(0.05)
+                    else:
+                        return
+        finally:
+            await client.close()
 
     async def start_ledger(
         self, service: str, resources: dict[str, str] | None = None, *, instance_id: str

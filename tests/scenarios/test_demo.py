@@ -154,6 +154,12 @@ def test_several_kills_each_find_a_replacement(demo: Callable[..., Demo]) -> Non
     assert len({each["victim"] for each in found["disruptions"]}) == 3
 
 
+def test_more_kills_than_orders_are_all_done(demo: Callable[..., Demo]) -> None:
+    code, found = result(demo("--orders", "3", "--kill", "4", "--json"))
+    assert_reconciled(found, 3)
+    assert (code, found["failovers"]) == (0, 4)
+
+
 def test_a_paused_active_wakes_up_as_a_harmless_zombie(demo: Callable[..., Demo]) -> None:
     """G5: what it still wants to commit is refused by the server."""
     code, found = result(demo("--orders", "600", "--pause", "--json"))

@@ -8,8 +8,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
 import nats
 import pytest
-
 from aegis_control.infrastructure.embedded_nats import EmbeddedNats
+
 from tests.integration.control.support import Broker, Instance
 
 Start = Callable[[str], Awaitable[Instance]]

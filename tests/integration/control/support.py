@@ -10,10 +10,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any
 
 import nats
-from nats.aio.client import Client
-from nats.aio.msg import Msg
-from nats.errors import NoRespondersError
-
 from aegis_control.bootstrap import Control
 from aegis_control.settings import Settings, load
 from aegis_sdk.contract.control import (
@@ -30,6 +26,9 @@ from aegis_sdk.contract.control import (
 )
 from aegis_sdk.contract.envelope import Fence
 from aegis_sdk.contract.subjects import Subjects
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.errors import NoRespondersError
 
 SERVICE = "accounts"
 DEADLINE_S = 15.0
@@ -41,7 +40,7 @@ async def until(
     """Look again and again until `condition` holds. Raises: AssertionError past the deadline."""
     try:
         async with asyncio.timeout(deadline_s):
-            while not await condition():
+            while not await condition():  # noqa: ASYNC110 - the broker has no event for it
                 await asyncio.sleep(0.01)
     except TimeoutError:
         raise AssertionError(f"{what}: not within {deadline_s} s") from None
@@ -147,7 +146,7 @@ class Instance:
             await nats.connect(
                 self._url.split(","),
                 name=self._subjects.client_name(SERVICE, self.name, kind),
-                reconnect_time_wait=0.1,  # type: ignore[arg-type]
+                reconnect_time_wait=0.1,
                 max_reconnect_attempts=-1,
             )
             for kind in ("main", "pulse")

@@ -9,10 +9,10 @@ import urllib.error
 import urllib.request
 
 import pytest
-from nats.aio.msg import Msg
-
 from aegis_control.infrastructure.embedded_nats import EmbeddedNats
 from aegis_sdk.contract.control import CommandKind, Role
+from nats.aio.msg import Msg
+
 from tests.integration.control.conftest import Start
 from tests.integration.control.support import SERVICE, Broker, control, settings, until
 
@@ -74,8 +74,9 @@ async def test_closed_connections_are_seen_long_before_heartbeats_are_missed(
         before = time.monotonic()
         await a.close()
         await broker.until_owner("b 2 held")
-        print(f"\nclosed connections to fence: {(time.monotonic() - before) * 1e3:.1f} ms")
-        assert time.monotonic() - before < 5.0
+        moved_s = time.monotonic() - before
+        print(f"\nclosed connections to fence: {moved_s * 1e3:.1f} ms")  # noqa: T201
+        assert moved_s < 5.0
 
 
 async def test_the_new_active_starts_at_the_old_consumers_ack_floor(
@@ -149,12 +150,10 @@ async def test_disconnect_evicts_and_drain_and_failover_reach_the_instance(
         assert await broker.owner() == "b 2 vacant"
 
         async def told() -> bool:
-            return [command.kind.value for command in b.commands] == ["pause"] + ["evict"] * (
-                len(b.commands) - 1
-            )
+            return {command.kind.value for command in b.commands} == {"evict"}
 
         await until(told, "b is evicted")
-        assert [command.kind.value for command in a.commands] == ["drain"]
+        assert [command.kind.value for command in a.commands] == ["pause", "drain"]
         assert (await b.register(Role.ACTIVE, returning=True)).code == "evicted"
 
 
@@ -348,7 +347,7 @@ async def test_a_thousand_resources_register_and_fail_over_in_well_under_a_secon
         async with asyncio.timeout(15):
             await done.wait()
         moved_s = time.monotonic() - before
-        print(
+        print(  # noqa: T201 - what one runs this test for
             f"\n{resources} resources: registered in {registered_s * 1e3:.0f} ms,"
             f" from closed connections to the last fence {moved_s * 1e3:.0f} ms"
         )

@@ -29,19 +29,17 @@ class BookClient:
 
     async def call(self, op: Op, request: Fill | Lookup) -> Position:
         self.calls += 1
+        number = self.calls
         if self.gate is not None:
             await self.gate.wait()
         await asyncio.sleep(0)
-        if self._is_turn(self.refuse_every):
+        if _is_turn(number, self.refuse_every):
             raise Refused("not now")
-        if self._is_turn(self.break_every):
+        if _is_turn(number, self.break_every):
             raise TimeoutError("no reply")
         reply = self._serve(op, request)
-        wrong = self._is_turn(self.answer_wrongly_every)
+        wrong = _is_turn(number, self.answer_wrongly_every)
         return reply.model_copy(update={"id": -1}) if wrong else reply
-
-    def _is_turn(self, every: int) -> bool:
-        return bool(every) and self.calls % every == 0
 
     def _serve(self, op: Op, request: Fill | Lookup) -> Position:
         if isinstance(request, Lookup):
@@ -52,6 +50,10 @@ class BookClient:
         made = {a: Tally(p.count, p.quantity, p.digest) for a, p in self.book.positions.items()}
         orders = self.book.orders
         return made | {ORDERS: Tally(orders.count, orders.quantity, orders.digest)}
+
+
+def _is_turn(number: int, every: int) -> bool:
+    return bool(every) and number % every == 0
 
 
 async def run(client: BookClient, block: Block) -> Told:

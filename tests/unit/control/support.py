@@ -6,7 +6,7 @@ lose an acknowledgement, let somebody else write first, or be away.
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
@@ -184,6 +184,20 @@ class MemoryInstances:
 
 
 @dataclass
+class MemoryHearing:
+    """`unread`: heartbeats that lie in the socket until somebody checks."""
+
+    away: bool = False
+    unread: list[Callable[[], None]] = field(default_factory=list)
+
+    async def check(self) -> None:
+        if self.away:
+            raise Unavailable("NATS is away")
+        while self.unread:
+            self.unread.pop()()
+
+
+@dataclass
 class MemoryEvents:
     seen: list[tuple[str, dict[str, object]]] = field(default_factory=list)
 
@@ -205,13 +219,14 @@ class Office:
     """A leader of control whose world is in memory. `Office(office.world)` is another replica's term."""
 
     def __init__(self, other: Office | None = None) -> None:
-        self.clock = other.clock if other else ManualClock()
-        self.registry = other.registry if other else MemoryBucket()
-        self.leases = other.leases if other else MemoryBucket()
-        self.journal = other.journal if other else MemoryJournal()
-        self.requests = other.requests if other else MemoryRequests()
+        self.clock: ManualClock = other.clock if other else ManualClock()
+        self.registry: MemoryBucket = other.registry if other else MemoryBucket()
+        self.leases: MemoryBucket = other.leases if other else MemoryBucket()
+        self.journal: MemoryJournal = other.journal if other else MemoryJournal()
+        self.requests: MemoryRequests = other.requests if other else MemoryRequests()
         self.instances = MemoryInstances()
         self.events = MemoryEvents()
+        self.hearing = MemoryHearing()
         self._tokens = iter(range(10_000))
         self.world = World(
             registry=self.registry,
@@ -219,6 +234,7 @@ class Office:
             journal=self.journal,
             requests=self.requests,
             instances=self.instances,
+            hearing=self.hearing,
             events=self.events,
             clock=self.clock,
             subjects=Subjects(),
@@ -236,7 +252,12 @@ class Office:
         self.fail_over = fail_over = FailOver(self.world, leases, roster)
         self.pending: list[Coroutine[Any, Any, object]] = []
         self.watch = Watch(
-            state, self.world, roster, leases, fail_over, spawn=lambda coro: self.pending.append(coro)
+            state,
+            self.world,
+            roster,
+            leases,
+            fail_over,
+            spawn=self.pending.append,
         )
         self.register = Register(state, self.world, roster, leases, fail_over)
         self.leave = LeaveService(state, fail_over)

@@ -6,8 +6,8 @@ import json
 from typing import Any
 
 import pytest
-
 from aegis_sdk.contract.control import Ack, AdminReply, InstanceState, Role
+
 from tests.unit.control.support import SERVICE, Office
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 
 import pytest
-
 from aegis_control.domain import leadership
 from aegis_control.domain.connections import Connection, Connections, parse_name
 from aegis_control.domain.failover import Candidate, choose, plan

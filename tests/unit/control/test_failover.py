@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import pytest
-
 from aegis_control.domain.connections import Connection
 from aegis_sdk.contract.control import InstanceState, Role
 from aegis_sdk.contract.subjects import Subjects
+from aegis_sdk.errors import Unavailable
+
 from tests.unit.control.support import SERVICE, Office
 
 
@@ -246,6 +247,28 @@ async def test_an_old_leader_that_wakes_up_undoes_nothing() -> None:
     assert moved == []
     assert (office.route(), office.fence()) == ("b 2 held", "b 2")
     assert table.leases["R1"].record.owner == "b"
+
+
+async def test_heartbeats_that_lay_unread_count_before_anybody_is_judged() -> None:
+    office = await pair()
+    office.hearing.unread.append(lambda: office.beats("a", "b"))
+    office.clock.now_s += 1.0
+    office.watch.tick()
+    await office.settled()
+    assert office.route() == "a 1 held"
+
+
+async def test_control_that_is_cut_off_judges_nobody() -> None:
+    office = await pair()
+    office.hearing.away = True
+    office.clock.now_s += 1.0
+    office.watch.tick()
+    with pytest.raises(Unavailable):
+        await office.settled()
+    assert office.route() == "a 1 held"
+    office.hearing.away = False
+    await office.passes(0.1, "b")
+    assert office.route() == "b 2 held"
 
 
 async def test_control_that_slept_itself_judges_nobody_by_the_past() -> None:

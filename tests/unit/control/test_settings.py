@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from aegis_control.settings import SettingsError, load, shown
 
 
@@ -52,11 +51,11 @@ def test_a_wrong_value_is_one_line_with_name_value_and_what_is_allowed(
 
 
 def test_a_file_that_is_not_there_or_not_toml_is_named(tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match="nope.toml"):
+    with pytest.raises(SettingsError, match=r"nope\.toml"):
         load({}, tmp_path / "nope.toml")
     bad = tmp_path / "bad.toml"
     bad.write_text("= 1")
-    with pytest.raises(SettingsError, match="bad.toml"):
+    with pytest.raises(SettingsError, match=r"bad\.toml"):
         load({}, bad)
 
 

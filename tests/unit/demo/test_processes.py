@@ -80,6 +80,16 @@ async def test_a_failure_ends_any_wait(crew: Crew, module: Callable[[str], str])
         await crew.attended(asyncio.Event().wait())
 
 
+async def test_a_child_that_finished_its_work_may_end(
+    crew: Crew, module: Callable[[str], str]
+) -> None:
+    child = await start(
+        crew, module("""print('{"event":"finished","session_s":1,"held_s":0}', flush=True)""")
+    )
+    await asyncio.wait_for(child.ended.wait(), DEADLINE_S)
+    assert await crew.attended(asyncio.sleep(0, "fine")) == "fine"
+
+
 async def test_a_killed_child_is_no_failure(crew: Crew, module: Callable[[str], str]) -> None:
     child = await start(crew, module(f"{READY}\n{FOREVER}"))
     await crew.until_ready(child)

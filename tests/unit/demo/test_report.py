@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import replace
 
 import pytest
 from aegis_control.demo.disruption import Disruption, Strike
@@ -89,6 +90,11 @@ def test_the_table_tells_what_happened() -> None:
     assert "1 (1 insufficient cash)" in text
     assert "RECONCILED" in text
     assert "NOT RECONCILED" not in text
+
+
+def test_a_failover_that_nobody_provoked_is_not_hidden() -> None:
+    assert "not provoked" not in shown(report())
+    assert "2 (1 not provoked" in shown(replace(report(), failovers=2))
 
 
 def test_the_table_shows_what_does_not_agree() -> None:

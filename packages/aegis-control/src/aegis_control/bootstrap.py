@@ -115,18 +115,20 @@ class Control:
         version: str,
     ) -> World:
         settings, subjects = self._settings, self._subjects
+        endpoints = Endpoints(link, system, subjects, token=secrets.token_hex(6))
         return World(
             registry=NatsBucket(link, subjects.registry_bucket),
             leases=NatsBucket(link, subjects.leases_bucket),
             journal=NatsJournal(link, subjects),
             requests=streams,
             instances=NatsInstances(link, subjects),
+            hearing=endpoints,
             events=events,
             clock=self._clock,
             subjects=subjects,
             limits=_limits(settings),
             new_token=lambda: secrets.token_hex(3),
-            listen=Endpoints(link, system, subjects).listen,
+            listen=endpoints.listen,
             leader_id=self.id,
             version=version,
             ack_wait_s=settings.ack_wait_s,

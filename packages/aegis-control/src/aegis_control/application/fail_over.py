@@ -68,7 +68,10 @@ class FailOver:
         Those that nobody can take stay as they are.
         """
         began_s = self._world.clock.monotonic()
-        return await self._carry_out(table, "", self.plan_for(table, resources), reason, began_s)
+        names = list(resources)
+        owners = {table.leases[name].record.owner for name in names}
+        owner = owners.pop() if len(owners) == 1 else ""
+        return await self._carry_out(table, owner, self.plan_for(table, names), reason, began_s)
 
     def plan_for(self, table: ServiceTable, resources: Iterable[str], *, without: str = "") -> Plan:
         """Who would take `resources` over now."""

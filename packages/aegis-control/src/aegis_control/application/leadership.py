@@ -137,7 +137,8 @@ class Leadership:
             term.cancel()
             await asyncio.gather(term, return_exceptions=True)
             self._report(term)
-        if self._stop.is_set() or not term.cancelled():
+        is_ours = self._seen is not None and self._seen.leader == self.me
+        if is_ours and (self._stop.is_set() or not term.cancelled()):
             # A term that broke may do better on another replica.
             with contextlib.suppress(Unavailable):
                 await self._write(released=True)
@@ -162,9 +163,8 @@ class Leadership:
         """Is the leadership still ours? A write without an answer leaves that open for a while."""
         assert self._seen is not None
         before = self._seen
-        if self._is_over():
-            return False
         try:
+            # Even late: when it is stored, nobody took over in the meantime.
             if await self._write(released=False):
                 return True
         except Unavailable:

@@ -27,8 +27,9 @@ class LeaveService:
         member = table.members.get(leave.instance_id) if table else None
         if table is None or member is None or member.record.incarnation != leave.incarnation:
             return Ack(ok=True, message="this instance is not registered")
+        reason = f"left: {leave.reason}" if leave.reason else "left"
         try:
-            moved = await self._fail_over.leave(table, member, reason=leave.reason or "left")
+            moved = await self._fail_over.leave(table, member, reason=reason)
         except Unavailable as error:
             return Ack(ok=False, message=f"NATS did not answer control: {error}")
         return Ack(ok=True, message=f"{len(moved.moved)} moved, {len(moved.vacant)} vacant")

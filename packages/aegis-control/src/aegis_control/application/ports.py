@@ -157,6 +157,15 @@ class Instances(Protocol):
         ...
 
 
+class Hearing(Protocol):
+    async def check(self) -> None:
+        """Returns when all heartbeats that had reached NATS at the call have been heard.
+
+        Raises: Unavailable, in less than a heartbeat timeout's order, when NATS does not answer.
+        """
+        ...
+
+
 class Events(Protocol):
     def emit(self, event: str, **details: object) -> None:
         """Tell operators (event subject, log, metrics). Never waits, never raises.

@@ -6,6 +6,7 @@ A term begins with empty hands and ends by cancellation; nothing of it is carrie
 from __future__ import annotations
 
 import asyncio
+import traceback
 from collections.abc import Coroutine
 from typing import Any
 
@@ -97,6 +98,5 @@ class Term:
         except Unavailable as error:
             self._world.events.emit("control_step_failed", step=what, reason=str(error))
         except Exception as error:
-            self._world.events.emit(
-                "control_step_failed", step=what, reason=f"{type(error).__name__}: {error}"
-            )
+            reason, trace = f"{type(error).__name__}: {error}", traceback.format_exc()
+            self._world.events.emit("control_step_failed", step=what, reason=reason, trace=trace)

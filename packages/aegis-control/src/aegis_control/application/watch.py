@@ -51,6 +51,7 @@ class Watch:
         self._fail_over = fail_over
         self._spawn = spawn
         self._connections = Connections()
+        self._confirming = False
         self._strangers: dict[tuple[str, str], float] = {}
         """(instance id, incarnation): when it was last told to register."""
 
@@ -95,7 +96,24 @@ class Watch:
     def tick(self) -> None:
         """Look for silence; call it several times in a heartbeat timeout."""
         now_s = self._world.clock.monotonic()
+        silent = []
         for table, member in self._state.members():
+            silence_s = now_s - member.heard_at_s
+            sign = judge(silence_s=silence_s, loop_lag_s=0.0, limits=self._world.limits)
+            if next_state(member.record.state, sign) is InstanceState.LOST:
+                silent.append((table, member))
+        if silent and not self._confirming:
+            self._confirming = True
+            self._spawn(self._confirm(silent))
+
+    async def _confirm(self, silent: list[tuple[ServiceTable, Member]]) -> None:
+        """Silence may be ours: cut off from NATS, or heartbeats that lie unread. Ask before judging."""
+        try:
+            await self._world.hearing.check()
+        finally:
+            self._confirming = False
+        now_s = self._world.clock.monotonic()
+        for table, member in silent:
             silence_s = now_s - member.heard_at_s
             sign = judge(silence_s=silence_s, loop_lag_s=0.0, limits=self._world.limits)
             if sign is Sign.SILENCE:
@@ -104,8 +122,7 @@ class Watch:
     def _note(self, table: ServiceTable, member: Member, sign: Sign) -> None:
         state = member.record.state
         if state is InstanceState.EVICTED:
-            if sign is not Sign.SILENCE:
-                self._tell(member, CommandKind.EVICT)
+            self._tell(member, CommandKind.EVICT)
             return
         if state is InstanceState.LOST and sign is Sign.BEAT:
             self._heard_lost(table, member)

@@ -10,7 +10,15 @@ from typing import Protocol
 from aegis_sdk.contract.control import Ack, AdminReply, Heartbeat, RegistrationReply
 from aegis_sdk.contract.subjects import Subjects
 
-from aegis_control.application.ports import Bucket, Clock, Events, Instances, Journal, Requests
+from aegis_control.application.ports import (
+    Bucket,
+    Clock,
+    Events,
+    Hearing,
+    Instances,
+    Journal,
+    Requests,
+)
 from aegis_control.domain.connections import Connection
 from aegis_control.domain.liveness import Limits
 
@@ -40,6 +48,7 @@ class World:
     journal: Journal
     requests: Requests
     instances: Instances
+    hearing: Hearing
     events: Events
     clock: Clock
     subjects: Subjects

@@ -111,7 +111,9 @@ async def serve(url: str, instance_id: str, role: Role, names: list[str]) -> Non
     events = child.EventPipe()
     async with aegis_sdk.connect(url, name=instance_id, wait_s=child.CONNECT_WAIT_S) as aegis:
         resources = dict.fromkeys(names, role)
-        instance = await aegis.serve(accounts, resources=resources, instance_id=instance_id)
+        instance = await aegis.serve(
+            accounts, resources=resources, instance_id=instance_id, wait_s=child.CONNECT_WAIT_S
+        )
         events.send(Ready(instance_id=instance.id))
         await instance.serve_forever()
 

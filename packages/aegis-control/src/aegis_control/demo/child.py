@@ -15,7 +15,8 @@ import aegis_sdk
 
 from aegis_control.demo.events import Event
 
-CONNECT_WAIT_S: Final = 20.0
+CONNECT_WAIT_S: Final = 90.0
+"""For NATS and control, which start at the same moment; the demo gives up by itself."""
 
 
 class EventPipe:

@@ -98,13 +98,16 @@ def demo(
         int, typer.Option(min=1, max=4_096, help="How many orders are under way at once.")
     ] = 64,
 ) -> None:
-    """Trade a day of orders over real processes, break some, and prove that nothing is lost or doubled.
+    """Trade a day of orders over real processes, break some, and prove that
+    nothing is lost or doubled.
 
-    Starts an embedded NATS, control, a gateway, three pricing instances and an active and a standby
-    of accounts, each a process of its own; sends the orders through the gateway; then compares every
-    account with a ledger kept from the orders alone, and every request id with the journal.
+    Starts an embedded NATS, control, a gateway, three pricing instances and an
+    active and a standby of accounts, each a process of its own; sends the
+    orders through the gateway; then compares every account with a ledger kept
+    from the orders alone, and every request id with the journal.
 
-    Exit code 0 only when nothing was lost, nothing was doubled and every account agrees.
+    Exit code 0 only when nothing was lost, nothing was doubled and every
+    account agrees; Ctrl-C ends all processes and leaves nothing behind.
     """
     from aegis_control.demo.command import (
         run_demo,

@@ -29,7 +29,7 @@ async def serve(url: str, instance_id: str) -> None:
     """Serve until the demo ends this process."""
     events = child.EventPipe()
     async with aegis_sdk.connect(url, name=instance_id, wait_s=child.CONNECT_WAIT_S) as aegis:
-        instance = await aegis.serve(pricing, instance_id=instance_id)
+        instance = await aegis.serve(pricing, instance_id=instance_id, wait_s=child.CONNECT_WAIT_S)
         events.send(Ready(instance_id=instance.id))
         await instance.serve_forever()
 

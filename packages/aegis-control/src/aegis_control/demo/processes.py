@@ -16,13 +16,14 @@ from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from aegis_control.demo.events import EVENTS, Event, Ready
+from aegis_control.demo.events import EVENTS, Event, Finished, Ready
 
 T = TypeVar("T")
 EventHandler = Callable[[Event], None]
 
 LOG_LINES_SHOWN: Final = 15
-START_TIMEOUT_S: Final = 30.0
+START_TIMEOUT_S: Final = 90.0
+"""As for control: a busy machine may take its time, a process that ends is told at once."""
 _LINE_BYTES_MAX: Final = 1 << 20
 _PR_SET_PDEATHSIG: Final = 1
 
@@ -117,6 +118,8 @@ class Child:
             event = EVENTS.validate_json(line)
             if isinstance(event, Ready):
                 self.ready.set()
+            if isinstance(event, Finished):
+                self.may_end = True
             self._on_event(event)
 
 
@@ -178,7 +181,7 @@ class Crew:
             task.cancel()
 
     async def until_ready(self, *children: Child) -> None:
-        """Raises: ChildFailed when one ends, or says nothing for 30 s."""
+        """Raises: ChildFailed when one ends, or says nothing for 90 s."""
         for child in children:
             try:
                 async with asyncio.timeout(START_TIMEOUT_S):

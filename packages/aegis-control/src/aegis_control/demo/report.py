@@ -152,7 +152,7 @@ def _rows(report: Report) -> list[tuple[str, str]]:
         ("rejected", f"{found.rejected:,}{_by_code(report.rejections)}"),
         ("lost", str(found.lost)),
         ("duplicated", str(found.duplicated)),
-        ("failovers", f"{report.failovers}"),
+        ("failovers", f"{report.failovers}{_unprovoked(report)}"),
     ]
     rows += [
         (_name(each), _what(each, gap_ms))
@@ -175,6 +175,14 @@ def _rows(report: Report) -> list[tuple[str, str]]:
 def _by_code(rejections: dict[str, int]) -> str:
     parts = [f"{count} {code.replace('_', ' ')}" for code, count in sorted(rejections.items())]
     return f" ({', '.join(parts)})" if parts else ""
+
+
+def _unprovoked(report: Report) -> str:
+    """A machine that is too busy looks to control like one that died; the figures must not hide it."""
+    count = report.failovers - len(report.disruptions)
+    if count <= 0:
+        return ""
+    return f" ({count} not provoked: an instance was silent for too long on a busy machine)"
 
 
 def _name(disruption: Disruption) -> str:

@@ -9,7 +9,7 @@ from aegis_control.demo.cli import mount
 
 def main(argv: list[str]) -> int:
     """Run the demo with a command line's arguments and return the exit code (2: wrong usage)."""
-    app = typer.Typer(add_completion=False, rich_markup_mode="markdown")
+    app = typer.Typer(add_completion=False)
     mount(app)
     try:
         app(args=argv, prog_name="aegis-control demo")

@@ -24,12 +24,12 @@ from aegis_control.demo.disruption import Disruption, Planned, Strike, flowing_a
 from aegis_control.demo.events import Event, Finished, Limit, Stated, Traded
 from aegis_control.demo.options import DemoOptions
 from aegis_control.demo.orders import Order, accounts_of, write_orders
-from aegis_control.demo.processes import Child, ChildFailed, Crew
+from aegis_control.demo.processes import Child, Crew
 from aegis_control.demo.reconcile import Call, Evidence, Holding
 
 T = TypeVar("T")
 PRICING_INSTANCES: Final = 3
-TAKEOVER_TIMEOUT_S: Final = 30.0
+TAKEOVER_TIMEOUT_S: Final = 60.0
 STANDBY_TIMEOUT_S: Final = 15.0
 """How long a woken zombie may take to come back as a standby before another one is started."""
 
@@ -223,7 +223,6 @@ class Session:
         for strike, limit in zip(planned, limits[1:], strict=True):
             await self._strike(strike, gateway, limit)
         await self._crew.attended(self._tape.ended.wait())
-        gateway.may_end = True
 
     async def _strike(self, planned: Planned, gateway: Child, next_limit: int) -> None:
         await self._crew.attended(self._tape.until(planned.after))
@@ -326,6 +325,3 @@ def _story(disruption: Disruption) -> str:
         f"{done} the active {disruption.victim} (pid {disruption.pid}) after "
         f"{disruption.orders_done} orders: {disruption.successor} took over within {took_ms:.0f} ms"
     )
-
-
-__all__ = ["ChildFailed", "Run", "Screen", "Session", "SessionFailed"]

@@ -21,7 +21,7 @@ from aegis_control.application.ports import ProvisionFailed
 from aegis_control.bootstrap import Control
 from aegis_control.infrastructure.embedded_nats import EmbeddedNats, EmbeddedNatsError
 from aegis_control.infrastructure.logs import set_up
-from aegis_control.infrastructure.nats_connect import NatsAbsent
+from aegis_control.infrastructure.nats_connect import CredentialsUnusable, NatsAbsent
 from aegis_control.settings import Loaded, Settings, SettingsError, load, shown
 
 OK: Final = 0
@@ -59,12 +59,12 @@ def _serve(loaded: Loaded) -> int:
         return _complain(FAILED, str(error))
     except NatsAbsent as error:
         return _complain(UNREACHABLE, f"{error}; start one, give --url, or use --embedded")
-    except ProvisionFailed as error:
+    except (ProvisionFailed, CredentialsUnusable) as error:
         return _complain(FAILED, str(error))
     except OSError as error:
         settings = loaded.settings
         where = f"{settings.http_host}:{settings.http_port}"
-        return _complain(FAILED, f"can't listen on {where} or read a file: {error}")
+        return _complain(FAILED, f"can't listen on {where}: {error}")
 
 
 async def _serve_until_signalled(settings: Settings) -> int:

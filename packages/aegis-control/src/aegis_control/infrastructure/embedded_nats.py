@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import hashlib
 import shutil
 import signal
 import socket
@@ -135,6 +136,13 @@ class EmbeddedNats:
         return self._process is not None and self._process.poll() is None
 
     @property
+    def _name(self) -> str:
+        """The server's name: its folder's own, so that no other server is taken for it."""
+        if self._member is not None:
+            return self._member.name
+        return f"aegis-{hashlib.sha256(bytes(self.data_dir)).hexdigest()[:12]}"
+
+    @property
     def log_file(self) -> Path:
         return self.data_dir / "nats-server.log"
 
@@ -168,7 +176,7 @@ class EmbeddedNats:
     def wait_ready(self, timeout_s: float = START_TIMEOUT_S) -> None:
         """Wait until it answers with its INFO line. Raises: EmbeddedNatsError."""
         deadline = time.monotonic() + timeout_s
-        while not _accepts(self.port):
+        while not _accepts(self.port, self._name):
             if not self.running or time.monotonic() > deadline:
                 raise EmbeddedNatsError(f"nats-server did not start: {self._last_log_lines()}")
             time.sleep(_POLL_S)
@@ -220,6 +228,7 @@ class EmbeddedNats:
     def _config(self) -> str:
         lines = [
             f"listen: {LOOPBACK}:{self.port}",
+            f"server_name: {self._name}",
             f'log_file: "{self.log_file}"',
             "accounts {",
             "  SYS { users = [{ user: sys, password: sys }] }",
@@ -271,7 +280,6 @@ class EmbeddedNats:
 
 def _member_config(member: ClusterMember) -> list[str]:
     return [
-        f"server_name: {member.name}",
         f"http: {LOOPBACK}:{member.http_port}",
         "cluster {",
         f"  name: {member.cluster}",
@@ -281,11 +289,14 @@ def _member_config(member: ClusterMember) -> list[str]:
     ]
 
 
-def _accepts(port: int) -> bool:
-    """A server that listens but has not said INFO is not ready."""
+def _accepts(port: int, name: str) -> bool:
+    """A server that listens but has not said INFO is not ready, and another's INFO is not ours."""
     try:
-        with socket.create_connection((LOOPBACK, port), timeout=1.0) as probe:
-            return probe.recv(5) == b"INFO "
+        with (
+            socket.create_connection((LOOPBACK, port), timeout=1.0) as probe,
+            probe.makefile("rb") as lines,
+        ):
+            return f'"server_name":"{name}"'.encode() in lines.readline()
     except OSError:
         return False
 

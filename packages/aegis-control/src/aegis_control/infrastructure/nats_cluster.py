@@ -128,7 +128,17 @@ class NatsCluster:
         meta = self._monitor(i, "/jsz").get("meta_cluster", {})
         if not meta.get("leader") or meta.get("cluster_size") != len(self.nodes):
             return False
+        if meta["leader"] == f"n{i}" and not self._has_all_peers(meta):
+            return False
         return bool(self._monitor(i, "/healthz").get("status") == "ok")
+
+    def _has_all_peers(self, meta: dict[str, Any]) -> bool:
+        """The leader places no stream on a node that it has not heard yet."""
+        peers = {peer["name"] for peer in meta.get("replicas", []) if not peer.get("offline")}
+        return all(f"n{i}" in peers or f"n{i}" == meta["leader"] for i in self._running())
+
+    def _running(self) -> list[int]:
+        return [i for i, node in enumerate(self.nodes) if node.running]
 
     def _monitor(self, i: int, path: str) -> dict[str, Any]:
         """The node's monitoring answer; empty while it is not there."""

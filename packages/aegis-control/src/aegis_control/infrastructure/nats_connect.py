@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import ssl
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlparse
 
@@ -20,6 +22,10 @@ _PINGS_OUTSTANDING_MAX: Final = 2
 _PENDING_BYTES_MAX: Final = 64 << 20
 
 Callback = Callable[[], Awaitable[None]]
+
+
+class CredentialsUnusable(Exception):
+    """A file with credentials can't be read, or what reads it isn't installed."""
 
 
 class NatsAbsent(Exception):
@@ -38,18 +44,25 @@ class Credentials:
     tls_key: str = ""
 
     def options(self) -> dict[str, Any]:
-        """As the client wants them. Raises: OSError, ssl.SSLError for unreadable files."""
+        """As the client wants them. Raises: CredentialsUnusable."""
         options: dict[str, Any] = {}
         if self.user:
             options |= {"user": self.user, "password": self.password}
         if self.creds:
-            options["user_credentials"] = self.creds
+            options["user_credentials"] = _checked_creds(self.creds)
         if self.tls_ca or self.tls_cert:
+            options["tls"] = self._tls()
+        return options
+
+    def _tls(self) -> ssl.SSLContext:
+        try:
             context = ssl.create_default_context(cafile=self.tls_ca or None)
             if self.tls_cert:
                 context.load_cert_chain(self.tls_cert, self.tls_key or None)
-            options["tls"] = context
-        return options
+        except OSError as error:  # ssl's own errors are OSErrors too
+            files = ", ".join(filter(None, (self.tls_ca, self.tls_cert, self.tls_key)))
+            raise CredentialsUnusable(f"TLS files {files}: {_words(error)}") from error
+        return context
 
 
 class _AllFailed(Exception):
@@ -68,7 +81,7 @@ async def connect(
 
     With `wait` it tries every second until one answers, and says so.
 
-    Raises: NatsAbsent without `wait`.
+    Raises: NatsAbsent without `wait`, CredentialsUnusable.
     """
     log = structlog.stdlib.get_logger("aegis_control")
     tries = 0
@@ -137,6 +150,14 @@ async def _try(
         raise NatsAbsent(f"no NATS server answered at {redacted(url)}: {what}") from error
     connected.set()
     return client
+
+
+def _checked_creds(path: str) -> str:
+    if importlib.util.find_spec("nkeys") is None:
+        raise CredentialsUnusable("credentials files need: pip install 'nats-py[nkeys]'")
+    if not Path(path).is_file():
+        raise CredentialsUnusable(f"credentials file {path} does not exist")
+    return path
 
 
 def _without_password(url: str) -> str:

@@ -18,6 +18,7 @@ import pydantic
 import structlog
 from aegis_sdk.contract.control import Ack, Command, Heartbeat
 from aegis_sdk.contract.subjects import Subjects
+from aegis_sdk.errors import Unavailable
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
@@ -28,6 +29,10 @@ from aegis_control.infrastructure.nats_link import NatsLink
 
 _EVENTS_QUEUED_MAX: Final = 10_000
 """Events wait here while NATS is away; beyond it the log has them, the event subject doesn't."""
+
+_ECHO_TIMEOUT_S: Final = 0.5
+_NO_SERVICE: Final = "-"
+"""No service has this name, so no instance's heartbeat has the echo's subject."""
 
 _log = structlog.stdlib.get_logger
 
@@ -54,12 +59,31 @@ class NatsInstances:
 
 
 class Endpoints:
-    """Listens for the leader. `system` is a client of the system account, or None."""
+    """Listens for the leader (and is its `Hearing`).
 
-    def __init__(self, link: NatsLink, system: Client | None, subjects: Subjects) -> None:
+    `system` is a client of the system account, or None; `token` tells replicas apart.
+    """
+
+    def __init__(
+        self, link: NatsLink, system: Client | None, subjects: Subjects, *, token: str
+    ) -> None:
         self._link = link
         self._system = system
         self._subjects = subjects
+        self._echo_subject = subjects.heartbeat(_NO_SERVICE, token)
+        self._echo: asyncio.Future[None] | None = None
+
+    async def check(self) -> None:
+        """A message to our own subscription of heartbeats comes after all that were there before."""
+        self._echo = asyncio.get_running_loop().create_future()
+        try:
+            async with asyncio.timeout(_ECHO_TIMEOUT_S):
+                await self._link.client.publish(self._echo_subject)
+                await self._echo
+        except (nats.errors.Error, OSError, TimeoutError) as error:
+            raise Unavailable("NATS does not bring heartbeats just now") from error
+        finally:
+            self._echo = None
 
     @asynccontextmanager
     async def listen(self, api: Api) -> AsyncIterator[None]:
@@ -76,11 +100,22 @@ class Endpoints:
             if self._system is not None:
                 await on(self._system, "$SYS.ACCOUNT.*.CONNECT", self._on_connect(api))
                 await on(self._system, "$SYS.ACCOUNT.*.DISCONNECT", self._on_disconnect(api))
-            await on(client, names.heartbeat("*", "*"), _on_heartbeat(api))
+            await on(client, names.heartbeat("*", "*"), self._on_heartbeat(api))
             await on(client, names.leave, _answering(tasks, lambda m: api.leave(m.data)))
             await on(client, names.admin("*"), _answering(tasks, lambda m: _ask_admin(api, m)))
             await on(client, names.register, _answering(tasks, lambda m: api.register(m.data)))
             yield
+
+    def _on_heartbeat(self, api: Api) -> Callable[[Msg], Awaitable[None]]:
+        async def handle(message: Msg) -> None:
+            if message.subject == self._echo_subject:
+                if self._echo is not None and not self._echo.done():
+                    self._echo.set_result(None)
+                return
+            with contextlib.suppress(pydantic.ValidationError):
+                api.heard(Heartbeat.model_validate_json(message.data))
+
+        return handle
 
     def _on_connect(self, api: Api) -> Callable[[Msg], Awaitable[None]]:
         async def handle(message: Msg) -> None:
@@ -156,14 +191,6 @@ def _for_log(details: dict[str, object]) -> dict[str, object]:
     """A thousand resource ids make a line that nobody reads: the log has their number."""
     found = details.get("resources")
     return details | {"resources": len(found)} if isinstance(found, list) else details
-
-
-def _on_heartbeat(api: Api) -> Callable[[Msg], Awaitable[None]]:
-    async def handle(message: Msg) -> None:
-        with contextlib.suppress(pydantic.ValidationError):
-            api.heard(Heartbeat.model_validate_json(message.data))
-
-    return handle
 
 
 async def _ask_admin(api: Api, message: Msg) -> pydantic.BaseModel:

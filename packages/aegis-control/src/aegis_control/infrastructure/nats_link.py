@@ -36,6 +36,8 @@ ERR_BUSY: Final = 10164
 ERR_NO_STREAM: Final = 10059
 ERR_NO_CONSUMER: Final = 10014
 ERR_NO_MESSAGE: Final = 10037
+_ERR_NO_PEERS: Final = 10005
+_UNAVAILABLE: Final = 503
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +122,10 @@ class NatsLink:
             raise Unavailable(f"JetStream did not answer {name}: {_words(error)}") from error
         answer: dict[str, Any] = json.loads(message.data)
         if "error" in answer:
+            if _is_temporary(answer["error"]):
+                raise Unavailable(
+                    f"JetStream can't do {name} now: {answer['error']['description']}"
+                )
             raise ApiRefused(_refusal(answer["error"]))
         return answer
 
@@ -203,6 +209,9 @@ class NatsLink:
     async def _publish_some(
         self, messages: Sequence[Outgoing], timeout_s: float
     ) -> list[PublishResult]:
+        if not self.connected:
+            # The client would keep them, and send them when nobody means them any more.
+            raise Unavailable("the connection to NATS is down")
         inboxes = [f"{self._inbox}.{next(self._numbers)}" for _ in messages]
         loop = asyncio.get_running_loop()
         futures: list[asyncio.Future[Msg | None]] = [loop.create_future() for _ in messages]
@@ -244,6 +253,11 @@ def _result(future: asyncio.Future[Msg | None]) -> PublishResult:
     if "error" in answer:
         return _refusal(answer["error"])
     return int(answer["seq"])
+
+
+def _is_temporary(error: Mapping[str, Any]) -> bool:
+    """A cluster that elects, or has not seen all of its nodes yet, says so with these."""
+    return error.get("code") == _UNAVAILABLE or error.get("err_code") == _ERR_NO_PEERS
 
 
 def _refusal(error: Mapping[str, Any]) -> Refusal:

@@ -96,10 +96,10 @@ class GroupHost:
                 await delivery.hand_back()
                 return
             if needs_lookup(delivery.request, delivery.arrival) and await self._answered(delivery):
-                await delivery.ack()
+                delivery.ack()
                 return
             await self._run_judged(delivery)
-            await delivery.ack()
+            delivery.ack()
         except StoreError as error:
             # No outcome of ours is stored: the broker delivers it again.
             log.warning(
@@ -111,7 +111,7 @@ class GroupHost:
             )
         finally:
             if self._source is not None:
-                await self._source.finished()
+                self._source.finished()
 
     async def _answered(self, delivery: Delivery) -> bool:
         request = delivery.request

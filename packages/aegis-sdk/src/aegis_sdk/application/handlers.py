@@ -14,7 +14,7 @@ from typing import Final
 
 from aegis_sdk.application.outcomes import failed_by, rejected_by
 from aegis_sdk.context import Asks, Context, ResourceContext
-from aegis_sdk.contract.envelope import Outcome, OutcomeKind, Request
+from aegis_sdk.contract.envelope import Change, Outcome, OutcomeKind, Request
 from aegis_sdk.contract.trace import trace_id
 from aegis_sdk.domain.delivery import backoff_s
 from aegis_sdk.domain.journal import ResourceJournal
@@ -74,6 +74,7 @@ class Runner:
             instance_id=self._instance_id,
             fingerprint=request.fingerprint,
             traceparent=request.traceparent,
+            changed=outcome.changed,
         )
 
     async def _outcome(
@@ -109,7 +110,8 @@ class Runner:
                     return failed_by(error)
                 await asyncio.sleep(wait_s)
             else:
-                return Outcome(OutcomeKind.EXECUTED, body, change)
+                encoded = change.encode() if change else b""
+                return Outcome(OutcomeKind.EXECUTED, body, encoded, changed=change)
 
     def _handler(self, request: Request) -> Handler:
         handler = self._service.handlers.get(request.method)
@@ -158,11 +160,8 @@ class Runner:
         )
 
 
-def _change_of(context: Context) -> bytes:
-    if not isinstance(context, ResourceContext):
-        return b""
-    change = context.state.change()
-    return change.encode() if change else b""
+def _change_of(context: Context) -> Change | None:
+    return context.state.change() if isinstance(context, ResourceContext) else None
 
 
 def is_expired(request: Request) -> bool:

@@ -59,10 +59,11 @@ class RequestLog(Protocol):
         Raises: StoreFull, StoreMissing, StoreUnreachable.
         """
 
-    async def post(
-        self, request: Request, on_result: Callable[[Accepted | StoreError], None]
-    ) -> None:
-        """Send the request and return; `on_result` is called once with the server's word, if it comes."""
+    async def post(self, request: Request) -> None:
+        """Send the request and return: no word on whether it was stored, `append` again for that.
+
+        Raises: StoreTooLarge, StoreUnreachable.
+        """
 
     async def read(self, service: str, seq: int) -> Request | None:
         """The stored request at `seq`. Raises: StoreMissing, StoreUnreachable."""
@@ -129,14 +130,14 @@ class Directory(Protocol):
 
 @dataclass(slots=True)
 class Delivery:
-    """A delivered request. `ack` says that its outcome is stored; `extend` that it is in hand;
-    `hand_back` returns it unbegun, to be delivered again after a short delay.
+    """A delivered request. `ack` says that its outcome is stored (it is sent soon, with others);
+    `extend` that it is in hand; `hand_back` returns it unbegun, to be delivered again after a short delay.
     """
 
     request: Request
     arrival: Arrival
     grant: str
-    ack: Callable[[], Awaitable[None]]
+    ack: Callable[[], None]
     extend: Callable[[], Awaitable[None]]
     hand_back: Callable[[], Awaitable[None]]
 
@@ -144,7 +145,7 @@ class Delivery:
 class DeliverySource(Protocol):
     """A running reader of requests with bounded credit."""
 
-    async def finished(self) -> None:
+    def finished(self) -> None:
         """One delivery is out of hand: its credit may be used again."""
 
     async def stop(self) -> None: ...

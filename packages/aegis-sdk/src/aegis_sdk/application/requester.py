@@ -9,6 +9,7 @@ first is the answer.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import time
 from collections.abc import Callable
@@ -25,6 +26,7 @@ from aegis_sdk.application.ports import (
     RequestLog,
     StoreError,
     StoreFull,
+    StoreUnreachable,
 )
 from aegis_sdk.context import Ticket
 from aegis_sdk.contract.envelope import Outcome, OutcomeKind, Request, fingerprint
@@ -34,6 +36,7 @@ from aegis_sdk.contract.subjects import resource_token
 from aegis_sdk.contract.trace import new_traceparent, trace_id
 from aegis_sdk.domain.delivery import backoff_s
 from aegis_sdk.errors import (
+    AegisError,
     Cancelled,
     Deadlock,
     Draining,
@@ -68,6 +71,8 @@ class _Open:
     recheck_s: float
     sent_again: int = 0
     accepted: Accepted | None = None
+    full: str = ""
+    """What the request stream said when it refused the request."""
 
     def deliver(self, outcome: Outcome) -> None:
         if not self.answer.done():
@@ -75,23 +80,20 @@ class _Open:
 
     async def wait(self, timeout_s: float) -> Outcome | None:
         """The outcome, or None after `timeout_s`; the entry stays open for a later one."""
-        timer = self.answer.get_loop().call_later(max(0.0, timeout_s), self._time_out)
+        timer = self.answer.get_loop().call_later(max(0.0, timeout_s), self.time_out)
         try:
             return await self.answer
         finally:
             timer.cancel()
 
-    def _time_out(self) -> None:
+    def time_out(self) -> None:
         if not self.answer.done():
             waited, self.answer = self.answer, self.answer.get_loop().create_future()
             waited.set_result(None)
 
-    def acknowledged(self, result: Accepted | StoreError) -> None:
-        if isinstance(result, Accepted):
-            self.accepted = result
-        elif isinstance(result, StoreFull) and not self.sent_again and not self.answer.done():
-            # Not an outcome of an earlier try: this one is certainly not stored.
-            self.answer.set_exception(Overloaded(f"{self.request.service}: {result}"))
+    def refuse(self, error: AegisError) -> None:
+        if not self.answer.done():
+            self.answer.set_exception(error)
 
 
 class Requester:
@@ -324,10 +326,13 @@ class Requester:
             if again and (stored := await self._read_outcome(request)) is not None:
                 return self._same_key(request, stored)
             assert request.deadline_s is not None
-            await self._log.post(request, entry.acknowledged)
+            with contextlib.suppress(StoreUnreachable):  # sent again by the watcher
+                await self._log.post(request)
             outcome = await entry.wait(request.deadline_s - time.time())
             if outcome is None:
                 outcome = await self._end_doubt(entry)
+                if entry.full and outcome.kind is OutcomeKind.CANCELLED:
+                    raise Overloaded(f"{request.service}: {entry.full}")
             if request.fingerprint:
                 self._same_key(request, outcome)
             return outcome
@@ -432,17 +437,18 @@ class Requester:
         try:
             if entry.accepted is None:
                 again = replace(entry.request, attempt=entry.sent_again + 1)
-                entry.acknowledged(await self._log.append(again, timeout_s=1.0))
+                entry.accepted = await self._log.append(again, timeout_s=1.0)
+                await self._check_key(entry.request, entry.accepted)
             elif (outcome := await self._read_outcome(entry.request)) is not None:
                 entry.deliver(outcome)
+        except StoreFull as error:
+            # The first try may be stored nevertheless: cancelling ends that doubt.
+            entry.full = str(error)
+            entry.time_out()
+        except KeyReused as error:
+            entry.refuse(error)
         except StoreError:
             return  # not reachable now: the next round tries again
-        if entry.accepted is not None and entry.request.fingerprint:
-            try:
-                await self._check_key(entry.request, entry.accepted)
-            except KeyReused as error:
-                if not entry.answer.done():
-                    entry.answer.set_exception(error)
 
 
 def _key_reused(request: Request) -> KeyReused:

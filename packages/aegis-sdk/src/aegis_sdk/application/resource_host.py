@@ -193,7 +193,7 @@ class Actor:
                 self._queue.appendleft(delivery)
                 await asyncio.sleep(FAILED_WAIT_S)
                 continue
-            await self._host.finished(delivery)
+            self._host.finished(delivery)
 
     def _may_judge(self, delivery: Delivery) -> bool:
         return self._is_served(delivery) or delivery.grant in self._left
@@ -224,20 +224,20 @@ class Actor:
 
     async def _serve(self, delivery: Delivery) -> None:
         if not self._is_served(delivery):
-            await delivery.ack()  # of a grant that this resource has left: its new reader has it too
+            delivery.ack()  # of a grant that this resource has left: its new reader has it too
             return
         # The fence as it is now, where the role was looked at: after any wait below, a newer fence may
         # have been read, and a commit under another instance's fence would break G5.
         mark = self._mark()
         if delivery.arrival.stream_seq <= self.journal.last_request_seq:
             self._host.suppressed(delivery)
-            await delivery.ack()
+            delivery.ack()
             return
         if needs_lookup(delivery.request, delivery.arrival) and await self._answered(delivery):
-            await delivery.ack()
+            delivery.ack()
             return
         await self._run_judged(delivery, mark)
-        await delivery.ack()
+        delivery.ack()
         await self._checkpoint_when_due(mark)
 
     async def _answered(self, delivery: Delivery) -> bool:
@@ -542,10 +542,10 @@ class ResourceHost:
     def count_fenced(self) -> None:
         self.commits_fenced += 1
 
-    async def finished(self, delivery: Delivery) -> None:
+    def finished(self, delivery: Delivery) -> None:
         grant = self._grants.get(delivery.grant)
         if grant is not None and grant.source is not None:
-            await grant.source.finished()
+            grant.source.finished()
 
     # --- grants ---------------------------------------------------------------------------------------------
     async def _open(self, grant: _Grant) -> None:

@@ -8,13 +8,13 @@ the server or an operator's tool needs to see is in the headers.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final
 
 from pydantic import BaseModel
+from pydantic_core import from_json, to_json
 
 MSG_ID: Final = "Nats-Msg-Id"
 METHOD: Final = "aegis-method"
@@ -25,9 +25,8 @@ FINGERPRINT: Final = "aegis-fingerprint"
 TRACEPARENT: Final = "traceparent"
 TRACESTATE: Final = "tracestate"
 OUTCOME: Final = "aegis-outcome"
-EPOCH: Final = "aegis-epoch"
-REQUEST_SEQ: Final = "aegis-request-seq"
-INSTANCE: Final = "aegis-instance"
+"""`executed seq=17 epoch=3 instance=accounts-1 fingerprint=… trace=…`: one header, since every client
+library parses headers one by one, and each outcome passes two of them."""
 
 
 class OutcomeKind(StrEnum):
@@ -121,15 +120,13 @@ class Change:
         return bool(self.set or self.delete)
 
     def encode(self) -> bytes:
-        return json.dumps(
-            {"set": self.set, "delete": self.delete}, separators=(",", ":"), ensure_ascii=False
-        ).encode()
+        return to_json({"set": self.set, "delete": self.delete})
 
     @classmethod
     def decode(cls, data: bytes) -> Change:
         if not data:
             return cls()
-        raw = json.loads(data)
+        raw = from_json(data)
         return cls(raw["set"], tuple(raw["delete"]))
 
 
@@ -138,7 +135,7 @@ class Outcome:
     """How a request ended, as stored in the journal.
 
     `body` is the reply's JSON (executed) or an ErrorBody (all others). `change` is the encoded Change
-    or empty. `request_seq` is the request's sequence in the request stream (0 when the writer, a
+    or empty; `changed` the same, where it is at hand. `request_seq` is the request's sequence in the request stream (0 when the writer, a
     cancelling caller, doesn't know it); `epoch` is 0 for group requests and cancels.
     """
 
@@ -150,20 +147,21 @@ class Outcome:
     instance_id: str = ""
     fingerprint: str = ""
     traceparent: str = ""
+    changed: Change | None = field(default=None, compare=False, repr=False)
 
     def headers(self) -> dict[str, str]:
-        headers = {OUTCOME: self.kind.value}
+        words = self.kind.value
         if self.request_seq:
-            headers[REQUEST_SEQ] = str(self.request_seq)
+            words += f" seq={self.request_seq}"
         if self.epoch:
-            headers[EPOCH] = str(self.epoch)
+            words += f" epoch={self.epoch}"
         if self.instance_id:
-            headers[INSTANCE] = self.instance_id
+            words += f" instance={self.instance_id}"
         if self.fingerprint:
-            headers[FINGERPRINT] = self.fingerprint
+            words += f" fingerprint={self.fingerprint}"
         if self.traceparent:
-            headers[TRACEPARENT] = self.traceparent
-        return headers
+            words += f" trace={self.traceparent}"
+        return {OUTCOME: words}
 
     def payload(self) -> bytes:
         return self.body + b"\n" + self.change if self.change else self.body
@@ -171,16 +169,18 @@ class Outcome:
     @classmethod
     def parse(cls, headers: Mapping[str, str], payload: bytes) -> Outcome:
         """Raises: KeyError, ValueError when it is not an outcome."""
+        kind, *words = headers[OUTCOME].split(" ")
+        known = dict(word.split("=", 1) for word in words)
         body, _, change = payload.partition(b"\n")
         return cls(
-            kind=OutcomeKind(headers[OUTCOME]),
+            kind=OutcomeKind(kind),
             body=body,
             change=change,
-            request_seq=int(headers.get(REQUEST_SEQ, "0")),
-            epoch=int(headers.get(EPOCH, "0")),
-            instance_id=headers.get(INSTANCE, ""),
-            fingerprint=headers.get(FINGERPRINT, ""),
-            traceparent=headers.get(TRACEPARENT, ""),
+            request_seq=int(known.get("seq", "0")),
+            epoch=int(known.get("epoch", "0")),
+            instance_id=known.get("instance", ""),
+            fingerprint=known.get("fingerprint", ""),
+            traceparent=known.get("trace", ""),
         )
 
     @classmethod

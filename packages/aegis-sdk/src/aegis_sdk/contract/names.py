@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Final
 
 from aegis_sdk.errors import InvalidName
@@ -35,6 +36,7 @@ def check_instance(instance_id: str) -> str:
     return instance_id
 
 
+@lru_cache(maxsize=50_000)  # one or two are needed for each message, of few different resources
 def encode_token(text: str, *, kind: str = "resource id") -> str:
     """Encode any UTF-8 text of 1 to 200 bytes as a subject token and KV key: other bytes become `=XX`.
 
@@ -56,6 +58,7 @@ def encode_token(text: str, *, kind: str = "resource id") -> str:
     return "".join(chr(byte) if byte in _PLAIN else f"={byte:02X}" for byte in raw)
 
 
+@lru_cache(maxsize=50_000)
 def decode_token(token: str) -> str:
     """The text that `encode_token` made `token` from."""
     if "=" not in token:

@@ -14,7 +14,7 @@ def new_traceparent(parent: str = "") -> str:
 
     Ids need to be distinct, not secret: `random` seeded by the system is enough and fast.
     """
-    known = _TRACEPARENT.fullmatch(parent)
+    known = _TRACEPARENT.fullmatch(parent) if parent else None
     trace = known[1] if known else f"{random.getrandbits(128) or 1:032x}"
     return f"00-{trace}-{random.getrandbits(64) or 1:016x}-01"
 

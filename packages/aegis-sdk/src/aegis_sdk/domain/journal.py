@@ -122,7 +122,7 @@ class ResourceJournal:
         self.last_request_seq = max(self.last_request_seq, outcome.request_seq)
         if not outcome.change:
             return
-        change = Change.decode(outcome.change)
+        change = outcome.changed or Change.decode(outcome.change)
         self.values.update(change.set)
         for key in change.delete:
             self.values.pop(key, None)

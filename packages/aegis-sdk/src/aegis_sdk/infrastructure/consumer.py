@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import json
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -27,6 +26,8 @@ EXPIRES_S: Final = 30.0
 HEARTBEAT_S: Final = 1.0
 """The server says at least this often that it still knows our pull."""
 SILENCE_S_MAX: Final = 2.5
+AGAIN_WAIT_S: Final = 0.01
+"""A server that ends each pull at once must not be asked without pause."""
 
 
 class Unreadable(Exception):
@@ -110,10 +111,10 @@ class PullLoop:
             self._keeper.cancel()
         await self._unsubscribe()
 
-    async def finished(self) -> None:
+    def finished(self) -> None:
         """A held message is out of hand."""
         self._held = max(0, self._held - 1)
-        await self._top_up()
+        self._top_up()
 
     # --- generations ----------------------------------------------------------------------------------------
     async def _begin(self, *, again: bool) -> None:
@@ -134,12 +135,12 @@ class PullLoop:
         self._doubt.clear()
         self._heard_s = time.monotonic()
 
-        async def receive(message: Msg) -> None:
+        def receive(message: Msg) -> None:
             if self._subject == subject:
-                await self._receive(message)
+                self._receive(message)
 
         self._subscription = await self._link.subscribe(subject, receive)
-        await self._top_up()
+        self._top_up()
 
     async def _unsubscribe(self) -> None:
         subscription, self._subscription = self._subscription, None
@@ -160,6 +161,7 @@ class PullLoop:
                 self._doubt.set()  # `on_restored` or the next round
                 await asyncio.sleep(0.05)
                 continue
+            await asyncio.sleep(AGAIN_WAIT_S)
             await self._begin(again=True)
 
     def _is_silent(self) -> bool:
@@ -169,10 +171,10 @@ class PullLoop:
         self._doubt.set()
 
     # --- messages -------------------------------------------------------------------------------------------
-    async def _receive(self, message: Msg) -> None:
+    def _receive(self, message: Msg) -> None:
         self._heard_s = time.monotonic()
-        if not message.reply or not message.reply.startswith("$JS.ACK."):
-            await self._status(message)
+        if not message.reply.startswith("$JS.ACK."):
+            self._status(message)
             return
         meta = parse_meta(message.reply)
         self._asked -= 1
@@ -180,8 +182,7 @@ class PullLoop:
             log.info(
                 "delivery_gap", stream=self._stream, consumer=self._consumer, seq=meta.consumer_seq
             )
-            self._subject = ""
-            self._doubt.set()
+            self._begin_again()
             return
         self._next_seq = meta.consumer_seq + 1
         self.pending = meta.pending
@@ -190,11 +191,11 @@ class PullLoop:
         try:
             self._on_message(message, meta)
         except Unreadable:
-            await self._link.publish(message.reply, b"+TERM")
-            await self.finished()
-        await self._top_up()
+            self._held = max(0, self._held - 1)
+            self._link.aside(self._link.publish(message.reply, b"+TERM"))
+        self._top_up()
 
-    async def _status(self, message: Msg) -> None:
+    def _status(self, message: Msg) -> None:
         headers = message.headers or {}
         status = headers.get("Status", "")
         if status == "100":
@@ -203,26 +204,30 @@ class PullLoop:
             self._asked = max(
                 0, self._asked - int(headers.get("Nats-Pending-Messages", self._asked))
             )
-            await self._top_up()
+            self._top_up()
             return
         log.debug("pull_ended", stream=self._stream, consumer=self._consumer, status=status)
-        await asyncio.sleep(0.01)
+        self._begin_again()
+
+    def _begin_again(self) -> None:
         self._subject = ""
         self._doubt.set()
 
-    async def _top_up(self) -> None:
+    def _top_up(self) -> None:
         """Ask for more when at least half of the credit is free."""
         free = self._credit - self._asked - self._held
         if self._stopped or free < max(1, self._credit // 2) or not self._subject:
             return
         self._asked += free
-        pull = {
-            "batch": free,
-            "expires": int(EXPIRES_S * 1e9),
-            "idle_heartbeat": int(HEARTBEAT_S * 1e9),
-        }
-        await self._link.publish(
-            f"$JS.API.CONSUMER.MSG.NEXT.{self._stream}.{self._consumer}",
-            json.dumps(pull).encode(),
-            reply=self._subject,
+        pull = b'{"batch":%d,"expires":%d,"idle_heartbeat":%d}' % (
+            free,
+            EXPIRES_S * 1e9,
+            HEARTBEAT_S * 1e9,
+        )
+        self._link.aside(
+            self._link.publish(
+                f"$JS.API.CONSUMER.MSG.NEXT.{self._stream}.{self._consumer}",
+                pull,
+                reply=self._subject,
+            )
         )

@@ -37,7 +37,7 @@ class NatsControl:
     ) -> None:
         """Answer control's commands to this instance."""
 
-        async def receive(message: Msg) -> None:
+        async def obey(message: Msg) -> None:
             try:
                 ack = await on_command(Command.model_validate_json(message.data))
             except ValidationError as error:
@@ -45,6 +45,9 @@ class NatsControl:
                 ack = Ack(ok=False, message=str(error))
             if message.reply:
                 await self._link.publish(message.reply, ack.model_dump_json().encode())
+
+        def receive(message: Msg) -> None:
+            self._link.aside(obey(message))
 
         await self._link.subscribe(self._subjects.command(instance_id), receive)
 

@@ -250,19 +250,6 @@ class _Follower:
             self._on_entry(entry)
 
 
-_RESOURCES: dict[str, str] = {}
-"""Decoded resource tokens; bounded by _resource_of."""
-
-
-def _resource_of(token: str) -> str:
-    resource = _RESOURCES.get(token)
-    if resource is None:
-        if len(_RESOURCES) > 50_000:
-            _RESOURCES.clear()
-        resource = _RESOURCES[token] = decode_token(token)
-    return resource
-
-
 def parse_entry(message: Msg, seq: int) -> Entry | None:
     """`aegis.jrn.<service>.<resource>.<kind>[.<name>]`; None for a kind of a newer version."""
     tokens = message.subject.split(".", 5)
@@ -271,7 +258,7 @@ def parse_entry(message: Msg, seq: int) -> Entry | None:
     except ValueError:
         return None
     name = tokens[5] if len(tokens) > 5 else ""
-    return Entry(seq, _resource_of(tokens[3]), kind, name, message.headers or {}, message.data)
+    return Entry(seq, decode_token(tokens[3]), kind, name, message.headers or {}, message.data)
 
 
 async def make_reader(

@@ -10,7 +10,7 @@ import asyncio
 import itertools
 import json
 import ssl
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -20,6 +20,7 @@ from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 from nats.errors import Error as NatsError
 from nats.errors import MaxPayloadError
+from pydantic_core import from_json
 
 from aegis_sdk.application.ports import (
     AlreadyStored,
@@ -38,7 +39,7 @@ PING_INTERVAL_S: Final = 2.0
 CONNECT_TIMEOUT_S: Final = 2.0
 PENDING_BYTES_MAX: Final = 64 * 1024 * 1024
 """nats-py's own 2 MiB is a tenth of a second of a busy gateway while NATS restarts."""
-POST_OPEN_MAX: Final = 100_000
+OPEN_MAX: Final = 100_000
 
 EXPECTED_SEQ: Final = "Nats-Expected-Last-Subject-Sequence"
 EXPECTED_SUBJECT: Final = "Nats-Expected-Last-Subject-Sequence-Subject"
@@ -92,7 +93,32 @@ class Stored:
     duplicate: bool
 
 
-OnStored = Callable[["Stored | StoreError"], None]
+class _Direct:
+    """Stands in for a subscription's queue: a message goes to its callback as it is read.
+
+    nats-py wakes a task for each message, which was a tenth of a request's time on each side. It has no
+    public way around that; tests/contract/test_link.py fails when this one is closed.
+    """
+
+    __slots__ = ("_callback",)
+
+    def __init__(self, callback: Callable[[Msg], None]) -> None:
+        self._callback = callback
+
+    def put_nowait(self, message: Msg) -> None:
+        try:
+            self._callback(message)
+        except Exception as error:  # would end the connection's read loop
+            log.error("callback_failed", subject=message.subject, exc_info=error)
+
+    def empty(self) -> bool:
+        return True
+
+    def qsize(self) -> int:
+        return 0
+
+    async def join(self) -> None:
+        return
 
 
 class Link:
@@ -103,10 +129,10 @@ class Link:
         self._server = server
         self._inbox = client.new_inbox()
         self._tokens = itertools.count(1)
-        self._waiting: dict[str, Callable[[Msg | StoreError], None]] = {}
+        self._waiting: dict[str, asyncio.Future[Msg]] = {}
         self._restored: list[Callable[[], Awaitable[None]]] = []
         self._closing = False
-        self._dropping: set[asyncio.Future[None]] = set()
+        self._aside: set[asyncio.Task[None]] = set()
 
     @classmethod
     async def open(cls, server: Server, *, name: str) -> Link:
@@ -129,7 +155,7 @@ class Link:
                 servers=server.urls,
                 name=name,
                 allow_reconnect=True,
-                max_reconnect_attempts=-1,
+                max_reconnect_attempts=1,  # nats-py would try the first connection for ever
                 reconnect_time_wait=RECONNECT_WAIT_S,
                 connect_timeout=CONNECT_TIMEOUT_S,
                 ping_interval=PING_INTERVAL_S,
@@ -142,8 +168,9 @@ class Link:
             )
         except (NatsError, OSError, TimeoutError) as error:
             raise Unavailable(f"NATS does not answer at {server.url}: {error}") from error
+        client.options["max_reconnect_attempts"] = -1
         link = cls(client, server)
-        await client.subscribe(f"{link._inbox}.*", cb=link._on_answer, pending_msgs_limit=0)
+        await link.subscribe(f"{link._inbox}.*", link._on_answer)
         return link
 
     # --- what it is ---------------------------------------------------------------------------------------
@@ -173,21 +200,14 @@ class Link:
             await self._client.close()
 
     # --- storing ------------------------------------------------------------------------------------------
-    async def post(
-        self, subject: str, payload: bytes, headers: dict[str, str], on_stored: OnStored
-    ) -> None:
-        """Publish to a stream and return; `on_stored` gets the answer if one comes."""
-        token = self._next_token(lambda answer: on_stored(_stored(answer)))
+    async def post(self, subject: str, payload: bytes, headers: dict[str, str]) -> None:
+        """Publish to a stream without asking for its answer. Raises: StoreTooLarge, StoreUnreachable."""
         try:
-            await self._client.publish(
-                subject, payload, reply=f"{self._inbox}.{token}", headers=headers
-            )
+            await self._client.publish(subject, payload, headers=headers)
         except MaxPayloadError as error:
-            self._waiting.pop(token, None)
-            on_stored(StoreTooLarge(str(error)))
+            raise StoreTooLarge(str(error)) from error
         except (NatsError, OSError) as error:
-            self._waiting.pop(token, None)
-            on_stored(StoreUnreachable(str(error) or type(error).__name__))
+            raise StoreUnreachable(str(error) or type(error).__name__) from error
 
     async def store(
         self, subject: str, payload: bytes, headers: dict[str, str], *, timeout_s: float
@@ -221,20 +241,34 @@ class Link:
         except (NatsError, OSError) as error:
             log.debug("publish_dropped", error_code=type(error).__name__)
 
-    async def subscribe(
-        self, subject: str, callback: Callable[[Msg], Awaitable[None]]
-    ) -> Subscription:
-        """Bounds of nats-py's queue are off: what is read here is bounded by credit or by open calls."""
-        return await self._client.subscribe(
-            subject, cb=callback, pending_msgs_limit=0, pending_bytes_limit=0
+    async def subscribe(self, subject: str, callback: Callable[[Msg], None]) -> Subscription:
+        """`callback` runs as messages are read and must be quick; a message has no queue to wait in.
+
+        What is read here is bounded by credit or by open calls.
+        """
+        subscription = await self._client.subscribe(
+            subject, cb=_never, pending_msgs_limit=0, pending_bytes_limit=0
         )
+        subscription._pending_queue = _Direct(callback)  # type: ignore[assignment]
+        if (task := subscription._wait_for_msgs_task) is not None:
+            task.cancel()
+        return subscription
 
     def drop(self, subscription: Subscription) -> None:
         """Unsubscribe without waiting."""
         if not self._client.is_closed:
-            task = asyncio.ensure_future(subscription.unsubscribe())
-            self._dropping.add(task)
-            task.add_done_callback(self._dropping.discard)
+            self.aside(subscription.unsubscribe())
+
+    def aside(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run what a callback can't wait for; its errors are logged."""
+        task = asyncio.create_task(work)
+        self._aside.add(task)
+        task.add_done_callback(self._aside_done)
+
+    def _aside_done(self, task: asyncio.Task[None]) -> None:
+        self._aside.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None and not self._closing:
+            log.error("link_task_failed", exc_info=error)
 
     async def request(self, subject: str, payload: bytes, *, timeout_s: float) -> bytes:
         """Core request/reply. Raises: StoreMissing (nobody listens), StoreUnreachable."""
@@ -270,13 +304,14 @@ class Link:
     async def _ask(
         self, subject: str, payload: bytes, headers: dict[str, str] | None, timeout_s: float
     ) -> Msg:
+        if len(self._waiting) >= OPEN_MAX:
+            raise StoreUnreachable(f"{OPEN_MAX} calls are unanswered")
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Msg] = loop.create_future()
-        token = self._next_token(lambda answer: _settle(future, answer))
+        token = str(next(self._tokens))
+        self._waiting[token] = future
         # A timer costs a tenth of a timeout scope, and each commit comes through here.
-        timer = loop.call_later(
-            timeout_s, _settle, future, StoreUnreachable(f"{subject}: no answer")
-        )
+        timer = loop.call_later(timeout_s, _time_out, future, subject)
         try:
             await self._client.publish(
                 subject, payload, reply=f"{self._inbox}.{token}", headers=headers
@@ -292,23 +327,16 @@ class Link:
             timer.cancel()
             self._waiting.pop(token, None)
 
-    def _next_token(self, callback: Callable[[Msg | StoreError], None]) -> str:
-        if len(self._waiting) >= POST_OPEN_MAX:
-            raise StoreUnreachable(f"{POST_OPEN_MAX} publishes are unanswered")
-        token = str(next(self._tokens))
-        self._waiting[token] = callback
-        return token
-
-    async def _on_answer(self, answer: Msg) -> None:
-        callback = self._waiting.pop(answer.subject.rpartition(".")[2], None)
-        if callback is not None:
-            callback(answer)
+    def _on_answer(self, answer: Msg) -> None:
+        future = self._waiting.get(answer.subject.rpartition(".")[2])
+        if future is not None and not future.done():
+            future.set_result(answer)
 
     def _lost(self) -> None:
         """What was in flight is unknown now."""
-        waiting, self._waiting = self._waiting, {}
-        for callback in waiting.values():
-            callback(StoreUnreachable("the connection to NATS was lost"))
+        for future in self._waiting.values():
+            if not future.done():
+                future.set_exception(StoreUnreachable("the connection to NATS was lost"))
         if not self._closing:
             log.warning("nats_lost", url=self._server.url)
 
@@ -318,13 +346,13 @@ class Link:
             await callback()
 
 
-def _settle(future: asyncio.Future[Msg], answer: Msg | StoreError) -> None:
-    if future.done():
-        return
-    if isinstance(answer, StoreError):
-        future.set_exception(answer)
-    else:
-        future.set_result(answer)
+def _time_out(future: asyncio.Future[Msg], subject: str) -> None:
+    if not future.done():
+        future.set_exception(StoreUnreachable(f"{subject}: no answer"))
+
+
+async def _never(message: Msg) -> None:
+    raise AssertionError("replaced by _Direct")
 
 
 class _Busy(StoreError):
@@ -342,9 +370,7 @@ def _collected(messages: list[Msg], end: Msg) -> list[Msg]:
     raise StoreUnreachable(f"direct get: {end.headers}")
 
 
-def _stored(answer: Msg | StoreError) -> Stored | StoreError:
-    if isinstance(answer, StoreError):
-        return answer
+def _stored(answer: Msg) -> Stored | StoreError:
     try:
         body = _checked(answer)
     except StoreError as error:
@@ -355,7 +381,7 @@ def _stored(answer: Msg | StoreError) -> Stored | StoreError:
 def _checked(answer: Msg) -> dict[str, Any]:
     if not answer.data and _status(answer) == "503":
         raise StoreMissing("no JetStream stream takes this subject, or it has no leader now")
-    body: dict[str, Any] = json.loads(answer.data)
+    body: dict[str, Any] = from_json(answer.data)
     if "error" in body:
         raise _error_of(body["error"])
     return body

@@ -48,7 +48,7 @@ class NatsReplies:
             if (extra := self._extra.pop(request_id, None)) is not None:
                 self._link.drop(extra)
 
-    async def _on_reply(self, message: Msg) -> None:
+    def _on_reply(self, message: Msg) -> None:
         waiting = self._expected.get(message.subject[self._prefix :])
         if not waiting:
             return

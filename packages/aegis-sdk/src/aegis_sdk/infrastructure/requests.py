@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Final
 
 from nats.aio.msg import Msg
 
-from aegis_sdk.application.ports import Accepted, Delivery, StoreError, StoreMissing
+from aegis_sdk.application.ports import Accepted, Delivery, StoreMissing
 from aegis_sdk.contract.envelope import Request
 from aegis_sdk.contract.names import decode_token
 from aegis_sdk.contract.subjects import GROUP_CONSUMER, Subjects
 from aegis_sdk.domain.delivery import Arrival
 from aegis_sdk.infrastructure.consumer import Meta, PullLoop, Unreadable
 from aegis_sdk.infrastructure.journal import parse_headers
-from aegis_sdk.infrastructure.link import Link, Stored
+from aegis_sdk.infrastructure.link import Link
 from aegis_sdk.telemetry import log
 
 GRANT_ACK_WAIT_S: Final = 3600.0
 """A grant has one reader, which starts its consumer again itself when in doubt: nothing is ever
 redelivered by time, which would break the order."""
 GRANT_PENDING_MAX: Final = 20_000
+ACK_DELAY_S: Final = 0.003
+"""An acknowledgement is not urgent, and one for many saves a write on both sides."""
 HAND_BACK_DELAY_S: Final = 0.02
 """A bare nak burns the delivery count in milliseconds."""
 
@@ -43,20 +47,11 @@ class NatsRequestLog:
         )
         return Accepted(stored.seq, stored.duplicate)
 
-    async def post(
-        self, request: Request, on_result: Callable[[Accepted | StoreError], None]
-    ) -> None:
-        def on_stored(stored: Stored | StoreError) -> None:
-            if isinstance(stored, Stored):
-                on_result(Accepted(stored.seq, stored.duplicate))
-            else:
-                on_result(stored)
-
+    async def post(self, request: Request) -> None:
         await self._link.post(
             self._subjects.request(request.service, request.resource),
             request.payload,
             request.headers(),
-            on_stored,
         )
 
     async def read(self, service: str, seq: int) -> Request | None:
@@ -89,8 +84,10 @@ class NatsDeliveries:
         async def make(again: bool) -> str:
             return GROUP_CONSUMER  # control made it, shared by all instances
 
+        acks = _EachAck(self._link)
+
         def on_message(message: Msg, meta: Meta) -> None:
-            self._deliver(service, message, meta, "", 0, on_delivery)
+            self._deliver(service, message, meta, "", 0, acks, on_delivery)
 
         loop = PullLoop(
             self._link,
@@ -117,13 +114,16 @@ class NatsDeliveries:
     ) -> PullLoop:
         reader = _GrantReader(self._link, self._subjects, service, grant, resources, start_seq)
 
+        acks = _FloorAck(self._link)
+
         async def make(again: bool) -> str:
+            acks.restart()
             if again:
                 on_restart()
             return await reader.make()
 
         def on_message(message: Msg, meta: Meta) -> None:
-            self._deliver(service, message, meta, grant, reader.suspect_to, on_delivery)
+            self._deliver(service, message, meta, grant, reader.suspect_to, acks, on_delivery)
 
         loop = PullLoop(
             self._link,
@@ -144,6 +144,7 @@ class NatsDeliveries:
         meta: Meta,
         grant: str,
         suspect_to: int,
+        acks: _EachAck | _FloorAck,
         on_delivery: Callable[[Delivery], None],
     ) -> None:
         try:
@@ -158,9 +159,6 @@ class NatsDeliveries:
             raise Unreadable from error
         reply, link = message.reply, self._link
 
-        async def ack() -> None:
-            await link.publish(reply, b"+ACK")
-
         async def extend() -> None:
             await link.publish(reply, b"+WPI")
 
@@ -170,7 +168,69 @@ class NatsDeliveries:
             )
 
         arrival = Arrival(meta.stream_seq, meta.delivered, meta.stream_seq <= suspect_to)
-        on_delivery(Delivery(request, arrival, grant, ack, extend, hand_back))
+        on_delivery(Delivery(request, arrival, grant, acks.add(reply), extend, hand_back))
+
+
+class _EachAck:
+    """Acknowledges each finished group request; those of one moment leave in one write."""
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+        self._finished: list[str] = []
+
+    def add(self, reply: str) -> Callable[[], None]:
+        def finished() -> None:
+            self._finished.append(reply)
+            if len(self._finished) == 1:
+                asyncio.get_running_loop().call_later(ACK_DELAY_S, self._flush)
+
+        return finished
+
+    def _flush(self) -> None:
+        finished, self._finished = self._finished, []
+        self._link.aside(self._send(finished))
+
+    async def _send(self, replies: list[str]) -> None:
+        for reply in replies:
+            await self._link.publish(reply, b"+ACK")
+
+
+class _FloorAck:
+    """Acknowledges a grant's requests up to the first unfinished one, many by one message.
+
+    One that is finished above that floor is delivered again after a failover, and told by its sequence.
+    """
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+        self._in_hand: deque[list[str]] = deque()
+        self._timer: asyncio.TimerHandle | None = None
+
+    def add(self, reply: str) -> Callable[[], None]:
+        entry = [reply]
+        self._in_hand.append(entry)
+
+        def finished() -> None:
+            entry.append("finished")
+            if self._timer is None:
+                self._timer = asyncio.get_running_loop().call_later(ACK_DELAY_S, self._flush)
+
+        return finished
+
+    def restart(self) -> None:
+        """The consumer is made again: what the old one delivered is no longer acknowledged."""
+        self._in_hand = deque()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _flush(self) -> None:
+        self._timer = None
+        floor = ""
+        while self._in_hand and len(self._in_hand[0]) > 1:
+            floor = self._in_hand.popleft()[0]
+        if floor:
+            self._link.aside(self._link.publish(floor, b"+ACK"))
 
 
 class _GrantReader:
@@ -206,7 +266,7 @@ class _GrantReader:
             "name": self._grant,
             "deliver_policy": "by_start_sequence",
             "opt_start_seq": self._start_seq,
-            "ack_policy": "explicit",
+            "ack_policy": "all",
             "ack_wait": int(GRANT_ACK_WAIT_S * 1e9),
             "max_ack_pending": GRANT_PENDING_MAX,
             "max_deliver": -1,
@@ -231,18 +291,7 @@ class _GrantReader:
         await self._link.api(f"CONSUMER.DELETE.{self._stream}.{self._grant}", {})
 
 
-_RESOURCES: dict[str, str] = {}
-"""Decoded resources of request subjects; emptied when it grows over 50,000."""
-
-
 def _resource_of(subject: str) -> str | None:
     """`<prefix>.req.<service>.any` or `….at.<resource>`."""
     tokens = subject.split(".", 4)
-    if len(tokens) < 5:
-        return None
-    resource = _RESOURCES.get(tokens[4])
-    if resource is None:
-        if len(_RESOURCES) > 50_000:
-            _RESOURCES.clear()
-        resource = _RESOURCES[tokens[4]] = decode_token(tokens[4])
-    return resource
+    return decode_token(tokens[4]) if len(tokens) == 5 else None

@@ -169,7 +169,7 @@ class GroupReader:
         self._held += 1
         link, consumer = self._link, self._consumer
 
-        async def ack() -> None:
+        def ack() -> None:
             if link.reachable:
                 consumer.ack(seq)
 
@@ -184,7 +184,7 @@ class GroupReader:
         arrival = Arrival(seq, delivered, suspect=False)
         self._on_delivery(Delivery(request, arrival, "", ack, extend, hand_back))
 
-    async def finished(self) -> None:
+    def finished(self) -> None:
         self._held = max(0, self._held - 1)
         self._consumer.wake()
 
@@ -240,7 +240,7 @@ class GrantReader:
         self._held = 0
         self._wake()
 
-    async def finished(self) -> None:
+    def finished(self) -> None:
         self._held = max(0, self._held - 1)
         self._wake()
 
@@ -283,7 +283,7 @@ class GrantReader:
         request = self._stream.get(seq)
         assert request is not None
 
-        async def ack() -> None:
+        def ack() -> None:
             if self._link.reachable:
                 self._unacked.discard(seq)
                 self._stream.ack_floors[self._grant] = self.ack_floor

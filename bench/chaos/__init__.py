@@ -1,0 +1,1 @@
+"""The chaos suite: workloads under faults, and checkers that judge what came of it."""

@@ -1,0 +1,38 @@
+"""One module a promise; each has a pure `check(history)` that gives the violations it finds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from bench.chaos.checkers import (
+    definite,
+    enough,
+    epochs,
+    kept,
+    linearizable,
+    once,
+    order,
+    recovery,
+    totals,
+)
+from bench.chaos.history import History, Violation
+
+Checker = Callable[[History], list[Violation]]
+
+CHECKERS: dict[str, Checker] = {
+    "kept": kept.check,
+    "once": once.check,
+    "linearizable": linearizable.check,
+    "order": order.check,
+    "totals": totals.check,
+    "definite": definite.check,
+    "epochs": epochs.check,
+    "recovery": recovery.check,
+    "enough": enough.check,
+}
+
+
+def check_all(history: History, checkers: Sequence[Checker] | None = None) -> list[Violation]:
+    """What all checkers find, in their order."""
+    chosen = CHECKERS.values() if checkers is None else checkers
+    return [violation for checker in chosen for violation in checker(history)]

@@ -1,0 +1,80 @@
+"""Transfers keep the total, and each is complete: one debit, one credit of the same amount.
+
+A transfer is a request to the paying account, whose handler asks the receiving account to take a
+credit; the credit's request id derives from the transfer's. The value of an account is its balance;
+the `open` operation gave it the first one.
+"""
+
+from __future__ import annotations
+
+from bench.chaos.history import History, Operation, Place, Violation
+from bench.chaos.ids import first_child_id
+
+WORKLOAD = "transfers"
+
+
+def check(history: History) -> list[Violation]:
+    """Total, balances and pairs, once everything has settled."""
+    balances = {final.place: final.value for final in history.finals if final.workload == WORKLOAD}
+    operations = history.of(WORKLOAD)
+    if not operations:
+        return []
+    executed = {entry.op for entry in history.outcomes if entry.executed}
+    expected = _expected(operations, executed)
+    return _pairs(operations, executed) + _total(balances, expected) + _balances(balances, expected)
+
+
+def _expected(operations: list[Operation], executed: set[str]) -> dict[Place, int]:
+    """The balances that the journal's executed operations make."""
+    expected: dict[Place, int] = {}
+    for operation in operations:
+        if operation.op not in executed:
+            continue
+        if operation.kind == "open":
+            expected[operation.place] = expected.get(operation.place, 0) + operation.args["amount"]
+        elif operation.kind == "transfer":
+            other = (operation.service, operation.args["to"])
+            amount = operation.args["amount"]
+            expected[operation.place] = expected.get(operation.place, 0) - amount
+            expected[other] = expected.get(other, 0) + amount
+    return expected
+
+
+def _pairs(operations: list[Operation], executed: set[str]) -> list[Violation]:
+    found = []
+    for operation in operations:
+        if operation.kind != "transfer":
+            continue
+        debited = operation.op in executed
+        credited = first_child_id(operation.op) in executed
+        if debited and not credited:
+            found.append(_violation(f"transfer {operation.op} was debited but not credited"))
+        if credited and not debited:
+            found.append(_violation(f"transfer {operation.op} was credited but not debited"))
+    return found
+
+
+def _total(balances: dict[Place, int], expected: dict[Place, int]) -> list[Violation]:
+    total, opened = sum(balances.values()), sum(expected.values())
+    if total == opened:
+        return []
+    return [_violation(f"the balances sum up to {total}, the accounts were opened with {opened}")]
+
+
+def _balances(balances: dict[Place, int], expected: dict[Place, int]) -> list[Violation]:
+    found = []
+    for place in sorted(balances.keys() | expected.keys()):
+        balance = balances.get(place)
+        if balance != expected.get(place, 0):
+            found.append(
+                _violation(
+                    f"{'/'.join(place)} has {balance}, its journal makes {expected.get(place, 0)}"
+                )
+            )
+        elif balance < 0:
+            found.append(_violation(f"{'/'.join(place)} is overdrawn: {balance}"))
+    return found
+
+
+def _violation(message: str) -> Violation:
+    return Violation("totals", message, "G3")

@@ -1,0 +1,302 @@
+"""A run's history: what clients asked and saw, what the journals hold, which faults struck.
+
+Values and their JSON lines, both ways; pure. One record a line, its `type` first:
+
+- `run`      the seed, the sizes and the limits that the run states about itself
+- `invoke`   a client is about to ask; `op` is the request id
+- `ok`       the client has the reply
+- `fail`     the client knows that it had no effect, now and later (refused, expired, cancelled, ...)
+- `unknown`  the client does not know; an invoke without an end (its client was killed) is the same
+- `outcome`  a journal entry: how a request ended
+- `fence`    a journal entry that begins an epoch
+- `fault`    what the nemesis did, from `began_s` until `healed_s`
+- `final`    a resource's value, read from its service after everything settled
+
+All times are seconds of one machine's monotonic clock.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+from typing import Any, TypeAlias
+
+Place: TypeAlias = tuple[str, str]
+"""(service, resource)."""
+
+
+class Status(StrEnum):
+    """What a client knows about its operation. Only `ok` says that it took effect."""
+
+    OK = "ok"
+    FAIL = "fail"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """What a run is and what it promises of itself."""
+
+    seed: int = 0
+    seconds: float = 0.0
+    nodes: int = 1
+    recovery_limit_s: float = 15.0
+    """After a fault has healed, every place must answer again within this time."""
+    ok_ratio_min: float = 0.5
+    """Of the operations of a workload that is not meant to fail."""
+    ok_per_workload_min: int = 10
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Operation:
+    """One request of a client, from its invocation to what the client knows at the end."""
+
+    op: str
+    process: str
+    workload: str
+    service: str
+    resource: str
+    kind: str
+    args: Mapping[str, Any] = field(default_factory=dict)
+    invoked_s: float
+    status: Status = Status.UNKNOWN
+    completed_s: float | None = None
+    result: Any = None
+    error: str = ""
+    """The error's class when it failed or is unknown; a handler's own refusal is `Rejected`."""
+
+    @property
+    def place(self) -> Place:
+        return (self.service, self.resource)
+
+    @property
+    def answered(self) -> bool:
+        """Whether a handler answered it: took it, or refused it."""
+        return self.status is Status.OK or self.error == "Rejected"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutcomeEntry:
+    """An outcome in a journal. `epoch` is 0 when no epoch's owner wrote it (a cancelling caller)."""
+
+    seq: int
+    service: str
+    resource: str
+    op: str
+    outcome: str
+    epoch: int = 0
+    request_seq: int = 0
+    reply: Any = None
+    changed: bool = False
+
+    @property
+    def place(self) -> Place:
+        return (self.service, self.resource)
+
+    @property
+    def executed(self) -> bool:
+        return self.outcome == "executed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FenceEntry:
+    """A fence in a journal."""
+
+    seq: int
+    service: str
+    resource: str
+    epoch: int
+    owner: str = ""
+
+    @property
+    def place(self) -> Place:
+        return (self.service, self.resource)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fault:
+    """Something that the nemesis did. A kill heals when what was killed is started again."""
+
+    kind: str
+    target: str
+    began_s: float
+    healed_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Final:
+    """A resource's value after the run; what it looks like is its workload's affair."""
+
+    workload: str
+    service: str
+    resource: str
+    value: Any
+
+    @property
+    def place(self) -> Place:
+        return (self.service, self.resource)
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """Everything that the checkers look at. Journal entries are in journal order, a place at a time."""
+
+    run: Run = field(default_factory=Run)
+    operations: Sequence[Operation] = ()
+    outcomes: Sequence[OutcomeEntry] = ()
+    fences: Sequence[FenceEntry] = ()
+    faults: Sequence[Fault] = ()
+    finals: Sequence[Final] = ()
+
+    def of(self, workload: str) -> list[Operation]:
+        """The operations of one workload, by invocation."""
+        return [operation for operation in self.operations if operation.workload == workload]
+
+    def outcomes_of(self) -> dict[str, list[OutcomeEntry]]:
+        """The outcomes of each operation; more than one is a violation."""
+        found: dict[str, list[OutcomeEntry]] = {}
+        for entry in self.outcomes:
+            found.setdefault(entry.op, []).append(entry)
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """A promise that this history breaks; `promise` is its id (G1 ...) or empty."""
+
+    checker: str
+    message: str
+    promise: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.checker}{f' ({self.promise})' if self.promise else ''}: {self.message}"
+
+
+class BadHistory(ValueError):
+    """A line that is no record, or an end without its invoke."""
+
+
+def read(lines: Iterable[str]) -> History:
+    """Put a history together from its JSON lines, in any order but invokes before their ends.
+
+    Raises: BadHistory, with the line's number.
+    """
+    reader = _Reader()
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            reader.take(json.loads(line))
+        except (ValueError, KeyError, TypeError) as error:
+            raise BadHistory(f"line {number}: {error!r}") from error
+    return reader.history()
+
+
+def write(history: History) -> Iterator[str]:
+    """The history as JSON lines, without line feeds; `read` makes the same history of them."""
+    yield _line("run", asdict(history.run))
+    for operation in history.operations:
+        yield from operation_lines(operation)
+    for kind, entries in (
+        ("outcome", history.outcomes),
+        ("fence", history.fences),
+        ("fault", history.faults),
+        ("final", history.finals),
+    ):
+        for entry in entries:
+            yield record_line(kind, entry)
+
+
+def record_line(kind: str, entry: Any) -> str:
+    """One record (run, outcome, fence, fault, final) as a line."""
+    return _line(kind, asdict(entry))
+
+
+def operation_lines(operation: Operation) -> Iterator[str]:
+    """The invoke of an operation and, when it has one, its end."""
+    yield invoke_line(operation)
+    if operation.completed_s is not None:
+        yield end_line(
+            operation.op,
+            operation.status,
+            completed_s=operation.completed_s,
+            result=operation.result,
+            error=operation.error,
+        )
+
+
+def invoke_line(operation: Operation) -> str:
+    """The record to write, and flush, before the request is sent."""
+    record = asdict(operation)
+    for later in ("status", "completed_s", "result", "error"):
+        del record[later]
+    return _line("invoke", record)
+
+
+def end_line(
+    op: str, status: Status, *, completed_s: float, result: Any = None, error: str = ""
+) -> str:
+    """The record to write when the client knows how its operation ended, or gives up."""
+    end = {"op": op, "completed_s": completed_s, "result": result, "error": error}
+    return _line(status.value, end)
+
+
+def _line(kind: str, record: Mapping[str, Any]) -> str:
+    return json.dumps({"type": kind, **record}, separators=(",", ":"), ensure_ascii=False)
+
+
+class _Reader:
+    def __init__(self) -> None:
+        self._run = Run()
+        self._invokes: dict[str, dict[str, Any]] = {}
+        self._ends: dict[str, dict[str, Any]] = {}
+        self._outcomes: list[OutcomeEntry] = []
+        self._fences: list[FenceEntry] = []
+        self._faults: list[Fault] = []
+        self._finals: list[Final] = []
+
+    def take(self, record: dict[str, Any]) -> None:
+        kind = record.pop("type")
+        match kind:
+            case "run":
+                self._run = Run(**record)
+            case "invoke":
+                self._begin(record)
+            case "ok" | "fail" | "unknown":
+                self._end(kind, record)
+            case "outcome":
+                self._outcomes.append(OutcomeEntry(**record))
+            case "fence":
+                self._fences.append(FenceEntry(**record))
+            case "fault":
+                self._faults.append(Fault(**record))
+            case "final":
+                self._finals.append(Final(**record))
+            case _:
+                raise BadHistory(f"unknown record type {kind!r}")
+
+    def _begin(self, record: dict[str, Any]) -> None:
+        if record["op"] in self._invokes:
+            raise BadHistory(f"operation {record['op']} is invoked twice")
+        self._invokes[record["op"]] = record
+
+    def _end(self, kind: str, record: dict[str, Any]) -> None:
+        op = record.pop("op")
+        if op not in self._invokes or op in self._ends:
+            raise BadHistory(f"operation {op} ends without an invoke, or twice")
+        self._ends[op] = {**record, "status": Status(kind)}
+
+    def history(self) -> History:
+        operations = [
+            Operation(**invoke, **self._ends.get(op, {})) for op, invoke in self._invokes.items()
+        ]
+        return History(
+            run=self._run,
+            operations=sorted(operations, key=lambda operation: operation.invoked_s),
+            outcomes=sorted(self._outcomes, key=lambda entry: (entry.place, entry.seq)),
+            fences=sorted(self._fences, key=lambda entry: (entry.place, entry.seq)),
+            faults=sorted(self._faults, key=lambda fault: fault.began_s),
+            finals=sorted(self._finals, key=lambda final: final.place),
+        )

@@ -1,0 +1,199 @@
+"""How large the model is searched, and what must go wrong when a rule is taken away.
+
+Values only. A budget is how often a run may meet that fault, wherever it likes; a search with a
+budget covers all smaller ones. The promises' ids (G1 to G7) are those of the protocol's design.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+PROMISES = {
+    1: "accepted is kept",
+    2: "one outcome",
+    3: "one effect",
+    5: "one active",
+    6: "failover loses nothing",
+    7: "order",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Budget:
+    """The size of a search: who takes part, and how often each fault may strike."""
+
+    instances: int = 2
+    requests: int = 2
+    losses: int = 0
+    crashes: int = 0
+    suspicions: int = 0
+    duplicates: int = 0
+    cancels: int = 0
+    control_steps: bool = False
+    """Two control replicas step by step, instead of any number of them without memory."""
+
+    def flags(self) -> list[str]:
+        """The budget as options of spin."""
+        sizes = {
+            "INSTANCES": self.instances,
+            "REQUESTS": self.requests,
+            "LOSSES": self.losses,
+            "CRASHES": self.crashes,
+            "SUSPICIONS": self.suspicions,
+            "DUPLICATES": self.duplicates,
+            "CANCELS": self.cancels,
+        }
+        flags = [f"-D{name}={size}" for name, size in sizes.items()]
+        return [*flags, "-DCONTROL_STEPS"] if self.control_steps else flags
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """A search of the unchanged model, which must find nothing."""
+
+    name: str
+    budget: Budget
+
+
+@dataclass(frozen=True, slots=True)
+class Mutation:
+    """A rule taken away. The search, checking one promise alone, must find it broken."""
+
+    flag: str
+    rule: str
+    promise: int
+    budget: Budget
+
+    @property
+    def name(self) -> str:
+        return f"{self.flag} against G{self.promise}"
+
+    def flags(self) -> list[str]:
+        """The search as options of spin."""
+        return [*self.budget.flags(), "-DMUTATED", f"-D{self.flag}", f"-DONLY={self.promise}"]
+
+
+SHORT = (
+    Search(
+        "a loss, a crash and a wrong suspicion",
+        Budget(losses=1, crashes=1, suspicions=1),
+    ),
+)
+
+CYCLES = Budget(losses=1, crashes=1)
+"""Small, because a search for cycles visits each state twice."""
+
+LONG = (
+    *SHORT,
+    Search(
+        "a loss, a suspicion, a request stored twice and a cancel",
+        Budget(losses=1, suspicions=1, duplicates=1, cancels=1),
+    ),
+    Search(
+        "a crash, a suspicion, a request stored twice and a cancel",
+        Budget(crashes=1, suspicions=1, duplicates=1, cancels=1),
+    ),
+    Search(
+        "control step by step: a loss, a crash and a suspicion",
+        Budget(losses=1, crashes=1, suspicions=1, control_steps=True),
+    ),
+    Search(
+        "three instances: a crash and two suspicions",
+        Budget(instances=3, crashes=1, suspicions=2),
+    ),
+    Search(
+        "three requests: two losses, a suspicion and a cancel",
+        Budget(requests=3, losses=2, suspicions=1, cancels=1),
+    ),
+    Search(
+        "two losses, a suspicion, a request stored twice and a cancel",
+        Budget(losses=2, suspicions=1, duplicates=1, cancels=1),
+    ),
+)
+
+MUTATIONS = (
+    Mutation(
+        "NO_FENCE",
+        "the server checks a commit's fence",
+        5,
+        Budget(suspicions=1),
+    ),
+    Mutation(
+        "NO_FENCE",
+        "the server checks a commit's fence",
+        3,
+        Budget(suspicions=1),
+    ),
+    Mutation(
+        "NO_CREATE_ONLY",
+        "a request's outcome is create-only",
+        2,
+        Budget(cancels=1),
+    ),
+    Mutation(
+        "NO_CREATE_ONLY",
+        "a request's outcome is create-only",
+        3,
+        Budget(duplicates=1),
+    ),
+    Mutation(
+        "SERVE_BEFORE_OWN_FENCE",
+        "a new active serves only when it has read its own fence",
+        6,
+        Budget(suspicions=1),
+    ),
+    Mutation(
+        "START_LATE",
+        "a new grant starts behind the acknowledged requests, not behind the delivered ones",
+        1,
+        Budget(crashes=1),
+    ),
+    Mutation(
+        "LEASE_WITHOUT_CAS",
+        "the lease is written by compare-and-set",
+        1,
+        Budget(crashes=1, control_steps=True),
+    ),
+    Mutation(
+        "FENCE_WITHOUT_EXPECTED",
+        "a fence is written only over the fence that its writer read",
+        5,
+        Budget(suspicions=1, control_steps=True),
+    ),
+    Mutation(
+        "IGNORE_INCARNATION",
+        "a restarted instance does not take its former life's fence for its own",
+        6,
+        Budget(crashes=1),
+    ),
+    Mutation(
+        "NO_GAP_CHECK",
+        "an active that sees a gap in its deliveries asks again from the start",
+        1,
+        Budget(losses=1),
+    ),
+    Mutation(
+        "ACK_BEFORE_COMMIT",
+        "a request is acknowledged only after its commit",
+        1,
+        Budget(crashes=1),
+    ),
+    Mutation(
+        "APPLY_BEFORE_ACK",
+        "a change is applied only after the server acknowledged it",
+        3,
+        Budget(cancels=1),
+    ),
+    Mutation(
+        "EXISTS_MEANS_CANCELLED",
+        "an active whose commit meets an outcome looks whether it is its own",
+        3,
+        Budget(losses=1),
+    ),
+    Mutation(
+        "NO_SKIP",
+        "a redelivered request up to the highest committed sequence is skipped",
+        3,
+        Budget(losses=1),
+    ),
+)

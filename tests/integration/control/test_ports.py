@@ -1,0 +1,118 @@
+"""The promises of control's ports, kept by the adapters on NATS and by the fakes of the unit tests."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+import nats
+import pytest
+from aegis_control.application.ports import (
+    Bucket,
+    FenceWrite,
+    Journal,
+    NotWritten,
+    StoredFence,
+    Write,
+)
+from aegis_control.infrastructure.embedded_nats import EmbeddedNats
+from aegis_control.infrastructure.nats_buckets import NatsBucket
+from aegis_control.infrastructure.nats_journal import NatsJournal
+from aegis_control.infrastructure.nats_link import NatsLink
+from aegis_control.infrastructure.nats_streams import NatsStreams, StreamSettings
+from aegis_sdk.contract.envelope import Fence
+from aegis_sdk.contract.subjects import Subjects
+
+from tests.unit.control.support import MemoryBucket, MemoryJournal
+
+SERVICE = "accounts"
+
+
+@dataclass
+class Store:
+    bucket: Bucket
+    journal: Journal
+
+
+@pytest.fixture(params=["memory", "nats"])
+async def store(
+    request: pytest.FixtureRequest, server: EmbeddedNats, prefix: str
+) -> AsyncIterator[Store]:
+    if request.param == "memory":
+        yield Store(MemoryBucket(), MemoryJournal())
+        return
+    client = await nats.connect(server.url)
+    link = NatsLink(client)
+    await link.open()
+    subjects = Subjects(prefix)
+    streams = NatsStreams(link, subjects, StreamSettings())
+    await streams.provision_common()
+    await streams.provision(SERVICE)
+    yield Store(NatsBucket(link, subjects.leases_bucket), NatsJournal(link, subjects))
+    await client.close()
+
+
+async def test_a_key_is_written_only_at_the_revision_that_was_read(store: Store) -> None:
+    [first] = await store.bucket.write([Write("s.a", b"1", 0)])
+    assert isinstance(first, int)
+    assert await store.bucket.write([Write("s.a", b"2", 0)]) == [NotWritten.CONFLICT]
+    [second] = await store.bucket.write([Write("s.a", b"2", first)])
+    assert isinstance(second, int)
+    assert second > first
+    entry = await store.bucket.read("s.a")
+    assert entry is not None
+    assert (entry.key, entry.value, entry.revision) == ("s.a", b"2", second)
+    assert await store.bucket.read("s.b") is None
+
+
+async def test_many_writes_fail_one_by_one(store: Store) -> None:
+    await store.bucket.write([Write("k.1", b"", 0)])
+    results = await store.bucket.write([Write(f"k.{i}", b"x", 0) for i in range(3)])
+    assert [isinstance(result, int) for result in results] == [True, False, True]
+
+
+async def test_load_gives_the_last_of_each_key_and_later_only_what_is_new(store: Store) -> None:
+    assert await store.bucket.load() == []
+    revisions = await store.bucket.write([Write(f"k.{i}", b"%d" % i, 0) for i in range(2_500)])
+    loaded = await store.bucket.load()
+    assert [entry.key for entry in loaded] == [f"k.{i}" for i in range(2_500)]
+    last = revisions[-1]
+    assert isinstance(last, int)
+    assert await store.bucket.load(after=last) == []
+    assert isinstance(revisions[7], int)
+    [changed] = await store.bucket.write([Write("k.7", b"new", revisions[7])])
+    [entry] = await store.bucket.load(after=last)
+    assert (entry.key, entry.value, entry.revision) == ("k.7", b"new", changed)
+
+
+async def test_a_deleted_key_stays_known_until_it_is_written_again(store: Store) -> None:
+    [first] = await store.bucket.write([Write("k", b"1", 0)])
+    assert isinstance(first, int)
+    assert await store.bucket.delete("k", first + 99) is NotWritten.CONFLICT
+    gone = await store.bucket.delete("k", first)
+    assert isinstance(gone, int)
+    entry = await store.bucket.read("k")
+    assert entry is not None
+    assert (entry.value, entry.revision) == (None, gone)
+    assert [entry.value for entry in await store.bucket.load()] == [None]
+    [again] = await store.bucket.write([Write("k", b"2", gone)])
+    assert isinstance(again, int)
+
+
+def fence(epoch: int) -> Fence:
+    return Fence(epoch=epoch, owner="a", incarnation="r", grant=f"g-a-{epoch}", start_seq=1)
+
+
+async def test_a_fence_replaces_exactly_the_one_before(store: Store) -> None:
+    """G5: of two control replicas that write a fence, one does."""
+    journal = store.journal
+    assert await journal.last_fence(SERVICE, "R 1") is None
+    [first] = await journal.write_fences(SERVICE, [FenceWrite("R 1", fence(1), 0)])
+    assert isinstance(first, int)
+    refused = await journal.write_fences(SERVICE, [FenceWrite("R 1", fence(2), 0)])
+    assert refused == [NotWritten.CONFLICT]
+    [second] = await journal.write_fences(SERVICE, [FenceWrite("R 1", fence(2), first)])
+    assert isinstance(second, int)
+    assert await journal.last_fence(SERVICE, "R 1") == StoredFence(fence(2), second)
+    assert await journal.load_fences(SERVICE) == {"R 1": StoredFence(fence(2), second)}
+    assert await journal.load_fences("other") == {}

@@ -1,0 +1,160 @@
+"""The streams that control provisions, and what they refuse."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import nats
+import pytest
+from aegis_control.application.ports import ProvisionFailed
+from aegis_control.infrastructure.embedded_nats import EmbeddedNats
+from aegis_control.infrastructure.nats_link import NatsLink
+from aegis_control.infrastructure.nats_streams import NatsStreams, StreamSettings
+from aegis_sdk.contract.subjects import Subjects
+from nats.aio.msg import Msg
+from nats.js.errors import APIError
+
+from tests.integration.control.support import SERVICE, Broker
+
+
+@pytest.fixture
+async def link(server: EmbeddedNats) -> AsyncIterator[NatsLink]:
+    client = await nats.connect(server.url)
+    link = NatsLink(client)
+    await link.open()
+    yield link
+    await client.close()
+
+
+def streams(link: NatsLink, prefix: str, **settings: Any) -> NatsStreams:
+    return NatsStreams(link, Subjects(prefix), StreamSettings(**settings))
+
+
+async def test_provisioning_again_writes_nothing(
+    link: NatsLink, prefix: str, broker: Broker
+) -> None:
+    await streams(link, prefix).provision_common()
+    await streams(link, prefix).provision(SERVICE)
+    seen: list[str] = []
+
+    async def note(message: Msg) -> None:
+        seen.append(message.subject)
+
+    await broker.client.subscribe("$JS.EVENT.ADVISORY.>", cb=note)
+    await broker.client.flush()
+    await streams(link, prefix).provision_common()
+    await streams(link, prefix).provision(SERVICE)
+    # Something that does raise an advisory, to know that all before it have come.
+    await broker.client.jetstream().add_stream(name=f"{prefix}-last", subjects=[f"{prefix}.last"])
+    while not any(subject.endswith(f"{prefix}-last") for subject in seen):
+        await broker.client.flush()
+    assert [subject for subject in seen if f"{prefix.upper()}_" in subject] == []
+
+
+async def test_what_differs_is_mended_and_what_others_added_stays(
+    link: NatsLink, prefix: str, broker: Broker
+) -> None:
+    await streams(link, prefix).provision(SERVICE)
+    name = broker.subjects.journal_stream(SERVICE)
+    info = await broker.api(f"STREAM.INFO.{name}")
+    spoiled = info["config"] | {"max_msgs_per_subject": 5, "description": "ours"}
+    spoiled.pop("republish")
+    answer = await broker.api(f"STREAM.UPDATE.{name}", spoiled)
+    assert "error" not in answer, answer
+    await streams(link, prefix, ack_wait_s=3.0, requests_max_msgs=50).provision(SERVICE)
+    config = (await broker.api(f"STREAM.INFO.{name}"))["config"]
+    assert config["max_msgs_per_subject"] == 1
+    assert config["republish"]["src"] == broker.subjects.republish_source
+    assert config["description"] == "ours"
+    requests = broker.subjects.request_stream(SERVICE)
+    assert (await broker.api(f"STREAM.INFO.{requests}"))["config"]["max_msgs"] == 50
+    group = await broker.api(f"CONSUMER.INFO.{requests}.any")
+    assert group["config"]["ack_wait"] == 3_000_000_000
+
+
+async def test_what_can_not_be_mended_is_said_with_setting_and_value(
+    link: NatsLink, prefix: str, broker: Broker
+) -> None:
+    name = broker.subjects.journal_stream(SERVICE)
+    config = {
+        "name": name,
+        "subjects": [broker.subjects.journal(SERVICE)],
+        "storage": "memory",
+        "retention": "limits",
+        "num_replicas": 1,
+    }
+    assert "error" not in await broker.api(f"STREAM.CREATE.{name}", config)
+    with pytest.raises(ProvisionFailed, match=f"{name}.*storage is memory, needs file"):
+        await streams(link, prefix).provision(SERVICE)
+
+
+async def test_an_outcome_is_stored_once_and_handed_to_the_caller(
+    link: NatsLink, prefix: str, broker: Broker
+) -> None:
+    """G2"""
+    await streams(link, prefix).provision(SERVICE)
+    replies: list[bytes] = []
+
+    async def note(message: Msg) -> None:
+        replies.append(message.data)
+
+    await broker.client.subscribe(broker.subjects.reply("caller.1"), cb=note)
+    outcome = broker.subjects.outcome(SERVICE, "R1", "caller.1")
+    js = broker.client.jetstream()
+    await js.publish(outcome, b"first", headers={"Nats-TTL": "1h"})
+    with pytest.raises(APIError) as caught:
+        await js.publish(outcome, b"second")
+    assert caught.value.err_code == 10077
+    await broker.client.flush()
+    assert replies == [b"first"]
+
+
+async def test_a_full_request_stream_refuses_and_forgets_only_what_is_done(
+    link: NatsLink, prefix: str, broker: Broker
+) -> None:
+    """G1: room is made from requests that have an outcome, never from those that wait."""
+    some = streams(link, prefix, requests_max_msgs=10)
+    await some.provision(SERVICE)
+    js = broker.client.jetstream()
+    subject, name = broker.subjects.request(SERVICE, None), broker.subjects.request_stream(SERVICE)
+    for _ in range(10):
+        await js.publish(subject, b"{}")
+    with pytest.raises(APIError):
+        await js.publish(subject, b"{}")
+    assert await some.make_room(SERVICE, {}) == 0
+    pull = await js.pull_subscribe_bind(consumer="any", stream=name)
+    for message in (await pull.fetch(10, timeout=5))[:6]:
+        await message.ack_sync()
+    # A grant whose consumer is gone needs everything from its start on.
+    assert await some.make_room(SERVICE, {"g-x-1": 4}) == 3
+    assert await some.make_room(SERVICE, {}) == 0, "no longer nearly full"
+    await js.publish(subject, b"{}")
+    await js.publish(subject, b"{}")
+    assert await some.make_room(SERVICE, {}) == 3
+    info = await broker.api(f"STREAM.INFO.{name}")
+    assert info["state"]["first_seq"] == 7
+
+
+async def test_depths_count_what_waits_and_what_is_in_work(
+    link: NatsLink, prefix: str, broker: Broker
+) -> None:
+    some = streams(link, prefix)
+    await some.provision(SERVICE)
+    js = broker.client.jetstream()
+    for _ in range(3):
+        await js.publish(broker.subjects.request(SERVICE, None), b"{}")
+    name = broker.subjects.request_stream(SERVICE)
+    pull = await js.pull_subscribe_bind(consumer="any", stream=name)
+    await pull.fetch(1, timeout=5)
+    assert await some.depths(SERVICE) == {"any": 3, "at": 0}
+
+
+async def test_the_buckets_open_with_any_client(
+    link: NatsLink, prefix: str, broker: Broker
+) -> None:
+    await streams(link, prefix).provision_common()
+    bucket = await broker.client.jetstream().key_value(broker.subjects.leases_bucket)
+    await bucket.put("a.b", json.dumps({"x": 1}).encode())
+    assert (await bucket.get("a.b")).value == b'{"x": 1}'

@@ -1,0 +1,50 @@
+"""The protocol's model holds, and breaks when a rule is taken away: the short form of `python -m model`."""
+
+from __future__ import annotations
+
+import pytest
+
+from model.checker import has_cycle, require_tools, search, shortest
+from model.configurations import CYCLES, MUTATIONS, SHORT, Budget, Mutation, Search
+
+pytestmark = pytest.mark.timeout(1_800)
+
+LIMIT_S = 600.0
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _tools() -> None:
+    """A missing spin fails these tests; it never skips them."""
+    require_tools()
+
+
+@pytest.mark.parametrize("wanted", SHORT, ids=lambda wanted: wanted.name)
+def test_all_promises_hold_in_every_run(wanted: Search) -> None:
+    """G1, G2, G3, G5, G6, G7."""
+    assert search(wanted.budget.flags(), timeout_s=LIMIT_S).broken == ""
+
+
+def test_every_run_comes_to_rest_and_is_checked_there() -> None:
+    """Without it, "each accepted request has an outcome at rest" would be an empty promise (G1)."""
+    assert not has_cycle(CYCLES.flags(), timeout_s=LIMIT_S)
+    assert search([*CYCLES.flags(), "-DPROBE"], timeout_s=LIMIT_S, fast=False).broken
+
+
+@pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: mutation.name)
+def test_a_promise_breaks_without_its_rule(mutation: Mutation) -> None:
+    found = shortest(mutation.flags(), timeout_s=LIMIT_S)
+    assert found.broken
+    assert found.steps
+
+
+def test_the_rule_makes_the_difference() -> None:
+    """The unchanged model holds where the first mutation breaks it."""
+    rule = MUTATIONS[0]
+    assert (
+        shortest([*rule.budget.flags(), f"-DONLY={rule.promise}"], timeout_s=LIMIT_S).broken == ""
+    )
+
+
+def test_a_budget_names_every_size() -> None:
+    assert "-DCRASHES=2" in Budget(crashes=2).flags()
+    assert "-DCONTROL_STEPS" in Budget(control_steps=True).flags()

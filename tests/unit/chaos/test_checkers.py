@@ -1,0 +1,485 @@
+"""Each checker finds a history that is wrong in exactly its way, and lets a right one pass."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from bench.chaos.checkers import CHECKERS, check_all
+from bench.chaos.checkers.recovery import recovery_s_max
+from bench.chaos.history import History, Operation, Status
+from bench.chaos.ids import first_child_id
+from tests.unit.chaos.support import Story
+
+
+def found_by(history: History) -> set[str]:
+    """The checkers that find a violation."""
+    return {violation.checker for violation in check_all(history)}
+
+
+# --- sets: nothing lost, nothing doubled, definite answers ---------------------------------------
+def a_set(workload: str = "set", kind: str = "add") -> Story:
+    story = Story(workload=workload, service="sets")
+    story.fence(1)
+    for element in ("a", "b", "c"):
+        story.do(kind, element=element, result=None)
+    return story
+
+
+def test_a_right_set_passes() -> None:
+    story = a_set()
+    story.final(["a", "b", "c"])
+    assert found_by(story.history()) == set()
+
+
+def test_an_unknown_operation_may_have_taken_effect_or_not() -> None:
+    """Unknown is neither success nor failure."""
+    for taken in (False, True):
+        story = a_set()
+        doubtful = story.ask("add", element="d", status=Status.UNKNOWN)
+        if taken:
+            story.store(doubtful)
+        story.final(["a", "b", "c", *(["d"] if taken else [])])
+        assert found_by(story.history()) == set()
+
+
+def test_an_acknowledged_element_that_is_gone_is_lost() -> None:
+    """G1."""
+    story = a_set()
+    story.final(["a", "c"])
+    assert found_by(story.history()) == {"kept"}
+
+
+def test_an_acknowledged_operation_without_an_outcome_is_lost() -> None:
+    """G1."""
+    story = a_set()
+    story.ask("look")
+    story.final(["a", "b", "c"])
+    assert found_by(story.history()) == {"kept"}
+
+
+def test_a_reply_that_is_not_the_stored_one_is_found() -> None:
+    """G2: the stored outcome is the only one there is."""
+    story = a_set()
+    story.store(story.ask("look", result=3), reply=4)
+    story.final(["a", "b", "c"])
+    assert found_by(story.history()) == {"kept"}
+
+
+def test_an_acknowledged_resource_without_a_final_value_is_found() -> None:
+    assert found_by(a_set().history()) == {"kept"}
+
+
+def test_a_second_outcome_is_found() -> None:
+    """G2."""
+    story = a_set()
+    story.store(story.operations[0], outcome="cancelled", epoch=0, request_seq=0)
+    story.final(["a", "b", "c"])
+    assert found_by(story.history()) == {"once"}
+
+
+def test_an_element_twice_is_found() -> None:
+    """G3."""
+    story = a_set()
+    story.final(["a", "b", "b", "c"])
+    assert found_by(story.history()) == {"once"}
+
+
+def test_an_effect_without_an_outcome_is_found() -> None:
+    """G3."""
+    story = a_set()
+    story.ask("add", element="d", status=Status.UNKNOWN)
+    story.final(["a", "b", "c", "d"])
+    assert found_by(story.history()) == {"once"}
+
+
+def test_an_effect_after_a_cancel_is_found() -> None:
+    """G4."""
+    story = a_set("deadlines", "work")
+    late = story.ask("work", element="d", status=Status.FAIL, error="Cancelled")
+    story.store(late)
+    story.final(["a", "b", "c", "d"])
+    assert found_by(story.history()) == {"definite"}
+
+
+def test_a_cancel_without_effect_passes() -> None:
+    """G4."""
+    story = a_set("deadlines", "work")
+    late = story.ask("work", element="d", status=Status.FAIL, error="Cancelled")
+    story.store(late, outcome="cancelled", epoch=0, request_seq=0)
+    story.final(["a", "b", "c"])
+    assert found_by(story.history()) == set()
+
+
+def test_an_outcome_that_changes_without_executing_is_found() -> None:
+    """G4."""
+    story = a_set("deadlines", "work")
+    late = story.ask("work", element="d", status=Status.FAIL, error="Expired")
+    story.store(late, outcome="expired", changed=True)
+    story.final(["a", "b", "c"])
+    assert found_by(story.history()) == {"definite"}
+
+
+# --- epochs --------------------------------------------------------------------------------------
+def test_an_older_epoch_behind_a_newer_fence_is_found() -> None:
+    """G5."""
+    story = Story(workload="register", service="registers")
+    story.fence(1)
+    story.store(story.ask("write", value=1), epoch=1)
+    story.fence(2)
+    story.store(story.ask("write", value=2), epoch=1)
+    assert found_by(story.history()) == {"epochs"}
+
+
+def test_a_fence_that_does_not_rise_is_found() -> None:
+    """G5."""
+    story = Story(workload="register", service="registers")
+    story.do("write", value=1)
+    story.fence(2)
+    story.fence(2)
+    assert found_by(story.history()) == {"epochs"}
+
+
+def test_epochs_that_rise_pass_also_when_a_fence_was_missed() -> None:
+    story = Story(workload="register", service="registers")
+    story.store(story.ask("write", value=1), epoch=1)
+    story.store(story.ask("write", value=2), epoch=3)
+    story.fence(4)
+    story.store(story.ask("write", value=3), epoch=4)
+    story.store(
+        story.ask("write", value=4, status=Status.FAIL, error="Cancelled"),
+        outcome="cancelled",
+        epoch=0,
+        request_seq=0,
+    )
+    assert found_by(story.history()) == set()
+
+
+# --- order ---------------------------------------------------------------------------------------
+def a_list(elements: str = "abcd") -> tuple[Story, list[Operation]]:
+    story = Story(workload="list", service="lists")
+    return story, [story.ask("append", element=element) for element in elements]
+
+
+def test_a_list_in_the_journals_order_passes() -> None:
+    story, asked = a_list()
+    for operation in asked:
+        story.store(operation)
+    story.final(list("abcd"))
+    assert found_by(story.history()) == set()
+
+
+def test_a_list_that_differs_from_its_journal_is_found() -> None:
+    """G7."""
+    story, asked = a_list()
+    for operation in asked:
+        story.store(operation)
+    story.final(list("abdc"))
+    assert found_by(story.history()) == {"order"}
+
+
+def test_a_clients_own_sequence_turned_round_is_found() -> None:
+    """G7."""
+    story, asked = a_list()
+    for at in (0, 2, 1, 3):
+        story.store(asked[at])
+    story.final(list("acbd"))
+    assert found_by(story.history()) == {"order"}
+
+
+def test_operations_at_the_same_time_may_take_effect_either_way() -> None:
+    story = Story(workload="list", service="lists")
+    one = story.ask("append", element="a", at_s=1.0, took_s=1.0)
+    other = story.ask("append", element="b", at_s=1.5, took_s=1.0, process="p2")
+    story.store(other)
+    story.store(one)
+    story.final(["b", "a"])
+    assert found_by(story.history()) == set()
+
+
+def test_an_effect_before_the_order_of_acceptance_is_found() -> None:
+    """G7."""
+    story = Story(workload="list", service="lists")
+    one = story.ask("append", element="a", at_s=1.0, took_s=1.0)
+    other = story.ask("append", element="b", at_s=1.5, took_s=1.0, process="p2")
+    story.store(other, request_seq=9)
+    story.store(one, request_seq=8)
+    story.final(["b", "a"])
+    assert found_by(story.history()) == {"order"}
+
+
+# --- registers -----------------------------------------------------------------------------------
+def a_register(*operations: tuple[object, ...]) -> History:
+    """Operations as (kind, begin, end, result, args); an end of None is unknown."""
+    story = Story(workload="register", service="registers")
+    for kind, begin, end, result, args in operations:
+        assert isinstance(begin, float)
+        assert isinstance(args, dict)
+        took = (end if isinstance(end, float) else begin) - begin
+        status = Status.UNKNOWN if end is None else Status.OK
+        story.ask(str(kind), at_s=begin, took_s=took, result=result, status=status, **args)
+    return story.history()
+
+
+def linearizable(history: History) -> bool:
+    return not CHECKERS["linearizable"](history)
+
+
+RIGHT: dict[str, list[tuple[object, ...]]] = {
+    "one after the other": [
+        ("write", 0.0, 1.0, None, {"value": 1}),
+        ("read", 2.0, 3.0, 1, {}),
+        ("cas", 4.0, 5.0, True, {"old": 1, "new": 2}),
+        ("cas", 6.0, 7.0, False, {"old": 1, "new": 3}),
+        ("read", 8.0, 9.0, 2, {}),
+    ],
+    "a read beside a write sees the old or the new": [
+        ("write", 0.0, 1.0, None, {"value": 1}),
+        ("write", 2.0, 9.0, None, {"value": 2}),
+        ("read", 3.0, 4.0, 1, {}),
+        ("read", 5.0, 6.0, 2, {}),
+    ],
+    "an unknown write shows later": [
+        ("write", 0.0, 1.0, None, {"value": 1}),
+        ("write", 2.0, None, None, {"value": 2}),
+        ("read", 3.0, 4.0, 1, {}),
+        ("read", 5.0, 6.0, 2, {}),
+    ],
+    "an unknown write never shows": [
+        ("write", 0.0, 1.0, None, {"value": 1}),
+        ("cas", 2.0, None, None, {"old": 1, "new": 2}),
+        ("read", 5.0, 6.0, 1, {}),
+    ],
+    "never written is None": [("read", 0.0, 1.0, None, {})],
+}
+WRONG: dict[str, list[tuple[object, ...]]] = {
+    "a stale read": [
+        ("write", 0.0, 1.0, None, {"value": 1}),
+        ("write", 2.0, 3.0, None, {"value": 2}),
+        ("read", 4.0, 5.0, 1, {}),
+    ],
+    "a read goes back": [
+        ("write", 0.0, 1.0, None, {"value": 1}),
+        ("write", 2.0, 9.0, None, {"value": 2}),
+        ("read", 3.0, 4.0, 2, {}),
+        ("read", 5.0, 6.0, 1, {}),
+    ],
+    "two winners of one compare-and-set": [
+        ("write", 0.0, 1.0, None, {"value": 1}),
+        ("cas", 2.0, 4.0, True, {"old": 1, "new": 2}),
+        ("cas", 3.0, 5.0, True, {"old": 1, "new": 3}),
+    ],
+    "a value that nobody wrote": [("read", 0.0, 1.0, 7, {})],
+    "an unknown write shows and goes away": [
+        ("write", 0.0, 1.0, None, {"value": 1}),
+        ("write", 2.0, None, None, {"value": 2}),
+        ("read", 3.0, 4.0, 2, {}),
+        ("read", 5.0, 6.0, 1, {}),
+    ],
+    "an unknown write shows before it was asked": [
+        ("read", 0.0, 1.0, 2, {}),
+        ("write", 2.0, None, None, {"value": 2}),
+    ],
+}
+
+
+@pytest.mark.parametrize("name", RIGHT)
+def test_a_linearizable_register_passes(name: str) -> None:
+    assert linearizable(a_register(*RIGHT[name]))
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_register_that_no_order_explains_is_found(name: str) -> None:
+    assert not linearizable(a_register(*WRONG[name]))
+
+
+def simulated(seed: int, *, clients: int, operations: int) -> list[tuple[object, ...]]:
+    """A true register under concurrent clients: each operation takes effect within its time."""
+    source = random.Random(seed)
+    value: object = None
+    free_at = [0.0] * clients
+    effects = []
+    for n in range(operations):
+        client = source.randrange(clients)
+        begin = free_at[client] + source.random()
+        effect = begin + source.random()
+        end = effect + source.random()
+        free_at[client] = end
+        kind = source.choice(["write", "read", "cas"])
+        effects.append((effect, begin, end, kind, n, source.random() < 0.02))
+    told: list[tuple[object, ...]] = []
+    for _, begin, end, kind, n, lost in sorted(effects):
+        result: object = None
+        args: dict[str, object] = {}
+        if kind == "write":
+            args, value = {"value": n}, n
+        elif kind == "read":
+            result = value
+        else:
+            args = {"old": value if n % 2 else -1, "new": n}
+            result = args["old"] == value
+            value = n if result else value
+        told.append((kind, begin, None if lost else end, result, args))
+    return sorted(told, key=lambda one: float(str(one[1])))
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_true_register_under_concurrent_clients_passes(seed: int) -> None:
+    assert linearizable(a_register(*simulated(seed, clients=6, operations=400)))
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_one_wrong_read_among_many_is_found(seed: int) -> None:
+    story = simulated(seed, clients=6, operations=200)
+    at = next(n for n in range(100, 200) if story[n][0] == "read" and story[n][2] is not None)
+    story[at] = (*story[at][:3], -7, story[at][4])
+    assert not linearizable(a_register(*story))
+
+
+# --- transfers -----------------------------------------------------------------------------------
+def transfers(*, credited: bool = True, debited: bool = True) -> Story:
+    story = Story(workload="transfers", service="accounts")
+    story.do("open", amount=100, resource="A")
+    story.do("open", amount=100, resource="B")
+    transfer = story.ask("transfer", amount=30, to="B", resource="A")
+    if credited:
+        story.store(transfer, op=first_child_id(transfer.op), resource="B")
+    if debited:
+        story.store(transfer)
+    story.final(70 if debited else 100, resource="A")
+    story.final(130 if credited else 100, resource="B")
+    return story
+
+
+def totals(story: Story) -> list[str]:
+    return [str(violation) for violation in CHECKERS["totals"](story.history())]
+
+
+def test_a_complete_transfer_passes() -> None:
+    assert found_by(transfers().history()) == set()
+
+
+def test_a_debit_without_its_credit_is_found() -> None:
+    """G3: nested requests are a part of the effect."""
+    assert any("not credited" in violation for violation in totals(transfers(credited=False)))
+
+
+def test_a_credit_without_its_debit_is_found() -> None:
+    """G3."""
+    assert any("not debited" in violation for violation in totals(transfers(debited=False)))
+
+
+def test_a_total_that_changed_is_found() -> None:
+    story = transfers()
+    story.finals[1] = replace(story.finals[1], value=129)
+    assert any("sum up to 199" in violation for violation in totals(story))
+
+
+def test_balances_that_the_journal_does_not_make_are_found() -> None:
+    """The total alone would not tell."""
+    story = transfers()
+    story.finals = [replace(story.finals[0], value=100), replace(story.finals[1], value=100)]
+    assert any("its journal makes" in violation for violation in totals(story))
+
+
+def test_an_overdrawn_account_is_found() -> None:
+    story = Story(workload="transfers", service="accounts")
+    story.do("open", amount=-5, resource="A")
+    story.final(-5, resource="A")
+    assert any("overdrawn" in violation for violation in totals(story))
+
+
+# --- recovery ------------------------------------------------------------------------------------
+def steady(ends: dict[float, float | None]) -> Story:
+    """Requests by when they were asked and answered."""
+    story = Story(workload="list", service="lists")
+    for begin, end in ends.items():
+        story.ask(
+            "append",
+            element=begin,
+            at_s=begin,
+            took_s=0.1 if end is None else end - begin,
+            status=Status.UNKNOWN if end is None else Status.OK,
+        )
+    return story
+
+
+def recovery(story: Story, limit_s: float = 2.0) -> list[str]:
+    history = story.history(recovery_limit_s=limit_s)
+    return [str(violation) for violation in CHECKERS["recovery"](history)]
+
+
+def test_an_answer_within_the_limit_is_a_recovery() -> None:
+    """G8."""
+    story = steady({1.0: 1.1, 2.5: 3.0, 4.0: 4.1})
+    story.fault(2.0, 2.2)
+    assert recovery(story) == []
+    assert recovery_s_max(story.history()) == pytest.approx(0.8)
+
+
+def test_a_late_answer_is_found() -> None:
+    """G8."""
+    story = steady({1.0: 1.1, 2.5: 9.0})
+    story.fault(2.0, 2.2)
+    assert len(recovery(story)) == 1
+
+
+def test_a_place_that_never_answers_again_is_found() -> None:
+    story = steady({1.0: 1.1, 2.5: None, 3.5: None})
+    story.fault(2.0, 2.2)
+    assert "never answered again" in recovery(story)[0]
+    assert recovery_s_max(story.history()) == float("inf")
+
+
+def test_a_fault_before_the_recovery_from_another_starts_the_time_again() -> None:
+    story = steady({1.0: 1.1, 2.5: None, 4.5: 5.0})
+    story.fault(2.0, 2.2)
+    story.fault(3.5, 4.0)
+    assert recovery(story) == []
+    assert recovery_s_max(story.history()) == pytest.approx(1.0)
+
+
+def test_a_request_asked_before_the_fault_says_nothing_about_the_recovery() -> None:
+    story = steady({1.0: 2.3, 2.5: None})
+    story.fault(2.0, 2.2)
+    assert len(recovery(story)) == 1
+
+
+# --- enough --------------------------------------------------------------------------------------
+def some(ok: int, unknown: int, workload: str = "list") -> History:
+    story = Story(workload=workload, service="s")
+    for n in range(ok):
+        story.ask("append", element=n)
+    for n in range(unknown):
+        story.ask("append", element=-n, status=Status.UNKNOWN)
+    return story.history(ok_per_workload_min=10)
+
+
+@pytest.mark.parametrize(
+    ("history", "passes"),
+    [
+        (some(20, 0), True),
+        (some(20, 15), True),
+        (some(5, 0), False),
+        (some(20, 30), False),
+        (some(20, 30, "deadlines"), True),
+        (History(), False),
+    ],
+)
+def test_too_little_success_fails_a_run(history: History, passes: bool) -> None:
+    assert (not CHECKERS["enough"](history)) == passes
+
+
+def test_a_handlers_refusal_is_an_answer() -> None:
+    story = Story(workload="transfers", service="accounts")
+    for _ in range(10):
+        story.ask("transfer", status=Status.FAIL, error="Rejected")
+    assert CHECKERS["enough"](story.history(ok_per_workload_min=10)) == []
+
+
+@pytest.mark.parametrize("checker", CHECKERS.values(), ids=CHECKERS.keys())
+def test_every_checker_can_judge_an_empty_history(checker: Callable[[History], object]) -> None:
+    assert isinstance(checker(History()), list)

@@ -1,0 +1,98 @@
+"""A suspect of killing its process runs alone."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from aegis_sdk.application.gate import Gate
+
+from tests.unit.sdk.support import settle
+
+
+class _Line:
+    """Requests that pass a gate, each until it is let go."""
+
+    def __init__(self) -> None:
+        self.gate = Gate()
+        self.inside: list[str] = []
+        self._go: dict[str, asyncio.Event] = {}
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+
+    async def enter(self, request_id: str, *, alone: bool = False) -> None:
+        self._go[request_id] = asyncio.Event()
+        self._tasks[request_id] = asyncio.create_task(self._pass(request_id, alone))
+        await settle()
+
+    async def leave(self, request_id: str) -> None:
+        self._go[request_id].set()
+        await self._tasks[request_id]
+        await settle()
+
+    async def cancel(self, request_id: str) -> None:
+        self._tasks[request_id].cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await self._tasks[request_id]
+        await settle()
+
+    async def _pass(self, request_id: str, alone: bool) -> None:
+        gate = self.gate
+        async with gate.alone(request_id) if alone else gate.shared(request_id):
+            self.inside.append(request_id)
+            try:
+                await self._go[request_id].wait()
+            finally:
+                self.inside.remove(request_id)
+
+
+async def test_others_run_side_by_side() -> None:
+    line = _Line()
+    await line.enter("c.1")
+    await line.enter("c.2")
+    assert line.inside == ["c.1", "c.2"]
+
+
+async def test_a_suspect_waits_until_nothing_runs_and_then_nothing_else_begins() -> None:
+    line = _Line()
+    await line.enter("c.1")
+    await line.enter("c.2", alone=True)
+    await line.enter("c.3")
+    assert line.inside == ["c.1"]
+    await line.leave("c.1")
+    assert line.inside == ["c.2"]
+    await line.leave("c.2")
+    assert line.inside == ["c.3"]
+
+
+async def test_what_the_suspect_asks_for_itself_is_let_in() -> None:
+    """Its nested request may be served here: it would wait for itself."""
+    line = _Line()
+    await line.enter("c.2", alone=True)
+    await line.enter("c~2.1")
+    await line.enter("c~2~1.1")
+    await line.enter("c~3.1")
+    assert line.inside == ["c.2", "c~2.1", "c~2~1.1"]
+
+
+async def test_two_suspects_run_one_after_the_other() -> None:
+    line = _Line()
+    await line.enter("c.1", alone=True)
+    await line.enter("c.2", alone=True)
+    assert line.inside == ["c.1"]
+    await line.leave("c.1")
+    assert line.inside == ["c.2"]
+
+
+async def test_a_suspect_that_is_cancelled_holds_nobody_up() -> None:
+    line = _Line()
+    await line.enter("c.1")
+    await line.enter("c.2", alone=True)
+    await line.enter("c.3", alone=True)
+    await line.enter("c.4")
+    await line.cancel("c.2")
+    await line.leave("c.1")
+    assert line.inside == ["c.3"]
+    await line.leave("c.3")
+    assert line.inside == ["c.4"]
+    await line.enter("c.5")
+    assert line.inside == ["c.4", "c.5"]

@@ -1,0 +1,367 @@
+"""Running a handler: whatever happens becomes one outcome."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+from aegis_sdk import (
+    Context,
+    Method,
+    OutcomeUnknown,
+    Rejected,
+    ResourceContext,
+    Retries,
+    Service,
+    Unavailable,
+)
+from aegis_sdk.application.handlers import Runner
+from aegis_sdk.context import Asks
+from aegis_sdk.contract.envelope import Change, ErrorBody, Fence, Outcome, OutcomeKind, Request
+from aegis_sdk.domain.journal import FenceMark, ResourceJournal
+
+ONE = Method("svc", "one", request=int, reply=int)
+BOOK = Method("svc", "book", request=int, reply=int)
+
+
+class NoAsks:
+    """A handler of these tests asks only what is scripted in `answers`, in order."""
+
+    def __init__(self) -> None:
+        self.answers: list[Any] = []
+        self.asked: list[tuple[Request, int]] = []
+
+    async def ask(self, method: Any, payload: Any, **more: Any) -> Any:
+        self.asked.append((more["parent"], more["n"]))
+        answer = self.answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    async def hand_in(self, method: Any, payload: Any, **more: Any) -> Any:
+        raise AssertionError("not used here")
+
+
+@pytest.fixture
+def asks() -> NoAsks:
+    return NoAsks()
+
+
+@pytest.fixture
+async def threads() -> AsyncIterator[ThreadPoolExecutor]:
+    with ThreadPoolExecutor(2) as pool:
+        yield pool
+
+
+Run = Callable[..., Any]
+
+
+@pytest.fixture
+def run(asks: NoAsks, threads: ThreadPoolExecutor) -> Run:
+    """`await run(handler, payload=b"1")`: the outcome of a handler of `one`, or `book` with a journal."""
+
+    async def run_(
+        handler: Callable[..., Any],
+        payload: bytes = b"1",
+        *,
+        begun: int = 1,
+        retries: Retries | None = None,
+        journal: ResourceJournal | None = None,
+        method: str = "",
+        deadline_s: float | None = None,
+    ) -> Outcome:
+        service = Service("svc")
+        service.handles(ONE if journal is None else BOOK, retries=retries)(handler)
+        name = method or ("one" if journal is None else "book")
+        resource = None if journal is None else journal.resource
+        request = Request("c.1", "svc", name, resource, payload, deadline_s, fingerprint="f" * 16)
+        runner = Runner(service, instance_id="i-1", asks=_typed(asks), threads=threads)
+        outcome = await runner.run(request, begun=begun, request_seq=7, epoch=4, journal=journal)
+        assert runner.running == 0
+        return outcome
+
+    return run_
+
+
+def _typed(asks: Any) -> Asks:
+    typed: Asks = asks
+    return typed
+
+
+def _error(outcome: Outcome) -> ErrorBody:
+    return ErrorBody.model_validate_json(outcome.body)
+
+
+def _journal(**values: Any) -> ResourceJournal:
+    fence = Fence(epoch=4, owner="i-1", incarnation="x", grant="g", start_seq=1)
+    return ResourceJournal("A", values=values, fence=FenceMark(fence, 9))
+
+
+async def test_a_reply_is_executed_and_carries_who_made_it(run: Run) -> None:
+    async def handler(ctx: Context, n: int) -> int:
+        return n + 1
+
+    outcome = await run(handler)
+    assert (outcome.kind, outcome.body, outcome.change) == (OutcomeKind.EXECUTED, b"2", b"")
+    assert (outcome.instance_id, outcome.fingerprint) == ("i-1", "f" * 16)
+    assert (outcome.request_seq, outcome.epoch) == (7, 4)
+
+
+async def test_state_changes_go_with_the_reply_and_not_into_memory(run: Run) -> None:
+    """G3, G5: one message holds both; memory changes when it is stored."""
+    journal = _journal(total=1)
+
+    async def handler(ctx: ResourceContext, n: int) -> int:
+        ctx.state.set("total", 5)
+        ctx.state.delete("other")
+        return ctx.epoch
+
+    outcome = await run(handler, journal=journal)
+    assert outcome.body == b"4"
+    assert Change.decode(outcome.change) == Change({"total": 5}, ("other",))
+    assert journal.values == {"total": 1}
+
+
+async def test_a_rejection_changes_nothing(run: Run) -> None:
+    async def handler(ctx: ResourceContext, n: int) -> int:
+        ctx.state.set("total", 5)
+        raise Rejected("no_funds", "short", {"by": n})
+
+    outcome = await run(handler, journal=_journal())
+    assert (outcome.kind, outcome.change) == (OutcomeKind.REJECTED, b"")
+    assert _error(outcome) == ErrorBody(code="no_funds", message="short", details={"by": 1})
+
+
+async def test_an_exception_is_the_answer_without_retries(run: Run) -> None:
+    calls = 0
+
+    async def handler(ctx: ResourceContext, n: int) -> int:
+        nonlocal calls
+        calls += 1
+        ctx.state.set("total", 5)
+        raise KeyError("missing")
+
+    outcome = await run(handler, journal=_journal())
+    assert (outcome.kind, outcome.change, calls) == (OutcomeKind.FAILED, b"", 1)
+    assert _error(outcome).message == "KeyError: 'missing'"
+
+
+async def test_retries_run_it_again_with_a_fresh_state(run: Run) -> None:
+    attempts: list[tuple[int, Any]] = []
+
+    async def handler(ctx: ResourceContext, n: int) -> int:
+        attempts.append((ctx.attempt, ctx.state.get("total")))
+        ctx.state.set("total", 99)
+        if len(attempts) < 3:
+            raise OSError("not yet")
+        return 7
+
+    outcome = await run(
+        handler, journal=_journal(total=1), retries=Retries(attempts=3, wait_s=0.001)
+    )
+    assert outcome.kind is OutcomeKind.EXECUTED
+    assert attempts == [(1, 1), (2, 1), (3, 1)]
+
+
+async def test_retries_end(run: Run) -> None:
+    calls = 0
+
+    async def handler(ctx: Context, n: int) -> int:
+        nonlocal calls
+        calls += 1
+        raise OSError("never")
+
+    outcome = await run(handler, retries=Retries(attempts=3, wait_s=0.001))
+    assert (outcome.kind, calls) == (OutcomeKind.FAILED, 3)
+
+
+async def test_a_rejection_is_not_retried(run: Run) -> None:
+    calls = 0
+
+    async def handler(ctx: Context, n: int) -> int:
+        nonlocal calls
+        calls += 1
+        raise Rejected("no")
+
+    await run(handler, retries=Retries(attempts=3, wait_s=0.001))
+    assert calls == 1
+
+
+@pytest.mark.parametrize("doubt", [OutcomeUnknown("?", "c~1.1"), Unavailable("?")])
+async def test_a_nested_request_in_doubt_is_asked_again_and_never_an_outcome(
+    run: Run, asks: NoAsks, doubt: Exception
+) -> None:
+    """G3: the same id asked again ends the doubt; a failure now would fix it."""
+    asks.answers = [doubt, doubt, 41]
+
+    async def handler(ctx: Context, n: int) -> int:
+        return n + await ctx.request(ONE, 1)
+
+    outcome = await run(handler)
+    assert outcome.body == b"42"
+    assert [n for _, n in asks.asked] == [1, 1, 1]
+    assert [parent.attempt for parent, _ in asks.asked] == [1, 2, 2]
+
+
+async def test_a_handler_that_runs_again_says_so_to_its_nested_requests(
+    run: Run, asks: NoAsks
+) -> None:
+    """G3: they may have outcomes already."""
+    asks.answers = [1]
+
+    async def handler(ctx: Context, n: int) -> int:
+        assert ctx.attempt == 2
+        return await ctx.request(ONE, 1)
+
+    await run(handler, begun=2)
+    assert asks.asked[0][0].attempt == 2
+
+
+async def test_an_expired_request_is_not_begun(run: Run) -> None:
+    """G4."""
+
+    async def handler(ctx: Context, n: int) -> int:
+        raise AssertionError("must not run")
+
+    outcome = await run(handler, deadline_s=time.time() - 0.001)
+    assert outcome.kind is OutcomeKind.EXPIRED
+
+
+async def test_a_handler_that_ends_after_its_deadline_is_not_executed(run: Run) -> None:
+    """G4: the outcome can no longer be `executed`, and the change is gone with it."""
+
+    async def handler(ctx: ResourceContext, n: int) -> int:
+        ctx.state.set("total", 1)
+        await asyncio.sleep(max(0.0, ctx.remaining_s() or 0.0) + 0.001)
+        return 1
+
+    outcome = await run(handler, journal=_journal(), deadline_s=time.time() + 0.05)
+    assert (outcome.kind, outcome.change) == (OutcomeKind.EXPIRED, b"")
+
+
+async def test_a_deadline_ends_retries(run: Run) -> None:
+    """G4."""
+    calls = 0
+
+    async def handler(ctx: Context, n: int) -> int:
+        nonlocal calls
+        calls += 1
+        raise OSError
+
+    outcome = await run(handler, retries=Retries(10**6, wait_s=0.01), deadline_s=time.time() + 0.05)
+    assert outcome.kind is OutcomeKind.EXPIRED
+    assert calls < 20
+
+
+async def test_a_plain_function_runs_in_a_thread(run: Run) -> None:
+    seen: list[int] = []
+
+    def handler(ctx: Context, n: int) -> int:
+        seen.append(threading.get_ident())
+        return n * 2
+
+    assert (await run(handler)).body == b"2"
+    assert seen != [threading.get_ident()]
+
+
+async def test_a_plain_function_asks_other_services_from_its_thread(run: Run, asks: NoAsks) -> None:
+    asks.answers = [20]
+
+    def handler(ctx: Context, n: int) -> int:
+        return n + ctx.request_blocking(ONE, 1)
+
+    assert (await run(handler)).body == b"21"
+
+
+@pytest.mark.parametrize("error", [ValueError("x"), Rejected("no"), StopIteration()])
+async def test_whatever_a_plain_function_raises_is_an_outcome(run: Run, error: Exception) -> None:
+    def handler(ctx: Context, n: int) -> int:
+        raise error
+
+    async with asyncio.timeout(5.0):
+        outcome = await run(handler)
+    assert outcome.kind in (OutcomeKind.FAILED, OutcomeKind.REJECTED)
+
+
+async def test_a_handler_that_raises_a_cancellation_of_its_own_has_failed(run: Run) -> None:
+    """It awaited a task that something else cancelled; nobody cancelled the handler."""
+
+    async def handler(ctx: Context, n: int) -> int:
+        task = asyncio.create_task(asyncio.sleep(60))
+        task.cancel()
+        await task
+        return 1
+
+    assert (await run(handler)).kind is OutcomeKind.FAILED
+
+
+async def test_a_cancelled_run_is_no_outcome(run: Run) -> None:
+    """The instance stops: another one runs it."""
+    begun = asyncio.Event()
+
+    async def handler(ctx: Context, n: int) -> int:
+        begun.set()
+        await asyncio.Event().wait()
+        return 1
+
+    task = asyncio.create_task(run(handler))
+    await begun.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+async def test_a_reply_that_does_not_fit_the_contract_is_a_failure(run: Run) -> None:
+    async def handler(ctx: ResourceContext, n: int) -> Any:
+        ctx.state.set("total", 5)
+        return "many"
+
+    outcome = await run(handler, journal=_journal())
+    assert (outcome.kind, outcome.change) == (OutcomeKind.FAILED, b"")
+    assert "reply of svc.book" in _error(outcome).message
+
+
+async def test_a_state_that_json_cannot_carry_is_a_failure(run: Run) -> None:
+    async def handler(ctx: ResourceContext, n: int) -> int:
+        ctx.state.set("text", "\ud800")
+        return 1
+
+    assert (await run(handler, journal=_journal())).kind is OutcomeKind.FAILED
+
+
+async def test_a_payload_that_does_not_fit_is_refused_with_its_fields(run: Run) -> None:
+    async def handler(ctx: Context, n: int) -> int:
+        raise AssertionError("must not run")
+
+    outcome = await run(handler, payload=b'"x"')
+    error = _error(outcome)
+    assert (outcome.kind, error.code) == (OutcomeKind.REJECTED, "invalid_payload")
+    assert error.details["fields"]
+
+
+async def test_an_unknown_method_is_refused_with_those_that_exist(run: Run) -> None:
+    async def handler(ctx: Context, n: int) -> int:
+        return 1
+
+    error = _error(await run(handler, method="ones"))
+    assert error.code == "unknown_method"
+    assert "it has one" in error.message
+
+
+async def test_a_targeted_handler_is_not_run_for_the_group(
+    asks: NoAsks, threads: ThreadPoolExecutor
+) -> None:
+    service = Service("svc")
+
+    @service.handles(BOOK)
+    async def book(ctx: ResourceContext, n: int) -> int:
+        raise AssertionError("must not run")
+
+    runner = Runner(service, instance_id="i-1", asks=_typed(asks), threads=threads)
+    outcome = await runner.run(Request("c.1", "svc", "book", None, b"1"), begun=1, request_seq=1)
+    assert (outcome.kind, _error(outcome).code) == (OutcomeKind.REJECTED, "contract_error")

@@ -1,0 +1,207 @@
+"""The bus and harness that users test their services with, and the promises under seeded faults."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import Counter
+
+import aegis_sdk.testing
+import pytest
+from aegis_sdk import (
+    AegisError,
+    Context,
+    Method,
+    NoRoute,
+    NotExecuted,
+    ResourceContext,
+    Role,
+    SecondActive,
+    Service,
+    Unavailable,
+)
+from aegis_sdk.application import requester as requester_module
+from aegis_sdk.contract.envelope import OutcomeKind
+from aegis_sdk.testing import Faults, ManualClock, MemoryAegis, MemoryBus, harness
+
+from tests.unit.sdk.support import ADD, ECHO, SERVICE, Add, ledger, until
+
+
+def test_the_public_names_are_these() -> None:
+    assert aegis_sdk.testing.__all__ == [
+        "Clock",
+        "Fault",
+        "Faults",
+        "Flow",
+        "LoopClock",
+        "ManualClock",
+        "MemoryAegis",
+        "MemoryBus",
+        "MemoryInstance",
+        "MemoryLink",
+        "Op",
+        "harness",
+    ]
+
+
+async def test_a_service_is_tested_in_three_lines() -> None:
+    async with harness(ledger()[0], resources={"ACC-1"}) as aegis:
+        assert await aegis.request(ADD, Add(n=2), resource="ACC-1") == 2
+        assert await aegis.request(ECHO, "hi") == "hi"
+
+
+async def test_services_ask_each_other() -> None:
+    place = Method("orders", "place", request=int, reply=int)
+    orders = Service("orders")
+
+    @orders.handles(place)
+    async def handle(ctx: Context, n: int) -> int:
+        await ctx.submit(ADD, Add(n=100), resource="A")
+        return await ctx.request(ADD, Add(n=n), resource="A")
+
+    async with harness(ledger()[0], resources={"A"}) as aegis:
+        await aegis.serve(orders)
+        assert await aegis.request(place, 3) == 103
+
+
+async def test_two_resources_may_ask_each_other_one_way_and_not_both() -> None:
+    ping = Method("ring", "ping", request=int, reply=str)
+    ring = Service("ring")
+
+    @ring.handles(ping)
+    async def handle(ctx: ResourceContext, n: int) -> str:
+        if n == 0:
+            return ctx.resource
+        return await ctx.request(ping, n - 1, resource="B" if ctx.resource == "A" else "A")
+
+    async with harness(ring, resources={"A", "B"}) as aegis:
+        assert await aegis.request(ping, 1, resource="A") == "B"
+        with pytest.raises(AegisError, match="already holds it"):
+            await aegis.request(ping, 2, resource="A")
+
+
+async def test_a_failover_shows_as_time_only() -> None:
+    """G6, G8."""
+    async with harness(ledger()[0], resources={"A"}) as aegis:
+        standby = await aegis.serve(ledger()[0], resources={"A": Role.STANDBY})
+        assert await aegis.request(ADD, Add(n=1), resource="A") == 1
+        await aegis.instances[0].kill()
+        assert await aegis.request(ADD, Add(n=10), resource="A") == 11
+        assert standby.active_resources == ["A"]
+
+
+async def test_the_last_instance_leaves_no_route() -> None:
+    async with harness(ledger()[0], resources={"A"}) as aegis:
+        await aegis.instances[0].drain()
+        with pytest.raises(NoRoute):
+            await aegis.request(ADD, Add(), resource="A")
+        with pytest.raises(NoRoute):
+            await aegis.request(ECHO, "x")
+
+
+async def test_a_second_active_is_refused() -> None:
+    """G5."""
+    async with harness(ledger()[0], resources={"A": Role.ACTIVE}) as aegis:
+        with pytest.raises(SecondActive, match="ledger-1"):
+            await aegis.serve(ledger()[0], resources={"A": Role.ACTIVE})
+
+
+async def test_without_control_nothing_new_is_served_and_the_rest_works() -> None:
+    async with harness(ledger()[0], resources={"A"}) as aegis:
+        aegis.bus.control.running = False
+        with pytest.raises(Unavailable):
+            await aegis.serve(ledger()[0])
+        assert await aegis.request(ADD, Add(), resource="A") == 1
+
+
+async def test_draining_ends_open_requests_first() -> None:
+    service, runs = ledger()
+    async with harness(service, resources={"A"}) as aegis:
+        release = runs.hold("slow")
+        task = asyncio.create_task(aegis.request(ADD, Add(tag="slow"), resource="A"))
+        await until(lambda: runs.begun)
+        draining = asyncio.create_task(aegis.drain())
+        release.set()
+        await draining
+        assert await task == 1
+
+
+def test_manual_time_stands_still_until_it_is_moved() -> None:
+    clock, fired = ManualClock(), []
+    clock.call_later(2.0, lambda: fired.append(("b", clock.now_s())))
+    clock.call_later(1.0, lambda: fired.append(("a", clock.now_s())))
+    clock.call_later(1.5, lambda: fired.append(("never", 0.0))).cancel()
+    clock.advance(0.9)
+    assert fired == []
+    clock.advance(5.0)
+    assert fired == [("a", 1.0), ("b", 2.0)]
+    assert clock.now_s() == pytest.approx(5.9)
+
+
+def test_the_same_seed_draws_the_same_faults() -> None:
+    def drawn(seed: int) -> list[object]:
+        faults = Faults(seed=seed, lost=0.3, lost_answers=0.3, twice=0.5)
+        return [faults.draw(op) for op in [*aegis_sdk.testing.Op] * 20]
+
+    assert drawn(1) == drawn(1)
+    assert drawn(1) != drawn(2)
+
+
+# --- the promises, with everything going wrong at once ------------------------------------------------------
+
+REQUESTS = 40
+
+
+async def _storm(aegis: MemoryAegis, seed: int) -> None:
+    """Kill, cut off and replace instances until cancelled; one healthy standby is always there."""
+    dice = random.Random(seed)
+    names = iter(range(1000))
+    while True:
+        await asyncio.sleep(dice.uniform(0.02, 0.08))
+        await aegis.serve(ledger()[0], resources=["A", "B"], instance_id=f"x-{next(names)}")
+        alive = [i for i in aegis.instances if (SERVICE, i.id) in aegis.bus.control.instances]
+        victim = dice.choice(alive[:-1])
+        if dice.random() < 0.5:
+            await victim.kill()
+        else:
+            victim.link.cut()
+            aegis.bus.control.lose(SERVICE, victim.id)
+            await asyncio.sleep(dice.uniform(0.0, 0.03))
+            victim.link.restore()
+
+
+async def _ask(aegis: MemoryAegis, n: int) -> tuple[str, object]:
+    resource = "AB"[n % 2]
+    try:
+        return resource, await aegis.request(
+            ADD, Add(n=1, tag=str(n)), resource=resource, timeout_s=8.0
+        )
+    except NotExecuted as error:
+        return resource, error
+
+
+@pytest.mark.parametrize("seed", range(6))
+async def test_each_request_has_one_effect_through_faults_and_failovers(
+    seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """G1, G2, G3, G4, G6: what callers were told is what is in the journal, each once."""
+    monkeypatch.setattr(requester_module, "RECHECK_S", 0.05)
+    bus = MemoryBus(
+        faults=Faults(seed=seed, lost=0.04, lost_answers=0.06, twice=0.1, delay_s_max=0.003),
+        ack_wait_s=0.05,
+    )
+    async with harness(ledger()[0], resources={"A", "B"}, bus=bus) as aegis:
+        await aegis.serve(ledger()[0], resources=["A", "B"])
+        storm = asyncio.create_task(_storm(aegis, seed))
+        answers = await asyncio.gather(*(_ask(aegis, n) for n in range(REQUESTS)))
+        storm.cancel()
+        outcomes = bus.outcomes(SERVICE).values()
+        replies = Counter((r, a) for r, a in answers if not isinstance(a, Exception))
+        stored = Counter(outcome.kind for outcome in outcomes)
+        assert stored.total() == REQUESTS
+        assert replies.total() == stored[OutcomeKind.EXECUTED]
+        for resource in "AB":
+            done = sorted(int(str(a)) for r, a in replies if r == resource)
+            assert done == list(range(1, len(done) + 1))
+        epochs = [outcome.epoch for outcome in outcomes if outcome.epoch]
+        assert len(set(epochs)) > 1, "the storm did not come in time"

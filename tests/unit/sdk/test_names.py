@@ -1,0 +1,235 @@
+"""Names, ids and subjects: every resource id a user may choose has one token and comes back from it."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from aegis_sdk.contract.ids import (
+    DEPTH_MAX,
+    child_id,
+    is_keyed,
+    keyed_id,
+    split_id,
+)
+from aegis_sdk.contract.names import (
+    RESOURCE_BYTES_MAX,
+    check_instance,
+    check_service,
+    decode_token,
+    encode_token,
+)
+from aegis_sdk.contract.subjects import Subjects, resource_token
+from aegis_sdk.errors import InvalidName
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+TEXTS = st.text(
+    st.characters(exclude_categories=["Cs"]), min_size=1, max_size=RESOURCE_BYTES_MAX
+).filter(lambda text: len(text.encode()) <= RESOURCE_BYTES_MAX)
+
+
+@given(TEXTS)
+@example("-")
+@example("=2D")
+@example("=")
+@example("=41")
+@example("a.b*c>d e")
+@example("\x00\n\r\t")
+@example("Müller 株式 €")
+def test_any_text_comes_back_from_its_token(text: str) -> None:
+    assert decode_token(encode_token(text)) == text
+
+
+@given(TEXTS)
+@example("-")
+def test_a_token_fits_a_subject_and_a_key(text: str) -> None:
+    assert re.fullmatch(r"[A-Za-z0-9_=-]{1,600}", encode_token(text))
+
+
+@given(TEXTS, TEXTS)
+@example("-", "=2D")
+@example("=41", "A")
+def test_two_texts_never_share_a_token(one: str, other: str) -> None:
+    assert (encode_token(one) == encode_token(other)) is (one == other)
+
+
+def test_a_resource_called_dash_is_not_the_group() -> None:
+    assert resource_token(None) == "-"
+    assert resource_token("-") == "=2D"
+    assert resource_token("--") == "--"
+
+
+@pytest.mark.parametrize("text", ["x" * 200, "€" * 66 + "xx", "\U0001f600" * 50])
+def test_two_hundred_bytes_are_allowed(text: str) -> None:
+    assert len(text.encode()) == RESOURCE_BYTES_MAX
+    assert decode_token(encode_token(text)) == text
+
+
+@pytest.mark.parametrize("text", ["", "x" * 201, "€" * 67, "\ud800", "a\udfffb"])
+def test_empty_too_long_and_surrogates_are_refused(text: str) -> None:
+    with pytest.raises(InvalidName):
+        encode_token(text)
+
+
+@pytest.mark.parametrize("name", ["a", "orders", "a1-b_c", "x" * 63])
+def test_a_service_name_is_lower_case_letters_digits_and_dashes(name: str) -> None:
+    assert check_service(name) == name
+
+
+@pytest.mark.parametrize(
+    "name", ["", "1a", "-a", "A", "a.b", "a b", "ä", "x" * 64, "a\n", "a>", "a*"]
+)
+def test_other_service_names_are_refused(name: str) -> None:
+    with pytest.raises(InvalidName):
+        check_service(name)
+
+
+@pytest.mark.parametrize("name", ["", "a.b", "a b", "a\n", "x" * 65, "*", ">"])
+def test_an_instance_id_is_one_token(name: str) -> None:
+    assert check_instance("Orders-1_b") == "Orders-1_b"
+    with pytest.raises(InvalidName):
+        check_instance(name)
+
+
+# --- ids ----------------------------------------------------------------------------------------------
+
+
+def test_a_nested_request_has_the_same_id_in_every_run() -> None:
+    """G3: a handler that runs again asks with the same ids."""
+    assert child_id("caller.17", 2) == "caller~17.2"
+    assert child_id(child_id("caller.17", 2), 1) == "caller~17~2.1"
+
+
+@given(st.lists(st.integers(1, 999), min_size=1, max_size=DEPTH_MAX), st.data())
+def test_different_nested_requests_have_different_ids(path: list[int], data: st.DataObject) -> None:
+    other = data.draw(st.lists(st.integers(1, 999), min_size=1, max_size=DEPTH_MAX))
+
+    def nested(numbers: list[int]) -> str:
+        request_id = "caller.1"
+        for n in numbers:
+            request_id = child_id(request_id, n)
+        return request_id
+
+    assert (nested(path) == nested(other)) is (path == other)
+    assert split_id(nested(path))
+
+
+def test_endless_nesting_is_refused() -> None:
+    request_id = "caller.1"
+    for _ in range(DEPTH_MAX):
+        request_id = child_id(request_id, 1)
+    with pytest.raises(InvalidName, match="nested"):
+        child_id(request_id, 1)
+
+
+@given(TEXTS)
+def test_any_text_can_be_an_idempotency_key(key: str) -> None:
+    caller, number = split_id(keyed_id(key))
+    assert caller == "key"
+    assert decode_token(number) == key
+    assert is_keyed(keyed_id(key))
+
+
+def test_the_ids_of_clients_are_not_keys() -> None:
+    assert not is_keyed("keyring.1")
+    assert not is_keyed("key~17.1")
+
+
+@pytest.mark.parametrize("text", ["", "a", "a.", ".1", "a.b.c", "a b.1"])
+def test_other_texts_are_no_request_ids(text: str) -> None:
+    with pytest.raises(InvalidName):
+        split_id(text)
+
+
+# --- subjects -----------------------------------------------------------------------------------------
+
+
+def _matches(pattern: str, subject: str) -> bool:
+    """As a NATS server matches."""
+    tokens, wanted = subject.split("."), pattern.split(".")
+    if wanted[-1] == ">":
+        return len(tokens) >= len(wanted) and _all_match(wanted[:-1], tokens)
+    return len(tokens) == len(wanted) and _all_match(wanted, tokens)
+
+
+def _all_match(wanted: list[str], tokens: list[str]) -> bool:
+    return all(
+        want in ("*", token) for want, token in zip(wanted, tokens, strict=False) if want != ">"
+    )
+
+
+@given(TEXTS)
+def test_every_journal_subject_lies_in_its_stream_and_resource(resource: str) -> None:
+    names = Subjects()
+    for subject in (
+        names.outcome("svc", resource, "caller~1.2"),
+        names.attempt("svc", resource, "caller.2"),
+        names.fence("svc", resource),
+        names.checkpoint("svc", resource),
+        names.checkpoint_part("svc", resource, 12, 0),
+    ):
+        assert _matches(names.journal("svc"), subject)
+        assert _matches(f"{names.journal_of('svc', resource)}.>", subject)
+
+
+def test_only_outcomes_are_republished() -> None:
+    names = Subjects("prod")
+    source = names.republish_source
+    assert _matches(source, names.outcome("svc", "ACC-1", "caller.7"))
+    assert _matches(source, names.outcome("svc", None, "caller~7.1"))
+    for other in (
+        names.attempt("svc", None, "caller.7"),
+        names.fence("svc", "ACC-1"),
+        names.checkpoint("svc", "ACC-1"),
+        names.checkpoint_part("svc", "ACC-1", 1, 2),
+    ):
+        assert not _matches(source, other)
+
+
+def test_an_outcome_anywhere_matches_that_request_alone() -> None:
+    names = Subjects()
+    pattern = names.outcome_anywhere("svc", "caller.7")
+    assert _matches(pattern, names.outcome("svc", "ACC-1", "caller.7"))
+    assert _matches(pattern, names.outcome("svc", None, "caller.7"))
+    assert not _matches(pattern, names.outcome("svc", None, "caller.8"))
+    assert not _matches(pattern, names.outcome("other", None, "caller.7"))
+
+
+def test_requests_of_the_group_and_of_resources_are_apart() -> None:
+    names = Subjects()
+    assert names.request("svc", None) == "aegis.req.svc.any"
+    assert names.request("svc", "any") == "aegis.req.svc.at.any"
+    assert names.request("svc", "A B") == "aegis.req.svc.at.A=20B"
+    assert _matches(names.requests("svc"), names.request("svc", "any"))
+
+
+def test_environments_share_no_stream_bucket_or_subject() -> None:
+    def all_names(names: Subjects) -> set[str]:
+        return {
+            names.request_stream("svc"),
+            names.journal_stream("svc"),
+            names.dlq_stream,
+            names.registry_bucket,
+            names.leases_bucket,
+            names.control_bucket,
+            names.request("svc", None),
+            names.outcome("svc", None, "c.1"),
+            names.reply("c.1"),
+            names.dead_letter("svc", "c.1"),
+            names.register,
+            names.leave,
+            names.heartbeat("svc", "i"),
+            names.command("i"),
+            names.admin("list"),
+            names.event("failover"),
+            names.client_name("svc", "i", "main"),
+        }
+
+    assert not all_names(Subjects("prod")) & all_names(Subjects("test"))
+    assert len(all_names(Subjects())) == 17
+
+
+def test_a_prefix_that_subjects_cannot_carry_is_refused() -> None:
+    with pytest.raises(InvalidName):
+        Subjects("Prod.1")
