@@ -3,10 +3,11 @@
 Values and their JSON lines, both ways; pure. One record a line, its `type` first:
 
 - `run`      the seed, the sizes and the limits that the run states about itself
-- `invoke`   a client is about to ask; `op` is the request id
+- `invoke`   a client is about to ask; `op` is its own name for the request, carried in its payload
 - `ok`       the client has the reply
 - `fail`     the client knows that it had no effect, now and later (refused, expired, cancelled, ...)
 - `unknown`  the client does not know; an invoke without an end (its client was killed) is the same
+- `accepted` a request as the request stream keeps it
 - `outcome`  a journal entry: how a request ended
 - `fence`    a journal entry that begins an epoch
 - `fault`    what the nemesis did, from `began_s` until `healed_s`
@@ -25,6 +26,11 @@ from typing import Any, TypeAlias
 
 Place: TypeAlias = tuple[str, str]
 """(service, resource)."""
+
+
+def nested(op: str) -> str:
+    """The name of the one request that the handler of `op` makes."""
+    return f"{op}/1"
 
 
 class Status(StrEnum):
@@ -75,6 +81,16 @@ class Operation:
     def answered(self) -> bool:
         """Whether a handler answered it: took it, or refused it."""
         return self.status is Status.OK or self.error == "Rejected"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Accepted:
+    """A request that the request stream acknowledged; the clients' and the handlers' own ones."""
+
+    seq: int
+    service: str
+    resource: str
+    op: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,6 +161,7 @@ class History:
 
     run: Run = field(default_factory=Run)
     operations: Sequence[Operation] = ()
+    accepted: Sequence[Accepted] = ()
     outcomes: Sequence[OutcomeEntry] = ()
     fences: Sequence[FenceEntry] = ()
     faults: Sequence[Fault] = ()
@@ -200,6 +217,7 @@ def write(history: History) -> Iterator[str]:
     for operation in history.operations:
         yield from operation_lines(operation)
     for kind, entries in (
+        ("accepted", history.accepted),
         ("outcome", history.outcomes),
         ("fence", history.fences),
         ("fault", history.faults),
@@ -210,7 +228,7 @@ def write(history: History) -> Iterator[str]:
 
 
 def record_line(kind: str, entry: Any) -> str:
-    """One record (run, outcome, fence, fault, final) as a line."""
+    """One record (run, accepted, outcome, fence, fault, final) as a line."""
     return _line(kind, asdict(entry))
 
 
@@ -252,6 +270,7 @@ class _Reader:
         self._run = Run()
         self._invokes: dict[str, dict[str, Any]] = {}
         self._ends: dict[str, dict[str, Any]] = {}
+        self._accepted: list[Accepted] = []
         self._outcomes: list[OutcomeEntry] = []
         self._fences: list[FenceEntry] = []
         self._faults: list[Fault] = []
@@ -266,6 +285,8 @@ class _Reader:
                 self._begin(record)
             case "ok" | "fail" | "unknown":
                 self._end(kind, record)
+            case "accepted":
+                self._accepted.append(Accepted(**record))
             case "outcome":
                 self._outcomes.append(OutcomeEntry(**record))
             case "fence":
@@ -295,6 +316,7 @@ class _Reader:
         return History(
             run=self._run,
             operations=sorted(operations, key=lambda operation: operation.invoked_s),
+            accepted=sorted(self._accepted, key=lambda entry: (entry.service, entry.seq)),
             outcomes=sorted(self._outcomes, key=lambda entry: (entry.place, entry.seq)),
             fences=sorted(self._fences, key=lambda entry: (entry.place, entry.seq)),
             faults=sorted(self._faults, key=lambda fault: fault.began_s),

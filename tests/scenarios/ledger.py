@@ -85,7 +85,7 @@ def ledger(name: str) -> Service:
         if booking.hold_s:
             await asyncio.sleep(booking.hold_s)
         if booking.block_s:
-            time.sleep(booking.block_s)
+            time.sleep(booking.block_s)  # noqa: ASYNC251 - this is the fault
         return booked(ctx, booking)
 
     @service.handles(methods.read)
@@ -140,7 +140,8 @@ def ledger(name: str) -> Service:
 
 
 def say(event: str, **more: Any) -> None:
-    print(json.dumps({"event": event, **more}), flush=True)
+    sys.stdout.write(json.dumps({"event": event, **more}) + "\n")
+    sys.stdout.flush()
 
 
 async def main(options: dict[str, Any]) -> None:

@@ -24,6 +24,7 @@ from aegis_control.infrastructure.nats_cluster import NatsCluster
 from aegis_sdk import Aegis
 from aegis_sdk.contract.envelope import Outcome
 from aegis_sdk.contract.subjects import Subjects
+
 from tests.scenarios.ledger import Booking, Methods
 
 START_TIMEOUT_S: Final = 30.0
@@ -57,7 +58,7 @@ class Process:
                 *arguments,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=stderr,
-                preexec_fn=_die_with_parent,  # noqa: PLW1509 - one prctl call, no locks
+                preexec_fn=_die_with_parent,
             )
         return cls(name, process, log)
 
@@ -150,6 +151,12 @@ class System:
     def url(self) -> str:
         return self.nats.url
 
+    async def crash_nats(self) -> None:
+        """kill -9 of the only node, and its start on the same data folder."""
+        assert isinstance(self.nats, EmbeddedNats)
+        self.nats.kill()
+        await asyncio.to_thread(self.nats.start)
+
     async def start_control(self, *options: str, system_account: bool = True) -> Process:
         n = sum(process.name.startswith("control") for process in self.processes) + 1
         account = ["--system-url", self.nats.system_url] if system_account else []
@@ -220,11 +227,13 @@ class System:
                 stream=SUBJECTS.journal_stream(service),
                 ordered_consumer=True,
             )
-            info = await subscription.consumer_info()
-            for _ in range(info.num_pending + info.delivered.consumer_seq):
-                message = await subscription.next_msg(timeout=5)
-                request_id = ".".join(message.subject.split(".")[5:])
-                outcomes[request_id] = Outcome.parse(message.headers or {}, message.data)
+            with contextlib.suppress(nats.errors.TimeoutError):
+                while True:
+                    message = await subscription.next_msg(timeout=1.0)
+                    request_id = ".".join(message.subject.split(".")[5:])
+                    outcomes[request_id] = Outcome.parse(message.headers or {}, message.data)
+                    if not message.metadata.num_pending:
+                        break
             return outcomes
         finally:
             await client.close()
@@ -323,6 +332,6 @@ async def eventually(
 ) -> Any:
     """The first true value of `check()`, polled; for facts that nothing announces."""
     async with asyncio.timeout(timeout_s):
-        while not (value := check()):
+        while not (value := check()):  # noqa: ASYNC110 - nothing announces it
             await asyncio.sleep(every_s)
         return value

@@ -10,6 +10,7 @@ from collections import Counter
 import aegis_sdk
 import pytest
 from aegis_sdk import HandlerFailed
+
 from tests.scenarios.ledger import Booking, Echo, Methods
 from tests.scenarios.system import System, new_service
 
@@ -68,9 +69,7 @@ async def test_a_request_in_the_hands_of_a_killed_member_is_answered_by_another(
     service = new_service()
     methods = Methods(service)
     await system.start_ledger(service, {"A": "auto"}, instance_id="owner")
-    members = {
-        name: await system.start_ledger(service, instance_id=name) for name in ("m1", "m2")
-    }
+    members = {name: await system.start_ledger(service, instance_id=name) for name in ("m1", "m2")}
     async with aegis_sdk.connect(system.url) as aegis:
         for n in range(12):  # until it is in the hands of one that is not the resource's owner
             call = asyncio.create_task(

@@ -20,7 +20,16 @@ def check(history: History) -> list[Violation]:
         for operation in acknowledged
         if (problem := _problem(operation, outcomes.get(operation.op, [])))
     ]
-    return found + _missing_elements(history)
+    return found + _open_requests(history, set(outcomes)) + _missing_elements(history)
+
+
+def _open_requests(history: History, ended: set[str]) -> list[Violation]:
+    """Once everything has settled, every accepted request has its outcome."""
+    return [
+        Violation("kept", f"{entry.op} was accepted by {entry.service}, but has no outcome", "G1")
+        for entry in history.accepted
+        if entry.op not in ended
+    ]
 
 
 def _problem(operation: Operation, stored: list[OutcomeEntry]) -> str:

@@ -4,7 +4,8 @@ The search is Wing and Gong's with Lowe's memory of what was tried. It looks at 
 alone, so it would find a journal that agrees with itself and with nobody else. An operation that is
 unknown may have taken effect at any time after its invocation, or never.
 
-Kinds: `write` {value} gives None, `read` gives the value, `cas` {old, new} gives whether it did.
+Kinds: `write` {value}, `read` gives the value, `cas` {old, new} gives whether it did. A register that
+was never written holds 0.
 """
 
 from __future__ import annotations
@@ -85,7 +86,7 @@ def _stuck_at(calls: Sequence[_Call]) -> Operation | None:
     """
     required = sum(1 << at for at, call in enumerate(calls) if not call.optional)
     tried: set[tuple[int, Any]] = set()
-    stack: list[tuple[int, Any]] = [(0, None)]
+    stack: list[tuple[int, Any]] = [(0, 0)]
     furthest = 0
     steps = 0
     while stack:

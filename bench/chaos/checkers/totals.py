@@ -1,14 +1,13 @@
 """Transfers keep the total, and each is complete: one debit, one credit of the same amount.
 
 A transfer is a request to the paying account, whose handler asks the receiving account to take a
-credit; the credit's request id derives from the transfer's. The value of an account is its balance;
+credit. The value of an account is its balance;
 the `open` operation gave it the first one.
 """
 
 from __future__ import annotations
 
-from bench.chaos.history import History, Operation, Place, Violation
-from bench.chaos.ids import first_child_id
+from bench.chaos.history import History, Operation, Place, Violation, nested
 
 WORKLOAD = "transfers"
 
@@ -46,7 +45,7 @@ def _pairs(operations: list[Operation], executed: set[str]) -> list[Violation]:
         if operation.kind != "transfer":
             continue
         debited = operation.op in executed
-        credited = first_child_id(operation.op) in executed
+        credited = nested(operation.op) in executed
         if debited and not credited:
             found.append(_violation(f"transfer {operation.op} was debited but not credited"))
         if credited and not debited:

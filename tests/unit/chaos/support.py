@@ -7,6 +7,7 @@ from itertools import count
 from typing import Any
 
 from bench.chaos.history import (
+    Accepted,
     Fault,
     FenceEntry,
     Final,
@@ -27,6 +28,7 @@ class Story:
         self.resource = resource
         self.run = Run(ok_per_workload_min=1)
         self.operations: list[Operation] = []
+        self.accepted: list[Accepted] = []
         self.outcomes: list[OutcomeEntry] = []
         self.fences: list[FenceEntry] = []
         self.faults: list[Fault] = []
@@ -118,6 +120,7 @@ class Story:
         return History(
             run=replace(self.run, **limits),
             operations=self.operations,
+            accepted=self.accepted,
             outcomes=self.outcomes,
             fences=self.fences,
             faults=self.faults,

@@ -10,8 +10,7 @@ import pytest
 
 from bench.chaos.checkers import CHECKERS, check_all
 from bench.chaos.checkers.recovery import recovery_s_max
-from bench.chaos.history import History, Operation, Status
-from bench.chaos.ids import first_child_id
+from bench.chaos.history import Accepted, History, Operation, Status, nested
 from tests.unit.chaos.support import Story
 
 
@@ -58,6 +57,14 @@ def test_an_acknowledged_operation_without_an_outcome_is_lost() -> None:
     story = a_set()
     story.ask("look")
     story.final(["a", "b", "c"])
+    assert found_by(story.history()) == {"kept"}
+
+
+def test_an_accepted_request_that_never_ended_is_lost() -> None:
+    """G1: also when nobody waits for it any more."""
+    story = a_set()
+    story.final(["a", "b", "c"])
+    story.accepted = [Accepted(seq=9, service="sets", resource="r", op="p9.1")]
     assert found_by(story.history()) == {"kept"}
 
 
@@ -253,7 +260,7 @@ RIGHT: dict[str, list[tuple[object, ...]]] = {
         ("cas", 2.0, None, None, {"old": 1, "new": 2}),
         ("read", 5.0, 6.0, 1, {}),
     ],
-    "never written is None": [("read", 0.0, 1.0, None, {})],
+    "never written is 0": [("read", 0.0, 1.0, 0, {})],
 }
 WRONG: dict[str, list[tuple[object, ...]]] = {
     "a stale read": [
@@ -299,7 +306,7 @@ def test_a_register_that_no_order_explains_is_found(name: str) -> None:
 def simulated(seed: int, *, clients: int, operations: int) -> list[tuple[object, ...]]:
     """A true register under concurrent clients: each operation takes effect within its time."""
     source = random.Random(seed)
-    value: object = None
+    value: object = 0
     free_at = [0.0] * clients
     effects = []
     for n in range(operations):
@@ -346,7 +353,7 @@ def transfers(*, credited: bool = True, debited: bool = True) -> Story:
     story.do("open", amount=100, resource="B")
     transfer = story.ask("transfer", amount=30, to="B", resource="A")
     if credited:
-        story.store(transfer, op=first_child_id(transfer.op), resource="B")
+        story.store(transfer, op=nested(transfer.op), resource="B")
     if debited:
         story.store(transfer)
     story.final(70 if debited else 100, resource="A")

@@ -208,7 +208,7 @@ class Hand:
         delivered: int = 1,
         suspect: bool = False,
     ) -> Delivery:
-        async def ack() -> None:
+        def ack() -> None:
             self.acked += 1
 
         async def extend() -> None:

@@ -334,6 +334,30 @@ async def test_a_state_that_json_cannot_carry_is_a_failure(run: Run) -> None:
     assert (await run(handler, journal=_journal())).kind is OutcomeKind.FAILED
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        Rejected("no", details={"order": object()}),
+        Rejected("no", "a name from the file system: \udcff"),
+        OSError("a name from the file system: \udcff"),
+    ],
+    ids=["details", "message", "exception"],
+)
+async def test_what_json_cannot_say_of_an_error_does_not_hold_up_the_requests_behind(
+    run: Run, error: Exception
+) -> None:
+    """G7: without an outcome the resource would be stuck at this request."""
+
+    async def handler(ctx: ResourceContext, n: int) -> int:
+        ctx.state.set("total", 5)
+        raise error
+
+    outcome = await run(handler, journal=_journal())
+    assert outcome.kind in (OutcomeKind.REJECTED, OutcomeKind.FAILED)
+    assert outcome.change == b""
+    assert _error(outcome).code
+
+
 async def test_a_payload_that_does_not_fit_is_refused_with_its_fields(run: Run) -> None:
     async def handler(ctx: Context, n: int) -> int:
         raise AssertionError("must not run")

@@ -78,7 +78,7 @@ async def _active(hosted: Hosted, *, narrowed: bool = False, resource: str = "A"
 
 
 def _began_or_ended(bus: MemoryBus, hosted: Hosted) -> bool:
-    return bool(hosted.runs.begun or kinds(bus))
+    return bool(hosted.runs.begun or len(kinds(bus)) == 2)
 
 
 def _has_served(hosted: Hosted, seq: int) -> bool:

@@ -103,6 +103,16 @@ def test_changing_a_value_after_it_was_set_changes_nothing() -> None:
     assert state.get("book") == {"bids": [1]}
 
 
+def test_a_change_that_was_taken_stays_as_it_was() -> None:
+    """G5: a task that a handler left behind must not change what is about to be stored."""
+    state = State({})
+    state.set("a", 1)
+    change = state.change()
+    state.set("b", 2)
+    state.delete("a")
+    assert change == Change({"a": 1})
+
+
 def test_a_value_without_a_json_form_is_refused() -> None:
     with pytest.raises(PydanticSerializationError):
         State({}).set("a", object())

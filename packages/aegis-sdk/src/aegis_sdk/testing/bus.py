@@ -7,7 +7,7 @@ checks is in `streams`.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import TypeVar
 
 from aegis_sdk.application.ports import StoreError, StoreMissing, StoreUnreachable
@@ -118,7 +118,6 @@ class MemoryLink:
         self.on_restored: list[Callable[[], None]] = []
         self._held: set[Flow] = set()
         self._pumps: list[tuple[Flow, Callable[[], None]]] = []
-        self._posts: set[asyncio.Task[None]] = set()
 
     # --- faults of this link --------------------------------------------------------------------------
     def cut(self) -> None:
@@ -179,12 +178,6 @@ class MemoryLink:
         if refusal is not None:
             raise refusal
         return result
-
-    def post(self, work: Callable[[], Awaitable[None]]) -> None:
-        """Run `work` in the background."""
-        task = asyncio.ensure_future(work())
-        self._posts.add(task)
-        task.add_done_callback(self._posts.discard)
 
     def _check_reached(self, arrived: bool) -> None:
         if not (self.reachable and arrived):

@@ -14,15 +14,16 @@ if TYPE_CHECKING:
 
 
 class MemoryDirectory:
-    """What is known stays known while the link is cut."""
+    """A service that was asked for once is followed, and stays known while the link is cut."""
 
     def __init__(self, link: MemoryLink) -> None:
         self._link = link
+        self._followed: set[str] = set()
 
     def admits(self, service: str, method: str, resource: str | None) -> bool:
         control = self._link.bus.control
         targeted = control.methods(service).get(method)
-        if targeted is not (resource is not None):
+        if service not in self._followed or targeted is not (resource is not None):
             return False
         if resource is None:
             return control.has_instance(service)
@@ -34,6 +35,7 @@ class MemoryDirectory:
         await asyncio.sleep(0)
         if not self._link.reachable:
             raise StoreUnreachable(f"link {self._link.name}: no answer")
+        self._followed.add(service)
         control = self._link.bus.control
         if service not in control.services:
             raise UnknownService(f"service {service!r} was never registered here")

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
 from typing import TYPE_CHECKING
 
 from aegis_sdk.application.ports import Accepted, StoreError, StoreUnreachable
 from aegis_sdk.contract.envelope import Request
-from aegis_sdk.testing.faults import Op
+from aegis_sdk.testing.faults import Fault, Op
 
 if TYPE_CHECKING:
     from aegis_sdk.testing.bus import MemoryLink
@@ -26,18 +26,18 @@ class MemoryRequestLog:
             lambda: bus.requests(request.service).append(request, now_s=bus.clock.now_s()),
         )
 
-    async def post(
-        self, request: Request, on_result: Callable[[Accepted | StoreError], None]
-    ) -> None:
-        async def send() -> None:
-            try:
-                on_result(await self.append(request, timeout_s=0.0))
-            except StoreUnreachable:
-                return  # its answer never comes
-            except StoreError as error:
-                on_result(error)
+    async def post(self, request: Request) -> None:
+        """As over NATS: what the server says to it is not heard. Raises: StoreTooLarge, StoreUnreachable."""
+        if not self._link.reachable:
+            raise StoreUnreachable(f"link {self._link.name}: not connected")
+        self._link.bus.limits.check_size(request.headers(), request.payload)
+        self._link.bus.soon(lambda: self._store_unheard(request))
 
-        self._link.post(send)
+    def _store_unheard(self, request: Request) -> None:
+        bus = self._link.bus
+        if self._link.reachable and bus.faults.draw(Op.APPEND) is not Fault.LOST:
+            with contextlib.suppress(StoreError):
+                bus.requests(request.service).append(request, now_s=bus.clock.now_s())
 
     async def read(self, service: str, seq: int) -> Request | None:
         return await self._link.call(Op.READ, lambda: self._link.bus.requests(service).get(seq))

@@ -5,7 +5,7 @@ Each write is atomic, as on a server: it is checked and stored in one step of th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -36,6 +36,13 @@ class Limits:
     """Requests a stream takes; more are refused (StoreFull)."""
     journal_max: int | None = None
 
+    def check_size(self, headers: Mapping[str, str], payload: bytes) -> None:
+        """Headers count, as on the server. Raises: StoreTooLarge."""
+        lines = sum(len(name) + len(value.encode()) + 4 for name, value in headers.items())
+        size = len(payload) + (lines + 12 if headers else 0)
+        if size > self.payload_bytes_max:
+            raise StoreTooLarge(f"{size} bytes are over max_payload ({self.payload_bytes_max})")
+
 
 class RequestStream:
     """A service's requests. `listeners` are called after each new one."""
@@ -55,8 +62,7 @@ class RequestStream:
 
     def append(self, request: Request, *, now_s: float) -> Accepted:
         """Raises: StoreFull, StoreTooLarge."""
-        if len(request.payload) > self._limits.payload_bytes_max:
-            raise StoreTooLarge(f"{len(request.payload)} bytes are over the bus's bound")
+        self._limits.check_size(request.headers(), request.payload)
         seq, seen_s = self._ids.get(request.request_id, (0, 0.0))
         if seq and now_s - seen_s < DEDUP_WINDOW_S:
             return Accepted(seq, duplicate=True)
@@ -105,8 +111,7 @@ class JournalStream:
         fence_seq: int | None = None,
     ) -> int:
         """Raises: FenceRefused, AlreadyStored, StoreTooLarge, StoreFull."""
-        if len(payload) > self._limits.payload_bytes_max:
-            raise StoreTooLarge(f"{len(payload)} bytes are over the bus's bound")
+        self._limits.check_size(headers, payload)
         token, kind, name = key
         if fence_seq is not None and self.seq_of(fence_key(token)) != fence_seq:
             raise FenceRefused(f"wrong last sequence: {self.seq_of(fence_key(token))}")

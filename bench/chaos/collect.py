@@ -1,0 +1,164 @@
+"""Reads what NATS holds after a run: request logs, journals, and the fences while they are written.
+
+A request's payload names its client's operation; that is how a journal entry finds its operation.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator, Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from aegis_sdk.contract.envelope import MSG_ID, Fence, Outcome
+from aegis_sdk.contract.names import decode_token
+from aegis_sdk.contract.subjects import Subjects
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.errors import Error as NatsError
+from nats.js import JetStreamContext
+from nats.js.api import ConsumerConfig, DeliverPolicy
+
+from bench.chaos.history import Accepted, FenceEntry, OutcomeEntry
+
+SUBJECTS = Subjects()
+NEXT_TIMEOUT_S = 10.0
+QUIET_S = 2.0
+RETRY_S = 0.2
+
+
+@dataclass(slots=True)
+class Stored:
+    """What a service's streams hold."""
+
+    accepted: list[Accepted] = field(default_factory=list)
+    outcomes: list[OutcomeEntry] = field(default_factory=list)
+    fences: list[FenceEntry] = field(default_factory=list)
+
+    def open_requests(self) -> list[str]:
+        """Accepted operations without an outcome."""
+        ended = {entry.op for entry in self.outcomes}
+        return [entry.op for entry in self.accepted if entry.op not in ended]
+
+
+async def stored(client: Client, service: str) -> Stored:
+    """Read both streams of a service from their beginning. Raises: nats.errors.Error."""
+    found = Stored()
+    names: dict[str, str] = {}
+    async for message in _messages(
+        client, SUBJECTS.request_stream(service), SUBJECTS.requests(service)
+    ):
+        entry = _accepted(service, message)
+        request_id = (message.headers or {})[MSG_ID]
+        if request_id not in names:  # stored twice: the second one has no outcome of its own
+            names[request_id] = entry.op
+            found.accepted.append(entry)
+    async for message in _messages(
+        client, SUBJECTS.journal_stream(service), SUBJECTS.journal(service)
+    ):
+        kind = message.subject.split(".")[4]
+        if kind == "out":
+            found.outcomes.append(_outcome(service, message, names))
+        elif kind == "fence":
+            found.fences.append(_fence(service, message))
+    return found
+
+
+async def watch_fences(
+    client: Client, services: Iterable[str], on_fence: Callable[[FenceEntry], None]
+) -> None:
+    """Tell of every stored fence, until cancelled; the streams keep the last one of a resource alone."""
+    async with asyncio.TaskGroup() as watching:
+        for service in services:
+            watching.create_task(_watch(client, service, on_fence))
+
+
+async def _watch(client: Client, service: str, on_fence: Callable[[FenceEntry], None]) -> None:
+    seen = 0
+    while True:
+        # A quiet subscription may be a dead one: make it again, from what was seen on.
+        with contextlib.suppress(NatsError, TimeoutError, OSError):
+            async with _subscribed(
+                client, SUBJECTS.journal_stream(service), SUBJECTS.fences(service), seen + 1
+            ) as fences:
+                while True:
+                    entry = _fence(service, await fences.next_msg(timeout=QUIET_S))
+                    seen = entry.seq
+                    on_fence(entry)
+        await asyncio.sleep(RETRY_S)
+
+
+async def _messages(client: Client, stream: str, subject: str) -> AsyncIterator[Msg]:
+    """What the stream holds on the subject now."""
+    async with _subscribed(client, stream, subject, 1) as subscription:
+        info = await subscription.consumer_info()
+        delivered = info.delivered.consumer_seq if info.delivered else 0
+        for _ in range((info.num_pending or 0) + delivered):
+            yield await subscription.next_msg(timeout=NEXT_TIMEOUT_S)
+
+
+@contextlib.asynccontextmanager
+async def _subscribed(
+    client: Client, stream: str, subject: str, from_seq: int
+) -> AsyncIterator[JetStreamContext.PushSubscription]:
+    subscription = await client.jetstream(timeout=NEXT_TIMEOUT_S).subscribe(
+        subject,
+        stream=stream,
+        ordered_consumer=True,
+        config=ConsumerConfig(
+            deliver_policy=DeliverPolicy.BY_START_SEQUENCE, opt_start_seq=from_seq
+        ),
+    )
+    try:
+        yield subscription
+    finally:
+        with contextlib.suppress(NatsError):
+            await subscription.unsubscribe()
+
+
+def _resource(token: str) -> str:
+    return "" if token == "-" else decode_token(token)
+
+
+def _accepted(service: str, message: Msg) -> Accepted:
+    tokens = message.subject.split(".")
+    return Accepted(
+        seq=message.metadata.sequence.stream,
+        service=service,
+        resource=_resource(tokens[4]) if tokens[3] == "at" else "",
+        op=json.loads(message.data)["op"],
+    )
+
+
+def _outcome(service: str, message: Msg, names: dict[str, str]) -> OutcomeEntry:
+    tokens = message.subject.split(".")
+    request_id = ".".join(tokens[5:])
+    outcome = Outcome.parse(message.headers or {}, message.data)
+    return OutcomeEntry(
+        seq=message.metadata.sequence.stream,
+        service=service,
+        resource=_resource(tokens[3]),
+        op=names.get(request_id, request_id),
+        outcome=outcome.kind.value,
+        epoch=outcome.epoch,
+        request_seq=outcome.request_seq,
+        reply=_json(outcome.body),
+        changed=bool(outcome.change),
+    )
+
+
+def _fence(service: str, message: Msg) -> FenceEntry:
+    fence = Fence.model_validate_json(message.data)
+    return FenceEntry(
+        seq=message.metadata.sequence.stream,
+        service=service,
+        resource=_resource(message.subject.split(".")[3]),
+        epoch=fence.epoch,
+        owner=fence.owner,
+    )
+
+
+def _json(body: bytes) -> Any:
+    return json.loads(body) if body else None

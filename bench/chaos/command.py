@@ -1,0 +1,69 @@
+"""`python -m bench chaos`: a run under faults drawn from a seed, judged by all checkers.
+
+Its last line of output is one JSON object (with --json, the only one): seed, seconds, nodes,
+operations, outcomes, unknown, faults, recovery_s_max, violations, passed, history.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from bench.chaos.check import describe, summary
+from bench.chaos.checkers import check_all
+from bench.chaos.nemesis import Kind
+from bench.chaos.run import Plan, run
+from bench.chaos.workloads import WORKLOADS
+
+HELP = "workloads under kills, pauses and partitions, judged by checkers"
+IN_ALL = 0
+KEPT = Path(__file__).resolve().parents[1] / "report" / "chaos"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of this command; `--seed` and `--json` are shared by all."""
+    parser.add_argument("--seconds", type=float, default=60.0, help="how long faults strike")
+    parser.add_argument("--nodes", type=int, choices=(1, 3), default=1, help="of NATS")
+    parser.add_argument(
+        "--faults", type=_faults, default=list(Kind), help=f"of: all, none, {','.join(Kind)}"
+    )
+    parser.add_argument(
+        "--workloads", type=_workloads, default=list(WORKLOADS), help=f"of: {','.join(WORKLOADS)}"
+    )
+    parser.add_argument("--history", type=Path, help="where the history is kept")
+    parser.add_argument("--folder", type=Path, help="where the processes' files and logs stay")
+
+
+async def perform(seed: int, parsed: argparse.Namespace) -> dict[str, Any]:
+    """One run; the object that `--json` prints, with `passed`."""
+    kept = parsed.history or KEPT / f"seed-{seed}-nodes-{parsed.nodes}.jsonl"
+    history = await run(
+        Plan(
+            seed=seed,
+            seconds=parsed.seconds,
+            nodes=parsed.nodes,
+            faults=parsed.faults,
+            workloads=parsed.workloads,
+            kept=kept,
+            folder=parsed.folder,
+        )
+    )
+    violations = check_all(history)
+    print(describe(history, violations), file=sys.stderr)
+    print(f"history: {kept}", file=sys.stderr)
+    return {**summary(history, violations), "passed": not violations, "history": str(kept)}
+
+
+def _faults(text: str) -> list[Kind]:
+    if text in ("all", "none"):
+        return list(Kind) if text == "all" else []
+    return [Kind(name) for name in text.split(",")]
+
+
+def _workloads(text: str) -> list[str]:
+    names = text.split(",")
+    if unknown := set(names) - WORKLOADS.keys():
+        raise ValueError(f"unknown workloads: {', '.join(sorted(unknown))}")
+    return names

@@ -1,0 +1,189 @@
+"""One run: start the system, let the nemesis loose on it, let it settle, and judge what came of it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import tempfile
+import time
+from collections.abc import AsyncIterator, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import aegis_sdk
+import nats
+from aegis_sdk import AegisError
+from nats.aio.client import Client as NatsClient
+
+from bench.chaos.collect import Stored, stored, watch_fences
+from bench.chaos.history import (
+    Accepted,
+    Fault,
+    FenceEntry,
+    Final,
+    History,
+    OutcomeEntry,
+    Run,
+    read,
+    write,
+)
+from bench.chaos.nemesis import Kind, Nemesis, plan
+from bench.chaos.system import Settings, System, running
+from bench.chaos.workloads import WORKLOADS, Workload
+from bench.chaos.workloads.api import Named
+
+QUIET_S = 5.0
+"""Clients go on for so long after the last fault, so that the recovery from it shows."""
+SETTLE_S = 60.0
+READ_TIMEOUT_S = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to run; `kept` is where the history goes."""
+
+    seed: int
+    seconds: float
+    nodes: int
+    faults: Sequence[Kind]
+    workloads: Sequence[str]
+    kept: Path
+    folder: Path | None = None
+    """For the processes' files; None is a temporary one that goes away."""
+
+
+async def run(planned: Plan) -> History:
+    """Run it, keep its history and return it.
+
+    Raises: ChildError, EmbeddedNatsError, TimeoutError when the system itself could not be run.
+    """
+    with contextlib.ExitStack() as stack:
+        folder = planned.folder or Path(
+            stack.enter_context(tempfile.TemporaryDirectory(prefix="aegis-chaos-"))
+        )
+        folder.mkdir(parents=True, exist_ok=True)
+        history = await _run_in(planned, folder)
+    planned.kept.parent.mkdir(parents=True, exist_ok=True)
+    planned.kept.write_text("\n".join(write(history)) + "\n", encoding="utf-8")
+    return history
+
+
+async def _run_in(planned: Plan, folder: Path) -> History:
+    settings = Settings(planned.workloads, planned.seed, planned.nodes)
+    workloads = [WORKLOADS[name] for name in planned.workloads]
+    services = [workload.service_name for workload in workloads]
+    async with running(settings, folder) as system, _fences(system, services) as fences:
+        faults = await _attack(planned, system)
+        await asyncio.sleep(QUIET_S)
+        await system.stop_clients()
+        found = await _settled(system, services)
+        finals = [final async for final in _finals(system, workloads)]
+        clients = _clients(system.client_files)
+        # Once more: the last reads are a part of the journal too.
+        found = await _settled(system, services)
+    return _history(planned, clients, found, fences, faults, finals)
+
+
+async def _attack(planned: Plan, system: System) -> list[Fault]:
+    faults: list[Fault] = []
+    strikes = plan(planned.seed, planned.seconds, planned.faults, system.sizes)
+    ends_s = time.monotonic() + planned.seconds
+    await Nemesis(strikes, system, faults.append).run()
+    await asyncio.sleep(max(0.0, ends_s - time.monotonic()))
+    return faults
+
+
+@contextlib.asynccontextmanager
+async def _fences(system: System, services: Iterable[str]) -> AsyncIterator[list[FenceEntry]]:
+    seen: list[FenceEntry] = []
+    async with _connected(system) as client:
+        watching = asyncio.create_task(watch_fences(client, services, seen.append))
+        try:
+            yield seen
+        finally:
+            watching.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await watching
+
+
+@contextlib.asynccontextmanager
+async def _connected(system: System) -> AsyncIterator[NatsClient]:
+    client = await nats.connect(
+        system.url, max_reconnect_attempts=-1, reconnect_time_wait=0.2, error_cb=_ignore
+    )
+    try:
+        yield client
+    finally:
+        await client.close()
+
+
+async def _ignore(_: Exception) -> None:
+    """The faults are ours."""
+
+
+async def _settled(system: System, services: Iterable[str]) -> list[Stored]:
+    """What the streams hold once every accepted request has its outcome, or patience has ended."""
+    give_up_s = time.monotonic() + SETTLE_S
+    async with _connected(system) as client:
+        while True:
+            found = [await stored(client, service) for service in services]
+            ended = not any(each.open_requests() for each in found)
+            if ended or time.monotonic() > give_up_s:
+                return found
+            await asyncio.sleep(0.5)
+
+
+async def _finals(system: System, workloads: Iterable[Workload]) -> AsyncIterator[Final]:
+    """A resource that can't be read has no final value, which its checker reports."""
+    async with aegis_sdk.connect(system.url, wait_s=READ_TIMEOUT_S) as aegis:
+        for workload in workloads:
+            for resource in workload.resources:
+                with contextlib.suppress(AegisError):
+                    value = await aegis.request(
+                        workload.read,
+                        Named(op=f"final-{resource}"),
+                        resource=resource,
+                        timeout_s=READ_TIMEOUT_S,
+                    )
+                    yield Final(
+                        workload=workload.name,
+                        service=workload.service_name,
+                        resource=resource,
+                        value=value,
+                    )
+
+
+def _clients(files: Iterable[Path]) -> History:
+    """The operations; the last line of a killed client may be cut off."""
+    lines: list[str] = []
+    for file in files:
+        text = file.read_text(encoding="utf-8")
+        lines += text[: text.rfind("\n") + 1].splitlines()
+    return read(lines)
+
+
+def _history(
+    planned: Plan,
+    clients: History,
+    found: Iterable[Stored],
+    watched: Iterable[FenceEntry],
+    faults: Sequence[Fault],
+    finals: Sequence[Final],
+) -> History:
+    accepted: list[Accepted] = []
+    outcomes: list[OutcomeEntry] = []
+    fences = {(entry.service, entry.seq): entry for entry in watched}
+    for each in found:
+        accepted += each.accepted
+        outcomes += each.outcomes
+        fences |= {(entry.service, entry.seq): entry for entry in each.fences}
+    history = History(
+        run=Run(seed=planned.seed, seconds=planned.seconds, nodes=planned.nodes),
+        operations=clients.operations,
+        accepted=accepted,
+        outcomes=outcomes,
+        fences=list(fences.values()),
+        faults=faults,
+        finals=finals,
+    )
+    return read(write(history))

@@ -1,0 +1,232 @@
+"""The system under attack: NATS (one node or three), control replicas, instances, clients; all real
+processes on this machine. Each instance reaches NATS through a proxy of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+
+import nats
+from aegis_control.infrastructure.embedded_nats import EmbeddedNats
+from aegis_control.infrastructure.nats_cluster import NatsCluster
+from aegis_sdk.contract.subjects import Subjects
+
+from bench.chaos.children import Child
+from bench.chaos.nemesis import Kind
+from bench.chaos.proxy import Proxy
+
+CONTROLS = 2
+INSTANCES = 3
+CLIENTS = 2
+DELAY_S = 0.05
+READY_TIMEOUT_S = 60.0
+END_TIMEOUT_S = 90.0
+"""A client waits for its operations in hand; those without a deadline have up to a minute."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What runs. `each` is the number of clients a workload and client process."""
+
+    workloads: Sequence[str]
+    seed: int
+    nodes: int = 1
+    each: int = 3
+    pause_s: float = 0.05
+
+
+class System:
+    """Started by `running`; the nemesis' victims."""
+
+    def __init__(self, settings: Settings, folder: Path) -> None:
+        self._settings = settings
+        self._folder = folder
+        self._source = Random(f"{settings.seed}/heal")
+        self._cluster = NatsCluster(folder / "nats") if settings.nodes > 1 else None
+        self._nodes = self._cluster.nodes if self._cluster else [EmbeddedNats(folder / "nats")]
+        self._proxies: list[list[Proxy]] = []
+        self._controls: list[Child] = []
+        self._instances: list[Child] = []
+        self._clients: list[Child] = []
+        self._started = 0
+
+    @property
+    def sizes(self) -> dict[Kind, int]:
+        """How many targets there are of each kind of fault."""
+        of_controls = dict.fromkeys((Kind.KILL_CONTROL, Kind.PAUSE_CONTROL), CONTROLS)
+        others = {Kind.KILL_NATS: len(self._nodes), Kind.KILL_CLIENT: CLIENTS}
+        return {**dict.fromkeys(Kind, INSTANCES), **of_controls, **others}
+
+    @property
+    def url(self) -> str:
+        """NATS without any proxy."""
+        return ",".join(node.url for node in self._nodes)
+
+    @property
+    def client_files(self) -> list[Path]:
+        """What the clients wrote down, those of killed ones too."""
+        return sorted(self._folder.glob("client-*.jsonl"))
+
+    # --- life -------------------------------------------------------------------------------------
+    async def start(self) -> None:
+        """Returns when everything is ready, and the resources are opened."""
+        self._cluster.start() if self._cluster else self._nodes[0].start()
+        self._controls = [await self._start_control(n) for n in range(CONTROLS)]
+        await self._control_answers()
+        for _ in range(INSTANCES):
+            self._proxies.append([await Proxy(node.port).start() for node in self._nodes])
+        self._instances = [await self._start_instance(n) for n in range(INSTANCES)]
+        await asyncio.gather(*(instance.ready() for instance in self._instances))
+        for n in range(CLIENTS):
+            client = await self._start_client(n, opens=n == 0)
+            await client.ready()
+            self._clients.append(client)
+
+    async def stop_clients(self) -> None:
+        """Returns when each has the end of its last operation. Raises: ChildError."""
+        await asyncio.gather(*(client.end(timeout_s=END_TIMEOUT_S) for client in self._clients))
+
+    async def stop(self) -> None:
+        """Everything ends at once. Safe twice."""
+        for child in (*self._clients, *self._instances, *self._controls):
+            await child.kill()
+        for proxy in (proxy for proxies in self._proxies for proxy in proxies):
+            await proxy.stop()
+        if self._cluster:
+            self._cluster.stop()
+        else:
+            self._nodes[0].kill()
+
+    async def _start_control(self, n: int) -> Child:
+        return await Child.start(
+            f"control-{n}",
+            "-m",
+            "aegis_control.entrypoints.service",
+            "serve",
+            "--url",
+            self.url,
+            "--system-url",
+            ",".join(node.system_url for node in self._nodes),
+            "--http-port",
+            "0",
+            "--replicas",
+            str(len(self._nodes)),
+            folder=self._folder,
+        )
+
+    async def _control_answers(self) -> None:
+        client = await nats.connect(self.url, max_reconnect_attempts=-1)
+        try:
+            async with asyncio.timeout(READY_TIMEOUT_S):
+                while True:
+                    with contextlib.suppress(nats.errors.Error):
+                        await client.request(Subjects().admin("status"), b"{}", timeout=1.0)
+                        return
+                    await asyncio.sleep(0.1)
+        finally:
+            await client.close()
+
+    async def _start_instance(self, n: int) -> Child:
+        self._started += 1
+        options = {
+            "url": ",".join(proxy.url for proxy in self._proxies[n]),
+            "id": f"i{n}-{self._started}",
+            "index": n,
+            "of": INSTANCES,
+            "workloads": list(self._settings.workloads),
+        }
+        return await Child.start(
+            f"instance-{n}",
+            "-m",
+            "bench.chaos.instance",
+            json.dumps(options),
+            folder=self._folder,
+        )
+
+    async def _start_client(self, n: int, *, opens: bool) -> Child:
+        self._started += 1
+        name = f"c{self._started}"
+        options = {
+            "url": self.url,
+            "name": name,
+            "seed": self._settings.seed,
+            "workloads": list(self._settings.workloads),
+            "each": self._settings.each,
+            "pause_s": self._settings.pause_s,
+            "file": str(self._folder / f"client-{name}.jsonl"),
+            "opens": opens,
+        }
+        return await Child.start(
+            f"client-{n}", "-m", "bench.chaos.client", json.dumps(options), folder=self._folder
+        )
+
+    # --- faults -----------------------------------------------------------------------------------
+    async def strike(self, kind: Kind, target: int) -> str | None:
+        """Begin a fault; returns the target's name."""
+        match kind:
+            case Kind.KILL_NATS:
+                self._nodes[target].kill()
+                return f"nats-{target}"
+            case Kind.CUT | Kind.CUT_TO_NATS | Kind.CUT_FROM_NATS | Kind.DELAY:
+                self._disturb(kind, target)
+                return self._instances[target].name
+        child = self._child(kind, target)
+        if kind in (Kind.PAUSE_INSTANCE, Kind.PAUSE_CONTROL):
+            child.pause()
+        else:
+            await child.kill()
+        return child.name
+
+    async def heal(self, kind: Kind, target: int) -> None:
+        """End a fault; returns when what was down is up again, ready or not."""
+        match kind:
+            case Kind.KILL_NATS:
+                node = self._nodes[target]
+                node.start(wait=False)
+                await asyncio.to_thread(node.wait_ready)
+            case Kind.CUT | Kind.CUT_TO_NATS | Kind.CUT_FROM_NATS | Kind.DELAY:
+                reset = self._source.random() < 0.5
+                for proxy in self._proxies[target]:
+                    proxy.heal(reset=reset)
+            case Kind.PAUSE_INSTANCE | Kind.PAUSE_CONTROL:
+                self._child(kind, target).wake()
+            case Kind.KILL_INSTANCE:
+                self._instances[target] = await self._start_instance(target)
+            case Kind.KILL_CONTROL:
+                self._controls[target] = await self._start_control(target)
+            case Kind.KILL_CLIENT:
+                self._clients[target] = await self._start_client(target, opens=False)
+
+    def _disturb(self, kind: Kind, target: int) -> None:
+        for proxy in self._proxies[target]:
+            if kind is Kind.DELAY:
+                proxy.delay(DELAY_S)
+            else:
+                proxy.cut(
+                    to_nats=kind is not Kind.CUT_FROM_NATS, from_nats=kind is not Kind.CUT_TO_NATS
+                )
+
+    def _child(self, kind: Kind, target: int) -> Child:
+        match kind:
+            case Kind.KILL_CONTROL | Kind.PAUSE_CONTROL:
+                return self._controls[target]
+            case Kind.KILL_CLIENT:
+                return self._clients[target]
+        return self._instances[target]
+
+
+@contextlib.asynccontextmanager
+async def running(settings: Settings, folder: Path) -> AsyncIterator[System]:
+    """A running system; every process of it is gone when the context ends."""
+    system = System(settings, folder)
+    try:
+        await system.start()
+        yield system
+    finally:
+        await system.stop()

@@ -1,0 +1,14 @@
+"""What the clients ask and the services do under faults; the checkers know what must come of it."""
+
+from __future__ import annotations
+
+from bench.chaos.workloads.api import Ask, Workload
+from bench.chaos.workloads.collections import DEADLINES, LIST, SET
+from bench.chaos.workloads.register import REGISTER
+from bench.chaos.workloads.transfers import TRANSFERS
+
+__all__ = ["WORKLOADS", "Ask", "Workload"]
+
+WORKLOADS: dict[str, Workload] = {
+    workload.name: workload for workload in (SET, LIST, REGISTER, TRANSFERS, DEADLINES)
+}

@@ -1,0 +1,92 @@
+"""Registers with compare-and-set: the workload whose answers have to fit one order."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from random import Random
+from typing import Any
+
+from aegis_sdk import Method, ResourceContext, Service
+
+from bench.chaos.workloads.api import Ask, Named
+
+VALUES = 5
+"""Few, so that a compare-and-set often meets the value that it expects."""
+
+
+class Write(Named):
+    value: int
+
+
+class Cas(Named):
+    old: int
+    new: int
+
+
+@dataclass(frozen=True)
+class Register:
+    name: str = "register"
+    service_name: str = "chaos-register"
+    resources: tuple[str, ...] = ("R-0", "R-1", "R-2")
+
+    @property
+    def write(self) -> Method[Write, int]:
+        return Method(self.service_name, "write", request=Write, reply=int)
+
+    @property
+    def cas(self) -> Method[Cas, bool]:
+        return Method(self.service_name, "cas", request=Cas, reply=bool)
+
+    @property
+    def read(self) -> Method[Named, int]:
+        return Method(self.service_name, "read", request=Named, reply=int)
+
+    def service(self) -> Service:
+        service = Service(self.service_name)
+
+        @service.handles(self.write)
+        async def write(ctx: ResourceContext, request: Write) -> int:
+            ctx.state.set("value", request.value)
+            return request.value
+
+        @service.handles(self.cas)
+        async def cas(ctx: ResourceContext, request: Cas) -> bool:
+            if (ctx.state.get("value", int) or 0) != request.old:
+                return False
+            ctx.state.set("value", request.new)
+            return True
+
+        @service.handles(self.read)
+        async def read(ctx: ResourceContext, _: Named) -> int:
+            return ctx.state.get("value", int) or 0
+
+        return service
+
+    def opening(self, op: str, resource: str) -> Ask | None:
+        return None
+
+    def draw(self, source: Random, op: str, last: Any) -> Ask:
+        resource = source.choice(self.resources)
+        value = source.randrange(1, VALUES + 1)
+        match source.choice(["read", "write", "cas", "cas"]):
+            case "read":
+                return Ask(kind="read", resource=resource, method=self.read, payload=Named(op=op))
+            case "write":
+                return Ask(
+                    kind="write",
+                    resource=resource,
+                    method=self.write,
+                    payload=Write(op=op, value=value),
+                    args={"value": value},
+                )
+        args = {"old": source.randrange(1, VALUES + 1), "new": value}
+        return Ask(
+            kind="cas",
+            resource=resource,
+            method=self.cas,
+            payload=Cas(op=op, old=args["old"], new=args["new"]),
+            args=args,
+        )
+
+
+REGISTER = Register()

@@ -1,0 +1,337 @@
+"""Deliveries: a group shares its requests; a grant's come in order to its one reader."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from functools import partial
+
+import pytest
+from aegis_sdk.application.ports import Delivery, DeliverySource
+from aegis_sdk.infrastructure import requests as nats_requests
+
+from tests.contract.worlds import ACK_WAIT_S, WAIT_S, Ports, World, request, until
+
+
+@dataclass
+class Reader:
+    """What one process was given."""
+
+    given: list[Delivery] = field(default_factory=list)
+    restarts: list[int] = field(default_factory=list)
+    """How many deliveries it had been given at each restart."""
+    source: DeliverySource | None = None
+
+    def take(self, delivery: Delivery) -> None:
+        self.given.append(delivery)
+
+    @property
+    def ids(self) -> list[str]:
+        return [delivery.request.request_id for delivery in self.given]
+
+    def end(self, delivery: Delivery) -> None:
+        assert self.source is not None
+        delivery.ack()
+        self.source.finished()
+
+    def end_all(self) -> None:
+        for delivery in list(self.given):
+            self.end(delivery)
+
+
+async def _group(world: World, ports: Ports, credit: int = 16) -> Reader:
+    reader = Reader()
+    reader.source = await ports.deliveries.open_group(
+        world.service, credit=credit, on_delivery=reader.take
+    )
+    return reader
+
+
+async def _grant(
+    world: World,
+    ports: Ports,
+    *resources: str,
+    name: str = "g-1",
+    start_seq: int = 1,
+    credit: int = 100,
+) -> Reader:
+    reader = Reader()
+    reader.source = await ports.deliveries.open_grant(
+        world.service,
+        name,
+        resources,
+        start_seq=start_seq,
+        credit=credit,
+        on_delivery=reader.take,
+        on_restart=lambda: reader.restarts.append(len(reader.given)),
+    )
+    return reader
+
+
+async def _send(
+    world: World, ports: Ports, first: int, last: int, resource: str | None = None
+) -> list[str]:
+    ids = [f"c.{n}" for n in range(first, last + 1)]
+    for request_id in ids:
+        await ports.requests.append(request(world.service, request_id, resource), timeout_s=5.0)
+    return ids
+
+
+# --- the group --------------------------------------------------------------------------------------------
+
+
+async def test_each_request_is_dealt_to_one_of_the_readers(world: World, ports: Ports) -> None:
+    readers = [
+        await _group(world, ports, credit=4),
+        await _group(world, await world.connect(), credit=4),
+        await _group(world, await world.connect(), credit=4),
+    ]
+    ids = await _send(world, ports, 1, 60)
+    ended: set[str] = set()
+
+    async def serve(reader: Reader) -> None:
+        while len(ended) < 60:
+            for delivery in reader.given:
+                if delivery.request.request_id not in ended:
+                    ended.add(delivery.request.request_id)
+                    reader.end(delivery)
+            await asyncio.sleep(0.002)
+
+    async with asyncio.timeout(WAIT_S):
+        await asyncio.gather(*map(serve, readers))
+    assert sorted(id_ for reader in readers for id_ in reader.ids) == sorted(ids)
+    assert all(len(reader.ids) >= 5 for reader in readers)
+
+
+async def test_requests_of_resources_are_not_the_groups(world: World, ports: Ports) -> None:
+    await _send(world, ports, 1, 2, "A")
+    ids = await _send(world, ports, 3, 4)
+    reader = await _group(world, ports)
+    await until(lambda: len(reader.given) == 2)
+    assert reader.ids == ids
+    first = reader.given[0]
+    assert (first.arrival.stream_seq, first.arrival.delivered, first.grant) == (3, 1, "")
+    assert not first.arrival.suspect
+
+
+async def test_credit_bounds_what_is_in_hand(world: World, ports: Ports) -> None:
+    reader = await _group(world, ports, credit=4)
+    await _send(world, ports, 1, 20)
+    await until(lambda: len(reader.given) == 4)
+    await asyncio.sleep(0.05)
+    assert len(reader.given) == 4
+    reader.end_all()
+    await until(lambda: len(reader.given) == 8)
+
+
+async def test_what_a_dead_reader_had_is_dealt_again_after_ack_wait(
+    world: World, ports: Ports
+) -> None:
+    """G1."""
+    dying = await world.connect()
+    first = await _group(world, dying)
+    await _send(world, ports, 1, 1)
+    await until(lambda: first.given)
+    await world.cut(dying)
+    second = await _group(world, ports)
+    await until(lambda: second.given)
+    assert second.ids == ["c.1"]
+    assert second.given[0].arrival.delivered == 2
+
+
+async def test_what_is_acknowledged_never_comes_again(world: World, ports: Ports) -> None:
+    """G3."""
+    reader = await _group(world, ports)
+    await _send(world, ports, 1, 3)
+    await until(lambda: len(reader.given) == 3)
+    reader.end(reader.given[1])
+    await until(lambda: len(reader.given) == 5)
+    assert sorted(reader.ids[3:]) == ["c.1", "c.3"]
+
+
+async def test_what_is_extended_stays_in_hand(world: World, ports: Ports) -> None:
+    reader = await _group(world, ports)
+    await _send(world, ports, 1, 2)
+    await until(lambda: len(reader.given) == 2)
+    kept = reader.given[0]
+    for _ in range(10):
+        await asyncio.sleep(ACK_WAIT_S / 4)
+        await kept.extend()
+    assert reader.ids.count("c.1") == 1
+    assert reader.ids.count("c.2") > 1
+
+
+async def test_what_is_handed_back_comes_to_another_at_once(world: World, ports: Ports) -> None:
+    leaving = await world.connect()
+    first = await _group(world, leaving)
+    await _send(world, ports, 1, 1)
+    await until(lambda: first.given)
+    assert first.source is not None
+    await first.source.stop()
+    second = await _group(world, ports)
+    begun_s = asyncio.get_running_loop().time()
+    await first.given[0].hand_back()
+    await until(lambda: second.given)
+    assert asyncio.get_running_loop().time() - begun_s < ACK_WAIT_S
+    assert second.given[0].arrival.delivered == 2
+
+
+async def test_a_reader_that_stopped_is_given_nothing(world: World, ports: Ports) -> None:
+    stopped, going = await _group(world, ports), await _group(world, await world.connect())
+    assert stopped.source is not None
+    await stopped.source.stop()
+    await stopped.source.stop()
+    ids = await _send(world, ports, 1, 5)
+    await until(lambda: len(going.given) == 5)
+    assert sorted(going.ids) == ids
+    assert stopped.given == []
+
+
+async def test_a_group_reader_goes_on_after_its_connection_was_lost(
+    world: World, ports: Ports
+) -> None:
+    """G8."""
+    other = await world.connect()
+    reader = await _group(world, ports)
+    await _send(world, other, 1, 2)
+    await until(lambda: len(reader.given) == 2)
+    reader.end_all()
+    await world.blink(ports)
+    await _send(world, other, 3, 4)
+    await until(lambda: {"c.3", "c.4"} <= set(reader.ids))
+
+
+# --- grants -----------------------------------------------------------------------------------------------
+
+
+async def test_a_grant_reads_its_resources_in_stream_order(world: World, ports: Ports) -> None:
+    """G7: those stored, and those to come."""
+    await _send(world, ports, 1, 3, "A")
+    await _send(world, ports, 4, 4, "other")
+    await _send(world, ports, 5, 5)
+    reader = await _grant(world, ports, "A", "B 2")
+    await until(lambda: len(reader.given) == 3)
+    await _send(world, ports, 6, 7, "B 2")
+    await _send(world, ports, 8, 8, "A")
+    await until(lambda: len(reader.given) == 6)
+    assert reader.ids == ["c.1", "c.2", "c.3", "c.6", "c.7", "c.8"]
+    assert {delivery.grant for delivery in reader.given} == {"g-1"}
+    assert [delivery.request.resource for delivery in reader.given[2:4]] == ["A", "B 2"]
+    assert {delivery.arrival.delivered for delivery in reader.given} == {1}
+    assert reader.restarts == []
+
+
+async def test_a_grant_begins_at_its_start(world: World, ports: Ports) -> None:
+    await _send(world, ports, 1, 6, "A")
+    reader = await _grant(world, ports, "A", start_seq=4)
+    await until(lambda: len(reader.given) == 3)
+    assert reader.ids == ["c.4", "c.5", "c.6"]
+
+
+async def test_what_was_stored_before_the_reader_is_suspect(world: World, ports: Ports) -> None:
+    """An earlier active may have begun it."""
+    await _send(world, ports, 1, 2, "A")
+    reader = await _grant(world, ports, "A")
+    await _send(world, ports, 3, 4, "A")
+    await until(lambda: len(reader.given) == 4)
+    assert [delivery.arrival.suspect for delivery in reader.given] == [True, True, False, False]
+
+
+async def test_a_grants_credit_bounds_what_is_in_hand(world: World, ports: Ports) -> None:
+    reader = await _grant(world, ports, "A", credit=4)
+    await _send(world, ports, 1, 20, "A")
+    await until(lambda: len(reader.given) == 4)
+    await asyncio.sleep(0.05)
+    assert len(reader.given) == 4
+    reader.end_all()
+    await until(lambda: len(reader.given) == 8)
+    assert reader.ids == [f"c.{n}" for n in range(1, 9)]
+
+
+async def test_a_request_that_takes_long_does_not_hold_up_other_resources(
+    world: World, ports: Ports, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """G8: however many requests of theirs are served meanwhile."""
+    monkeypatch.setattr(nats_requests, "GRANT_PENDING_MAX", 20)
+    reader = await _grant(world, ports, "A", "B", credit=8)
+    await _send(world, ports, 1, 1, "A")
+    await until(lambda: reader.given)
+    await _send(world, ports, 2, 41, "B")
+    for n in range(2, 42):
+        await until(partial(_was_given, reader, f"c.{n}"))
+        reader.end(reader.given[n - 1])
+    assert reader.restarts == []
+
+
+def _was_given(reader: Reader, request_id: str) -> bool:
+    return request_id in reader.ids
+
+
+async def test_nothing_of_a_grant_is_dealt_again_by_time(world: World, ports: Ports) -> None:
+    """G7: it would break the order."""
+    reader = await _grant(world, ports, "A")
+    await _send(world, ports, 1, 3, "A")
+    await until(lambda: len(reader.given) == 3)
+    await asyncio.sleep(2 * ACK_WAIT_S)
+    assert len(reader.given) == 3
+
+
+async def test_after_a_loss_of_the_connection_all_that_is_unacknowledged_comes_in_order(
+    world: World, ports: Ports
+) -> None:
+    """G1, G7."""
+    other = await world.connect()
+    reader = await _grant(world, ports, "A")
+    await _send(world, other, 1, 6, "A")
+    await until(lambda: len(reader.given) == 6)
+    for delivery in reader.given[:2]:
+        reader.end(delivery)
+    reader.given[4].ack()
+    await asyncio.sleep(0.02)  # acknowledgements have no answer
+    await world.blink(ports)
+    await until(lambda: reader.restarts)
+    await _send(world, other, 7, 8, "A")
+    await until(lambda: reader.ids[-1] == "c.8")
+    again = reader.ids[reader.restarts[-1] :]
+    assert again[0] == "c.3"
+    assert [id_ for id_ in again if id_ != "c.5"] == ["c.3", "c.4", "c.6", "c.7", "c.8"]
+    assert again == sorted(again)
+
+
+async def test_a_new_process_with_the_same_grant_gets_all_from_its_start(
+    world: World, ports: Ports
+) -> None:
+    """G1: early is harmless, late would lose."""
+    dying = await world.connect()
+    first = await _grant(world, dying, "A", start_seq=2)
+    await _send(world, ports, 1, 5, "A")
+    await until(lambda: len(first.given) == 4)
+    first.end_all()
+    await world.cut(dying)
+    second = await _grant(world, ports, "A", start_seq=2)
+    await until(lambda: len(second.given) == 4)
+    assert second.ids == ["c.2", "c.3", "c.4", "c.5"]
+    assert all(delivery.arrival.suspect for delivery in second.given)
+
+
+async def test_a_grant_that_was_stopped_is_given_nothing(world: World, ports: Ports) -> None:
+    reader = await _grant(world, ports, "A")
+    await _send(world, ports, 1, 1, "A")
+    await until(lambda: reader.given)
+    assert reader.source is not None
+    await reader.source.stop()
+    await _send(world, ports, 2, 3, "A")
+    reader.end_all()
+    await asyncio.sleep(0.05)
+    assert reader.ids == ["c.1"]
+    assert reader.restarts == []
+
+
+async def test_two_grants_of_one_resource_read_side_by_side(world: World, ports: Ports) -> None:
+    """An old active and its successor: each has its own reader, and acknowledges its own."""
+    old = await _grant(world, ports, "A", name="g-1")
+    new = await _grant(world, await world.connect(), "A", name="g-2")
+    ids = await _send(world, ports, 1, 3, "A")
+    await until(lambda: len(old.given) == len(new.given) == 3)
+    old.end_all()
+    assert new.ids == old.ids == ids

@@ -1,0 +1,122 @@
+"""RequestLog: accepted is kept, and an id that was seen is not stored twice."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from aegis_sdk.application.ports import (
+    Accepted,
+    StoreFull,
+    StoreMissing,
+    StoreTooLarge,
+    StoreUnreachable,
+)
+from aegis_sdk.contract.envelope import Request
+
+from tests.contract.worlds import PAYLOAD_BYTES_MAX, Ports, World, request
+
+
+async def _append(ports: Ports, asked: Request) -> Accepted:
+    return await ports.requests.append(asked, timeout_s=5.0)
+
+
+async def test_requests_are_numbered_in_the_order_of_their_acceptance(
+    world: World, ports: Ports
+) -> None:
+    """G7."""
+    accepted = [
+        await _append(ports, request(world.service, f"c.{n}", resource))
+        for n, resource in enumerate([None, "A", "B", "A"], start=1)
+    ]
+    assert accepted == [Accepted(n, duplicate=False) for n in range(1, 5)]
+
+
+async def test_an_id_that_was_seen_is_answered_with_the_first(world: World, ports: Ports) -> None:
+    """G3: the first net, from any process and whatever the rest of the request."""
+    other = await world.connect()
+    assert await _append(ports, request(world.service, "c.1")) == Accepted(1, duplicate=False)
+    for again in (
+        request(world.service, "c.1", attempt=2),
+        request(world.service, "c.1", resource="another"),
+    ):
+        assert await _append(other, again) == Accepted(1, duplicate=True)
+    assert await _append(ports, request(world.service, "c.2")) == Accepted(2, duplicate=False)
+
+
+@pytest.mark.parametrize("resource", [None, "Müller.株式*>", "-", "any"])
+async def test_a_request_is_read_back_as_it_was_stored(
+    world: World, ports: Ports, resource: str | None
+) -> None:
+    """G1."""
+    asked = request(
+        world.service,
+        "c~1.2",
+        resource,
+        deadline_s=round(time.time(), 3),
+        attempt=3,
+        fingerprint="f" * 16,
+        chain=("orders/O=201", "x/-"),
+        traceparent=f"00-{'a' * 32}-{'b' * 16}-01",
+        tracestate="vendor=1",
+    )
+    accepted = await _append(ports, asked)
+    assert await ports.requests.read(world.service, accepted.seq) == asked
+    assert await ports.requests.read(world.service, accepted.seq + 1) is None
+
+
+async def test_a_posted_request_is_stored_once(world: World, ports: Ports) -> None:
+    """G3: sent again with a word wanted, it is known."""
+    await ports.requests.post(request(world.service, "c.1"))
+    await ports.requests.post(request(world.service, "c.1"))
+    assert await _append(ports, request(world.service, "c.1")) == Accepted(1, duplicate=True)
+    assert await _append(ports, request(world.service, "c.2")) == Accepted(2, duplicate=False)
+
+
+async def test_posts_in_flight_side_by_side_keep_their_order(world: World, ports: Ports) -> None:
+    """G7: of one caller."""
+    for n in range(1, 101):
+        await ports.requests.post(request(world.service, f"c.{n}"))
+    assert (await _append(ports, request(world.service, "c.101"))).seq == 101
+    stored = [await ports.requests.read(world.service, seq) for seq in (1, 50, 100)]
+    assert [found.request_id for found in stored if found] == ["c.1", "c.50", "c.100"]
+
+
+async def test_a_full_stream_refuses_and_keeps_what_it_has(world: World, ports: Ports) -> None:
+    """G1, G4."""
+    await _append(ports, request(world.service, "c.1"))
+    await world.bound(requests=1)
+    with pytest.raises(StoreFull):
+        await _append(ports, request(world.service, "c.2"))
+    await ports.requests.post(request(world.service, "c.3"))
+    assert await _append(ports, request(world.service, "c.1")) == Accepted(1, duplicate=True)
+    await world.bound()
+    assert (await _append(ports, request(world.service, "c.2"))).seq == 2
+
+
+async def test_a_payload_over_the_bound_is_too_large(world: World, ports: Ports) -> None:
+    large = Request("c.1", world.service, "book", None, b"1" * (PAYLOAD_BYTES_MAX + 1))
+    with pytest.raises(StoreTooLarge):
+        await _append(ports, large)
+    with pytest.raises(StoreTooLarge):
+        await ports.requests.post(large)
+    assert await _append(ports, request(world.service, "c.2")) == Accepted(1, duplicate=False)
+
+
+async def test_a_service_without_streams_is_missing(ports: Ports) -> None:
+    with pytest.raises(StoreMissing):
+        await _append(ports, request("nobody", "c.1"))
+    with pytest.raises(StoreMissing):
+        await ports.requests.read("nobody", 1)
+    await ports.requests.post(request("nobody", "c.1"))
+
+
+async def test_without_nats_the_answer_is_unknown_at_once(world: World, ports: Ports) -> None:
+    """G4."""
+    await world.cut(ports)
+    with pytest.raises(StoreUnreachable):
+        await _append(ports, request(world.service, "c.1"))
+    with pytest.raises(StoreUnreachable):
+        await ports.requests.read(world.service, 1)
+    with pytest.raises(StoreUnreachable):
+        await ports.requests.post(request(world.service, "c.1"))

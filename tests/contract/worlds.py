@@ -1,0 +1,325 @@
+"""The two worlds that each suite runs in: a bus in memory, and a real nats-server.
+
+A world has what a suite needs beside the ports: streams of a fresh service, links of several processes,
+what control would write, and ways to disturb. Both are made by `conftest`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+import nats
+from aegis_control.bootstrap import Control as RealControl
+from aegis_control.infrastructure.embedded_nats import EmbeddedNats
+from aegis_control.infrastructure.nats_link import NatsLink
+from aegis_control.infrastructure.nats_streams import NatsStreams, StreamSettings
+from aegis_control.settings import Settings
+from aegis_sdk.application.ports import (
+    Control,
+    Deliveries,
+    Directory,
+    Journal,
+    JournalReader,
+    Replies,
+    RequestLog,
+)
+from aegis_sdk.contract.control import (
+    InstanceRecord,
+    LeaseRecord,
+    LeaseState,
+    MethodSpec,
+    ServiceRecord,
+)
+from aegis_sdk.contract.envelope import Fence, Outcome, OutcomeKind, Request
+from aegis_sdk.contract.subjects import Subjects
+from aegis_sdk.infrastructure.control_client import NatsControl
+from aegis_sdk.infrastructure.directory import NatsDirectory
+from aegis_sdk.infrastructure.journal import NatsJournal
+from aegis_sdk.infrastructure.link import Link, Server
+from aegis_sdk.infrastructure.replies import NatsReplies
+from aegis_sdk.infrastructure.requests import NatsDeliveries, NatsRequestLog
+from aegis_sdk.testing import MemoryBus, MemoryLink
+from nats.errors import NoRespondersError
+
+PAYLOAD_BYTES_MAX: Final = 64 * 1024
+ACK_WAIT_S: Final = 0.4
+WAIT_S: Final = 10.0
+_numbers = itertools.count(1)
+
+
+class Store(Journal, JournalReader, Protocol):
+    """Both sides of the journal, as both adapters are."""
+
+
+@dataclass
+class Ports:
+    """One process's view of the world. `caller` is its token in request ids."""
+
+    requests: RequestLog
+    store: Store
+    replies: Replies
+    deliveries: Deliveries
+    directory: Directory
+    control: Control
+    caller: str
+
+
+class World(Protocol):
+    service: str
+
+    async def connect(self) -> Ports:
+        """The ports of another process."""
+
+    async def cut(self, ports: Ports) -> None:
+        """Take NATS away from that process, for good."""
+
+    async def blink(self, ports: Ports) -> None:
+        """Take NATS away from that process for a moment."""
+
+    async def fence(self, resource: str, epoch: int, *, owner: str = "i-1") -> int: ...
+
+    async def bound(self, *, requests: int | None = None, journal: int | None = None) -> None:
+        """How many messages the streams take."""
+
+    async def put(self, *records: ServiceRecord | InstanceRecord | LeaseRecord) -> None:
+        """What control knows of the service."""
+
+    async def run_control(self) -> None: ...
+
+    async def dead_letters(self) -> list[str]:
+        """Request ids of the service's dead letters."""
+
+
+class MemoryWorld:
+    """A MemoryBus."""
+
+    def __init__(self) -> None:
+        self.service = f"svc{next(_numbers)}"
+        self.bus = MemoryBus(ack_wait_s=ACK_WAIT_S)
+        self.bus.limits.payload_bytes_max = PAYLOAD_BYTES_MAX
+        self.bus.control.running = False
+        self.bus.provision(self.service)
+        self._links: dict[str, MemoryLink] = {}
+
+    async def connect(self) -> Ports:
+        link = self.bus.link(f"p{next(_numbers)}")
+        self._links[link.name] = link
+        return Ports(
+            link.requests,
+            link.journal,
+            link.replies,
+            link.deliveries,
+            link.directory,
+            link.control,
+            link.name,
+        )
+
+    async def cut(self, ports: Ports) -> None:
+        self._links[ports.caller].cut()
+
+    async def blink(self, ports: Ports) -> None:
+        self._links[ports.caller].cut()
+        self._links[ports.caller].restore()
+
+    async def fence(self, resource: str, epoch: int, *, owner: str = "i-1") -> int:
+        return self.bus.write_fence(self.service, resource, make_fence(epoch, owner))
+
+    async def bound(self, *, requests: int | None = None, journal: int | None = None) -> None:
+        self.bus.limits.requests_max = requests
+        self.bus.limits.journal_max = journal
+
+    async def put(self, *records: ServiceRecord | InstanceRecord | LeaseRecord) -> None:
+        control = self.bus.control
+        for record in records:
+            match record:
+                case ServiceRecord():
+                    control.services[self.service] = record
+                case InstanceRecord():
+                    control.instances[self.service, record.instance_id] = record
+                case LeaseRecord():
+                    control.leases[self.service, record.resource] = record
+
+    async def run_control(self) -> None:
+        self.bus.control.running = True
+
+    async def dead_letters(self) -> list[str]:
+        return list(self.bus.dead_letters)
+
+    async def close(self) -> None:
+        for link in self._links.values():
+            link.close()
+
+
+class NatsWorld:
+    """Streams of a fresh prefix on a nats-server, made by control's own code."""
+
+    def __init__(self, server: EmbeddedNats) -> None:
+        number = next(_numbers)
+        self.service = f"svc{number}"
+        self._server = server
+        self._subjects = Subjects(f"t{number}")
+        self._links: dict[str, Link] = {}
+        self._stack = AsyncExitStack()
+
+    async def open(self) -> None:
+        client = await nats.connect(self._server.url)
+        self._stack.push_async_callback(client.close)
+        self._control = NatsLink(client)
+        await self._control.open()
+        settings = StreamSettings(ack_wait_s=ACK_WAIT_S)
+        streams = NatsStreams(self._control, self._subjects, settings)
+        await streams.provision_common()
+        await streams.provision(self.service)
+
+    async def connect(self) -> Ports:
+        link = await Link.open(Server(self._server.url), name="contract")
+        caller = f"p{next(_numbers)}"
+        self._links[caller] = link
+        self._stack.push_async_callback(link.close)
+        journal = NatsJournal(link, self._subjects)
+        replies = NatsReplies(link, self._subjects, caller=caller)
+        await replies.start()
+        directory = NatsDirectory(link, self._subjects)
+        self._stack.push_async_callback(directory.stop)
+        return Ports(
+            NatsRequestLog(link, self._subjects),
+            journal,
+            replies,
+            NatsDeliveries(link, self._subjects),
+            directory,
+            NatsControl(link, self._subjects),
+            caller,
+        )
+
+    async def cut(self, ports: Ports) -> None:
+        await self._links[ports.caller].client.close()
+
+    async def blink(self, ports: Ports) -> None:
+        link = self._links[ports.caller]
+        restored = asyncio.Event()
+
+        async def on_restored() -> None:
+            restored.set()
+
+        link.on_restored(on_restored)
+        transport: Any = link.client._transport
+        transport.close()
+        async with asyncio.timeout(WAIT_S):
+            await restored.wait()
+
+    async def fence(self, resource: str, epoch: int, *, owner: str = "i-1") -> int:
+        subject = self._subjects.fence(self.service, resource)
+        stream = self._control.client.jetstream()
+        ack = await stream.publish(
+            subject,
+            make_fence(epoch, owner).model_dump_json().encode(),
+            headers={"Nats-Rollup": "sub"},
+        )
+        return ack.seq
+
+    async def bound(self, *, requests: int | None = None, journal: int | None = None) -> None:
+        for name, count in (
+            (self._subjects.request_stream(self.service), requests),
+            (self._subjects.journal_stream(self.service), journal),
+        ):
+            info = await self._control.api(f"STREAM.INFO.{name}")
+            config = info["config"] | {"max_msgs": -1 if count is None else count}
+            await self._control.api(f"STREAM.UPDATE.{name}", config)
+
+    async def put(self, *records: ServiceRecord | InstanceRecord | LeaseRecord) -> None:
+        names = self._subjects
+        stream = self._control.client.jetstream()
+        for record in records:
+            match record:
+                case ServiceRecord():
+                    key = f"{names.registry_bucket}.{names.service_key(self.service)}"
+                case InstanceRecord():
+                    name = names.instance_key(self.service, record.instance_id)
+                    key = f"{names.registry_bucket}.{name}"
+                case LeaseRecord():
+                    key = f"{names.leases_bucket}.{names.lease_key(self.service, record.resource)}"
+            await stream.publish(f"$KV.{key}", record.model_dump_json().encode())
+
+    async def run_control(self) -> None:
+        settings = Settings(
+            url=self._server.url,
+            prefix=self._subjects.prefix,
+            http_port=0,
+            ack_wait_s=ACK_WAIT_S,
+        )
+        control = RealControl(settings)
+        task = asyncio.create_task(control.run())
+
+        async def stop() -> None:
+            control.stop()
+            await task
+
+        self._stack.push_async_callback(stop)
+        async with asyncio.timeout(WAIT_S):
+            while not await self._control_answers():  # noqa: ASYNC110 - a process of its own
+                await asyncio.sleep(0.01)
+
+    async def _control_answers(self) -> bool:
+        try:
+            await self._control.client.request(self._subjects.admin("list-services"), b"{}")
+        except (NoRespondersError, TimeoutError):
+            return False
+        return True
+
+    async def dead_letters(self) -> list[str]:
+        subject = self._subjects.dead_letter(self.service, "*.*")
+        return [
+            stored.subject.split(".", 3)[3]
+            async for stored in self._control.read_last_of_each(self._subjects.dlq_stream, subject)
+        ]
+
+    async def close(self) -> None:
+        await self._stack.aclose()
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Wait until `condition()` is true. Raises: TimeoutError."""
+    async with asyncio.timeout(WAIT_S):
+        while not condition():  # noqa: ASYNC110 - what the adapters do has no event of its own
+            await asyncio.sleep(0.002)
+
+
+def make_fence(epoch: int, owner: str = "i-1") -> Fence:
+    return Fence(
+        epoch=epoch, owner=owner, incarnation="x", grant=f"g-{epoch}", grant_size=1, start_seq=1
+    )
+
+
+def request(service: str, request_id: str, resource: str | None = "ACC 1", **more: Any) -> Request:
+    return Request(request_id, service, "book", resource, b'{"n":1}', **more)
+
+
+def executed(body: bytes = b"1", **more: Any) -> Outcome:
+    return Outcome(OutcomeKind.EXECUTED, body, **more)
+
+
+def service_record(service: str) -> ServiceRecord:
+    methods = [MethodSpec(name="book", targeted=True), MethodSpec(name="price", targeted=False)]
+    return ServiceRecord(service=service, methods=methods)
+
+
+def instance_record(service: str, instance_id: str = "i-1") -> InstanceRecord:
+    return InstanceRecord(service=service, instance_id=instance_id, incarnation="x")
+
+
+def lease_record(service: str, resource: str, state: LeaseState = LeaseState.HELD) -> LeaseRecord:
+    return LeaseRecord(
+        service=service,
+        resource=resource,
+        state=state,
+        owner="i-1",
+        incarnation="x",
+        epoch=1,
+        grant="g-1",
+        start_seq=1,
+    )
