@@ -50,13 +50,16 @@ class Planned:
 def plan(seed: int, seconds: float, kinds: Sequence[Kind], sizes: dict[Kind, int]) -> list[Planned]:
     """The faults of a run of `seconds`; `sizes` is how many targets there are of each kind.
 
-    Each begins 1 to 4 s after the one before, whether or not that one has healed.
+    Each begins 1 to 4 s after the one before, whether or not that one has healed. The kinds are dealt
+    like cards, so that a short run meets each of them.
     """
     source = Random(seed)
-    planned = []
+    planned: list[Planned] = []
+    deck: list[Kind] = []
     at_s = source.uniform(1.0, 2.0)
     while at_s < seconds and kinds:
-        kind = source.choice(sorted(kinds))
+        deck = deck or source.sample(sorted(kinds), len(kinds))
+        kind = deck.pop()
         lasts_s = _lasts_s(source, kind)
         planned.append(Planned(at_s, kind, source.randrange(sizes[kind]), lasts_s))
         at_s += source.uniform(1.0, 4.0)

@@ -109,7 +109,7 @@ async def _fences(system: System, services: Iterable[str]) -> AsyncIterator[list
 @contextlib.asynccontextmanager
 async def _connected(system: System) -> AsyncIterator[NatsClient]:
     client = await nats.connect(
-        system.url, max_reconnect_attempts=-1, reconnect_time_wait=0.2, error_cb=_ignore
+        system.urls, max_reconnect_attempts=-1, reconnect_time_wait=0.2, error_cb=_ignore
     )
     try:
         yield client

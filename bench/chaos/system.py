@@ -64,9 +64,14 @@ class System:
         return {**dict.fromkeys(Kind, INSTANCES), **of_controls, **others}
 
     @property
-    def url(self) -> str:
+    def urls(self) -> list[str]:
         """NATS without any proxy."""
-        return ",".join(node.url for node in self._nodes)
+        return [node.url for node in self._nodes]
+
+    @property
+    def url(self) -> str:
+        """The same in one text, as the SDK takes it."""
+        return ",".join(self.urls)
 
     @property
     def client_files(self) -> list[Path]:
@@ -121,7 +126,7 @@ class System:
         )
 
     async def _control_answers(self) -> None:
-        client = await nats.connect(self.url, max_reconnect_attempts=-1)
+        client = await nats.connect(self.urls, max_reconnect_attempts=-1)
         try:
             async with asyncio.timeout(READY_TIMEOUT_S):
                 while True:

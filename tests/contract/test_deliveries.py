@@ -252,7 +252,8 @@ async def test_a_request_that_takes_long_does_not_hold_up_other_resources(
     world: World, ports: Ports, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """G8: however many requests of theirs are served meanwhile."""
-    monkeypatch.setattr(nats_requests, "GRANT_PENDING_MAX", 20)
+    if nats_requests.GRANT_PENDING_MAX > 0:  # a bound, if there is one, made small enough to reach
+        monkeypatch.setattr(nats_requests, "GRANT_PENDING_MAX", 20)
     reader = await _grant(world, ports, "A", "B", credit=8)
     await _send(world, ports, 1, 1, "A")
     await until(lambda: reader.given)

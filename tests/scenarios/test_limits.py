@@ -95,9 +95,8 @@ async def test_any_utf8_text_is_a_resource_id(system: System) -> None:
             assert (total.count, total.ops) == (1, [f"op-{n}"])
 
 
-async def test_a_thousand_resources_register_and_fail_over_within_a_second(
-    system: System,
-) -> None:
+async def test_a_thousand_resources_register_and_fail_over_together(system: System) -> None:
+    """Under a second each on a quiet machine; the bounds catch work done one resource at a time."""
     service = new_service()
     methods = Methods(service)
     resources = {f"R-{n}": "auto" for n in range(1000)}
@@ -116,8 +115,8 @@ async def test_a_thousand_resources_register_and_fail_over_within_a_second(
             await aegis.request(methods.book, Booking(op="b"), resource=name, timeout_s=10)
         served_s = time.monotonic() - begun_s
         assert two.running
-    assert registered_s < 1.0
-    assert served_s < 1.0
+    assert registered_s < 3.0
+    assert served_s < 3.0
 
 
 async def test_a_handler_that_raises_is_an_answer_and_logged_with_its_traceback(

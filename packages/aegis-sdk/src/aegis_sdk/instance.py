@@ -299,6 +299,8 @@ class Instance:
             self._draining = asyncio.create_task(self._drain(DRAIN_TIMEOUT_S, reason))
 
     async def _drain(self, timeout_s: float, reason: str) -> None:
+        if self._stopped:
+            return
         log.info("draining", service=self.service, instance_id=self.id, reason=reason)
         waits = []
         if self._host is not None:
