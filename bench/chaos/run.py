@@ -7,7 +7,7 @@ import contextlib
 import tempfile
 import time
 from collections.abc import AsyncIterator, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import aegis_sdk
@@ -15,6 +15,7 @@ import nats
 from aegis_sdk import AegisError
 from nats.aio.client import Client as NatsClient
 
+from bench.chaos.checkers.recovery import recoveries
 from bench.chaos.collect import Stored, stored, watch_fences
 from bench.chaos.history import (
     Accepted,
@@ -32,8 +33,8 @@ from bench.chaos.system import Settings, System, running
 from bench.chaos.workloads import WORKLOADS, Workload
 from bench.chaos.workloads.api import Named
 
-QUIET_S = 5.0
-"""Clients go on for so long after the last fault, so that the recovery from it shows."""
+QUIET_S = 3.0
+"""Clients go on for so long after the last fault, and then until the recovery from it shows."""
 SETTLE_S = 60.0
 READ_TIMEOUT_S = 30.0
 
@@ -49,7 +50,7 @@ class Plan:
     workloads: Sequence[str]
     kept: Path
     folder: Path | None = None
-    """For the processes' files; None is a temporary one that goes away."""
+    """The processes' files go into a new folder in it; None is a temporary one that goes away."""
 
 
 async def run(planned: Plan) -> History:
@@ -58,14 +59,18 @@ async def run(planned: Plan) -> History:
     Raises: ChildError, EmbeddedNatsError, TimeoutError when the system itself could not be run.
     """
     with contextlib.ExitStack() as stack:
-        folder = planned.folder or Path(
-            stack.enter_context(tempfile.TemporaryDirectory(prefix="aegis-chaos-"))
-        )
-        folder.mkdir(parents=True, exist_ok=True)
-        history = await _run_in(planned, folder)
+        history = await _run_in(planned, _folder(planned, stack))
     planned.kept.parent.mkdir(parents=True, exist_ok=True)
     planned.kept.write_text("\n".join(write(history)) + "\n", encoding="utf-8")
     return history
+
+
+def _folder(planned: Plan, stack: contextlib.ExitStack) -> Path:
+    """Always a new one: NATS would go on with what an earlier run left."""
+    if planned.folder is None:
+        return Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="aegis-chaos-")))
+    planned.folder.mkdir(parents=True, exist_ok=True)
+    return Path(tempfile.mkdtemp(prefix=f"seed-{planned.seed}-", dir=planned.folder))
 
 
 async def _run_in(planned: Plan, folder: Path) -> History:
@@ -74,7 +79,7 @@ async def _run_in(planned: Plan, folder: Path) -> History:
     services = [workload.service_name for workload in workloads]
     async with running(settings, folder) as system, _fences(system, services) as fences:
         faults = await _attack(planned, system)
-        await asyncio.sleep(QUIET_S)
+        await _recovered(system, faults)
         await system.stop_clients()
         found = await _settled(system, services)
         finals = [final async for final in _finals(system, workloads)]
@@ -91,6 +96,17 @@ async def _attack(planned: Plan, system: System) -> list[Fault]:
     await Nemesis(strikes, system, faults.append).run()
     await asyncio.sleep(max(0.0, ends_s - time.monotonic()))
     return faults
+
+
+async def _recovered(system: System, faults: Sequence[Fault]) -> None:
+    """Returns when every place answers again, or when it is too late for that anyway."""
+    await asyncio.sleep(QUIET_S)
+    give_up_s = time.monotonic() + Run().recovery_limit_s
+    while time.monotonic() < give_up_s:
+        history = replace(_clients(system.client_files), faults=faults)
+        if all(found.recovery_s is not None for found in recoveries(history)):
+            return
+        await asyncio.sleep(1.0)
 
 
 @contextlib.asynccontextmanager

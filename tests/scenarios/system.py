@@ -181,7 +181,9 @@ class System:
 
     async def wait_for_control(self, *, timeout_s: float = START_TIMEOUT_S) -> None:
         """Returns when a leader answers operators."""
-        client = await nats.connect(self.url, allow_reconnect=True, max_reconnect_attempts=-1)
+        client = await nats.connect(
+            self.url.split(","), allow_reconnect=True, max_reconnect_attempts=-1
+        )
         try:
             async with asyncio.timeout(timeout_s):
                 while True:
@@ -218,9 +220,9 @@ class System:
 
     async def journal(self, service: str) -> dict[str, Outcome]:
         """Every stored outcome by request id, read from the journal itself."""
-        client = await nats.connect(self.url)
+        client = await nats.connect(self.url.split(","))
         try:
-            stream = client.jetstream()
+            stream = client.jetstream(timeout=15)
             outcomes = {}
             subscription = await stream.subscribe(
                 f"aegis.jrn.{service}.*.out.>",

@@ -5,10 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 
-import pytest
-
-pytest.importorskip("hdrh", reason="needs `uv sync --group bench`")
-
 from bench.block import Block, Told
 from bench.caller import Caller
 from bench.ledger import ORDERS, Tally, judge

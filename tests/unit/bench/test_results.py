@@ -8,9 +8,6 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("hdrh", reason="needs `uv sync --group bench`")
-pytest.importorskip("matplotlib", reason="needs `uv sync --group bench`")
-
 from bench import cli, targets
 from bench.bed import Measured
 from bench.block import Block, Told

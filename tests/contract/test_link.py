@@ -1,0 +1,66 @@
+"""Link against a real server: what it takes from the client library's inside, and what it says of failures."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+from aegis_control.infrastructure.embedded_nats import EmbeddedNats
+from aegis_sdk.application.ports import StoreMissing, StoreTooLarge, StoreUnreachable
+from aegis_sdk.errors import Unavailable
+from aegis_sdk.infrastructure.link import Link, Server
+from nats.aio.msg import Msg
+
+
+@pytest.fixture
+async def nats_server() -> AsyncIterator[EmbeddedNats]:
+    with EmbeddedNats() as server:
+        yield server
+
+
+async def test_a_message_reaches_its_callback_without_a_task_of_its_own(
+    nats_server: EmbeddedNats,
+) -> None:
+    """Fails when the client library no longer lets its queue be replaced."""
+    link = await Link.open(Server(nats_server.url), name="test")
+    got: list[bytes] = []
+    arrived = asyncio.Event()
+
+    def receive(message: Msg) -> None:
+        got.append(message.data)
+        if len(got) == 3:
+            arrived.set()
+        if message.data == b"1":
+            raise RuntimeError("a broken callback must not end the connection")
+
+    subscription = await link.subscribe("subject", receive)
+    await asyncio.sleep(0)
+    assert not [task for task in asyncio.all_tasks() if "_wait_for_msgs" in repr(task)]
+    for n in range(3):
+        await link.publish("subject", str(n).encode())
+    async with asyncio.timeout(5):
+        await arrived.wait()
+    assert got == [b"0", b"1", b"2"]
+    link.drop(subscription)
+    await link.close()
+
+
+async def test_each_failure_says_what_is_known(nats_server: EmbeddedNats) -> None:
+    link = await Link.open(Server(nats_server.url), name="test")
+    with pytest.raises(StoreMissing):
+        await link.store("no.stream.here", b"", {}, timeout_s=2)
+    with pytest.raises(StoreTooLarge):
+        await link.store("no.stream.here", b"x" * (2 << 20), {}, timeout_s=2)
+    with pytest.raises(StoreMissing):
+        await link.api("STREAM.INFO.nothing", {})
+    nats_server.kill()
+    with pytest.raises(StoreUnreachable):
+        await link.store("no.stream.here", b"", {}, timeout_s=0.5)
+    await link.close()
+
+
+async def test_a_server_that_is_not_there_is_told_within_seconds() -> None:
+    async with asyncio.timeout(10):
+        with pytest.raises(Unavailable, match=r"127\.0\.0\.1:1"):
+            await Link.open(Server("nats://127.0.0.1:1"), name="test")
