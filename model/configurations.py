@@ -191,6 +191,12 @@ MUTATIONS = (
         Budget(losses=1),
     ),
     Mutation(
+        "STALE_ANSWER",
+        "a refusal counts only for the epoch whose commit it refused",
+        1,
+        Budget(suspicions=1),
+    ),
+    Mutation(
         "NO_SKIP",
         "a redelivered request up to the highest committed sequence is skipped",
         3,

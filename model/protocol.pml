@@ -159,7 +159,12 @@ inline store_outcome(what, request, at_seq, by_epoch) {
 }
 
 /* Each try has an inbox of its own: only the very life, epoch and request that wait get the answer. */
-#define WAITS(n, c) (instance[n].hand != 0 && instance[n].answer == NONE && life_of[n] == copy[c].life && instance[n].epoch == copy[c].epoch && instance[n].hand == copy[c].seq)
+#ifdef STALE_ANSWER
+#define SAME_EPOCH(n, c) true
+#else
+#define SAME_EPOCH(n, c) (instance[n].epoch == copy[c].epoch)
+#endif
+#define WAITS(n, c) (instance[n].hand != 0 && instance[n].answer == NONE && life_of[n] == copy[c].life && SAME_EPOCH(n, c) && instance[n].hand == copy[c].seq)
 
 inline reply_to(c, code) {
     if

@@ -39,7 +39,7 @@ class Child:
                 stdout=asyncio.subprocess.PIPE,
                 stderr=stderr,
                 cwd=ROOT,
-                env=os.environ | {"PYTHONPATH": str(ROOT)},
+                env=os.environ | {"PYTHONPATH": os.pathsep.join(_paths())},
                 preexec_fn=_die_with_parent,
                 start_new_session=True,
             )
@@ -95,3 +95,8 @@ def _die_with_parent() -> None:
     """Runs in the child: the kernel kills it when the suite is killed (Linux)."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _paths() -> list[str]:
+    """The caller's own paths come first: a run can try another build of the SDK."""
+    return [*filter(None, [os.environ.get("PYTHONPATH")]), str(ROOT)]

@@ -1,6 +1,6 @@
 """`python -m bench chaos`: a run under faults drawn from a seed, judged by all checkers.
 
-Its last line of output is one JSON object (with --json, the only one): seed, seconds, nodes,
+It prints one JSON object, and for people a few lines on stderr: seed, seconds, nodes,
 operations, outcomes, unknown, faults, recovery_s_max, violations, passed, history.
 """
 
@@ -14,8 +14,9 @@ from typing import Any
 from bench.chaos.check import describe, summary
 from bench.chaos.checkers import check_all
 from bench.chaos.nemesis import Kind
-from bench.chaos.run import Plan, run
+from bench.chaos.run import Plan, attack
 from bench.chaos.workloads import WORKLOADS
+from bench.options import Options
 
 HELP = "workloads under kills, pauses and partitions, judged by checkers"
 IN_ALL = 0
@@ -39,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 async def perform(seed: int, parsed: argparse.Namespace) -> dict[str, Any]:
     """One run; the object that `--json` prints, with `passed`."""
     kept = parsed.history or KEPT / f"seed-{seed}-nodes-{parsed.nodes}.jsonl"
-    history = await run(
+    history = await attack(
         Plan(
             seed=seed,
             seconds=parsed.seconds,
@@ -51,9 +52,13 @@ async def perform(seed: int, parsed: argparse.Namespace) -> dict[str, Any]:
         )
     )
     violations = check_all(history)
-    print(describe(history, violations), file=sys.stderr)
-    print(f"history: {kept}", file=sys.stderr)
+    print(f"{describe(history, violations)}\nhistory: {kept}", file=sys.stderr)
     return {**summary(history, violations), "passed": not violations, "history": str(kept)}
+
+
+async def run(options: Options, parsed: argparse.Namespace) -> dict[str, Any]:
+    """As a command of `python -m bench`."""
+    return await perform(options.seed, parsed)
 
 
 def _faults(text: str) -> list[Kind]:

@@ -53,7 +53,7 @@ class Plan:
     """The processes' files go into a new folder in it; None is a temporary one that goes away."""
 
 
-async def run(planned: Plan) -> History:
+async def attack(planned: Plan) -> History:
     """Run it, keep its history and return it.
 
     Raises: ChildError, EmbeddedNatsError, TimeoutError when the system itself could not be run.
@@ -78,7 +78,7 @@ async def _run_in(planned: Plan, folder: Path) -> History:
     workloads = [WORKLOADS[name] for name in planned.workloads]
     services = [workload.service_name for workload in workloads]
     async with running(settings, folder) as system, _fences(system, services) as fences:
-        faults = await _attack(planned, system)
+        faults = await _strike(planned, system)
         await _recovered(system, faults)
         await system.stop_clients()
         found = await _settled(system, services)
@@ -89,7 +89,7 @@ async def _run_in(planned: Plan, folder: Path) -> History:
     return _history(planned, clients, found, fences, faults, finals)
 
 
-async def _attack(planned: Plan, system: System) -> list[Fault]:
+async def _strike(planned: Plan, system: System) -> list[Fault]:
     faults: list[Fault] = []
     strikes = plan(planned.seed, planned.seconds, planned.faults, system.sizes)
     ends_s = time.monotonic() + planned.seconds

@@ -272,11 +272,12 @@ class NatsWorld:
         return True
 
     async def dead_letters(self) -> list[str]:
-        subject = self._subjects.dead_letter(self.service, "*.*")
-        return [
-            stored.subject.split(".", 3)[3]
-            async for stored in self._control.read_last_of_each(self._subjects.dlq_stream, subject)
-        ]
+        info = await self._control.api(
+            f"STREAM.INFO.{self._subjects.dlq_stream}",
+            {"subjects_filter": self._subjects.dead_letter(self.service, "*.*")},
+        )
+        counts: dict[str, int] = info["state"].get("subjects") or {}
+        return [subject.split(".", 3)[3] for subject, n in counts.items() for _ in range(n)]
 
     async def close(self) -> None:
         await self._stack.aclose()

@@ -36,7 +36,18 @@ from aegis_sdk.contract.trace import trace_id
 from aegis_sdk.testing import Fault, Flow, MemoryAegis, Op, harness
 from aegis_sdk.testing.harness import make_requester
 
-from tests.unit.sdk.support import ADD, ECHO, SERVICE, Add, Runs, kinds, ledger, settle, until
+from tests.unit.sdk.support import (
+    ADD,
+    ECHO,
+    SERVICE,
+    WAIT_S,
+    Add,
+    Runs,
+    kinds,
+    ledger,
+    settle,
+    until,
+)
 
 SHORT_S = 0.15
 """A deadline that is meant to pass."""
@@ -113,7 +124,8 @@ async def test_a_request_stored_twice_runs_once(aegis: MemoryAegis, runs: Runs) 
 async def test_a_lost_reply_is_read_from_the_journal(aegis: MemoryAegis, runs: Runs) -> None:
     """G8."""
     aegis.bus.faults.once(Op.REPLY, Fault.LOST)
-    assert await aegis.request(ADD, Add(), resource="A") == 1
+    async with asyncio.timeout(WAIT_S):  # long before its deadline
+        assert await aegis.request(ADD, Add(), resource="A", timeout_s=60.0) == 1
     assert len(runs.begun) == 1
 
 

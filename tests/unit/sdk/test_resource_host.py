@@ -350,6 +350,7 @@ async def test_a_reader_that_starts_again_neither_doubles_nor_turns_requests(
     assert list(kinds(bus)) == [f"c.{n}" for n in range(1, 6)]
     assert one.runs.tags == [f"c.{n}" for n in range(1, 6)]
     assert one.total() == 5
+    assert one.host.duplicates_suppressed == 1, "only the one that was running came twice"
 
 
 # --- no longer active -------------------------------------------------------------------------------------
@@ -480,6 +481,27 @@ async def test_what_waits_behind_a_refused_commit_is_left_to_the_new_active(
     await settle()
     assert one.runs.tags == ["c.1"]
     assert list(kinds(bus)) == two.runs.tags == [f"c.{n}" for n in range(1, 5)]
+
+
+async def test_after_a_refused_commit_nothing_more_is_begun(
+    bus: MemoryBus, one: Hosted, two: Hosted, narrowed: bool
+) -> None:
+    """G5: even while the newer fence itself has not been read."""
+    fence(bus, one, 1)
+    await _active(one, narrowed=narrowed)
+    release = one.runs.hold("c.1")
+    for n in range(1, 5):
+        send(bus, add_request(f"c.{n}"))
+    await until(lambda: one.runs.begun)
+    one.link.hold(Flow.ENTRIES)
+    fence(bus, two, 2)
+    release.set()
+    await until(lambda: one.host.commits_fenced)
+    await settle()
+    assert one.runs.tags == ["c.1"]
+    assert one.host.commits_fenced == 1
+    one.link.release(Flow.ENTRIES)
+    await until(lambda: one.total() == two.total() == 4)
 
 
 async def test_an_active_that_followed_fences_alone_reads_what_it_missed(

@@ -1,38 +1,46 @@
-"""AegisIPC: typed requests between trading services, each with exactly one outcome and one effect."""
+"""AegisIPC: typed requests between trading services, each with exactly one outcome and one effect.
 
-from aegis_sdk.client import Aegis, connect
-from aegis_sdk.context import Context, ResourceContext, State, Ticket
-from aegis_sdk.contract.control import Role
-from aegis_sdk.contract.method import Method
-from aegis_sdk.domain.delivery import Retries
-from aegis_sdk.errors import (
-    AegisError,
-    Cancelled,
-    ContractError,
-    Deadlock,
-    Draining,
-    Evicted,
-    Expired,
-    Fenced,
-    HandlerFailed,
-    InvalidName,
-    InvalidPayload,
-    KeyReused,
-    NoRoute,
-    NotExecuted,
-    OutcomeUnknown,
-    Overloaded,
-    PayloadTooLarge,
-    RegistrationRefused,
-    Rejected,
-    SecondActive,
-    Unavailable,
-    UnknownMethod,
-    UnknownService,
-)
-from aegis_sdk.instance import Instance
-from aegis_sdk.service import Service
-from aegis_sdk.telemetry import configure_logs
+The public names are imported when they are first used, so that a program that needs only the contracts
+(control, say) doesn't load the client with them.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from aegis_sdk.client import Aegis, connect
+    from aegis_sdk.context import Context, ResourceContext, State, Ticket
+    from aegis_sdk.contract.control import Role
+    from aegis_sdk.contract.method import Method
+    from aegis_sdk.domain.delivery import Retries
+    from aegis_sdk.errors import (
+        AegisError,
+        Cancelled,
+        ContractError,
+        Deadlock,
+        Draining,
+        Evicted,
+        Expired,
+        Fenced,
+        HandlerFailed,
+        InvalidName,
+        InvalidPayload,
+        KeyReused,
+        NoRoute,
+        NotExecuted,
+        OutcomeUnknown,
+        Overloaded,
+        PayloadTooLarge,
+        RegistrationRefused,
+        Rejected,
+        SecondActive,
+        Unavailable,
+        UnknownMethod,
+        UnknownService,
+    )
+    from aegis_sdk.instance import Instance
+    from aegis_sdk.service import Service
+    from aegis_sdk.telemetry import configure_logs
 
 __all__ = [
     "Aegis",
@@ -71,3 +79,58 @@ __all__ = [
     "configure_logs",
     "connect",
 ]
+
+_HOMES: Final = {
+    "aegis_sdk.client": (
+        "Aegis",
+        "connect",
+    ),
+    "aegis_sdk.context": (
+        "Context",
+        "ResourceContext",
+        "State",
+        "Ticket",
+    ),
+    "aegis_sdk.contract.control": ("Role",),
+    "aegis_sdk.contract.method": ("Method",),
+    "aegis_sdk.domain.delivery": ("Retries",),
+    "aegis_sdk.errors": (
+        "AegisError",
+        "Cancelled",
+        "ContractError",
+        "Deadlock",
+        "Draining",
+        "Evicted",
+        "Expired",
+        "Fenced",
+        "HandlerFailed",
+        "InvalidName",
+        "InvalidPayload",
+        "KeyReused",
+        "NoRoute",
+        "NotExecuted",
+        "OutcomeUnknown",
+        "Overloaded",
+        "PayloadTooLarge",
+        "RegistrationRefused",
+        "Rejected",
+        "SecondActive",
+        "Unavailable",
+        "UnknownMethod",
+        "UnknownService",
+    ),
+    "aegis_sdk.instance": ("Instance",),
+    "aegis_sdk.service": ("Service",),
+    "aegis_sdk.telemetry": ("configure_logs",),
+}
+
+
+def __getattr__(name: str) -> Any:
+    for module, names in _HOMES.items():
+        if name in names:
+            return getattr(import_module(module), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]

@@ -7,7 +7,6 @@ that becomes part of that one message.
 from __future__ import annotations
 
 import asyncio
-import copy
 import time
 from collections.abc import Mapping
 from functools import lru_cache
@@ -151,6 +150,13 @@ class Context:
     _loop: asyncio.AbstractEventLoop
 
 
+def _copied(value: Any) -> Any:
+    """A JSON value of its own; several times as fast as copy.deepcopy."""
+    if isinstance(value, dict):
+        return {key: _copied(item) for key, item in value.items()}
+    return [_copied(item) for item in value] if isinstance(value, list) else value
+
+
 class State:
     """A resource's keys and JSON values, with this request's changes on top."""
 
@@ -172,7 +178,8 @@ class State:
         value = self._set[key] if key in self._set else self._base.get(key)
         if value is None:
             return None
-        return copy.deepcopy(value) if type_ is None else _adapter(type_).validate_python(value)
+        value = _copied(value)
+        return value if type_ is None else _adapter(type_).validate_python(value)
 
     def set(self, key: str, value: Any) -> None:
         """Raises: pydantic's PydanticSerializationError when the value has no JSON form."""
@@ -189,7 +196,7 @@ class State:
 
     def change(self) -> Change:
         """What this request changed so far."""
-        return Change(self._set, tuple(sorted(self._deleted)))
+        return Change(dict(self._set), tuple(sorted(self._deleted)))
 
 
 class ResourceContext(Context):

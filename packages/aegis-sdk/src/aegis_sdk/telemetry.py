@@ -23,20 +23,17 @@ _SHARED: Final[list[Processor]] = [
 
 def _render(logger: Any, name: str, event: Any) -> str | bytes:
     """JSON, or the console form when `configure_logs` chose it."""
-    if _use_console:
-        return _console(logger, name, event)
+    if _console is not None:
+        return str(_console(logger, name, event))
     return _json(logger, name, _tracebacks(logger, name, event))
 
 
 _json = structlog.processors.JSONRenderer(ensure_ascii=False)
-_console = structlog.dev.ConsoleRenderer(
-    colors=False, exception_formatter=structlog.dev.plain_traceback
-)
 # Without locals: payloads don't belong into logs.
 _tracebacks = structlog.processors.ExceptionRenderer(
     structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
 )
-_use_console = False
+_console: Processor | None = None
 
 log: structlog.stdlib.BoundLogger = structlog.wrap_logger(
     logging.getLogger(_LOGGER_NAME),
@@ -46,6 +43,12 @@ log: structlog.stdlib.BoundLogger = structlog.wrap_logger(
 )
 
 
+def _console_renderer() -> Processor:
+    from structlog import dev  # loads a terminal library, which services don't need
+
+    return dev.ConsoleRenderer(colors=False, exception_formatter=dev.plain_traceback)
+
+
 def configure_logs(
     *, level: str = "INFO", console: bool = False, stream: TextIO | None = None
 ) -> None:
@@ -53,8 +56,8 @@ def configure_logs(
 
     `console=True` is for people at a terminal. Calling it again replaces the earlier choice.
     """
-    global _use_console  # noqa: PLW0603 - a process has one log
-    _use_console = console
+    global _console  # noqa: PLW0603 - a process has one log
+    _console = _console_renderer() if console else None
     handler = logging.StreamHandler(stream or sys.stderr)
     handler.setFormatter(logging.Formatter("%(message)s"))
     logger = logging.getLogger(_LOGGER_NAME)

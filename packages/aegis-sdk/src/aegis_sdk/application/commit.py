@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from dataclasses import replace
 from typing import Final
 
 from aegis_sdk.application.ports import (
@@ -41,8 +42,9 @@ async def commit(
         except FenceRefused:
             raise
         except StoreTooLarge as error:
-            outcome = Outcome.error(
-                OutcomeKind.FAILED, "outcome_too_large", str(error), fingerprint=outcome.fingerprint
+            failure = Outcome.error(OutcomeKind.FAILED, "outcome_too_large", str(error))
+            outcome = replace(
+                outcome, kind=failure.kind, body=failure.body, change=b"", changed=None
             )
         except StoreError as error:
             log.warning(

@@ -94,6 +94,7 @@ class Runner:
                 reply = await self._call(handler, context, payload)
                 body = handler.method.reply.encode(reply)
                 change = _change_of(context)
+                encoded = change.encode() if change else b""
             except Rejected as error:
                 return rejected_by(error)
             except (OutcomeUnknown, Unavailable) as error:
@@ -102,7 +103,9 @@ class Runner:
                 doubts += 1
                 self._note("handler_in_doubt", request, error)
                 await asyncio.sleep(backoff_s(doubts, first_s=0.05, max_s=DOUBT_WAIT_S_MAX))
-            except Exception as error:
+            except (Exception, asyncio.CancelledError) as error:
+                if isinstance(error, asyncio.CancelledError) and _is_being_cancelled():
+                    raise
                 retry += 1
                 wait_s = handler.retries.wait_before(retry + 1)
                 self._note("handler_failed", request, error, will_retry=wait_s is not None)
@@ -110,7 +113,6 @@ class Runner:
                     return failed_by(error)
                 await asyncio.sleep(wait_s)
             else:
-                encoded = change.encode() if change else b""
                 return Outcome(OutcomeKind.EXECUTED, body, encoded, changed=change)
 
     def _handler(self, request: Request) -> Handler:
@@ -143,7 +145,7 @@ class Runner:
             return await handler.function(context, payload)
         loop = asyncio.get_running_loop()
         context._loop = loop
-        return await loop.run_in_executor(self._threads, handler.function, context, payload)
+        return await loop.run_in_executor(self._threads, _in_thread, handler, context, payload)
 
     def _note(self, event: str, request: Request, error: BaseException, **more: object) -> None:
         log.warning(
@@ -158,6 +160,19 @@ class Runner:
             exc_info=error,
             **more,
         )
+
+
+def _in_thread(handler: Handler, context: Context, payload: object) -> object:
+    try:
+        return handler.function(context, payload)
+    except StopIteration as error:  # no future can carry it
+        raise RuntimeError("the handler raised StopIteration") from error
+
+
+def _is_being_cancelled() -> bool:
+    """Whether somebody ends this task; otherwise the handler raised a cancellation of its own."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 def _change_of(context: Context) -> Change | None:

@@ -184,11 +184,8 @@ class Actor:
             delivery = self._queue.popleft()
             try:
                 await self._serve(delivery)
-            except FenceRefused:
-                self._refused(delivery)
-            except (
-                Exception
-            ) as error:  # a bug of ours: the request must neither be lost nor skipped
+            except Exception as error:
+                # A bug of ours: the request must neither be lost nor skipped.
                 log.error("delivery_failed", resource=self.resource, exc_info=error)
                 self._queue.appendleft(delivery)
                 await asyncio.sleep(FAILED_WAIT_S)
@@ -205,7 +202,7 @@ class Actor:
             and delivery.grant == self.journal.fence.fence.grant
         )
 
-    def _refused(self, delivery: Delivery) -> None:
+    def _refused(self, delivery: Delivery, mark: FenceMark) -> None:
         """The server knows a newer fence than this actor: stop, and read what it missed."""
         log.warning(
             "commit_fenced",
@@ -213,11 +210,11 @@ class Actor:
             service=delivery.request.service,
             resource=self.resource,
             instance_id=self._host.instance_id,
-            epoch=self._mark().fence.epoch,
+            epoch=mark.fence.epoch,
             trace_id=trace_id(delivery.request.traceparent),
         )
         self._host.count_fenced()
-        if self.role is InstanceRole.ACTIVE:
+        if self.role is InstanceRole.ACTIVE and self._mark().seq == mark.seq:
             self._step(RoleEvent.COMMIT_REFUSED)
             if self.follow is Follow.FENCES:
                 self._fall_behind()
@@ -229,6 +226,12 @@ class Actor:
         # The fence as it is now, where the role was looked at: after any wait below, a newer fence may
         # have been read, and a commit under another instance's fence would break G5.
         mark = self._mark()
+        try:
+            await self._serve_under(mark, delivery)
+        except FenceRefused:
+            self._refused(delivery, mark)
+
+    async def _serve_under(self, mark: FenceMark, delivery: Delivery) -> None:
         if delivery.arrival.stream_seq <= self.journal.last_request_seq:
             self._host.suppressed(delivery)
             delivery.ack()
@@ -453,11 +456,14 @@ class ResourceHost:
             return
         for actor in self.actors.values():
             self._choose_follow(actor)
+        from_seq = min(actor.complete_to for actor in self.actors.values()) + 1
+        # What an earlier reader read says nothing of an actor that was behind then.
+        self._read_to = from_seq - 1
         self._followed = await self._reader.follow(
             self.service,
             whole=[a.resource for a in self.actors.values() if a.follow is Follow.WHOLE],
             fences=[a.resource for a in self.actors.values() if a.follow is Follow.FENCES],
-            from_seq=min(actor.complete_to for actor in self.actors.values()) + 1,
+            from_seq=from_seq,
             on_entry=self._reading(self._generation),
         )
 
@@ -574,7 +580,9 @@ class ResourceHost:
             on_delivery=self._take,
             on_restart=lambda: self._restarted(grant),
         )
-        if len(grant.resources) > len(resources):
+        if self._grants.get(grant.name) is not grant:
+            await grant.source.stop()  # left while its reader was made
+        elif len(grant.resources) > len(resources):
             await self._open(grant)
 
     def _take(self, delivery: Delivery) -> None:

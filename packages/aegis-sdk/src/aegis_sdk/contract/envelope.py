@@ -185,9 +185,24 @@ class Outcome:
 
     @classmethod
     def error(cls, kind: OutcomeKind, code: str, message: str = "", **extra: Any) -> Outcome:
-        details = extra.pop("details", {})
-        body = ErrorBody(code=code, message=message, details=details)
-        return cls(kind, body.model_dump_json().encode(), **extra)
+        error = {"code": code, "message": message, "details": extra.pop("details", {})}
+        return cls(kind, _any_to_json(error), **extra)
+
+
+def _any_to_json(value: Any) -> bytes:
+    """JSON of whatever an error holds: what has no JSON form is said in words, never refused, since a
+    request without an outcome would hold up all behind it.
+    """
+    try:
+        return to_json(value, serialize_unknown=True)
+    except ValueError:
+        return to_json(_in_words(value), serialize_unknown=True)
+
+
+def _in_words(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(_in_words(key)): _in_words(item) for key, item in value.items()}
+    return str(value).encode("utf-8", "backslashreplace").decode()
 
 
 class Fence(BaseModel):

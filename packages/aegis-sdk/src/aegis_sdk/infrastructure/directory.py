@@ -7,6 +7,7 @@ registration may be a moment ahead of what this client has read.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
@@ -130,7 +131,9 @@ class NatsDirectory:
         task = self._followed.get(service)
         if task is None or (task.done() and not task.cancelled() and task.exception()):
             task = self._followed[service] = asyncio.create_task(self._start(service))
-        await asyncio.shield(task)
+        with contextlib.suppress(TimeoutError):  # a miss is asked at the leader, which says more
+            async with asyncio.timeout(READY_TIMEOUT_S):
+                await asyncio.shield(task)
 
     async def _start(self, service: str) -> None:
         known = self._services[service]

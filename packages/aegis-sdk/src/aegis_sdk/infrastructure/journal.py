@@ -15,7 +15,7 @@ from nats.aio.msg import Msg
 
 from aegis_sdk.application.ports import FollowSource, StoreMissing
 from aegis_sdk.contract.envelope import MSG_ID, ErrorBody, Outcome, Request
-from aegis_sdk.contract.names import decode_token
+from aegis_sdk.contract.names import NO_RESOURCE, decode_token
 from aegis_sdk.contract.subjects import Subjects
 from aegis_sdk.domain.journal import Checkpoint, Entry, EntryKind
 from aegis_sdk.infrastructure.consumer import Meta, PullLoop
@@ -251,8 +251,10 @@ class _Follower:
 
 
 def parse_entry(message: Msg, seq: int) -> Entry | None:
-    """`aegis.jrn.<service>.<resource>.<kind>[.<name>]`; None for a kind of a newer version."""
+    """`aegis.jrn.<service>.<resource>.<kind>[.<name>]`; None for group requests and kinds of a newer version."""
     tokens = message.subject.split(".", 5)
+    if tokens[3] == NO_RESOURCE:
+        return None  # of the group, not of a resource that is called so
     try:
         kind = EntryKind(tokens[4])
     except ValueError:

@@ -19,7 +19,6 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 from nats.errors import Error as NatsError
-from nats.errors import MaxPayloadError
 from pydantic_core import from_json
 
 from aegis_sdk.application.ports import (
@@ -39,6 +38,8 @@ PING_INTERVAL_S: Final = 2.0
 CONNECT_TIMEOUT_S: Final = 2.0
 PENDING_BYTES_MAX: Final = 64 * 1024 * 1024
 """nats-py's own 2 MiB is a tenth of a second of a busy gateway while NATS restarts."""
+HEADERS_BYTES_MAX: Final = 4096
+"""More than ours ever take; below this distance from the limit they are counted."""
 OPEN_MAX: Final = 100_000
 
 EXPECTED_SEQ: Final = "Nats-Expected-Last-Subject-Sequence"
@@ -202,10 +203,9 @@ class Link:
     # --- storing ------------------------------------------------------------------------------------------
     async def post(self, subject: str, payload: bytes, headers: dict[str, str]) -> None:
         """Publish to a stream without asking for its answer. Raises: StoreTooLarge, StoreUnreachable."""
+        self._check_size(payload, headers)
         try:
             await self._client.publish(subject, payload, headers=headers)
-        except MaxPayloadError as error:
-            raise StoreTooLarge(str(error)) from error
         except (NatsError, OSError) as error:
             raise StoreUnreachable(str(error) or type(error).__name__) from error
 
@@ -304,6 +304,7 @@ class Link:
     async def _ask(
         self, subject: str, payload: bytes, headers: dict[str, str] | None, timeout_s: float
     ) -> Msg:
+        self._check_size(payload, headers)
         if len(self._waiting) >= OPEN_MAX:
             raise StoreUnreachable(f"{OPEN_MAX} calls are unanswered")
         loop = asyncio.get_running_loop()
@@ -317,15 +318,19 @@ class Link:
                 subject, payload, reply=f"{self._inbox}.{token}", headers=headers
             )
             return await future
-        except MaxPayloadError as error:
-            raise StoreTooLarge(
-                f"{len(payload)} bytes are over the server's max_payload ({self.payload_bytes_max})"
-            ) from error
         except (NatsError, OSError) as error:
             raise StoreUnreachable(f"{subject}: {error or type(error).__name__}") from error
         finally:
             timer.cancel()
             self._waiting.pop(token, None)
+
+    def _check_size(self, payload: bytes, headers: dict[str, str] | None) -> None:
+        """nats-py leaves the headers out, and the server closes the connection of whoever sends more."""
+        size, limit = len(payload), self.payload_bytes_max
+        if headers and size + HEADERS_BYTES_MAX > limit:
+            size += 12 + sum(len(k) + len(v.encode()) + 4 for k, v in headers.items())
+        if size > limit:
+            raise StoreTooLarge(f"{size} bytes are over the server's max_payload ({limit})")
 
     def _on_answer(self, answer: Msg) -> None:
         future = self._waiting.get(answer.subject.rpartition(".")[2])

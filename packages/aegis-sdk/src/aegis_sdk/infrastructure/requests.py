@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Final
 
@@ -84,7 +83,7 @@ class NatsDeliveries:
         async def make(again: bool) -> str:
             return GROUP_CONSUMER  # control made it, shared by all instances
 
-        acks = _EachAck(self._link)
+        acks = _Acks(self._link)
 
         def on_message(message: Msg, meta: Meta) -> None:
             self._deliver(service, message, meta, "", 0, acks, on_delivery)
@@ -114,10 +113,9 @@ class NatsDeliveries:
     ) -> PullLoop:
         reader = _GrantReader(self._link, self._subjects, service, grant, resources, start_seq)
 
-        acks = _FloorAck(self._link)
+        acks = _Acks(self._link)
 
         async def make(again: bool) -> str:
-            acks.restart()
             if again:
                 on_restart()
             return await reader.make()
@@ -144,7 +142,7 @@ class NatsDeliveries:
         meta: Meta,
         grant: str,
         suspect_to: int,
-        acks: _EachAck | _FloorAck,
+        acks: _Acks,
         on_delivery: Callable[[Delivery], None],
     ) -> None:
         try:
@@ -171,8 +169,8 @@ class NatsDeliveries:
         on_delivery(Delivery(request, arrival, grant, acks.add(reply), extend, hand_back))
 
 
-class _EachAck:
-    """Acknowledges each finished group request; those of one moment leave in one write."""
+class _Acks:
+    """Acknowledges finished requests; those of one moment leave in one write."""
 
     def __init__(self, link: Link) -> None:
         self._link = link
@@ -193,44 +191,6 @@ class _EachAck:
     async def _send(self, replies: list[str]) -> None:
         for reply in replies:
             await self._link.publish(reply, b"+ACK")
-
-
-class _FloorAck:
-    """Acknowledges a grant's requests up to the first unfinished one, many by one message.
-
-    One that is finished above that floor is delivered again after a failover, and told by its sequence.
-    """
-
-    def __init__(self, link: Link) -> None:
-        self._link = link
-        self._in_hand: deque[list[str]] = deque()
-        self._timer: asyncio.TimerHandle | None = None
-
-    def add(self, reply: str) -> Callable[[], None]:
-        entry = [reply]
-        self._in_hand.append(entry)
-
-        def finished() -> None:
-            entry.append("finished")
-            if self._timer is None:
-                self._timer = asyncio.get_running_loop().call_later(ACK_DELAY_S, self._flush)
-
-        return finished
-
-    def restart(self) -> None:
-        """The consumer is made again: what the old one delivered is no longer acknowledged."""
-        self._in_hand = deque()
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-
-    def _flush(self) -> None:
-        self._timer = None
-        floor = ""
-        while self._in_hand and len(self._in_hand[0]) > 1:
-            floor = self._in_hand.popleft()[0]
-        if floor:
-            self._link.aside(self._link.publish(floor, b"+ACK"))
 
 
 class _GrantReader:
@@ -266,7 +226,7 @@ class _GrantReader:
             "name": self._grant,
             "deliver_policy": "by_start_sequence",
             "opt_start_seq": self._start_seq,
-            "ack_policy": "all",
+            "ack_policy": "explicit",
             "ack_wait": int(GRANT_ACK_WAIT_S * 1e9),
             "max_ack_pending": GRANT_PENDING_MAX,
             "max_deliver": -1,
