@@ -117,7 +117,9 @@ def test_config_shows_every_setting_and_where_it_came_from(tmp_path: Path) -> No
 async def test_sigterm_is_a_clean_stop_and_the_embedded_server_goes_with_it(
     tmp_path: Path,
 ) -> None:
-    replica = Replica(tmp_path / "log", "--embedded", "--data-dir", str(tmp_path / "data"))
+    replica = Replica(
+        tmp_path / "log", "--embedded", "--embedded-port", "0", "--data-dir", str(tmp_path / "data")
+    )
     try:
         await replica.until_event("leader_elected")
         replica.signal(signal.SIGTERM)

@@ -44,7 +44,7 @@ class Settings(BaseSettings):
     system_creds: str = Field("", description="system account's credentials file")
     wait: bool = Field(True, description="wait for NATS at the start; without it, exit with 4")
     embedded: bool = Field(False, description="run a nats-server of our own")
-    embedded_port: int = Field(0, ge=0, le=65535, description="its port; 0 picks a free one")
+    embedded_port: int = Field(4222, ge=0, le=65535, description="its port; 0 picks a free one")
     data_dir: Path = Field(Path("aegis-data"), description="folder of the embedded nats-server")
     sync_interval: str = Field(
         "", description="when it syncs to disk: always (survives power loss), 10s, ... ('': 2m)"
