@@ -31,7 +31,7 @@ async def test_the_stored_outcome_comes_to_its_caller_once(
     assert got == [outcome]
 
 
-@pytest.mark.parametrize("request_id", ["elsewhere.7", "elsewhere~1.2", "key.a=20b"])
+@pytest.mark.parametrize("request_id", ["elsewhere.7", "elsewhere~1.2", "key-svc.a=20b"])
 async def test_an_outcome_of_another_callers_request_can_be_waited_for(
     world: World, ports: Ports, request_id: str
 ) -> None:
@@ -69,11 +69,11 @@ async def test_forgetting_one_leaves_the_other_that_waits_for_the_same(
     one: list[Outcome] = []
     two: list[Outcome] = []
     for waiting in (one, two):
-        await ports.replies.expect("key.k", waiting.append)
-    ports.replies.forget("key.k", one.append)
-    ports.replies.forget("key.unknown", one.append)
-    await ports.store.outcome(request(world.service, "key.k"))
-    await ports.store.commit(request(world.service, "key.k"), executed(), fence_seq=None)
+        await ports.replies.expect("key-svc.k", waiting.append)
+    ports.replies.forget("key-svc.k", one.append)
+    ports.replies.forget("key-svc.unknown", one.append)
+    await ports.store.outcome(request(world.service, "key-svc.k"))
+    await ports.store.commit(request(world.service, "key-svc.k"), executed(), fence_seq=None)
     await until(lambda: two)
     assert one == []
 

@@ -312,3 +312,19 @@ async def test_any_instance_left_is_seen_by_callers(system: System) -> None:
         assert await refused()
         assert time.monotonic() - begun_s < 0.5
     assert await eventually(lambda: not one.running)
+
+
+async def test_keys_of_two_services_are_two_keys(system: System) -> None:
+    """G2: the same order number in two services, at the same time, with the same payload."""
+    services = [new_service(), new_service()]
+    for n, service in enumerate(services):
+        await system.start_ledger(service, {"A": "auto"}, instance_id=f"i{n}")
+    async with aegis_sdk.connect(system.url) as aegis:
+        await aegis.request(Methods(services[0]).book, Booking(op="first"), resource="A")
+        totals = await asyncio.gather(
+            *(
+                aegis.request(Methods(service).book, Booking(op="x"), resource="A", key="O-1")
+                for service in services
+            )
+        )
+    assert [total.count for total in totals] == [2, 1]

@@ -58,7 +58,7 @@ def _request(request_id: str = "c.1", attempt: int = 1) -> Request:
         (_request(), Arrival(5, 1, suspect=False), False),
         (_request(), Arrival(5, 2, suspect=False), True),
         (_request(attempt=2), Arrival(5, 1, suspect=False), True),
-        (_request("key.abc"), Arrival(5, 1, suspect=False), True),
+        (_request("key-svc.abc"), Arrival(5, 1, suspect=False), True),
     ],
 )
 def test_a_delivery_that_could_have_an_outcome_is_looked_up(

@@ -32,7 +32,7 @@ KEYS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1)
 
 REQUESTS = st.builds(
     Request,
-    request_id=st.sampled_from(["c.1", "c~1.2", "key.a=20b"]),
+    request_id=st.sampled_from(["c.1", "c~1.2", "key-svc.a=20b"]),
     service=st.just("svc"),
     method=st.just("book"),
     resource=st.none() | st.just("ACC 1"),

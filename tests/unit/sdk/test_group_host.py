@@ -149,7 +149,9 @@ async def test_a_second_delivery_of_an_answered_request_is_not_run(
 
 
 @pytest.mark.parametrize(
-    "again", [echo_request("c.1", attempt=2), echo_request("key.k")], ids=["sent again", "a key"]
+    "again",
+    [echo_request("c.1", attempt=2), echo_request("key-svc.k")],
+    ids=["sent again", "a key"],
 )
 async def test_a_request_that_may_have_been_sent_before_is_looked_up(
     bus: MemoryBus, one: Member, again: Request

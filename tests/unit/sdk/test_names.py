@@ -125,10 +125,10 @@ def test_endless_nesting_is_refused() -> None:
 
 @given(TEXTS)
 def test_any_text_can_be_an_idempotency_key(key: str) -> None:
-    caller, number = split_id(keyed_id(key))
-    assert caller == "key"
+    caller, number = split_id(keyed_id("svc", key))
+    assert caller == "key-svc"
     assert decode_token(number) == key
-    assert is_keyed(keyed_id(key))
+    assert is_keyed(keyed_id("svc", key))
 
 
 def test_the_ids_of_clients_are_not_keys() -> None:

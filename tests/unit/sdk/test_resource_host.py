@@ -294,7 +294,7 @@ async def test_what_is_skipped_is_acknowledged(bus: MemoryBus, one: Hosted) -> N
 
 @pytest.mark.parametrize(
     "second",
-    [add_request("c.1", attempt=2), add_request("key.k")],
+    [add_request("c.1", attempt=2), add_request("key-svc.k")],
     ids=["sent again", "a key"],
 )
 async def test_a_second_copy_in_the_stream_is_looked_up_before_it_runs(

@@ -52,7 +52,8 @@ class Aegis:
         With `resource` it goes to that resource's active, otherwise to any instance of the service.
         `timeout_s` is the deadline: when it passes, the request is cancelled, or its outcome returned
         if that was first. `key` is an idempotency key of your own (1 to 200 bytes): the same key, also
-        from another process or later, gets the stored outcome.
+        from another process or later, gets the stored outcome of this service. An outcome is final, also
+        `cancelled`: to try again after NotExecuted, take a new key.
 
         Raises:
             Rejected: the handler refused; no state was changed.

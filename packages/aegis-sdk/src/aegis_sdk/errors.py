@@ -122,7 +122,7 @@ class NoRoute(NotExecuted):
 
 
 class Overloaded(NotExecuted):
-    """The request stream is at its bound; nothing was stored."""
+    """The request stream is at its bound. The request has no effect; its id (and key) is used up."""
 
     code = "overloaded"
 

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from aegis_sdk.context import ResourceContext
+from aegis_sdk.context import Context, ResourceContext
 from aegis_sdk.contract.control import MethodSpec
 from aegis_sdk.contract.method import Method
 from aegis_sdk.contract.names import check_service
@@ -101,5 +101,11 @@ def _takes_resource(function: Callable[..., Any]) -> bool:
         try:
             annotation = typing.get_type_hints(function).get(parameters[0].name)
         except NameError:  # a local name under `from __future__ import annotations`
-            return str(annotation).rsplit(".", 1)[-1] == ResourceContext.__name__
+            name = str(annotation).rsplit(".", 1)[-1]
+            if name not in (ResourceContext.__name__, Context.__name__):
+                raise ContractError(
+                    f"handler {function.__qualname__}: {annotation} can't be looked up from here;"
+                    " annotate its context as Context or ResourceContext"
+                ) from None
+            return name == ResourceContext.__name__
     return isinstance(annotation, type) and issubclass(annotation, ResourceContext)

@@ -243,7 +243,11 @@ class Requester:
     ) -> Request:
         body = self._encode(method, payload, resource)
         return Request(
-            request_id=f"{self._caller}.{next(self._numbers)}" if key is None else keyed_id(key),
+            request_id=(
+                f"{self._caller}.{next(self._numbers)}"
+                if key is None
+                else keyed_id(method.service, key)
+            ),
             service=method.service,
             method=method.name,
             resource=resource,
@@ -296,6 +300,8 @@ class Requester:
     # --- one request ------------------------------------------------------------------------------
     async def _hand_in(self, request: Request, *, timeout_s: float) -> Ticket:
         await self._check(request)
+        if request.fingerprint and (stored := await self._read_outcome(request)) is not None:
+            self._same_key(request, stored)
         give_up_s = time.monotonic() + timeout_s
         for n in itertools.count(1):
             try:

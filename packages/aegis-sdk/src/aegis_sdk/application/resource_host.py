@@ -111,6 +111,7 @@ class Actor:
 
     def _step(self, event: RoleEvent) -> None:
         before, self.role = self.role, TRANSITIONS[self.role, event]
+        self._paused = self._host.draining  # a pause is for one handover, and it has happened
         if self.role is InstanceRole.ACTIVE:
             mark = self._mark()
             self._leave(self.grant, unless=mark.fence.grant)
@@ -367,6 +368,7 @@ class ResourceHost:
         """How many actors are active now; a plain number, for the heartbeat's thread."""
         self.duplicates_suppressed = 0
         self.commits_fenced = 0
+        self.draining = False
         self._callbacks = service
         self._reader = reader
         self._deliveries = deliveries
@@ -392,6 +394,7 @@ class ResourceHost:
 
     async def pause(self, resources: Sequence[str] | None = None, *, timeout_s: float) -> bool:
         """Begin nothing new on `resources` (None: all); True when all that had begun has ended."""
+        self.draining = self.draining or resources is None
         actors = self._named(resources)
         for actor in actors:
             actor.pause()

@@ -3,7 +3,7 @@
 - A client numbers its requests: `Kq3v9x2m.17`.
 - A handler's own requests derive from the request it serves: the 2nd one of `Kq3v9x2m.17` is
   `Kq3v9x2m~17.2`. A handler that runs again after a crash asks with the same ids.
-- A key chosen by the user is `key.<encoded key>`.
+- A key chosen by the user is `key-<service>.<encoded key>`: keys belong to a service.
 """
 
 from __future__ import annotations
@@ -13,18 +13,19 @@ from typing import Final
 from aegis_sdk.contract.names import encode_token
 from aegis_sdk.errors import InvalidName
 
-KEY_CALLER: Final = "key"
+KEY_PREFIX: Final = "key-"
+"""No client's own token has a hyphen."""
 DEPTH_MAX: Final = 16
 """Nested calls deeper than this are taken for a loop that spans services."""
 
 
-def keyed_id(key: str) -> str:
+def keyed_id(service: str, key: str) -> str:
     """The request id of an idempotency key. Raises: InvalidName."""
-    return f"{KEY_CALLER}.{encode_token(key, kind='idempotency key')}"
+    return f"{KEY_PREFIX}{service}.{encode_token(key, kind='idempotency key')}"
 
 
 def is_keyed(request_id: str) -> bool:
-    return request_id.startswith(f"{KEY_CALLER}.")
+    return request_id.startswith(KEY_PREFIX) and "~" not in request_id
 
 
 def child_id(request_id: str, n: int) -> str:
