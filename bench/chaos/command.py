@@ -11,8 +11,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from aegis_control.infrastructure.embedded_nats import EmbeddedNatsError
+
+from bench.bed import BedError
 from bench.chaos.check import describe, summary
 from bench.chaos.checkers import check_all
+from bench.chaos.children import ChildError
 from bench.chaos.nemesis import Kind
 from bench.chaos.run import Plan, attack
 from bench.chaos.workloads import WORKLOADS
@@ -57,8 +61,13 @@ async def perform(seed: int, parsed: argparse.Namespace) -> dict[str, Any]:
 
 
 async def run(options: Options, parsed: argparse.Namespace) -> dict[str, Any]:
-    """As a command of `python -m bench`."""
-    return await perform(options.seed, parsed)
+    """As a command of `python -m bench`. Raises: BedError when the system could not be run at all."""
+    try:
+        result = await perform(options.seed, parsed)
+    except (ChildError, EmbeddedNatsError, TimeoutError) as error:
+        raise BedError(f"chaos: {error}") from error
+    # For people everything is said already: a document of no documents prints nothing more.
+    return result if options.json else {**result, "documents": {}}
 
 
 def _faults(text: str) -> list[Kind]:

@@ -8,6 +8,7 @@ from bench.chaos.checkers import (
     definite,
     enough,
     epochs,
+    fold,
     kept,
     linearizable,
     once,
@@ -22,6 +23,7 @@ Checker = Callable[[History], list[Violation]]
 CHECKERS: dict[str, Checker] = {
     "kept": kept.check,
     "once": once.check,
+    "fold": fold.check,
     "linearizable": linearizable.check,
     "order": order.check,
     "totals": totals.check,

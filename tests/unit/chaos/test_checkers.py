@@ -23,8 +23,8 @@ def found_by(history: History) -> set[str]:
 def a_set(workload: str = "set", kind: str = "add") -> Story:
     story = Story(workload=workload, service="sets")
     story.fence(1)
-    for element in ("a", "b", "c"):
-        story.do(kind, element=element, result=None)
+    for position, element in enumerate("abc"):
+        story.do(kind, element=element, result=position)
     return story
 
 
@@ -40,7 +40,7 @@ def test_an_unknown_operation_may_have_taken_effect_or_not() -> None:
         story = a_set()
         doubtful = story.ask("add", element="d", status=Status.UNKNOWN)
         if taken:
-            story.store(doubtful)
+            story.store(doubtful, reply=3)
         story.final(["a", "b", "c", *(["d"] if taken else [])])
         assert found_by(story.history()) == set()
 
@@ -55,7 +55,7 @@ def test_an_acknowledged_element_that_is_gone_is_lost() -> None:
 def test_an_acknowledged_operation_without_an_outcome_is_lost() -> None:
     """G1."""
     story = a_set()
-    story.ask("look")
+    story.ask("look", result=3)
     story.final(["a", "b", "c"])
     assert found_by(story.history()) == {"kept"}
 
@@ -71,7 +71,7 @@ def test_an_accepted_request_that_never_ended_is_lost() -> None:
 def test_a_reply_that_is_not_the_stored_one_is_found() -> None:
     """G2: the stored outcome is the only one there is."""
     story = a_set()
-    story.store(story.ask("look", result=3), reply=4)
+    story.store(story.ask("look", result=4), reply=3)
     story.final(["a", "b", "c"])
     assert found_by(story.history()) == {"kept"}
 
@@ -107,7 +107,7 @@ def test_an_effect_after_a_cancel_is_found() -> None:
     """G4."""
     story = a_set("deadlines", "work")
     late = story.ask("work", element="d", status=Status.FAIL, error="Cancelled")
-    story.store(late)
+    story.store(late, reply=3)
     story.final(["a", "b", "c", "d"])
     assert found_by(story.history()) == {"definite"}
 
@@ -135,16 +135,16 @@ def test_an_older_epoch_behind_a_newer_fence_is_found() -> None:
     """G5."""
     story = Story(workload="register", service="registers")
     story.fence(1)
-    story.store(story.ask("write", value=1), epoch=1)
+    story.store(story.ask("write", value=1, result=1), epoch=1)
     story.fence(2)
-    story.store(story.ask("write", value=2), epoch=1)
+    story.store(story.ask("write", value=2, result=2), epoch=1)
     assert found_by(story.history()) == {"epochs"}
 
 
 def test_a_fence_that_does_not_rise_is_found() -> None:
     """G5."""
     story = Story(workload="register", service="registers")
-    story.do("write", value=1)
+    story.do("write", value=1, result=1)
     story.fence(2)
     story.fence(2)
     assert found_by(story.history()) == {"epochs"}
@@ -152,10 +152,10 @@ def test_a_fence_that_does_not_rise_is_found() -> None:
 
 def test_epochs_that_rise_pass_also_when_a_fence_was_missed() -> None:
     story = Story(workload="register", service="registers")
-    story.store(story.ask("write", value=1), epoch=1)
-    story.store(story.ask("write", value=2), epoch=3)
+    story.store(story.ask("write", value=1, result=1), epoch=1)
+    story.store(story.ask("write", value=2, result=2), epoch=3)
     story.fence(4)
-    story.store(story.ask("write", value=3), epoch=4)
+    story.store(story.ask("write", value=3, result=3), epoch=4)
     story.store(
         story.ask("write", value=4, status=Status.FAIL, error="Cancelled"),
         outcome="cancelled",
@@ -166,9 +166,12 @@ def test_epochs_that_rise_pass_also_when_a_fence_was_missed() -> None:
 
 
 # --- order ---------------------------------------------------------------------------------------
-def a_list(elements: str = "abcd") -> tuple[Story, list[Operation]]:
+def a_list(elements: str = "abcd", stored: str = "abcd") -> tuple[Story, list[Operation]]:
+    """Asked in one order, answered as if stored in the other."""
     story = Story(workload="list", service="lists")
-    return story, [story.ask("append", element=element) for element in elements]
+    return story, [
+        story.ask("append", element=element, result=stored.index(element)) for element in elements
+    ]
 
 
 def test_a_list_in_the_journals_order_passes() -> None:
@@ -190,7 +193,7 @@ def test_a_list_that_differs_from_its_journal_is_found() -> None:
 
 def test_a_clients_own_sequence_turned_round_is_found() -> None:
     """G7."""
-    story, asked = a_list()
+    story, asked = a_list(stored="acbd")
     for at in (0, 2, 1, 3):
         story.store(asked[at])
     story.final(list("acbd"))
@@ -199,8 +202,8 @@ def test_a_clients_own_sequence_turned_round_is_found() -> None:
 
 def test_operations_at_the_same_time_may_take_effect_either_way() -> None:
     story = Story(workload="list", service="lists")
-    one = story.ask("append", element="a", at_s=1.0, took_s=1.0)
-    other = story.ask("append", element="b", at_s=1.5, took_s=1.0, process="p2")
+    one = story.ask("append", element="a", at_s=1.0, took_s=1.0, result=1)
+    other = story.ask("append", element="b", at_s=1.5, took_s=1.0, process="p2", result=0)
     story.store(other)
     story.store(one)
     story.final(["b", "a"])
@@ -210,8 +213,8 @@ def test_operations_at_the_same_time_may_take_effect_either_way() -> None:
 def test_an_effect_before_the_order_of_acceptance_is_found() -> None:
     """G7."""
     story = Story(workload="list", service="lists")
-    one = story.ask("append", element="a", at_s=1.0, took_s=1.0)
-    other = story.ask("append", element="b", at_s=1.5, took_s=1.0, process="p2")
+    one = story.ask("append", element="a", at_s=1.0, took_s=1.0, result=1)
+    other = story.ask("append", element="b", at_s=1.5, took_s=1.0, process="p2", result=0)
     story.store(other, request_seq=9)
     story.store(one, request_seq=8)
     story.final(["b", "a"])
@@ -349,11 +352,11 @@ def test_one_wrong_read_among_many_is_found(seed: int) -> None:
 # --- transfers -----------------------------------------------------------------------------------
 def transfers(*, credited: bool = True, debited: bool = True) -> Story:
     story = Story(workload="transfers", service="accounts")
-    story.do("open", amount=100, resource="A")
-    story.do("open", amount=100, resource="B")
-    transfer = story.ask("transfer", amount=30, to="B", resource="A")
+    story.do("open", amount=100, resource="A", result=100)
+    story.do("open", amount=100, resource="B", result=100)
+    transfer = story.ask("transfer", amount=30, to="B", resource="A", result=70)
     if credited:
-        story.store(transfer, op=nested(transfer.op), resource="B")
+        story.store(transfer, op=nested(transfer.op), resource="B", reply=130)
     if debited:
         story.store(transfer)
     story.final(70 if debited else 100, resource="A")
@@ -397,6 +400,49 @@ def test_an_overdrawn_account_is_found() -> None:
     story.do("open", amount=-5, resource="A")
     story.final(-5, resource="A")
     assert any("overdrawn" in violation for violation in totals(story))
+
+
+# --- replies and the fold --------------------------------------------------------------------------
+def replay(story: Story) -> list[str]:
+    return [str(violation) for violation in CHECKERS["fold"](story.history())]
+
+
+def test_a_reply_from_a_state_that_lost_a_change_is_found() -> None:
+    """G6: a later failover may fold it right again; the reply stays wrong."""
+    story = Story(workload="set", service="sets")
+    story.do("add", element="a", result=0)
+    story.do("add", element="b", result=1)
+    story.do("add", element="c", result=1)
+    story.do("add", element="d", result=3)
+    [violation] = replay(story)
+    assert "was answered 1" in violation
+    assert "makes 2" in violation
+
+
+def test_a_reply_from_a_state_that_doubled_a_change_is_found() -> None:
+    """G3."""
+    story = transfers()
+    story.store(
+        story.ask("transfer", amount=10, to="B", resource="A", result=30), outcome="executed"
+    )
+    assert any("makes 60" in violation for violation in replay(story))
+
+
+def test_a_compare_and_set_that_met_another_value_is_found() -> None:
+    """G3."""
+    story = Story(workload="register", service="registers")
+    story.do("write", value=1, result=1)
+    story.do("cas", old=1, new=2, result=True)
+    story.do("cas", old=1, new=3, result=True)
+    story.do("read", result=2)
+    assert len(replay(story)) == 1
+
+
+def test_only_the_first_wrong_replies_of_a_place_are_told() -> None:
+    story = Story(workload="set", service="sets")
+    for _ in range(20):
+        story.do("add", element="a", result=7)
+    assert len(replay(story)) == 3
 
 
 # --- recovery ------------------------------------------------------------------------------------
