@@ -56,7 +56,7 @@ class Options:
 
     def command_line(self, command: str) -> str:
         """How to run it again."""
-        words = ["uv run --group bench python -m bench", command, f"--seed {self.seed}"]
+        words = ["uv run python -m bench", command, f"--seed {self.seed}"]
         words += ["--quick"] * self.quick
         words += [f"--loop {self.loop}"] * (self.loop != "uvloop")
         words += [f"--sync {self.sync}"] if self.sync else []
