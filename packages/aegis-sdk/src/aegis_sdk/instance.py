@@ -93,13 +93,13 @@ class Instance:
         server: Server,
         subjects: Subjects,
         resources: Mapping[str, Role],
-        instance_id: str | None,
+        instance_id: str,
     ) -> None:
         if not service.handlers:
             raise ContractError(f"service {service.name} has no handler: nothing to serve")
         for resource in resources:
             encode_token(resource)
-        self.id = check_instance(instance_id or f"{service.name}-{new_token(4)}")
+        self.id = instance_id
         self.service = service.name
         self._incarnation = new_token(8)
         self._service = service
@@ -132,8 +132,7 @@ class Instance:
         wait_s: float,
     ) -> Instance:
         """Connect, register and serve in the background."""
-        instance_id = instance_id or f"{service.name}-{new_token(4)}"
-        check_instance(instance_id)
+        instance_id = check_instance(instance_id or f"{service.name}-{new_token(4)}")
         link = await Link.open(server, name=subjects.client_name(service.name, instance_id, "main"))
         try:
             instance = cls(
