@@ -10,7 +10,7 @@ from aegis_control.infrastructure.embedded_nats import EmbeddedNats
 from aegis_sdk.application.ports import StoreMissing, StoreTooLarge, StoreUnreachable
 from aegis_sdk.errors import Unavailable
 from aegis_sdk.infrastructure.link import Link, Server
-from nats.aio.msg import Msg
+from aegis_sdk.infrastructure.wire import Message
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ async def test_a_message_reaches_its_callback_without_a_task_of_its_own(
     got: list[bytes] = []
     arrived = asyncio.Event()
 
-    def receive(message: Msg) -> None:
+    def receive(message: Message) -> None:
         got.append(message.data)
         if len(got) == 3:
             arrived.set()
@@ -38,7 +38,7 @@ async def test_a_message_reaches_its_callback_without_a_task_of_its_own(
     await asyncio.sleep(0)
     assert not [task for task in asyncio.all_tasks() if "_wait_for_msgs" in repr(task)]
     for n in range(3):
-        await link.publish("subject", str(n).encode())
+        link.publish("subject", str(n).encode())
     async with asyncio.timeout(5):
         await arrived.wait()
     assert got == [b"0", b"1", b"2"]

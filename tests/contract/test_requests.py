@@ -67,8 +67,8 @@ async def test_a_request_is_read_back_as_it_was_stored(
 
 async def test_a_posted_request_is_stored_once(world: World, ports: Ports) -> None:
     """G3: sent again with a word wanted, it is known."""
-    await ports.requests.post(request(world.service, "c.1"))
-    await ports.requests.post(request(world.service, "c.1"))
+    ports.requests.post(request(world.service, "c.1"))
+    ports.requests.post(request(world.service, "c.1"))
     assert await _append(ports, request(world.service, "c.1")) == Accepted(1, duplicate=True)
     assert await _append(ports, request(world.service, "c.2")) == Accepted(2, duplicate=False)
 
@@ -76,7 +76,7 @@ async def test_a_posted_request_is_stored_once(world: World, ports: Ports) -> No
 async def test_posts_in_flight_side_by_side_keep_their_order(world: World, ports: Ports) -> None:
     """G7: of one caller."""
     for n in range(1, 101):
-        await ports.requests.post(request(world.service, f"c.{n}"))
+        ports.requests.post(request(world.service, f"c.{n}"))
     assert (await _append(ports, request(world.service, "c.101"))).seq == 101
     stored = [await ports.requests.read(world.service, seq) for seq in (1, 50, 100)]
     assert [found.request_id for found in stored if found] == ["c.1", "c.50", "c.100"]
@@ -88,7 +88,7 @@ async def test_a_full_stream_refuses_and_keeps_what_it_has(world: World, ports: 
     await world.bound(requests=1)
     with pytest.raises(StoreFull):
         await _append(ports, request(world.service, "c.2"))
-    await ports.requests.post(request(world.service, "c.3"))
+    ports.requests.post(request(world.service, "c.3"))
     assert await _append(ports, request(world.service, "c.1")) == Accepted(1, duplicate=True)
     await world.bound()
     assert (await _append(ports, request(world.service, "c.2"))).seq == 2
@@ -99,7 +99,7 @@ async def test_a_payload_over_the_bound_is_too_large(world: World, ports: Ports)
     with pytest.raises(StoreTooLarge):
         await _append(ports, large)
     with pytest.raises(StoreTooLarge):
-        await ports.requests.post(large)
+        ports.requests.post(large)
     assert await _append(ports, request(world.service, "c.2")) == Accepted(1, duplicate=False)
 
 
@@ -108,7 +108,7 @@ async def test_a_service_without_streams_is_missing(ports: Ports) -> None:
         await _append(ports, request("nobody", "c.1"))
     with pytest.raises(StoreMissing):
         await ports.requests.read("nobody", 1)
-    await ports.requests.post(request("nobody", "c.1"))
+    ports.requests.post(request("nobody", "c.1"))
 
 
 async def test_without_nats_the_answer_is_unknown_at_once(world: World, ports: Ports) -> None:
@@ -119,4 +119,4 @@ async def test_without_nats_the_answer_is_unknown_at_once(world: World, ports: P
     with pytest.raises(StoreUnreachable):
         await ports.requests.read(world.service, 1)
     with pytest.raises(StoreUnreachable):
-        await ports.requests.post(request(world.service, "c.1"))
+        ports.requests.post(request(world.service, "c.1"))

@@ -9,10 +9,11 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from aegis_sdk import Context, Method, Rejected, ResourceContext, Service
+from aegis_sdk.application.actor import Actor
 from aegis_sdk.application.gate import Gate
 from aegis_sdk.application.handlers import Runner
 from aegis_sdk.application.ports import Accepted, Delivery
-from aegis_sdk.application.resource_host import Actor, ResourceHost
+from aegis_sdk.application.resource_host import ResourceHost
 from aegis_sdk.contract.envelope import Fence, Outcome, OutcomeKind, Request
 from aegis_sdk.domain.delivery import Arrival
 from aegis_sdk.testing import MemoryBus, MemoryLink

@@ -36,13 +36,21 @@ class _Line:
         await settle()
 
     async def _pass(self, request_id: str, alone: bool) -> None:
-        gate = self.gate
-        async with gate.alone(request_id) if alone else gate.shared(request_id):
-            self.inside.append(request_id)
-            try:
-                await self._go[request_id].wait()
-            finally:
-                self.inside.remove(request_id)
+        if alone:
+            async with self.gate.alone(request_id):
+                await self._be_inside(request_id)
+            return
+        if not self.gate.admits(request_id):
+            await self.gate.opened()
+        with self.gate:
+            await self._be_inside(request_id)
+
+    async def _be_inside(self, request_id: str) -> None:
+        self.inside.append(request_id)
+        try:
+            await self._go[request_id].wait()
+        finally:
+            self.inside.remove(request_id)
 
 
 async def test_others_run_side_by_side() -> None:
@@ -72,6 +80,18 @@ async def test_what_the_suspect_asks_for_itself_is_let_in() -> None:
     await line.enter("c~2~1.1")
     await line.enter("c~3.1")
     assert line.inside == ["c.2", "c~2.1", "c~2~1.1"]
+
+
+async def test_a_suspect_that_waits_lets_nested_requests_pass() -> None:
+    """What runs here may wait for one of them: both would wait until a deadline."""
+    line = _Line()
+    await line.enter("c.1")
+    await line.enter("c.2", alone=True)
+    await line.enter("c~1.1")
+    assert line.inside == ["c.1", "c~1.1"]
+    await line.leave("c~1.1")
+    await line.leave("c.1")
+    assert line.inside == ["c.2"]
 
 
 async def test_two_suspects_run_one_after_the_other() -> None:

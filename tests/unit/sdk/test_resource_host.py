@@ -8,8 +8,8 @@ from functools import partial
 
 import pytest
 from aegis_sdk import ResourceContext
-from aegis_sdk.application import resource_host
-from aegis_sdk.application.resource_host import Follow
+from aegis_sdk.application import actor, resource_host
+from aegis_sdk.application.actor import Follow
 from aegis_sdk.contract.envelope import Change, ErrorBody, Outcome, OutcomeKind, Request
 from aegis_sdk.domain.journal import Entry
 from aegis_sdk.domain.roles import InstanceRole
@@ -39,7 +39,7 @@ def bus() -> MemoryBus:
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(resource_host, "FAILED_WAIT_S", 0.0)
+    monkeypatch.setattr(actor, "FAILED_WAIT_S", 0.0)
     monkeypatch.setattr(resource_host, "GRANT_GATHER_S", 0.0)
 
 

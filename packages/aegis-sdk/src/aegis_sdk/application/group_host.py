@@ -132,10 +132,14 @@ class GroupHost:
         noted = await self._journal.attempts(request) if second else 0
         match judge(second=second, noted=noted):
             case Verdict.RUN:
-                async with self._gate.shared(request.request_id):
+                if not self._gate.admits(request.request_id):
+                    await self._gate.opened()
+                with self._gate:
                     await self._run(delivery, begun=1)
             case Verdict.RUN_NOTED:
-                async with self._gate.shared(request.request_id):
+                if not self._gate.admits(request.request_id):
+                    await self._gate.opened()
+                with self._gate:
                     await note_attempt(self._journal, request, noted + 1, fence_seq=None)
                     await self._run(delivery, begun=noted + 2)
             case Verdict.RUN_ALONE:

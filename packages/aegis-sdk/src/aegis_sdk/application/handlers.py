@@ -65,17 +65,12 @@ class Runner:
             self.running -= 1
         if outcome.kind is OutcomeKind.EXECUTED and is_expired(request):
             outcome = expired(request)
-        return Outcome(
-            outcome.kind,
-            outcome.body,
-            outcome.change,
-            request_seq=request_seq,
-            epoch=epoch,
-            instance_id=self._instance_id,
-            fingerprint=request.fingerprint,
-            traceparent=request.traceparent,
-            changed=outcome.changed,
-        )
+        outcome.request_seq = request_seq
+        outcome.epoch = epoch
+        outcome.instance_id = self._instance_id
+        outcome.fingerprint = request.fingerprint
+        outcome.traceparent = request.traceparent
+        return outcome
 
     async def _outcome(
         self, request: Request, begun: int, journal: ResourceJournal | None
@@ -91,7 +86,11 @@ class Runner:
                 return expired(request)
             context = self._context(request, begun + retry + doubts, journal)
             try:
-                reply = await self._call(handler, context, payload)
+                reply = (
+                    await handler.function(context, payload)
+                    if handler.is_async
+                    else await self._in_thread(handler, context, payload)
+                )
                 body = handler.method.reply.encode(reply)
                 change = _change_of(context)
                 encoded = change.encode() if change else b""
@@ -140,9 +139,7 @@ class Runner:
             values=journal.values,
         )
 
-    async def _call(self, handler: Handler, context: Context, payload: object) -> object:
-        if handler.is_async:
-            return await handler.function(context, payload)
+    async def _in_thread(self, handler: Handler, context: Context, payload: object) -> object:
         loop = asyncio.get_running_loop()
         context._loop = loop
         return await loop.run_in_executor(self._threads, _in_thread, handler, context, payload)

@@ -59,7 +59,7 @@ class RequestLog(Protocol):
         Raises: StoreFull, StoreMissing, StoreUnreachable.
         """
 
-    async def post(self, request: Request) -> None:
+    def post(self, request: Request) -> None:
         """Send the request and return: no word on whether it was stored, `append` again for that.
 
         Raises: StoreTooLarge, StoreUnreachable.

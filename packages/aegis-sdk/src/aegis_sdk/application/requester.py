@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -56,6 +57,8 @@ TIMEOUT_S: Final = 5.0
 RECHECK_S: Final = 0.25
 """First look at a request that is still open; doubles up to RECHECK_S_MAX."""
 RECHECK_S_MAX: Final = 2.0
+WATCH_S: Final = RECHECK_S / 2
+"""How often open requests are looked at."""
 RESOLVE_S: Final = 3.0
 """How long past its deadline a caller tries to end the doubt before it says OutcomeUnknown."""
 RECHECKS_AT_ONCE_MAX: Final = 64
@@ -69,6 +72,9 @@ class _Open:
     answer: asyncio.Future[Outcome | None]
     """The outcome, or None when the time was up."""
     recheck_s: float
+    until_s: float = math.inf
+    """When the time is up, by the loop's clock."""
+    timer: asyncio.TimerHandle | None = None
     sent_again: int = 0
     accepted: Accepted | None = None
     full: str = ""
@@ -79,12 +85,22 @@ class _Open:
             self.answer.set_result(outcome)
 
     async def wait(self, timeout_s: float) -> Outcome | None:
-        """The outcome, or None after `timeout_s`; the entry stays open for a later one."""
-        timer = self.answer.get_loop().call_later(max(0.0, timeout_s), self.time_out)
+        """The outcome, or None after `timeout_s`; the entry stays open for a later one.
+
+        The timer is set when it is near: most calls have ended long before.
+        """
+        loop = self.answer.get_loop()
+        self.until_s = loop.time() + max(0.0, timeout_s)
+        self.arm(loop.time())
         try:
             return await self.answer
         finally:
-            timer.cancel()
+            if self.timer is not None:
+                self.timer.cancel()
+
+    def arm(self, now_s: float) -> None:
+        if self.timer is None and self.until_s - now_s < 2 * WATCH_S:
+            self.timer = self.answer.get_loop().call_at(self.until_s, self.time_out)
 
     def time_out(self) -> None:
         if not self.answer.done():
@@ -333,7 +349,7 @@ class Requester:
                 return self._same_key(request, stored)
             assert request.deadline_s is not None
             with contextlib.suppress(StoreUnreachable):  # sent again by the watcher
-                await self._log.post(request)
+                self._log.post(request)
             outcome = await entry.wait(request.deadline_s - time.time())
             if outcome is None:
                 outcome = await self._end_doubt(entry)
@@ -428,8 +444,10 @@ class Requester:
     async def _watch(self) -> None:
         """Send again what was not accepted, read what was not delivered. Ends when nothing is open."""
         while self._open:
-            await asyncio.sleep(RECHECK_S / 2)
+            await asyncio.sleep(WATCH_S)
             now = time.monotonic()
+            for entry in self._open:
+                entry.arm(asyncio.get_running_loop().time())
             due = [entry for entry in self._open if entry.recheck_s <= now]
             for first in range(0, len(due), RECHECKS_AT_ONCE_MAX):
                 batch = due[first : first + RECHECKS_AT_ONCE_MAX]

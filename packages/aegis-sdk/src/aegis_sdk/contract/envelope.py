@@ -28,6 +28,9 @@ OUTCOME: Final = "aegis-outcome"
 """`executed seq=17 epoch=3 instance=accounts-1 fingerprint=… trace=…`: one header, since every client
 library parses headers one by one, and each outcome passes two of them."""
 
+# Values, never changed after they are made; not `frozen`, since that makes their making five times as
+# slow (0.7 against 0.13 µs), and a call makes a dozen.
+
 
 class OutcomeKind(StrEnum):
     """How a request ended (G2: exactly one of these, stored once)."""
@@ -39,7 +42,10 @@ class OutcomeKind(StrEnum):
     CANCELLED = "cancelled"
 
 
-@dataclass(frozen=True, slots=True)
+_KINDS: Final = {kind.value: kind for kind in OutcomeKind}
+
+
+@dataclass(slots=True)
 class Request:
     """A request as stored. `deadline_s` is Unix time; None waits as long as the stream keeps it."""
 
@@ -109,7 +115,7 @@ class ErrorBody(BaseModel):
     details: dict[str, Any] = {}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Change:
     """What a request changed in its resource's state: JSON values by key, and the keys deleted."""
 
@@ -130,7 +136,7 @@ class Change:
         return cls(raw["set"], tuple(raw["delete"]))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Outcome:
     """How a request ended, as stored in the journal.
 
@@ -169,11 +175,19 @@ class Outcome:
     @classmethod
     def parse(cls, headers: Mapping[str, str], payload: bytes) -> Outcome:
         """Raises: KeyError, ValueError when it is not an outcome."""
-        kind, *words = headers[OUTCOME].split(" ")
-        known = dict(word.split("=", 1) for word in words)
+        return cls.read(headers[OUTCOME], payload)
+
+    @classmethod
+    def read(cls, header: str, payload: bytes) -> Outcome:
+        """`parse` with the one header that counts. Raises: KeyError, ValueError."""
+        word, *words = header.split(" ")
+        kind = _KINDS.get(word)
+        if kind is None:
+            raise ValueError(f"outcome {word!r} is of no known kind")
+        known = dict([word.split("=", 1) for word in words])
         body, _, change = payload.partition(b"\n")
         return cls(
-            kind=OutcomeKind(kind),
+            kind=kind,
             body=body,
             change=change,
             request_seq=int(known.get("seq", "0")),

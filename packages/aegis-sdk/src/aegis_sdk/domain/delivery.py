@@ -17,7 +17,7 @@ ATTEMPTS_MAX: Final = 3
 """Begins of one request, each ended by the death of its process, before it is given up."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: see contract.envelope
 class Arrival:
     """What the broker says of a delivery."""
 

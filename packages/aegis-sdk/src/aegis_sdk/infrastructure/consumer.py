@@ -14,12 +14,12 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final
 
-from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
 from aegis_sdk.application.ports import StoreError
 from aegis_sdk.domain.delivery import backoff_s
 from aegis_sdk.infrastructure.link import Link
+from aegis_sdk.infrastructure.wire import Message
 from aegis_sdk.telemetry import log
 
 EXPIRES_S: Final = 30.0
@@ -34,7 +34,7 @@ class Unreadable(Exception):
     """Raised by `on_message`: nobody will ever be able to read this message; don't deliver it again."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: see contract.envelope
 class Meta:
     """What a delivery's reply subject says."""
 
@@ -50,12 +50,8 @@ def parse_meta(reply: str) -> Meta:
     """
     tokens = reply.split(".")
     first = 4 if len(tokens) == 9 else 6
-    return Meta(
-        delivered=int(tokens[first]),
-        stream_seq=int(tokens[first + 1]),
-        consumer_seq=int(tokens[first + 2]),
-        pending=int(tokens[first + 4]),
-    )
+    delivered, stream_seq, consumer_seq, _, pending = tokens[first : first + 5]
+    return Meta(int(stream_seq), int(consumer_seq), int(delivered), int(pending))
 
 
 class PullLoop:
@@ -67,7 +63,7 @@ class PullLoop:
         stream: str,
         *,
         make: Callable[[bool], Awaitable[str]],
-        on_message: Callable[[Msg, Meta], None],
+        on_message: Callable[[Message, Meta], None],
         credit: int,
         in_order: bool,
         holds: bool,
@@ -109,7 +105,7 @@ class PullLoop:
         self._link.off_restored(self._on_restored)
         if self._keeper is not None:
             self._keeper.cancel()
-        await self._unsubscribe()
+        self._unsubscribe()
 
     def finished(self) -> None:
         """A held message is out of hand."""
@@ -118,7 +114,7 @@ class PullLoop:
 
     # --- generations ----------------------------------------------------------------------------------------
     async def _begin(self, *, again: bool) -> None:
-        await self._unsubscribe()
+        self._unsubscribe()
         self._asked = 0
         self._next_seq = 1
         if self._in_order:
@@ -135,17 +131,17 @@ class PullLoop:
         self._doubt.clear()
         self._heard_s = time.monotonic()
 
-        def receive(message: Msg) -> None:
+        def receive(message: Message) -> None:
             if self._subject == subject:
                 self._receive(message)
 
         self._subscription = await self._link.subscribe(subject, receive)
         self._top_up()
 
-    async def _unsubscribe(self) -> None:
+    def _unsubscribe(self) -> None:
         subscription, self._subscription = self._subscription, None
-        if subscription is not None and not self._link.client.is_closed:
-            await subscription.unsubscribe()
+        if subscription is not None:
+            self._link.drop(subscription)
 
     async def _keep(self) -> None:
         """Notice doubt or silence, and begin a new generation."""
@@ -171,7 +167,7 @@ class PullLoop:
         self._doubt.set()
 
     # --- messages -------------------------------------------------------------------------------------------
-    def _receive(self, message: Msg) -> None:
+    def _receive(self, message: Message) -> None:
         self._heard_s = time.monotonic()
         if not message.reply.startswith("$JS.ACK."):
             self._status(message)
@@ -192,12 +188,11 @@ class PullLoop:
             self._on_message(message, meta)
         except Unreadable:
             self._held = max(0, self._held - 1)
-            self._link.aside(self._link.publish(message.reply, b"+TERM"))
+            self._link.publish(message.reply, b"+TERM")
         self._top_up()
 
-    def _status(self, message: Msg) -> None:
-        headers = message.headers or {}
-        status = headers.get("Status", "")
+    def _status(self, message: Message) -> None:
+        status, headers = message.status, message.headers
         if status == "100":
             return
         if status in ("404", "408"):
@@ -224,10 +219,6 @@ class PullLoop:
             EXPIRES_S * 1e9,
             HEARTBEAT_S * 1e9,
         )
-        self._link.aside(
-            self._link.publish(
-                f"$JS.API.CONSUMER.MSG.NEXT.{self._stream}.{self._consumer}",
-                pull,
-                reply=self._subject,
-            )
+        self._link.publish(
+            f"$JS.API.CONSUMER.MSG.NEXT.{self._stream}.{self._consumer}", pull, reply=self._subject
         )

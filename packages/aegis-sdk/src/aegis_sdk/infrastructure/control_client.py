@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
-from nats.aio.msg import Msg
 from pydantic import ValidationError
 
 from aegis_sdk.application.ports import StoreError
@@ -12,6 +11,7 @@ from aegis_sdk.contract.control import Ack, Command, Leave, Registration, Regist
 from aegis_sdk.contract.subjects import Subjects
 from aegis_sdk.errors import Unavailable
 from aegis_sdk.infrastructure.link import Link
+from aegis_sdk.infrastructure.wire import Message
 from aegis_sdk.telemetry import log
 
 
@@ -37,16 +37,16 @@ class NatsControl:
     ) -> None:
         """Answer control's commands to this instance."""
 
-        async def obey(message: Msg) -> None:
+        async def obey(message: Message) -> None:
             try:
                 ack = await on_command(Command.model_validate_json(message.data))
             except ValidationError as error:
                 log.warning("command_unreadable", error=str(error))
                 ack = Ack(ok=False, message=str(error))
             if message.reply:
-                await self._link.publish(message.reply, ack.model_dump_json().encode())
+                self._link.publish(message.reply, ack.model_dump_json().encode())
 
-        def receive(message: Msg) -> None:
+        def receive(message: Message) -> None:
             self._link.aside(obey(message))
 
         await self._link.subscribe(self._subjects.command(instance_id), receive)

@@ -12,8 +12,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
-from nats.aio.msg import Msg
-
 from aegis_sdk.application.ports import StoreMissing
 from aegis_sdk.contract.control import InstanceRecord, LeaseRecord, LeaseState, ServiceRecord
 from aegis_sdk.contract.control import InstanceState as State
@@ -22,6 +20,7 @@ from aegis_sdk.errors import ContractError, NoRoute, UnknownMethod, UnknownServi
 from aegis_sdk.infrastructure.consumer import Meta, PullLoop
 from aegis_sdk.infrastructure.journal import last_message, make_reader
 from aegis_sdk.infrastructure.link import Link
+from aegis_sdk.infrastructure.wire import Message
 
 FOLLOW_CREDIT: Final = 1000
 READY_TIMEOUT_S: Final = 3.0
@@ -154,7 +153,7 @@ class NatsDirectory:
         )
 
     async def _read_bucket(
-        self, bucket: str, filters: list[str], learn: Callable[[Msg], None]
+        self, bucket: str, filters: list[str], learn: Callable[[Message], None]
     ) -> None:
         caught_up = asyncio.Event()
 
@@ -171,7 +170,7 @@ class NatsDirectory:
                 caught_up.set()
             return name
 
-        def on_message(message: Msg, meta: Meta) -> None:
+        def on_message(message: Message, meta: Meta) -> None:
             learn(message)
             if not meta.pending:
                 caught_up.set()
@@ -201,8 +200,8 @@ class NoBucket(Exception):
     """Control never ran on this NATS."""
 
 
-def _learn_registry(known: _Service, message: Msg) -> None:
-    deleted = (message.headers or {}).get("KV-Operation") in _DELETED
+def _learn_registry(known: _Service, message: Message) -> None:
+    deleted = message.headers.get("KV-Operation") in _DELETED
     kind, _, rest = message.subject.split(".", 2)[2].partition(".")
     if kind == "service":
         if not deleted:
@@ -215,8 +214,8 @@ def _learn_registry(known: _Service, message: Msg) -> None:
         known.instances[instance_id] = InstanceRecord.model_validate_json(message.data).state
 
 
-def _learn_lease(known: _Service, message: Msg) -> None:
-    if (message.headers or {}).get("KV-Operation") in _DELETED:
+def _learn_lease(known: _Service, message: Message) -> None:
+    if message.headers.get("KV-Operation") in _DELETED:
         return
     lease = LeaseRecord.model_validate_json(message.data)
     known.leases[lease.resource] = lease.state

@@ -11,8 +11,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
-from nats.aio.msg import Msg
-
 from aegis_sdk.application.ports import FollowSource, StoreMissing
 from aegis_sdk.contract.envelope import MSG_ID, ErrorBody, Outcome, Request
 from aegis_sdk.contract.names import NO_RESOURCE, decode_token
@@ -20,6 +18,7 @@ from aegis_sdk.contract.subjects import Subjects
 from aegis_sdk.domain.journal import Checkpoint, Entry, EntryKind
 from aegis_sdk.infrastructure.consumer import Meta, PullLoop
 from aegis_sdk.infrastructure.link import EXPECTED_SEQ, EXPECTED_SUBJECT, ROLLUP, TTL, Link
+from aegis_sdk.infrastructure.wire import Message, parse_headers
 
 COMMIT_TIMEOUT_S: Final = 2.0
 READ_TIMEOUT_S: Final = 2.0
@@ -113,7 +112,7 @@ class NatsJournal:
         headers = request.headers() | {
             "aegis-service": request.service,
             "aegis-error-code": error.code,
-            "aegis-error": error.message.replace("\n", " "),
+            "aegis-error": " ".join(error.message.split()),
         }
         if request.resource is not None:
             headers["aegis-resource"] = self._subjects.lease_key(request.service, request.resource)
@@ -158,12 +157,10 @@ class NatsJournal:
             {"multi_last": subjects},
             timeout_s=READ_TIMEOUT_S,
         )
-        by_subject = {
-            (message.headers or {}).get("Nats-Subject", ""): message for message in messages
-        }
+        by_subject = {message.headers.get("Nats-Subject", ""): message for message in messages}
         starts = {}
         for resource, subject in zip(resources, subjects, strict=True):
-            if (message := by_subject.get(subject)) is not None and message.headers:
+            if (message := by_subject.get(subject)) is not None:
                 checkpoint = Checkpoint.decode(message.data)
                 starts[resource] = checkpoint.first_seq or int(message.headers["Nats-Sequence"])
         return starts
@@ -243,14 +240,14 @@ class _Follower:
         )
         return name
 
-    def _read(self, message: Msg, meta: Meta) -> None:
+    def _read(self, message: Message, meta: Meta) -> None:
         self._next_seq = meta.stream_seq + 1
         entry = parse_entry(message, meta.stream_seq)
         if entry is not None:
             self._on_entry(entry)
 
 
-def parse_entry(message: Msg, seq: int) -> Entry | None:
+def parse_entry(message: Message, seq: int) -> Entry | None:
     """`aegis.jrn.<service>.<resource>.<kind>[.<name>]`; None for group requests and kinds of a newer version."""
     tokens = message.subject.split(".", 5)
     if tokens[3] == NO_RESOURCE:
@@ -260,7 +257,7 @@ def parse_entry(message: Msg, seq: int) -> Entry | None:
     except ValueError:
         return None
     name = tokens[5] if len(tokens) > 5 else ""
-    return Entry(seq, decode_token(tokens[3]), kind, name, message.headers or {}, message.data)
+    return Entry(seq, decode_token(tokens[3]), kind, name, message.headers, message.data)
 
 
 async def make_reader(
@@ -307,13 +304,3 @@ async def last_message(
     return parse_headers(base64.b64decode(message.get("hdrs", ""))), base64.b64decode(
         message.get("data", "")
     )
-
-
-def parse_headers(raw: bytes) -> dict[str, str]:
-    """NATS/1.0 header lines as a dict."""
-    headers = {}
-    for line in raw.decode().split("\r\n")[1:]:
-        name, colon, value = line.partition(":")
-        if colon:
-            headers[name] = value.strip()
-    return headers

@@ -16,8 +16,8 @@ from typing import Any, Final
 
 import nats
 from nats.aio.client import Client
-from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
+from nats.aio.transport import TcpTransport
 from nats.errors import Error as NatsError
 from pydantic_core import from_json
 
@@ -31,6 +31,7 @@ from aegis_sdk.application.ports import (
     StoreUnreachable,
 )
 from aegis_sdk.errors import Unavailable
+from aegis_sdk.infrastructure.wire import Callback, Message, Tap, encode
 from aegis_sdk.telemetry import log
 
 RECONNECT_WAIT_S: Final = 0.1
@@ -41,6 +42,8 @@ PENDING_BYTES_MAX: Final = 64 * 1024 * 1024
 HEADERS_BYTES_MAX: Final = 4096
 """More than ours ever take; below this distance from the limit they are counted."""
 OPEN_MAX: Final = 100_000
+SWEEP_S: Final = 0.05
+"""How late a timeout may be noticed."""
 
 EXPECTED_SEQ: Final = "Nats-Expected-Last-Subject-Sequence"
 EXPECTED_SUBJECT: Final = "Nats-Expected-Last-Subject-Sequence-Subject"
@@ -86,7 +89,7 @@ class Server:
         return [url.strip() for url in self.url.split(",")]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Stored:
     """A JetStream acknowledgement."""
 
@@ -94,43 +97,20 @@ class Stored:
     duplicate: bool
 
 
-class _Direct:
-    """Stands in for a subscription's queue: a message goes to its callback as it is read.
-
-    nats-py wakes a task for each message, which was a tenth of a request's time on each side. It has no
-    public way around that; tests/contract/test_link.py fails when this one is closed.
-    """
-
-    __slots__ = ("_callback",)
-
-    def __init__(self, callback: Callable[[Msg], None]) -> None:
-        self._callback = callback
-
-    def put_nowait(self, message: Msg) -> None:
-        try:
-            self._callback(message)
-        except Exception as error:  # would end the connection's read loop
-            log.error("callback_failed", subject=message.subject, exc_info=error)
-
-    def empty(self) -> bool:
-        return True
-
-    def qsize(self) -> int:
-        return 0
-
-    async def join(self) -> None:
-        return
-
-
 class Link:
     """An open connection. `restored` callbacks run after each reconnect."""
 
     def __init__(self, client: Client, server: Server) -> None:
         self._client = client
+        self._loop = asyncio.get_running_loop()
+        self._tap = client._ps = Tap(client)
+        self._flushing = False
         self._server = server
-        self._inbox = client.new_inbox()
+        self._inbox_prefix = client.new_inbox() + "."
         self._tokens = itertools.count(1)
-        self._waiting: dict[str, asyncio.Future[Msg]] = {}
+        self._waiting: dict[str, tuple[asyncio.Future[Message], float]] = {}
+        """By the last token of the reply's subject: who waits, and until when (the loop's clock)."""
+        self._sweeping = False
         self._restored: list[Callable[[], Awaitable[None]]] = []
         self._closing = False
         self._aside: set[asyncio.Task[None]] = set()
@@ -171,7 +151,7 @@ class Link:
             raise Unavailable(f"NATS does not answer at {server.url}: {error}") from error
         client.options["max_reconnect_attempts"] = -1
         link = cls(client, server)
-        await link.subscribe(f"{link._inbox}.*", link._on_answer)
+        await link.subscribe(f"{link._inbox_prefix}*", link._on_answer)
         return link
 
     # --- what it is ---------------------------------------------------------------------------------------
@@ -201,13 +181,43 @@ class Link:
             await self._client.close()
 
     # --- storing ------------------------------------------------------------------------------------------
-    async def post(self, subject: str, payload: bytes, headers: dict[str, str]) -> None:
-        """Publish to a stream without asking for its answer. Raises: StoreTooLarge, StoreUnreachable."""
+    def post(
+        self,
+        subject: str,
+        payload: bytes,
+        headers: dict[str, str] | None = None,
+        *,
+        reply: str = "",
+    ) -> None:
+        """Send without waiting; what one turn of the loop sends leaves in one write.
+
+        While NATS is away it is kept, within PENDING_BYTES_MAX, and sent when it is back.
+        Raises: StoreTooLarge, StoreUnreachable.
+        """
+        client = self._client
         self._check_size(payload, headers)
-        try:
-            await self._client.publish(subject, payload, headers=headers)
-        except (NatsError, OSError) as error:
-            raise StoreUnreachable(str(error) or type(error).__name__) from error
+        if client.is_closed:
+            raise StoreUnreachable("the connection is closed")
+        command = encode(subject, reply, headers, payload)
+        if client._pending_data_size + len(command) > PENDING_BYTES_MAX:
+            raise StoreUnreachable(f"{PENDING_BYTES_MAX} bytes wait to be sent")
+        client._pending.append(command)
+        client._pending_data_size += len(command)
+        if not self._flushing:
+            self._flushing = True
+            self._loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        """What waits goes to the socket; while NATS is away the library keeps it for the reconnect."""
+        client = self._client
+        self._flushing = False
+        if not client.is_connected or not client._pending:
+            return
+        if not isinstance(client._transport, TcpTransport):  # a WebSocket frames what it sends
+            self.aside(client._flush_pending())
+            return
+        waiting, client._pending, client._pending_data_size = client._pending, [], 0
+        client._transport.write(b"".join(waiting))  # type: ignore[no-untyped-call]
 
     async def store(
         self, subject: str, payload: bytes, headers: dict[str, str], *, timeout_s: float
@@ -234,28 +244,29 @@ class Link:
         )
         return _checked(answer)
 
-    async def publish(self, subject: str, payload: bytes = b"", *, reply: str = "") -> None:
-        """Publish without an answer; dropped with a debug line when NATS is away."""
+    def publish(self, subject: str, payload: bytes = b"", *, reply: str = "") -> None:
+        """`post`, but dropped with a debug line when it can't be sent."""
         try:
-            await self._client.publish(subject, payload, reply=reply)
-        except (NatsError, OSError) as error:
+            self.post(subject, payload, reply=reply)
+        except StoreError as error:
             log.debug("publish_dropped", error_code=type(error).__name__)
 
-    async def subscribe(self, subject: str, callback: Callable[[Msg], None]) -> Subscription:
+    async def subscribe(self, subject: str, callback: Callback) -> Subscription:
         """`callback` runs as messages are read and must be quick; a message has no queue to wait in.
 
-        What is read here is bounded by credit or by open calls.
+        What is read here is bounded by credit or by open calls. `drop` ends it.
         """
         subscription = await self._client.subscribe(
             subject, cb=_never, pending_msgs_limit=0, pending_bytes_limit=0
         )
-        subscription._pending_queue = _Direct(callback)  # type: ignore[assignment]
+        self._tap.callbacks[subscription._id] = callback
         if (task := subscription._wait_for_msgs_task) is not None:
             task.cancel()
         return subscription
 
     def drop(self, subscription: Subscription) -> None:
-        """Unsubscribe without waiting."""
+        """Unsubscribe without waiting; nothing more reaches its callback."""
+        self._tap.callbacks.pop(subscription._id, None)
         if not self._client.is_closed:
             self.aside(subscription.unsubscribe())
 
@@ -273,56 +284,60 @@ class Link:
     async def request(self, subject: str, payload: bytes, *, timeout_s: float) -> bytes:
         """Core request/reply. Raises: StoreMissing (nobody listens), StoreUnreachable."""
         answer = await self._ask(subject, payload, None, timeout_s)
-        if _status(answer) == "503":
+        if answer.status == "503":
             raise StoreMissing(f"nobody answers on {subject}")
         return answer.data
 
     async def collect(
         self, subject: str, request: Mapping[str, Any], *, timeout_s: float
-    ) -> list[Msg]:
+    ) -> list[Message]:
         """A call that is answered by several messages and an end mark. Raises: StoreUnreachable."""
         inbox = self._client.new_inbox()
-        subscription = await self._client.subscribe(
-            inbox, pending_msgs_limit=0, pending_bytes_limit=0
-        )
-        messages: list[Msg] = []
+        messages: list[Message] = []
+        end: asyncio.Future[Message] = self._loop.create_future()
+
+        def receive(message: Message) -> None:
+            if not message.status:
+                messages.append(message)
+            elif not end.done():
+                end.set_result(message)
+
+        subscription = await self.subscribe(inbox, receive)
         try:
-            await self._client.publish(subject, json.dumps(request).encode(), reply=inbox)
+            self.post(subject, json.dumps(request).encode(), reply=inbox)
             async with asyncio.timeout(timeout_s):
-                while True:
-                    message = await subscription.next_msg(timeout=timeout_s)
-                    if _status(message):
-                        return _collected(messages, message)
-                    messages.append(message)
-        except (NatsError, OSError, TimeoutError) as error:
-            raise StoreUnreachable(f"{subject}: {error or type(error).__name__}") from error
+                return _collected(messages, await end)
+        except TimeoutError as error:
+            raise StoreUnreachable(f"{subject}: no end after {timeout_s:g} s") from error
         finally:
-            if not self._client.is_closed:
-                await subscription.unsubscribe()
+            self.drop(subscription)
 
     # --- answers --------------------------------------------------------------------------------------------
     async def _ask(
         self, subject: str, payload: bytes, headers: dict[str, str] | None, timeout_s: float
-    ) -> Msg:
-        self._check_size(payload, headers)
+    ) -> Message:
         if len(self._waiting) >= OPEN_MAX:
             raise StoreUnreachable(f"{OPEN_MAX} calls are unanswered")
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[Msg] = loop.create_future()
+        future: asyncio.Future[Message] = self._loop.create_future()
         token = str(next(self._tokens))
-        self._waiting[token] = future
-        # A timer costs a tenth of a timeout scope, and each commit comes through here.
-        timer = loop.call_later(timeout_s, _time_out, future, subject)
+        self._waiting[token] = future, self._loop.time() + timeout_s
+        if not self._sweeping:
+            self._sweep()
         try:
-            await self._client.publish(
-                subject, payload, reply=f"{self._inbox}.{token}", headers=headers
-            )
+            self.post(subject, payload, headers, reply=self._inbox_prefix + token)
             return await future
-        except (NatsError, OSError) as error:
-            raise StoreUnreachable(f"{subject}: {error or type(error).__name__}") from error
         finally:
-            timer.cancel()
             self._waiting.pop(token, None)
+
+    def _sweep(self) -> None:
+        """End the waits whose time is up. One timer for all: each commit would pay for its own."""
+        now_s = self._loop.time()
+        for future, until_s in self._waiting.values():
+            if until_s <= now_s and not future.done():
+                future.set_exception(StoreUnreachable("no answer in time"))
+        self._sweeping = bool(self._waiting)
+        if self._sweeping:
+            self._loop.call_later(SWEEP_S, self._sweep)
 
     def _check_size(self, payload: bytes, headers: dict[str, str] | None) -> None:
         """nats-py leaves the headers out, and the server closes the connection of whoever sends more."""
@@ -332,14 +347,14 @@ class Link:
         if size > limit:
             raise StoreTooLarge(f"{size} bytes are over the server's max_payload ({limit})")
 
-    def _on_answer(self, answer: Msg) -> None:
-        future = self._waiting.get(answer.subject.rpartition(".")[2])
-        if future is not None and not future.done():
-            future.set_result(answer)
+    def _on_answer(self, answer: Message) -> None:
+        waiting = self._waiting.get(answer.subject.rpartition(".")[2])
+        if waiting is not None and not waiting[0].done():
+            waiting[0].set_result(answer)
 
     def _lost(self) -> None:
         """What was in flight is unknown now."""
-        for future in self._waiting.values():
+        for future, _ in self._waiting.values():
             if not future.done():
                 future.set_exception(StoreUnreachable("the connection to NATS was lost"))
         if not self._closing:
@@ -351,31 +366,22 @@ class Link:
             await callback()
 
 
-def _time_out(future: asyncio.Future[Msg], subject: str) -> None:
-    if not future.done():
-        future.set_exception(StoreUnreachable(f"{subject}: no answer"))
-
-
-async def _never(message: Msg) -> None:
-    raise AssertionError("replaced by _Direct")
+async def _never(message: object) -> None:
+    raise AssertionError("tapped before the library saw it")
 
 
 class _Busy(StoreError):
     """Err 10164."""
 
 
-def _status(answer: Msg) -> str:
-    return answer.headers.get("Status", "") if answer.headers else ""
-
-
-def _collected(messages: list[Msg], end: Msg) -> list[Msg]:
+def _collected(messages: list[Message], end: Message) -> list[Message]:
     """204 ends the answers, 404 says that there are none."""
-    if _status(end) in ("204", "404"):
+    if end.status in ("204", "404"):
         return messages
-    raise StoreUnreachable(f"direct get: {end.headers}")
+    raise StoreUnreachable(f"direct get: {end.status}")
 
 
-def _stored(answer: Msg) -> Stored | StoreError:
+def _stored(answer: Message) -> Stored | StoreError:
     try:
         body = _checked(answer)
     except StoreError as error:
@@ -383,8 +389,8 @@ def _stored(answer: Msg) -> Stored | StoreError:
     return Stored(int(body["seq"]), bool(body.get("duplicate")))
 
 
-def _checked(answer: Msg) -> dict[str, Any]:
-    if not answer.data and _status(answer) == "503":
+def _checked(answer: Message) -> dict[str, Any]:
+    if not answer.data and answer.status == "503":
         raise StoreMissing("no JetStream stream takes this subject, or it has no leader now")
     body: dict[str, Any] = from_json(answer.data)
     if "error" in body:

@@ -73,7 +73,7 @@ class Pulse:
         while link is not None and not self._stop.is_set():
             n += 1
             heartbeat = self._gather(n, self.loop_lag_s)
-            await link.publish(
+            link.publish(
                 self._subjects.heartbeat(heartbeat.service, heartbeat.instance_id),
                 heartbeat.model_dump_json().encode(),
             )

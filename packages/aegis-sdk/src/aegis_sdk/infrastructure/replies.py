@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Final
 
-from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
-from aegis_sdk.contract.envelope import Outcome
-from aegis_sdk.contract.ids import split_id
+from aegis_sdk.contract.envelope import OUTCOME, Outcome
 from aegis_sdk.contract.subjects import Subjects
 from aegis_sdk.infrastructure.link import Link
+from aegis_sdk.infrastructure.wire import Message
 from aegis_sdk.telemetry import log
 
 Deliver = Callable[[Outcome], None]
+OUTCOME_HEADER: Final = OUTCOME.encode()
 
 
 class NatsReplies:
@@ -22,17 +23,17 @@ class NatsReplies:
     def __init__(self, link: Link, subjects: Subjects, *, caller: str) -> None:
         self._link = link
         self._subjects = subjects
-        self._caller = caller
+        self._own = f"{caller}."
         self._prefix = len(subjects.reply(""))
         self._expected: dict[str, list[Deliver]] = {}
         self._extra: dict[str, Subscription] = {}
 
     async def start(self) -> None:
-        await self._link.subscribe(self._subjects.reply(f"{self._caller}.*"), self._on_reply)
+        await self._link.subscribe(self._subjects.reply(f"{self._own}*"), self._on_reply)
 
     async def expect(self, request_id: str, deliver: Deliver) -> None:
         self._expected.setdefault(request_id, []).append(deliver)
-        if split_id(request_id)[0] != self._caller and request_id not in self._extra:
+        if not request_id.startswith(self._own) and request_id not in self._extra:
             self._extra[request_id] = await self._link.subscribe(
                 self._subjects.reply(request_id), self._on_reply
             )
@@ -48,14 +49,14 @@ class NatsReplies:
             if (extra := self._extra.pop(request_id, None)) is not None:
                 self._link.drop(extra)
 
-    def _on_reply(self, message: Msg) -> None:
+    def _on_reply(self, message: Message) -> None:
         waiting = self._expected.get(message.subject[self._prefix :])
         if not waiting:
             return
         try:
-            outcome = Outcome.parse(message.headers or {}, message.data)
+            outcome = Outcome.read(message.header(OUTCOME_HEADER), message.data)
         except (KeyError, ValueError) as error:
             log.error("outcome_unreadable", subject=message.subject, error=repr(error))
             return
-        for deliver in list(waiting):
+        for deliver in waiting[:]:
             deliver(outcome)

@@ -8,16 +8,14 @@ import json
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from nats.aio.msg import Msg
-
 from aegis_sdk.application.ports import Accepted, Delivery, StoreMissing
 from aegis_sdk.contract.envelope import Request
 from aegis_sdk.contract.names import decode_token
 from aegis_sdk.contract.subjects import GROUP_CONSUMER, Subjects
 from aegis_sdk.domain.delivery import Arrival
 from aegis_sdk.infrastructure.consumer import Meta, PullLoop, Unreadable
-from aegis_sdk.infrastructure.journal import parse_headers
 from aegis_sdk.infrastructure.link import Link
+from aegis_sdk.infrastructure.wire import Message, parse_headers
 from aegis_sdk.telemetry import log
 
 GRANT_ACK_WAIT_S: Final = 3600.0
@@ -46,8 +44,8 @@ class NatsRequestLog:
         )
         return Accepted(stored.seq, stored.duplicate)
 
-    async def post(self, request: Request) -> None:
-        await self._link.post(
+    def post(self, request: Request) -> None:
+        self._link.post(
             self._subjects.request(request.service, request.resource),
             request.payload,
             request.headers(),
@@ -85,7 +83,7 @@ class NatsDeliveries:
 
         acks = _Acks(self._link)
 
-        def on_message(message: Msg, meta: Meta) -> None:
+        def on_message(message: Message, meta: Meta) -> None:
             self._deliver(service, message, meta, "", 0, acks, on_delivery)
 
         loop = PullLoop(
@@ -120,7 +118,7 @@ class NatsDeliveries:
                 on_restart()
             return await reader.make()
 
-        def on_message(message: Msg, meta: Meta) -> None:
+        def on_message(message: Message, meta: Meta) -> None:
             self._deliver(service, message, meta, grant, reader.suspect_to, acks, on_delivery)
 
         loop = PullLoop(
@@ -138,7 +136,7 @@ class NatsDeliveries:
     def _deliver(
         self,
         service: str,
-        message: Msg,
+        message: Message,
         meta: Meta,
         grant: str,
         suspect_to: int,
@@ -147,7 +145,7 @@ class NatsDeliveries:
     ) -> None:
         try:
             request = Request.parse(
-                message.headers or {},
+                message.headers,
                 message.data,
                 service=service,
                 resource=_resource_of(message.subject),
@@ -158,10 +156,10 @@ class NatsDeliveries:
         reply, link = message.reply, self._link
 
         async def extend() -> None:
-            await link.publish(reply, b"+WPI")
+            link.publish(reply, b"+WPI")
 
         async def hand_back() -> None:
-            await link.publish(
+            link.publish(
                 reply, b"-NAK " + json.dumps({"delay": int(HAND_BACK_DELAY_S * 1e9)}).encode()
             )
 
@@ -186,11 +184,8 @@ class _Acks:
 
     def _flush(self) -> None:
         finished, self._finished = self._finished, []
-        self._link.aside(self._send(finished))
-
-    async def _send(self, replies: list[str]) -> None:
-        for reply in replies:
-            await self._link.publish(reply, b"+ACK")
+        for reply in finished:
+            self._link.publish(reply, b"+ACK")
 
 
 class _GrantReader:

@@ -26,7 +26,7 @@ class MemoryRequestLog:
             lambda: bus.requests(request.service).append(request, now_s=bus.clock.now_s()),
         )
 
-    async def post(self, request: Request) -> None:
+    def post(self, request: Request) -> None:
         """As over NATS: what the server says to it is not heard. Raises: StoreTooLarge, StoreUnreachable."""
         if not self._link.reachable:
             raise StoreUnreachable(f"link {self._link.name}: not connected")

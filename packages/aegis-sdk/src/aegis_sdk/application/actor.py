@@ -1,0 +1,325 @@
+"""One resource on one instance: follows its journal, or is its active and serves its requests.
+
+An actor serves when it has read its own fence, which is when its state is the fold of all that was
+ever committed (G6); one request at a time, in stream order (G7); each commit checked against its
+fence by the server (G5). Invariants: state changes in memory only after they are stored; a request is
+acknowledged only when its outcome is stored; a message that can't be judged yet is held, never
+acknowledged.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from enum import Enum, auto
+from typing import Final, Protocol
+
+from aegis_sdk.application.commit import commit, first_outcome, give_up, note_attempt
+from aegis_sdk.application.gate import Gate
+from aegis_sdk.application.handlers import Runner
+from aegis_sdk.application.ports import Delivery, FenceRefused, Journal, StoreError
+from aegis_sdk.contract.envelope import Outcome, Request
+from aegis_sdk.contract.trace import trace_id
+from aegis_sdk.domain.delivery import Verdict, could_be_second, judge, needs_lookup
+from aegis_sdk.domain.journal import Entry, EntryKind, FenceMark, ResourceJournal
+from aegis_sdk.domain.roles import TRANSITIONS, InstanceRole, RoleEvent
+from aegis_sdk.telemetry import log
+
+FAILED_WAIT_S: Final = 1.0
+LEFT_GRANTS_MAX: Final = 8
+
+
+class Follow(Enum):
+    """How much of its resource's journal an actor is given."""
+
+    WHOLE = auto()
+    FENCES = auto()
+    """An active writes the rest itself; reading it again would double its work."""
+    BEHIND = auto()
+    """A fence told that entries were missed: what is still given now is ignored."""
+
+
+class Host(Protocol):
+    """What an actor needs of the instance (application/resource_host.py)."""
+
+    service: str
+    instance_id: str
+    incarnation: str
+    runner: Runner
+    gate: Gate
+    store: Journal
+    checkpoint_changes: int
+    draining: bool
+
+    def refollow(self, *, urgent: bool = False) -> None:
+        """What this actor has to be given changed."""
+
+    def promoted(self, actor: Actor, mark: FenceMark, *, again: bool) -> None: ...
+
+    def demoted(self, actor: Actor) -> None: ...
+
+    def suppressed(self, delivery: Delivery) -> None:
+        """A delivered request had its outcome already."""
+
+    def count_fenced(self) -> None: ...
+
+    def finished(self, delivery: Delivery) -> None:
+        """Its credit may be used again."""
+
+
+class Actor:
+    """One resource on this instance."""
+
+    def __init__(self, host: Host, resource: str) -> None:
+        self.resource = resource
+        self.role = InstanceRole.FOLLOWING
+        self.journal = ResourceJournal(resource)
+        self.follow = Follow.WHOLE
+        self.complete_to = 0
+        """Journal sequence up to which this actor was given everything."""
+        self.grant = ""
+        self._host = host
+        self._queue: deque[Delivery] = deque()
+        self._left: deque[str] = deque(maxlen=LEFT_GRANTS_MAX)
+        self._worker: asyncio.Task[None] | None = None
+        self._paused = False
+        self._first_after_promotion = False
+
+    # --- the journal's side -------------------------------------------------------------------------
+    def read(self, entry: Entry) -> None:
+        """Fold an entry. While only fences are given, a new fence says that entries may have been missed."""
+        match self.follow:
+            case Follow.WHOLE:
+                self.journal.apply(entry)
+                if entry.kind is EntryKind.FENCE:
+                    self._fence_read(self._mark())
+            case Follow.FENCES if entry.kind is EntryKind.FENCE and entry.seq > self._mark().seq:
+                self._fall_behind()
+
+    def _fall_behind(self) -> None:
+        """Another epoch began: follow everything again, from what is known on."""
+        self.follow = Follow.BEHIND
+        self.complete_to = self.journal.position
+        if self.role is not InstanceRole.FOLLOWING:
+            self._step(RoleEvent.OTHER_FENCE)
+        self._host.refollow(urgent=True)
+
+    def _fence_read(self, mark: FenceMark) -> None:
+        own = mark.is_for(self._host.instance_id, self._host.incarnation)
+        self._step(RoleEvent.OWN_FENCE if own else RoleEvent.OTHER_FENCE)
+
+    def _step(self, event: RoleEvent) -> None:
+        before, self.role = self.role, TRANSITIONS[self.role, event]
+        self._paused = self._host.draining  # a pause is for one handover, and it has happened
+        if self.role is InstanceRole.ACTIVE:
+            mark = self._mark()
+            self._leave(self.grant, unless=mark.fence.grant)
+            self.grant = mark.fence.grant
+            self._first_after_promotion = True
+            self._host.promoted(self, mark, again=before is InstanceRole.ACTIVE)
+        elif before is InstanceRole.ACTIVE:
+            self._leave(self.grant)
+            self._host.demoted(self)
+        self._wake()
+
+    def _leave(self, grant: str, *, unless: str = "") -> None:
+        """Requests of `grant` are another reader's now."""
+        if grant and grant != unless:
+            self._left.append(grant)
+
+    def _mark(self) -> FenceMark:
+        mark = self.journal.fence
+        assert mark is not None  # a role other than following begins with a fence
+        return mark
+
+    # --- the requests' side ---------------------------------------------------------------------------
+    def take(self, delivery: Delivery) -> None:
+        self._queue.append(delivery)
+        self._wake()
+
+    def forget_unbegun(self, grant: str) -> int:
+        """The reader of `grant` starts again and delivers these once more; how many they are."""
+        kept = deque(d for d in self._queue if d.grant != grant)
+        forgotten = len(self._queue) - len(kept)
+        self._queue = kept
+        return forgotten
+
+    def pause(self) -> None:
+        """Begin nothing new; `idle` waits for what runs."""
+        self._paused = True
+
+    def resume(self) -> None:
+        self._paused = False
+        self._wake()
+
+    @property
+    def is_active(self) -> bool:
+        return self.role is InstanceRole.ACTIVE
+
+    @property
+    def is_idle(self) -> bool:
+        return self._worker is None or self._worker.done()
+
+    async def idle(self) -> None:
+        if self._worker is not None:
+            await asyncio.wait([self._worker])
+
+    def stop(self) -> None:
+        if self._worker is not None:
+            self._worker.cancel()
+
+    def _wake(self) -> None:
+        if self._queue and not self._paused and (self._worker is None or self._worker.done()):
+            self._worker = asyncio.create_task(self._work())
+
+    async def _work(self) -> None:
+        while self._queue and not self._paused:
+            if not self._may_judge(self._queue[0]):
+                return  # the fence that decides has not been read yet
+            delivery = self._queue.popleft()
+            try:
+                await self._serve(delivery)
+            except Exception as error:
+                # A bug of ours: the request must neither be lost nor skipped.
+                log.error("delivery_failed", resource=self.resource, exc_info=error)
+                self._queue.appendleft(delivery)
+                await asyncio.sleep(FAILED_WAIT_S)
+                continue
+            self._host.finished(delivery)
+
+    def _may_judge(self, delivery: Delivery) -> bool:
+        return self._is_served(delivery) or delivery.grant in self._left
+
+    def _is_served(self, delivery: Delivery) -> bool:
+        return (
+            self.role is InstanceRole.ACTIVE
+            and self.journal.fence is not None
+            and delivery.grant == self.journal.fence.fence.grant
+        )
+
+    def _refused(self, delivery: Delivery, mark: FenceMark) -> None:
+        """The server knows a newer fence than this actor: stop, and read what it missed."""
+        log.warning(
+            "commit_fenced",
+            request_id=delivery.request.request_id,
+            service=delivery.request.service,
+            resource=self.resource,
+            instance_id=self._host.instance_id,
+            epoch=mark.fence.epoch,
+            trace_id=trace_id(delivery.request.traceparent),
+        )
+        self._host.count_fenced()
+        if self.role is InstanceRole.ACTIVE and self._mark().seq == mark.seq:
+            self._step(RoleEvent.COMMIT_REFUSED)
+            if self.follow is Follow.FENCES:
+                self._fall_behind()
+
+    async def _serve(self, delivery: Delivery) -> None:
+        if not self._is_served(delivery):
+            delivery.ack()  # of a grant that this resource has left: its new reader has it too
+            return
+        # The fence as it is now, where the role was looked at: after any wait below, a newer fence may
+        # have been read, and a commit under another instance's fence would break G5.
+        mark = self._mark()
+        try:
+            await self._serve_under(mark, delivery)
+        except FenceRefused:
+            self._refused(delivery, mark)
+
+    async def _serve_under(self, mark: FenceMark, delivery: Delivery) -> None:
+        if delivery.arrival.stream_seq <= self.journal.last_request_seq:
+            self._host.suppressed(delivery)
+            delivery.ack()
+            return
+        if needs_lookup(delivery.request, delivery.arrival) and await self._answered(delivery):
+            delivery.ack()
+            return
+        await self._run_judged(delivery, mark)
+        delivery.ack()
+        if self.journal.wants_checkpoint(every_changes=self._host.checkpoint_changes):
+            await self._checkpoint(mark)
+
+    async def _answered(self, delivery: Delivery) -> bool:
+        stored = await first_outcome(self._host.store, delivery.request)
+        if stored is None:
+            return False
+        self._host.suppressed(delivery)
+        return True
+
+    async def _run_judged(self, delivery: Delivery, mark: FenceMark) -> None:
+        request = delivery.request
+        noted = self.journal.attempts.get(request.request_id, 0)
+        # Served one at a time: only the first one after a promotion can have been begun before.
+        second = self._first_after_promotion and could_be_second(delivery.arrival)
+        self._first_after_promotion = False
+        gate = self._host.gate
+        match judge(second=second, noted=noted):
+            case Verdict.RUN:
+                if not gate.admits(request.request_id):
+                    await gate.opened()
+                with gate:
+                    await self._run(delivery, mark, begun=1)
+            case Verdict.RUN_NOTED:
+                if not gate.admits(request.request_id):
+                    await gate.opened()
+                with gate:
+                    await self._note(request, noted + 1, mark)
+                    await self._run(delivery, mark, begun=noted + 2)
+            case Verdict.RUN_ALONE:
+                async with gate.alone(request.request_id):
+                    await self._note(request, noted + 1, mark)
+                    await self._run(delivery, mark, begun=noted + 2)
+            case Verdict.GIVE_UP:
+                seq, outcome = await give_up(
+                    self._host.store,
+                    request,
+                    noted + 1,
+                    fence_seq=mark.seq,
+                    request_seq=delivery.arrival.stream_seq,
+                    epoch=mark.fence.epoch,
+                )
+                self._committed(delivery, outcome, seq, mark)
+
+    async def _note(self, request: Request, n: int, mark: FenceMark) -> None:
+        await note_attempt(self._host.store, request, n, fence_seq=mark.seq)
+        self.journal.attempts[request.request_id] = n
+
+    async def _run(self, delivery: Delivery, mark: FenceMark, *, begun: int) -> None:
+        outcome = await self._host.runner.run(
+            delivery.request,
+            begun=begun,
+            request_seq=delivery.arrival.stream_seq,
+            epoch=mark.fence.epoch,
+            journal=self.journal,
+        )
+        seq, stored = await commit(self._host.store, delivery.request, outcome, fence_seq=mark.seq)
+        self._committed(delivery, stored, seq, mark)
+
+    def _committed(self, delivery: Delivery, stored: Outcome, seq: int, mark: FenceMark) -> None:
+        """Take the stored outcome over. With `seq` 0 another writer was first, or an earlier try of ours."""
+        ours = (
+            stored.request_seq == delivery.arrival.stream_seq and stored.epoch == mark.fence.epoch
+        )
+        if ours and stored.request_seq > self.journal.last_request_seq:
+            self.journal.apply_outcome(delivery.request.request_id, stored)
+        self.journal.attempts.pop(delivery.request.request_id, None)
+        self.journal.last_request_seq = max(
+            self.journal.last_request_seq, delivery.arrival.stream_seq
+        )
+        self.journal.position = max(self.journal.position, seq)
+
+    async def _checkpoint(self, mark: FenceMark) -> None:
+        checkpoint = self.journal.checkpoint()
+        try:
+            seq = await self._host.store.store_checkpoint(
+                self._host.service, self.resource, checkpoint, fence_seq=mark.seq
+            )
+        except FenceRefused:
+            raise
+        except StoreError as error:
+            log.warning(
+                "checkpoint_failed", resource=self.resource, error_code=type(error).__name__
+            )
+            return
+        self.journal.checkpointed(len(checkpoint.values), checkpoint.position)
+        self.journal.position = max(self.journal.position, seq)

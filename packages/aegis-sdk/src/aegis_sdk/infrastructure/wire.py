@@ -1,0 +1,147 @@
+"""NATS messages as bytes, both ways, past the client library's slower path (ADR 0008).
+
+The library keeps the connection: addresses, TLS, credentials, pings, reconnects, subscriptions. What
+passes by the thousand is done here: a message of a tapped subscription goes from the socket's bytes to
+its callback, and a published one from its parts to the library's pending buffer. Everything else that
+the server says is left to the library's own parser.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from nats.aio.client import Client
+from nats.protocol.parser import Parser
+
+from aegis_sdk.telemetry import log
+
+_VERSION: Final = "NATS/1.0"
+_CRLF: Final = b"\r\n"
+
+
+class Message:
+    """A received message. `headers` is parsed when it is first asked for; empty when there are none."""
+
+    __slots__ = ("_headers", "_raw", "data", "reply", "subject")
+
+    def __init__(self, subject: str, reply: str, raw_headers: bytes, data: bytes) -> None:
+        self.subject = subject
+        self.reply = reply
+        self.data = data
+        self._raw = raw_headers
+        self._headers: dict[str, str] | None = None
+
+    @property
+    def headers(self) -> dict[str, str]:
+        if self._headers is None:
+            self._headers = parse_headers(self._raw)
+        return self._headers
+
+    def header(self, name: bytes) -> str:
+        """One header as it was written, without parsing the others; empty when it isn't there."""
+        _, found, rest = self._raw.partition(b"\r\n" + name + b": ")
+        return rest[: rest.find(_CRLF)].decode() if found else ""
+
+    @property
+    def status(self) -> str:
+        """The code of a message that is no message but a status (`NATS/1.0 404 …`), or empty."""
+        return self._raw[9:12].decode() if self._raw[8:9] == b" " else ""
+
+
+Callback = Callable[[Message], None]
+
+
+def parse_headers(raw: bytes) -> dict[str, str]:
+    """The header lines of a `NATS/1.0` block as a dict; the status line is skipped."""
+    headers = {}
+    for line in raw.decode(errors="replace").split("\r\n")[1:]:
+        name, colon, value = line.partition(":")
+        if colon:
+            headers[name] = value.strip()
+    return headers
+
+
+def encode(subject: str, reply: str, headers: Mapping[str, str] | None, payload: bytes) -> bytes:
+    """A PUB or HPUB command. Raises: ValueError when a line break in a header would forge another."""
+    if headers is None:
+        return b"PUB %s %s %d\r\n%s\r\n" % (
+            subject.encode(),
+            reply.encode(),
+            len(payload),
+            payload,
+        )
+    lines = [f"{name}: {value}\r\n" for name, value in headers.items()]
+    text = f"{_VERSION}\r\n{''.join(lines)}\r\n"
+    if text.count("\n") + text.count("\r") != 2 * len(lines) + 4:
+        raise ValueError(f"a header of a message to {subject} has a line break in it")
+    block = text.encode()
+    return b"HPUB %s %s %d %d\r\n%s%s\r\n" % (
+        subject.encode(),
+        reply.encode(),
+        len(block),
+        len(block) + len(payload),
+        block,
+        payload,
+    )
+
+
+class Tap(Parser):
+    """The connection's parser: hands messages of tapped subscriptions out, leaves the rest to the library.
+
+    Invariant: between two calls `_rest` is the beginning of one incomplete operation.
+    """
+
+    def __init__(self, client: Client) -> None:
+        super().__init__(client)
+        self._rest = bytes(client._ps.buf)
+        self.callbacks: dict[int, Callback] = {}
+        """By subscription id, which survives a reconnect."""
+
+    def reset(self) -> None:
+        """A new connection begins."""
+        super().reset()
+        self._rest = b""
+
+    async def parse(self, data: bytes = b"") -> None:
+        data = self._rest + data if self._rest else data
+        at, end = 0, len(data)
+        while at < end:
+            at, other = self._take(data, at)
+            if not other:
+                break
+            await super().parse(data[at:other])
+            at = other
+        self._rest = data[at:]
+
+    def _take(self, data: bytes, at: int) -> tuple[int, int]:
+        """Hand out what is tapped from `at` on: (where it ended, where the operation that isn't ends; 0: incomplete)."""
+        callbacks, size = self.callbacks, len(data)
+        while at < size:
+            line_end = data.find(_CRLF, at)
+            if line_end < 0:
+                return at, 0
+            words = data[at:line_end].split()
+            operation = words[0] if words else b""
+            if operation not in (b"HMSG", b"MSG"):
+                return at, line_end + 2
+            start = line_end + 2
+            end = start + int(words[-1])
+            if size < end + 2:
+                return at, 0
+            callback = callbacks.get(int(words[2]))
+            if callback is None:
+                return at, end + 2
+            if operation == b"HMSG":
+                reply = words[3].decode() if len(words) == 6 else ""
+                body = start + int(words[-2])
+            else:
+                reply = words[3].decode() if len(words) == 5 else ""
+                body = start
+            message = Message(words[1].decode(), reply, data[start:body], data[body:end])
+            at = end + 2
+            try:
+                callback(message)
+            except Exception as error:  # would end the connection's read loop
+                log.error("callback_failed", subject=message.subject, exc_info=error)
+        return at, 0
