@@ -15,6 +15,7 @@ from aegis_sdk.application.ports import Accepted, Delivery
 from aegis_sdk.application.resource_host import Actor, ResourceHost
 from aegis_sdk.contract.envelope import Fence, Outcome, OutcomeKind, Request
 from aegis_sdk.domain.delivery import Arrival
+from aegis_sdk.domain.recorder import NO_RECORDER, Recorder
 from aegis_sdk.testing import MemoryBus, MemoryLink
 from aegis_sdk.testing.harness import make_requester
 from pydantic import BaseModel
@@ -111,6 +112,7 @@ class Hosted:
         *,
         runs: Runs | None = None,
         service: Service | None = None,
+        recorder: Recorder = NO_RECORDER,
         **options: Any,
     ) -> None:
         self.bus = bus
@@ -127,12 +129,17 @@ class Hosted:
             instance_id=instance_id,
             incarnation=f"{instance_id}-run",
             runner=Runner(
-                self.service, instance_id=instance_id, asks=self.requester, threads=self.threads
+                self.service,
+                instance_id=instance_id,
+                asks=self.requester,
+                threads=self.threads,
+                recorder=recorder,
             ),
             gate=self.gate,
             store=self.link.journal,
             reader=self.link.journal,
             deliveries=self.link.deliveries,
+            recorder=recorder,
             **options,
         )
 

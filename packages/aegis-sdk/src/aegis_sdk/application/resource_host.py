@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 import inspect
 import itertools
+import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -42,6 +43,7 @@ from aegis_sdk.domain.delivery import (
     needs_lookup,
 )
 from aegis_sdk.domain.journal import Entry, EntryKind, FenceMark, ResourceJournal
+from aegis_sdk.domain.recorder import NO_RECORDER, Recorder
 from aegis_sdk.domain.roles import TRANSITIONS, InstanceRole, RoleEvent
 from aegis_sdk.service import Callback, Service
 from aegis_sdk.telemetry import log
@@ -278,6 +280,7 @@ class Actor:
                     request_seq=delivery.arrival.stream_seq,
                     epoch=mark.fence.epoch,
                 )
+                self._host.recorder.gave_up(request)
                 self._committed(delivery, outcome, seq, mark)
 
     async def _note(self, request: Request, n: int, mark: FenceMark) -> None:
@@ -285,6 +288,8 @@ class Actor:
         self.journal.attempts[request.request_id] = n
 
     async def _run(self, delivery: Delivery, mark: FenceMark, *, begun: int) -> None:
+        recorder = self._host.recorder
+        recorder.begun(delivery.request, delivery.arrival, time.time())
         outcome = await self._host.runner.run(
             delivery.request,
             begun=begun,
@@ -292,7 +297,9 @@ class Actor:
             epoch=mark.fence.epoch,
             journal=self.journal,
         )
+        begun_s = time.perf_counter()
         seq, stored = await commit(self._host.store, delivery.request, outcome, fence_seq=mark.seq)
+        recorder.committed(delivery.request, outcome, stored, time.perf_counter() - begun_s)
         self._committed(delivery, stored, seq, mark)
 
     def _committed(self, delivery: Delivery, stored: Outcome, seq: int, mark: FenceMark) -> None:
@@ -355,6 +362,7 @@ class ResourceHost:
         deliveries: Deliveries,
         checkpoint_changes: int = CHECKPOINT_CHANGES,
         credit: int = CREDIT,
+        recorder: Recorder = NO_RECORDER,
     ) -> None:
         self.service = service.name
         self.instance_id = instance_id
@@ -363,6 +371,7 @@ class ResourceHost:
         self.gate = gate
         self.store = store
         self.checkpoint_changes = checkpoint_changes
+        self.recorder = recorder
         self.actors: dict[str, Actor] = {}
         self.active = 0
         """How many actors are active now; a plain number, for the heartbeat's thread."""
@@ -539,6 +548,7 @@ class ResourceHost:
 
     def suppressed(self, delivery: Delivery) -> None:
         self.duplicates_suppressed += 1
+        self.recorder.suppressed(self.service)
         log.info(
             "duplicate_suppressed",
             request_id=delivery.request.request_id,
@@ -550,6 +560,7 @@ class ResourceHost:
 
     def count_fenced(self) -> None:
         self.commits_fenced += 1
+        self.recorder.fenced(self.service)
 
     def finished(self, delivery: Delivery) -> None:
         grant = self._grants.get(delivery.grant)
@@ -594,8 +605,8 @@ class ResourceHost:
             actor.take(delivery)
 
     def _restarted(self, grant: _Grant) -> None:
-        for resource in grant.resources:
-            self.actors[resource].forget_unbegun(grant.name)
+        again = sum(self.actors[name].forget_unbegun(grant.name) for name in grant.resources)
+        self.recorder.redelivered(self.service, again)
 
     async def _close(self, grant: _Grant) -> None:
         if grant.source is not None:

@@ -42,6 +42,7 @@ class Meta:
     consumer_seq: int
     delivered: int
     pending: int
+    stored_s: float = 0.0
 
 
 def parse_meta(reply: str) -> Meta:
@@ -55,6 +56,7 @@ def parse_meta(reply: str) -> Meta:
         stream_seq=int(tokens[first + 1]),
         consumer_seq=int(tokens[first + 2]),
         pending=int(tokens[first + 4]),
+        stored_s=int(tokens[first + 3]) * 1e-9,
     )
 
 
