@@ -150,7 +150,7 @@ async def test_labels_are_few_and_name_no_instance_and_no_resource(metrics: Metr
         for key, value in sample.labels.items()
     }
     assert {key for key, _ in labels} == {
-        *("service", "method", "route", "outcome", "state", "role", "le", "version")
+        *("service", "method", "route", "outcome", "state", "role", "reason", "le", "version")
     }
     assert not [value for _, value in labels if value.startswith(("ACC-", "s0-"))]
     assert not {value for key, value in labels if key == "service"} - set(state.services)
@@ -166,6 +166,12 @@ async def test_a_replica_that_does_not_lead_shows_no_gauge_of_the_system(metrics
     gauges = {"aegis_instances", "aegis_resources", "aegis_queue_depth", "aegis_dlq_messages"}
     assert not names & gauges
     assert "aegis_requests_total" in names
+
+
+def test_faults_that_have_not_happened_yet_are_shown_at_zero(metrics: Metrics) -> None:
+    found = samples(metrics.render(large_state(), connected=True))
+    assert found["aegis_failovers_total{reason=heartbeats_missed,service=service-0}"] == 0
+    assert found["aegis_failover_duration_seconds_count{service=service-0}"] == 0
 
 
 async def test_a_scrape_asks_nobody(metrics: Metrics, streams: Streams) -> None:

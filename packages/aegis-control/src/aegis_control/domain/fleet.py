@@ -7,6 +7,7 @@ one has shown already, and the sum over all replicas is the system's (docs/adr/0
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final
@@ -38,6 +39,10 @@ class Buckets:
     @property
     def total(self) -> int:
         return sum(self.counts)
+
+    def observe(self, seconds: float) -> None:
+        self.counts[bisect_left(BUCKETS_S, seconds)] += 1
+        self.sum_s += seconds
 
     def since(self, before: Buckets) -> Buckets | None:
         """What came since `before`; None if this does not follow it."""

@@ -17,8 +17,6 @@ from aegis_sdk.contract.metrics import BUCKETS_S, FAMILIES, STANDBY_LAG, Kind
 from aegis_sdk.errors import AegisError
 from prometheus_client import (
     CollectorRegistry,
-    Counter,
-    Histogram,
     Metric,
     PlatformCollector,
     ProcessCollector,
@@ -39,6 +37,8 @@ REFRESH_INTERVAL_S: Final = 2.0
 """How old a queue depth may be."""
 
 
+FAULTS: Final = ("heartbeats_missed", "connection_closed", "stalled")
+"""Shown at zero from the start: a counter that appears with its first count hides that one from a rate."""
 Values = dict[tuple[str, ...], float]
 """A gauge's values by those of its labels."""
 
@@ -63,19 +63,9 @@ class Metrics:
         self._connected = False
         self._read: Read | None = None
         self._registry = registry = CollectorRegistry()
-        self._failovers = Counter(
-            "aegis_failovers",
-            "Times that resources of an instance moved to others.",
-            ["service", "reason"],
-            registry=registry,
-        )
-        self._failover_duration = Histogram(
-            "aegis_failover_duration_seconds",
-            "From the verdict until the last fence was written.",
-            ["service"],
-            buckets=BUCKETS_S,
-            registry=registry,
-        )
+        self._failovers: Tally[tuple[str, str]] = Tally()
+        """By service and reason."""
+        self._failover_durations: dict[str, Buckets] = {}
         registry.register(_Collector(self._collect))
         ProcessCollector(registry=registry)
         PlatformCollector(registry=registry)
@@ -86,8 +76,8 @@ class Metrics:
             service = details["service"]
             # What follows a colon is an operator's free text, and has no bound.
             reason = str(details["reason"]).partition(":")[0].partition(" by ")[0]
-            self._failovers.labels(service, reason).inc()
-            self._failover_duration.labels(service).observe(details["duration_s"])
+            self._failovers[service, reason] += 1
+            self._failover_durations.setdefault(service, Buckets()).observe(details["duration_s"])
 
     async def refresh(self, state: ControlState | None) -> None:
         """Read queue depths and dead letters, in the background; nothing when this replica doesn't lead."""
@@ -110,16 +100,39 @@ class Metrics:
     def render(self, state: ControlState | None, *, connected: bool) -> bytes:
         """The text format; `state` is what the leader knows, None on a replica that doesn't lead."""
         self._state, self._connected = state, connected
+        for service in state.services if state is not None else ():
+            for reason in FAULTS:
+                self._failovers[service, reason] += 0
+            self._failover_durations.setdefault(service, Buckets())
         return generate_latest(self._registry)
 
     def _collect(self) -> Iterator[Metric]:
         yield from _own(self._state is not None, self._connected, self._version)
         yield from fleet_metrics(self._fleet)
+        yield from self._failed_over()
         if self._state is None:
             return
         yield from _system(list(self._state.services.values()))
         if self._read is not None:
             yield from _stored(self._read)
+
+    def _failed_over(self) -> Iterator[Metric]:
+        failovers = CounterMetricFamily(
+            "aegis_failovers_total",
+            "Times that resources of an instance moved to others.",
+            labels=["service", "reason"],
+        )
+        for labels, count in self._failovers.items():
+            failovers.add_metric(labels, count)
+        durations = HistogramMetricFamily(
+            "aegis_failover_duration_seconds",
+            "From the verdict until the last fence was written.",
+            labels=["service"],
+        )
+        for service, buckets in self._failover_durations.items():
+            durations.add_metric([service], _cumulative(buckets), buckets.sum_s)
+        yield failovers
+        yield durations
 
 
 class _Collector:
