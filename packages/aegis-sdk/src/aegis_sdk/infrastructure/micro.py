@@ -6,6 +6,7 @@ requests come from a stream. So its data model is used, and the nine subjects ar
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from nats.aio.msg import Msg
+from nats.errors import Error as NatsError
 from nats.micro.service import (
     SEMVER_REGEX,
     EndpointInfo,
@@ -30,6 +32,7 @@ from aegis_sdk.contract.subjects import GROUP_CONSUMER, Subjects
 from aegis_sdk.domain.recorder import Recorder
 from aegis_sdk.infrastructure.link import Link
 
+FLUSH_TIMEOUT_S: Final = 1
 NO_VERSION: Final = "0.0.0"
 """The protocol wants a semantic version; what a service says instead is in the metadata."""
 
@@ -61,6 +64,9 @@ class MicroService:
                 control_subject(verb, name, id_),
             ):
                 await self._link.subscribe(subject, self._answering(answer))
+        # Whoever learns of this instance finds it; if NATS is away just now, it does later.
+        with contextlib.suppress(NatsError, OSError):
+            await self._link.client.flush(timeout=FLUSH_TIMEOUT_S)
 
     def _answering(self, answer: Callable[[], dict[str, Any]]) -> Callable[[Msg], None]:
         def receive(message: Msg) -> None:
