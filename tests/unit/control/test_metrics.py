@@ -79,9 +79,10 @@ def busy_recorder(service: str) -> Recorder:
     done = Outcome(OutcomeKind.EXECUTED, b"")
     for n in range(METHODS):
         request = Request("c.1", service, f"method-{n}", "ACC-1", b"")
-        recorder.begun(request, Arrival(1, 1, False, 99.0), 100.0)
-        recorder.processed(request, 0.001)
-        recorder.committed(request, done, done, 0.002)
+        arrival = Arrival(1, 1, False, stored_s=99.0)
+        recorder.served(
+            request, arrival, done, done, begun_s=100.0, process_s=0.001, commit_s=0.002
+        )
         recorder.answered(request, done, 0.003)
     recorder.loop_late(service, 0.0001)
     return recorder

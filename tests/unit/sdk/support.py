@@ -129,11 +129,7 @@ class Hosted:
             instance_id=instance_id,
             incarnation=f"{instance_id}-run",
             runner=Runner(
-                self.service,
-                instance_id=instance_id,
-                asks=self.requester,
-                threads=self.threads,
-                recorder=recorder,
+                self.service, instance_id=instance_id, asks=self.requester, threads=self.threads
             ),
             gate=self.gate,
             store=self.link.journal,

@@ -248,7 +248,6 @@ class Instance:
             instance_id=self.id,
             asks=self._requests.requester,
             threads=self._threads,
-            recorder=self._recorder,
         )
         deliveries = NatsDeliveries(self._link, self._subjects)
         self._host = ResourceHost(

@@ -154,13 +154,21 @@ class GroupHost:
 
     async def _run(self, delivery: Delivery, *, begun: int) -> None:
         request = delivery.request
-        self._recorder.begun(request, delivery.arrival, time.time())
+        begun_s, started_s = time.time(), time.perf_counter()
         outcome = await self._runner.run(
             request, begun=begun, request_seq=delivery.arrival.stream_seq
         )
-        begun_s = time.perf_counter()
+        ran_s = time.perf_counter()
         _, stored = await commit(self._journal, request, outcome, fence_seq=None)
-        self._recorder.committed(request, outcome, stored, time.perf_counter() - begun_s)
+        self._recorder.served(
+            request,
+            delivery.arrival,
+            outcome,
+            stored,
+            begun_s=begun_s,
+            process_s=ran_s - started_s,
+            commit_s=time.perf_counter() - ran_s,
+        )
 
     async def _extend(self) -> None:
         """Tell the broker, thrice in an ack_wait, that what is in hand is alive."""

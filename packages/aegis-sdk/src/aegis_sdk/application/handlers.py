@@ -18,7 +18,6 @@ from aegis_sdk.contract.envelope import Change, Outcome, OutcomeKind, Request
 from aegis_sdk.contract.trace import trace_id
 from aegis_sdk.domain.delivery import backoff_s
 from aegis_sdk.domain.journal import ResourceJournal
-from aegis_sdk.domain.recorder import NO_RECORDER, Recorder
 from aegis_sdk.errors import (
     ContractError,
     Expired,
@@ -37,19 +36,12 @@ class Runner:
     """Runs the handlers of one service on this instance."""
 
     def __init__(
-        self,
-        service: Service,
-        *,
-        instance_id: str,
-        asks: Asks,
-        threads: Executor,
-        recorder: Recorder = NO_RECORDER,
+        self, service: Service, *, instance_id: str, asks: Asks, threads: Executor
     ) -> None:
         self._service = service
         self._instance_id = instance_id
         self._asks = asks
         self._threads = threads
-        self._recorder = recorder
         self.running = 0
 
     async def run(
@@ -67,12 +59,10 @@ class Runner:
         targeted request. The outcome carries no change unless it is `executed`.
         """
         self.running += 1
-        begun_s = time.perf_counter()
         try:
             outcome = await self._outcome(request, begun, journal)
         finally:
             self.running -= 1
-        self._recorder.processed(request, time.perf_counter() - begun_s)
         if outcome.kind is OutcomeKind.EXECUTED and is_expired(request):
             outcome = expired(request)
         return Outcome(

@@ -288,8 +288,7 @@ class Actor:
         self.journal.attempts[request.request_id] = n
 
     async def _run(self, delivery: Delivery, mark: FenceMark, *, begun: int) -> None:
-        recorder = self._host.recorder
-        recorder.begun(delivery.request, delivery.arrival, time.time())
+        begun_s, started_s = time.time(), time.perf_counter()
         outcome = await self._host.runner.run(
             delivery.request,
             begun=begun,
@@ -297,9 +296,17 @@ class Actor:
             epoch=mark.fence.epoch,
             journal=self.journal,
         )
-        begun_s = time.perf_counter()
+        ran_s = time.perf_counter()
         seq, stored = await commit(self._host.store, delivery.request, outcome, fence_seq=mark.seq)
-        recorder.committed(delivery.request, outcome, stored, time.perf_counter() - begun_s)
+        self._host.recorder.served(
+            delivery.request,
+            delivery.arrival,
+            outcome,
+            stored,
+            begun_s=begun_s,
+            process_s=ran_s - started_s,
+            commit_s=time.perf_counter() - ran_s,
+        )
         self._committed(delivery, stored, seq, mark)
 
     def _committed(self, delivery: Delivery, stored: Outcome, seq: int, mark: FenceMark) -> None:

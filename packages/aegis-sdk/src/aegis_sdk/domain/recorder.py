@@ -130,20 +130,27 @@ class Recorder:
             series.request.observe(seconds)
 
     # --- what an instance counts --------------------------------------------------------------------
-    def begun(self, request: Request, arrival: Arrival, now_s: float) -> None:
-        """The request's turn has come. `now_s` is Unix time; without the broker's there is no wait."""
-        if arrival.stored_s:
-            self._serving(request).wait.observe(max(0.0, now_s - arrival.stored_s))
-
-    def processed(self, request: Request, seconds: float) -> None:
-        self._serving(request).process.observe(seconds)
-
-    def committed(
-        self, request: Request, outcome: Outcome, stored: Outcome, seconds: float
+    def served(
+        self,
+        request: Request,
+        arrival: Arrival,
+        outcome: Outcome,
+        stored: Outcome,
+        *,
+        begun_s: float,
+        process_s: float,
+        commit_s: float,
     ) -> None:
-        """`outcome` was to be stored, `stored` is: another writer's is that writer's to count."""
+        """A handler ran and an outcome is stored; all in one call, since each is on the hot path.
+
+        `outcome` was to be stored, `stored` is: another writer's is that writer's to count. `begun_s` is
+        Unix time; without the broker's there is no wait.
+        """
         series = self._serving(request)
-        series.commit.observe(seconds)
+        if arrival.stored_s:
+            series.wait.observe(max(0.0, begun_s - arrival.stored_s))
+        series.process.observe(process_s)
+        series.commit.observe(commit_s)
         if stored.instance_id == outcome.instance_id:
             series.count(stored.kind)
 
@@ -248,14 +255,16 @@ class NoRecorder(Recorder):
     def unanswered(self, request: Request, answer: Answer, seconds: float) -> None:
         return
 
-    def begun(self, request: Request, arrival: Arrival, now_s: float) -> None:
-        return
-
-    def processed(self, request: Request, seconds: float) -> None:
-        return
-
-    def committed(
-        self, request: Request, outcome: Outcome, stored: Outcome, seconds: float
+    def served(
+        self,
+        request: Request,
+        arrival: Arrival,
+        outcome: Outcome,
+        stored: Outcome,
+        *,
+        begun_s: float,
+        process_s: float,
+        commit_s: float,
     ) -> None:
         return
 

@@ -156,11 +156,7 @@ class MemoryInstance:
         self._membership = Membership(self.link.control, self._registration)
         gate = Gate()
         runner = Runner(
-            service,
-            instance_id=instance_id,
-            asks=self._requester,
-            threads=self._threads,
-            recorder=recorder,
+            service, instance_id=instance_id, asks=self._requester, threads=self._threads
         )
         self.host = ResourceHost(
             service,
