@@ -17,12 +17,14 @@ _WHERE: Final = {
     "zmq": "bench.systems.zmq_asyncio:SYSTEM",
 }
 """Imported when used: a worker of one system does not carry the libraries of the others."""
+_VARIANTS: Final = {"aegis-without-metrics": "bench.systems.aegis:WITHOUT_METRICS"}
+"""The subject in other settings, for commands that ask what a setting costs."""
 
 SYSTEM_NAMES: Final = tuple(_WHERE)
 
 
 def find(name: str) -> System:
     """Raises: KeyError."""
-    module, _, attribute = _WHERE[name].partition(":")
+    module, _, attribute = (_WHERE | _VARIANTS)[name].partition(":")
     system: System = getattr(import_module(module), attribute)
     return system

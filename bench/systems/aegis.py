@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
+from functools import partial
 from typing import Final
 
 import aegis_sdk
@@ -41,9 +43,9 @@ def service(book: Book) -> Service:
 
 
 @asynccontextmanager
-async def serve(setup: InstanceSetup) -> AsyncIterator[Serving]:
+async def serve(setup: InstanceSetup, *, metrics: bool = True) -> AsyncIterator[Serving]:
     serving = Serving()
-    async with aegis_sdk.connect(setup.url) as aegis:
+    async with aegis_sdk.connect(setup.url, metrics=metrics) as aegis:
         resources = dict.fromkeys(setup.accounts, Role.ACTIVE)
         await aegis.serve(service(serving.book), resources=resources)
         yield serving
@@ -74,8 +76,8 @@ class AegisCaller:
 
 
 @asynccontextmanager
-async def connect(setup: CallerSetup) -> AsyncIterator[AegisCaller]:
-    async with aegis_sdk.connect(setup.url) as aegis:
+async def connect(setup: CallerSetup, *, metrics: bool = True) -> AsyncIterator[AegisCaller]:
+    async with aegis_sdk.connect(setup.url, metrics=metrics) as aegis:
         yield AegisCaller(aegis)
 
 
@@ -85,4 +87,11 @@ SYSTEM = System(
     serve=serve,
     connect=connect,
     uses_control=True,
+)
+WITHOUT_METRICS = replace(
+    SYSTEM,
+    name="aegis-without-metrics",
+    serve=partial(serve, metrics=False),
+    connect=partial(connect, metrics=False),
+    settings={"metrics": "False"},
 )

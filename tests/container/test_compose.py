@@ -121,3 +121,11 @@ def test_prometheus_scrapes_control(stack: Stack) -> None:
     until("the target is up", up)
     names = get_json(f"{api}/label/__name__/values")["data"]
     assert "aegis_build_info" in names
+
+
+def test_prometheus_has_the_alerts_loaded(stack: Stack) -> None:
+    api = f"{stack.url('http', 'AEGIS_PROMETHEUS_PORT')}/api/v1"
+    groups = until("the rules are evaluated", lambda: get_json(f"{api}/rules")["data"]["groups"])
+    alerts = {rule["name"]: rule["health"] for group in groups for rule in group["rules"]}
+    assert "AegisNoControlLeader" in alerts
+    assert "err" not in alerts.values(), alerts

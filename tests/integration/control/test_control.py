@@ -308,6 +308,11 @@ async def test_metrics_and_health_are_served(
 
         assert await asyncio.to_thread(get, "/livez") == (200, "ok\n")
         assert await asyncio.to_thread(get, "/readyz") == (200, "ok\n")
+
+        async def depth_shown() -> bool:
+            return "aegis_queue_depth{" in (await asyncio.to_thread(get, "/metrics"))[1]
+
+        await until(depth_shown, "queue depths are read, in the background")
         status, text = await asyncio.to_thread(get, "/metrics")
         assert status == 200
         for line in (

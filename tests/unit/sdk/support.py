@@ -16,6 +16,7 @@ from aegis_sdk.application.ports import Accepted, Delivery
 from aegis_sdk.application.resource_host import ResourceHost
 from aegis_sdk.contract.envelope import Fence, Outcome, OutcomeKind, Request
 from aegis_sdk.domain.delivery import Arrival
+from aegis_sdk.domain.recorder import NO_RECORDER, Recorder
 from aegis_sdk.testing import MemoryBus, MemoryLink
 from aegis_sdk.testing.harness import make_requester
 from pydantic import BaseModel
@@ -112,6 +113,7 @@ class Hosted:
         *,
         runs: Runs | None = None,
         service: Service | None = None,
+        recorder: Recorder = NO_RECORDER,
         **options: Any,
     ) -> None:
         self.bus = bus
@@ -134,6 +136,7 @@ class Hosted:
             store=self.link.journal,
             reader=self.link.journal,
             deliveries=self.link.deliveries,
+            recorder=recorder,
             **options,
         )
 

@@ -13,11 +13,14 @@ from dataclasses import replace
 from importlib import metadata
 
 import structlog
+from aegis_sdk.contract.metrics import Snapshot
 from aegis_sdk.contract.subjects import Subjects
 from aegis_sdk.errors import Unavailable
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
+from aegis_control.application.gather import Gather
+from aegis_control.application.history import STEP_S
 from aegis_control.application.leadership import LEADER_KEY, Leadership, Pace
 from aegis_control.application.ports import ProvisionFailed
 from aegis_control.application.state import ControlState
@@ -26,12 +29,13 @@ from aegis_control.application.world import World
 from aegis_control.domain.liveness import Limits
 from aegis_control.infrastructure import http
 from aegis_control.infrastructure.clock import SystemClock
-from aegis_control.infrastructure.metrics import Metrics
+from aegis_control.infrastructure.metrics import REFRESH_INTERVAL_S, Metrics
 from aegis_control.infrastructure.nats_buckets import NatsBucket
 from aegis_control.infrastructure.nats_connect import Credentials, connect
 from aegis_control.infrastructure.nats_endpoints import Endpoints, NatsEvents, NatsInstances
 from aegis_control.infrastructure.nats_journal import NatsJournal
 from aegis_control.infrastructure.nats_link import NatsLink
+from aegis_control.infrastructure.nats_snapshots import listen_for_snapshots
 from aegis_control.infrastructure.nats_streams import NatsStreams, StreamSettings
 from aegis_control.settings import Settings
 
@@ -45,6 +49,7 @@ class Control:
         self._settings = settings
         self._subjects = Subjects(settings.prefix)
         self._clock = SystemClock()
+        self._gather = Gather(self._clock)
         self._term: Term | None = None
         self._stopping = asyncio.Event()
         self._link: NatsLink | None = None
@@ -82,20 +87,39 @@ class Control:
         self, stack: AsyncExitStack, link: NatsLink, system: Client | None, streams: NatsStreams
     ) -> None:
         version = metadata.version("aegis-control")
-        metrics = Metrics(streams, version)
+        metrics = Metrics(streams, self._gather.fleet, version)
         events = NatsEvents(link, self._subjects, self._clock.wall, (metrics.observe,))
         world = self._world(link, system, streams, events, version)
         self._leadership = leadership = self._make_leadership(link, events, world)
         await self._listen_for_hints(link, leadership)
+        await listen_for_snapshots(link, self._subjects, self._heard)
         await self._open_http(stack, metrics)
         if self._stopping.is_set():
             leadership.stop()
         self.started.set()
-        publishing = asyncio.ensure_future(events.publish())
+        beside = [
+            asyncio.ensure_future(events.publish()),
+            asyncio.ensure_future(self._keep_stepping()),
+            asyncio.ensure_future(self._keep_refreshing(metrics)),
+        ]
         try:
             await leadership.run()
         finally:
-            publishing.cancel()
+            for task in beside:
+                task.cancel()
+
+    def _heard(self, snapshot: Snapshot) -> None:
+        self._gather.heard(snapshot, counting=self.leading)
+
+    async def _keep_stepping(self) -> None:
+        while True:
+            self._gather.step()
+            await asyncio.sleep(STEP_S)
+
+    async def _keep_refreshing(self, metrics: Metrics) -> None:
+        while True:
+            await metrics.refresh(self._state())
+            await asyncio.sleep(REFRESH_INTERVAL_S)
 
     async def _listen_for_hints(self, link: NatsLink, leadership: Leadership) -> None:
         """A leader that leaves writes so; its successor needn't wait for the next look."""
@@ -152,10 +176,13 @@ class Control:
         )
 
     async def _open_http(self, stack: AsyncExitStack, metrics: Metrics) -> None:
-        async def scrape() -> bytes:
-            return await metrics.render(self._state())
+        def scrape() -> bytes:
+            connected = self._link is not None and self._link.connected
+            return metrics.render(self._state(), connected=connected)
 
-        app = http.make_app(metrics=scrape, not_ready=self._not_ready)
+        app = http.make_app(
+            metrics=scrape, not_ready=self._not_ready, history=self._gather.history.find
+        )
         host, port = self._settings.http_host, self._settings.http_port
         self.http_port = await stack.enter_async_context(http.serve(app, host=host, port=port))
         structlog.stdlib.get_logger("aegis_control").info(

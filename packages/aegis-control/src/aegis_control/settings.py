@@ -51,7 +51,9 @@ class Settings(BaseSettings):
     )
     prefix: str = Field("aegis", description="subject prefix; separates environments on one NATS")
     replicas: int = Field(1, ge=1, le=5, description="copies of each stream (3 on a cluster)")
-    http_host: str = Field("127.0.0.1", description="address of /metrics, /livez and /readyz")
+    http_host: str = Field(
+        "127.0.0.1", description="address of /metrics, /livez, /readyz and /api/history"
+    )
     http_port: int = Field(9464, ge=0, le=65535, description="their port; 0 picks a free one")
     log_format: Literal["json", "console"] = Field("json", description="form of the log lines")
     log_level: Literal["debug", "info", "warning", "error"] = Field(

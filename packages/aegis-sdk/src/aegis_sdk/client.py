@@ -14,10 +14,12 @@ from aegis_sdk.context import Ticket
 from aegis_sdk.contract.control import Role
 from aegis_sdk.contract.method import Method
 from aegis_sdk.contract.subjects import Subjects
-from aegis_sdk.errors import Unavailable
+from aegis_sdk.domain.recorder import NO_RECORDER, Recorder
+from aegis_sdk.errors import ContractError, Unavailable
 from aegis_sdk.infrastructure.journal import NatsJournal
 from aegis_sdk.infrastructure.link import Link, Server
-from aegis_sdk.instance import Instance, Requests
+from aegis_sdk.infrastructure.metrics import MetricsServer, Publisher
+from aegis_sdk.instance import Instance, Requests, new_token
 from aegis_sdk.service import Service
 from aegis_sdk.telemetry import log
 
@@ -31,11 +33,16 @@ CONTROL_WAIT_S = 30.0
 class Aegis:
     """A connection. Made by `connect`; safe to share between tasks of one event loop."""
 
-    def __init__(self, link: Link, server: Server, subjects: Subjects) -> None:
+    def __init__(
+        self, link: Link, server: Server, subjects: Subjects, *, metrics: bool = True
+    ) -> None:
         self._link = link
         self._server = server
         self._subjects = subjects
-        self._requests = Requests(link, subjects, NatsJournal(link, subjects))
+        self._recorder = Recorder() if metrics else NO_RECORDER
+        self._publisher = Publisher(link, subjects, self._recorder, source=new_token())
+        self._metrics_server: MetricsServer | None = None
+        self._requests = Requests(link, subjects, NatsJournal(link, subjects), self._recorder)
         self._instances: list[Instance] = []
 
     async def request(
@@ -124,20 +131,46 @@ class Aegis:
             resources=resources or {},
             instance_id=instance_id,
             wait_s=wait_s,
+            recorder=self._recorder,
         )
         self._instances.append(instance)
         return instance
+
+    def serve_metrics(self, port: int, *, host: str = "127.0.0.1") -> int:
+        """Serve this connection's metrics for Prometheus until it closes; the port (0 picks a free one).
+
+        Control's /metrics has them too, for the whole system. Nothing is counted with `metrics=False`.
+
+        Raises:
+            ContractError: they are served already.
+            OSError: the address can't be had.
+        """
+        if self._metrics_server is not None:
+            raise ContractError(f"metrics are served on port {self._metrics_server.port} already")
+        self._metrics_server = MetricsServer(self._recorder, host=host, port=port)
+        return self._metrics_server.port
 
     async def drain(self, *, timeout_s: float = 10.0) -> None:
         """Drain all instances served here, wait for open requests, close."""
         await asyncio.gather(*(i.drain(timeout_s=timeout_s) for i in self._instances))
         await self._requests.close(drain_s=timeout_s)
-        await self._link.close()
+        await self._end()
 
     async def close(self) -> None:
         """Quick, and safe twice; instances are drained of what takes under a second."""
         await asyncio.gather(*(i.drain(timeout_s=1.0) for i in self._instances))
         await self._requests.close()
+        await self._end()
+
+    async def _start(self) -> None:
+        await self._requests.start()
+        if self._recorder is not NO_RECORDER:
+            self._publisher.start()
+
+    async def _end(self) -> None:
+        await self._publisher.stop()
+        if self._metrics_server is not None:
+            await asyncio.to_thread(self._metrics_server.stop)
         await self._link.close()
 
 
@@ -154,20 +187,22 @@ async def connect(
     nkeys_seed: str | None = None,
     tls: ssl.SSLContext | None = None,
     wait_s: float = 0.0,
+    metrics: bool = True,
 ) -> AsyncIterator[Aegis]:
     """`async with connect(url) as aegis:`; several servers are separated by commas.
 
     Later losses of the connection are repaired without end, and nobody has to think of them; `wait_s`
-    is how long the first connection is tried. Credentials and TLS go to NATS as they are.
+    is how long the first connection is tried. Credentials and TLS go to NATS as they are. What is counted
+    here, and by the instances served on it, is shown by control's /metrics unless `metrics=False`.
 
     Raises:
         Unavailable: NATS did not answer; the message says where it was looked for.
     """
     server = Server(url, user, password, token, credentials, nkeys_seed, tls)
     link = await _open(server, name, wait_s)
-    aegis = Aegis(link, server, Subjects(prefix))
+    aegis = Aegis(link, server, Subjects(prefix), metrics=metrics)
     try:
-        await aegis._requests.start()
+        await aegis._start()
         yield aegis
     finally:
         await aegis.close()

@@ -29,11 +29,13 @@ from aegis_sdk.contract.control import (
 )
 from aegis_sdk.contract.names import check_instance, encode_token
 from aegis_sdk.contract.subjects import Subjects
+from aegis_sdk.domain.recorder import Recorder
 from aegis_sdk.errors import ContractError, Evicted
 from aegis_sdk.infrastructure.control_client import NatsControl
 from aegis_sdk.infrastructure.directory import NatsDirectory
 from aegis_sdk.infrastructure.journal import NatsJournal
 from aegis_sdk.infrastructure.link import Link, Server
+from aegis_sdk.infrastructure.micro import MicroService
 from aegis_sdk.infrastructure.pulse import Pulse
 from aegis_sdk.infrastructure.replies import NatsReplies
 from aegis_sdk.infrastructure.requests import NatsDeliveries, NatsRequestLog
@@ -56,7 +58,9 @@ def new_token(bytes_: int = 6) -> str:
 class Requests:
     """The calling side of one connection."""
 
-    def __init__(self, link: Link, subjects: Subjects, journal: NatsJournal) -> None:
+    def __init__(
+        self, link: Link, subjects: Subjects, journal: NatsJournal, recorder: Recorder
+    ) -> None:
         caller = new_token()
         self._link = link
         self._directory = NatsDirectory(link, subjects)
@@ -68,6 +72,7 @@ class Requests:
             directory=self._directory,
             caller=caller,
             payload_bytes_max=lambda: link.payload_bytes_max,
+            recorder=recorder,
         )
 
     async def start(self) -> None:
@@ -94,6 +99,7 @@ class Instance:
         subjects: Subjects,
         resources: Mapping[str, Role],
         instance_id: str,
+        recorder: Recorder,
     ) -> None:
         if not service.handlers:
             raise ContractError(f"service {service.name} has no handler: nothing to serve")
@@ -107,6 +113,7 @@ class Instance:
         self._server = server
         self._subjects = subjects
         self._resources = {name: Role(role) for name, role in resources.items()}
+        self._recorder = recorder
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix=f"aegis-{service.name}")
         self._control = NatsControl(link, subjects)
         self._membership = Membership(self._control, self._registration())
@@ -130,6 +137,7 @@ class Instance:
         resources: Mapping[str, Role],
         instance_id: str | None,
         wait_s: float,
+        recorder: Recorder,
     ) -> Instance:
         """Connect, register and serve in the background."""
         instance_id = check_instance(instance_id or f"{service.name}-{new_token(4)}")
@@ -142,6 +150,7 @@ class Instance:
                 subjects=subjects,
                 resources=resources,
                 instance_id=instance_id,
+                recorder=recorder,
             )
             await instance._start(wait_s)
         except BaseException:
@@ -211,7 +220,7 @@ class Instance:
         await self._control.listen(self.id, self._on_command)
         reply = await self._membership.register(wait_s=wait_s)
         journal = NatsJournal(self._link, self._subjects, outcome_ttl_s=reply.outcome_ttl_s)
-        self._requests = Requests(self._link, self._subjects, journal)
+        self._requests = Requests(self._link, self._subjects, journal, self._recorder)
         await self._requests.start()
         await self._start_hosts(journal, reply)
         self._pulse = Pulse(
@@ -220,13 +229,20 @@ class Instance:
             name=self._subjects.client_name(self.service, self.id, "pulse"),
             interval_s=reply.heartbeat_interval_s,
             gather=self._heartbeat,
+            on_tick=self._ticked,
         )
         self._pulse.start()
+        await MicroService(self._link, self._subjects, self._registration(), self._recorder).start()
         log.info("registered", service=self.service, instance_id=self.id)
 
     async def _start_hosts(self, journal: NatsJournal, reply: RegistrationReply) -> None:
         assert self._requests is not None
         gate = Gate()
+        self._recorder.serves(
+            self.service,
+            [(name, handler.targeted) for name, handler in self._service.handlers.items()],
+            lag_entries=self._lag_entries,
+        )
         self._runner = Runner(
             self._service,
             instance_id=self.id,
@@ -243,6 +259,7 @@ class Instance:
             store=journal,
             reader=journal,
             deliveries=deliveries,
+            recorder=self._recorder,
         )
         await self._host.start(list(self._resources))
         if any(not handler.targeted for handler in self._service.handlers.values()):
@@ -253,8 +270,15 @@ class Instance:
                 journal=journal,
                 deliveries=deliveries,
                 ack_wait_s=reply.ack_wait_s,
+                recorder=self._recorder,
             )
             await self._group.start()
+
+    def _lag_entries(self) -> int:
+        return 0 if self._stopped or self._host is None else self._host.lag_entries
+
+    def _ticked(self, late_s: float) -> None:
+        self._recorder.loop_late(self.service, late_s)
 
     def _heartbeat(self, n: int, loop_lag_s: float) -> Heartbeat:
         host = self._host

@@ -1,20 +1,23 @@
-"""Control's HTTP side, in the same event loop: /metrics, /livez, /readyz."""
+"""Control's HTTP side, in the same event loop: /metrics, /livez, /readyz, /api/history."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import asdict
 from typing import Final
 
 import uvicorn
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
+
+from aegis_control.application.history import STEP_S, Point, Query
 
 _STOP_TIMEOUT_S: Final = 2
 
@@ -27,11 +30,25 @@ class _Server(uvicorn.Server):
         yield
 
 
-def make_app(*, metrics: Callable[[], Awaitable[bytes]], not_ready: Callable[[], str]) -> Starlette:
+def make_app(
+    *,
+    metrics: Callable[[], bytes],
+    not_ready: Callable[[], str],
+    history: Callable[[Query], Mapping[str, Sequence[Point]]],
+) -> Starlette:
     """`not_ready` says why this replica is not ready; empty when it is."""
 
     async def serve_metrics(_: Request) -> Response:
-        return Response(await metrics(), media_type=CONTENT_TYPE_LATEST)
+        return Response(metrics(), media_type=CONTENT_TYPE_LATEST)
+
+    async def serve_history(request: Request) -> Response:
+        try:
+            after_s = float(request.query_params.get("after_s", "0"))
+        except ValueError:
+            return JSONResponse({"error": "after_s is Unix seconds"}, status_code=400)
+        found = history(Query(request.query_params.get("service"), after_s))
+        services = {name: [asdict(point) for point in points] for name, points in found.items()}
+        return JSONResponse({"step_s": STEP_S, "services": services})
 
     async def live(_: Request) -> Response:
         return PlainTextResponse("ok\n")
@@ -45,6 +62,7 @@ def make_app(*, metrics: Callable[[], Awaitable[bytes]], not_ready: Callable[[],
             Route("/metrics", serve_metrics),
             Route("/livez", live),
             Route("/readyz", ready),
+            Route("/api/history", serve_history),
         ]
     )
 

@@ -1,84 +1,74 @@
-"""Control's Prometheus metrics: counters fed by events, gauges filled when somebody scrapes.
+"""Control's /metrics: what all processes have counted, and what control itself knows of the system.
 
-Resource and instance ids are never labels: their number has no bound.
+A scrape asks nobody: counters come from the fleet's totals, gauges from the leader's state and from what
+`refresh` read last. Ids of resources and instances are never labels: their number has no bound.
 """
 
 from __future__ import annotations
 
-import asyncio
-import time
 from collections import Counter as Tally
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import structlog
 from aegis_sdk.contract.control import InstanceState, LeaseState
+from aegis_sdk.contract.metrics import BUCKETS_S, FAMILIES, STANDBY_LAG, Kind
 from aegis_sdk.errors import AegisError
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Metric,
+    PlatformCollector,
+    ProcessCollector,
+    generate_latest,
+)
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+)
 
 from aegis_control.application.state import ControlState, ServiceTable
+from aegis_control.domain.fleet import Buckets, Fleet
 from aegis_control.infrastructure.nats_link import ApiRefused
 from aegis_control.infrastructure.nats_streams import NatsStreams
 
-BUCKETS_S: Final = (
-    *(0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05),
-    *(0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0),
-)
-"""From 0.25 ms: the usual start, 5 ms, is the whole budget of a request here."""
+REFRESH_INTERVAL_S: Final = 2.0
+"""How old a queue depth may be."""
 
-_DEPTHS_CACHED_S: Final = 2.0
-"""Asking the server for every consumer at each scrape of several scrapers would be a load of its own."""
+
+FAULTS: Final = ("heartbeats_missed", "connection_closed", "stalled")
+"""Shown at zero from the start: a counter that appears with its first count hides that one from a rate."""
+Values = dict[tuple[str, ...], float]
+"""A gauge's values by those of its labels."""
+
+
+@dataclass(slots=True)
+class Read:
+    """What was last read from the server."""
+
+    depths: Values = field(default_factory=dict)
+    """(service, route): requests that wait or are in work."""
+    dead_letters: int = 0
 
 
 class Metrics:
     """One registry a process. `observe` listens to events; `render` is a scrape."""
 
-    def __init__(self, streams: NatsStreams, version: str) -> None:
+    def __init__(self, streams: NatsStreams, fleet: Fleet, version: str) -> None:
         self._streams = streams
+        self._fleet = fleet
+        self._version = version
+        self._state: ControlState | None = None
+        self._connected = False
+        self._read: Read | None = None
         self._registry = registry = CollectorRegistry()
-        self._read_at_s = float("-inf")
-        self._reading = asyncio.Lock()
-        self._instances = Gauge(
-            "aegis_instances", "Registered instances.", ["service", "state"], registry=registry
-        )
-        self._resources = Gauge(
-            "aegis_resources",
-            "Resources by role: active, standby (followed by a live standby), waiting, vacant.",
-            ["service", "role"],
-            registry=registry,
-        )
-        self._queue_depth = Gauge(
-            "aegis_queue_depth",
-            "Requests that wait or are not acknowledged yet.",
-            ["service", "route"],
-            registry=registry,
-        )
-        self._standby_lag = Gauge(
-            "aegis_standby_lag_entries",
-            "Journal entries that the furthest behind live instance has not read yet.",
-            ["service"],
-            registry=registry,
-        )
-        self._failovers = Counter(
-            "aegis_failovers",
-            "Times that resources of an instance moved to others.",
-            ["service", "reason"],
-            registry=registry,
-        )
-        self._failover_duration = Histogram(
-            "aegis_failover_duration_seconds",
-            "From the verdict until the last fence was written.",
-            ["service"],
-            buckets=BUCKETS_S,
-            registry=registry,
-        )
-        self._dead_letters = Gauge(
-            "aegis_dlq_messages", "Dead letters that are kept.", registry=registry
-        )
-        self._leading = Gauge(
-            "aegis_control_leader", "1 while this replica of control leads.", registry=registry
-        )
-        build = Gauge("aegis_build_info", "The version.", ["version"], registry=registry)
-        build.labels(version).set(1)
+        self._failovers: Tally[tuple[str, str]] = Tally()
+        """By service and reason."""
+        self._failover_durations: dict[str, Buckets] = {}
+        registry.register(_Collector(self._collect))
+        ProcessCollector(registry=registry)
+        PlatformCollector(registry=registry)
 
     def observe(self, event: str, details: dict[str, Any]) -> None:
         """Listen to control's events."""
@@ -86,65 +76,182 @@ class Metrics:
             service = details["service"]
             # What follows a colon is an operator's free text, and has no bound.
             reason = str(details["reason"]).partition(":")[0].partition(" by ")[0]
-            self._failovers.labels(service, reason).inc()
-            self._failover_duration.labels(service).observe(details["duration_s"])
+            self._failovers[service, reason] += 1
+            self._failover_durations.setdefault(service, Buckets()).observe(details["duration_s"])
 
-    async def render(self, state: ControlState | None) -> bytes:
-        """The text format; `state` is what the leader knows, None on a replica that doesn't lead."""
-        self._leading.set(0 if state is None else 1)
-        for gauge in (self._instances, self._resources, self._standby_lag):
-            gauge.clear()
+    async def refresh(self, state: ControlState | None) -> None:
+        """Read queue depths and dead letters, in the background; nothing when this replica doesn't lead."""
         if state is None:
-            self._queue_depth.clear()
-        else:
-            for table in list(state.services.values()):
-                self._fill(table)
-            await self._read_depths(list(state.services))
+            self._read = None
+            return
+        read = Read()
+        try:
+            read.dead_letters = await self._streams.dead_letters()
+            for service in list(state.services):
+                for route, depth in (await self._streams.depths(service)).items():
+                    read.depths[service, route] = depth
+        except (AegisError, ApiRefused) as error:
+            structlog.stdlib.get_logger("aegis_control").warning(
+                "queue_depths_not_read", reason=str(error)
+            )
+            return
+        self._read = read
+
+    def render(self, state: ControlState | None, *, connected: bool) -> bytes:
+        """The text format; `state` is what the leader knows, None on a replica that doesn't lead."""
+        self._state, self._connected = state, connected
+        for service in state.services if state is not None else ():
+            for reason in FAULTS:
+                self._failovers[service, reason] += 0
+            self._failover_durations.setdefault(service, Buckets())
         return generate_latest(self._registry)
 
-    def _fill(self, table: ServiceTable) -> None:
+    def _collect(self) -> Iterator[Metric]:
+        yield from _own(self._state is not None, self._connected, self._version)
+        yield from fleet_metrics(self._fleet)
+        yield from self._failed_over()
+        if self._state is None:
+            return
+        yield from _system(list(self._state.services.values()))
+        if self._read is not None:
+            yield from _stored(self._read)
+
+    def _failed_over(self) -> Iterator[Metric]:
+        failovers = CounterMetricFamily(
+            "aegis_failovers_total",
+            "Times that resources of an instance moved to others.",
+            labels=["service", "reason"],
+        )
+        for labels, count in self._failovers.items():
+            failovers.add_metric(labels, count)
+        durations = HistogramMetricFamily(
+            "aegis_failover_duration_seconds",
+            "From the verdict until the last fence was written.",
+            labels=["service"],
+        )
+        for service, buckets in self._failover_durations.items():
+            durations.add_metric([service], _cumulative(buckets), buckets.sum_s)
+        yield failovers
+        yield durations
+
+
+class _Collector:
+    """What prometheus-client wants to be given."""
+
+    def __init__(self, collect: Any) -> None:
+        self._collect = collect
+
+    def collect(self) -> Iterable[Metric]:
+        return list(self._collect())
+
+    def describe(self) -> Iterable[Metric]:
+        """Without it, registering would collect once, before there is anything."""
+        return []
+
+
+def _own(leading: bool, connected: bool, version: str) -> Iterator[Metric]:
+    yield _gauge(
+        "aegis_control_leader", "1 while this replica of control leads.", [], {(): leading}
+    )
+    yield _gauge(
+        "aegis_control_connected", "1 while this replica is connected to NATS.", [], {(): connected}
+    )
+    yield _gauge("aegis_build_info", "The version.", ["version"], {(version,): 1})
+
+
+def fleet_metrics(fleet: Fleet) -> Iterator[Metric]:
+    """The families that processes tell of themselves."""
+    counters = {
+        name: CounterMetricFamily(name, family.meaning, labels=family.labels)
+        for name, family in FAMILIES.items()
+        if family.kind is Kind.COUNTER
+    }
+    histograms = {
+        name: HistogramMetricFamily(name, family.meaning, labels=family.labels)
+        for name, family in FAMILIES.items()
+        if family.kind is Kind.HISTOGRAM
+    }
+    for (name, labels), value in fleet.counted.numbers.items():
+        counters[name].add_metric(labels, value)
+    for (name, labels), buckets in fleet.counted.histograms.items():
+        histograms[name].add_metric(labels, _cumulative(buckets), buckets.sum_s)
+    yield from counters.values()
+    yield from histograms.values()
+    yield _gauge(
+        "aegis_metrics_sources",
+        "Connections whose counts are heard: callers, and instances with their callers.",
+        [],
+        {(): fleet.sources},
+    )
+    dropped = CounterMetricFamily(
+        "aegis_metrics_series_dropped_total",
+        "Series told beyond the bound, each time they were told.",
+    )
+    dropped.add_metric([], fleet.dropped)
+    yield dropped
+
+
+def _system(tables: list[ServiceTable]) -> Iterator[Metric]:
+    instances: Values = {}
+    resources: Values = {}
+    leases: Values = {}
+    lags: Values = {}
+    for table in tables:
         states = Tally(member.record.state for member in table.members.values())
+        held = Tally(lease.record.state for lease in table.leases.values())
         for state in InstanceState:
-            self._instances.labels(table.name, state.value).set(states[state])
-        for role, number in _roles(table).items():
-            self._resources.labels(table.name, role).set(number)
+            instances[table.name, state.value] = states[state]
+        for lease_state in LeaseState:
+            leases[table.name, lease_state.value] = held[lease_state]
+        for role, number in _roles(table, held).items():
+            resources[table.name, role] = number
         live = [m for m in table.members.values() if m.record.state is InstanceState.LIVE]
-        lag = max((member.lag_entries for member in live), default=0)
-        self._standby_lag.labels(table.name).set(lag)
-
-    async def _read_depths(self, services: list[str]) -> None:
-        async with self._reading:
-            if time.monotonic() - self._read_at_s < _DEPTHS_CACHED_S:
-                return
-            try:
-                self._dead_letters.set(await self._streams.dead_letters())
-                for service in services:
-                    for route, depth in (await self._streams.depths(service)).items():
-                        self._queue_depth.labels(service, route).set(depth)
-            except (AegisError, ApiRefused) as error:
-                structlog.stdlib.get_logger("aegis_control").warning(
-                    "queue_depths_not_read", reason=str(error)
-                )
-            self._read_at_s = time.monotonic()
+        lags[(table.name,)] = max((member.lag_entries for member in live), default=0)
+    yield _gauge("aegis_instances", "Registered instances.", ["service", "state"], instances)
+    yield _gauge(
+        "aegis_resources",
+        "Resources by role: active, standby (followed by a live standby), waiting, vacant.",
+        ["service", "role"],
+        resources,
+    )
+    yield _gauge("aegis_leases", "Leases by their state.", ["service", "state"], leases)
+    yield _gauge(STANDBY_LAG.name, STANDBY_LAG.meaning, ["service"], lags)
 
 
-def _roles(table: ServiceTable) -> dict[str, int]:
-    states = Tally(lease.record.state for lease in table.leases.values())
-    followed = {
-        resource
-        for name, member in table.members.items()
-        if member.record.state is InstanceState.LIVE
-        for resource in member.record.resources
-        if not _is_active(table, resource, name)
-    }
+def _stored(read: Read) -> Iterator[Metric]:
+    yield _gauge(
+        "aegis_queue_depth",
+        "Requests that wait or are not acknowledged yet.",
+        ["service", "route"],
+        read.depths,
+    )
+    yield _gauge("aegis_dlq_messages", "Dead letters that are kept.", [], {(): read.dead_letters})
+
+
+def _roles(table: ServiceTable, held: Tally[LeaseState]) -> dict[str, int]:
+    followed: set[str] = set()
+    owners = {resource: lease.record.owner for resource, lease in table.leases.items()}
+    for name, member in table.members.items():
+        if member.record.state is InstanceState.LIVE:
+            followed.update(r for r in member.record.resources if owners.get(r) != name)
     return {
-        "active": states[LeaseState.HELD],
+        "active": held[LeaseState.HELD],
         "standby": len(followed),
-        "waiting": states[LeaseState.WAITING],
-        "vacant": states[LeaseState.VACANT],
+        "waiting": held[LeaseState.WAITING],
+        "vacant": held[LeaseState.VACANT],
     }
 
 
-def _is_active(table: ServiceTable, resource: str, instance_id: str) -> bool:
-    lease = table.leases.get(resource)
-    return lease is not None and lease.record.owner == instance_id
+def _gauge(name: str, meaning: str, labels: list[str], values: Values) -> Metric:
+    family = GaugeMetricFamily(name, meaning, labels=labels)
+    for of, value in values.items():
+        family.add_metric(of, float(value))
+    return family
+
+
+def _cumulative(buckets: Buckets) -> list[tuple[str, float]]:
+    total, cumulative = 0, []
+    for bound, count in zip([*map(str, BUCKETS_S), "+Inf"], buckets.counts, strict=True):
+        total += count
+        cumulative.append((bound, float(total)))
+    return cumulative

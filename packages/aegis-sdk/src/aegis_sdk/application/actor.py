@@ -10,6 +10,7 @@ acknowledged.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from enum import Enum, auto
 from typing import Final, Protocol
@@ -22,6 +23,7 @@ from aegis_sdk.contract.envelope import Outcome, Request
 from aegis_sdk.contract.trace import trace_id
 from aegis_sdk.domain.delivery import Verdict, could_be_second, judge, needs_lookup
 from aegis_sdk.domain.journal import Entry, EntryKind, FenceMark, ResourceJournal
+from aegis_sdk.domain.recorder import Recorder
 from aegis_sdk.domain.roles import TRANSITIONS, InstanceRole, RoleEvent
 from aegis_sdk.telemetry import log
 
@@ -48,6 +50,7 @@ class Host(Protocol):
     runner: Runner
     gate: Gate
     store: Journal
+    recorder: Recorder
     checkpoint_changes: int
     draining: bool
 
@@ -278,6 +281,7 @@ class Actor:
                     request_seq=delivery.arrival.stream_seq,
                     epoch=mark.fence.epoch,
                 )
+                self._host.recorder.gave_up(request)
                 self._committed(delivery, outcome, seq, mark)
 
     async def _note(self, request: Request, n: int, mark: FenceMark) -> None:
@@ -285,6 +289,7 @@ class Actor:
         self.journal.attempts[request.request_id] = n
 
     async def _run(self, delivery: Delivery, mark: FenceMark, *, begun: int) -> None:
+        begun_s, started_s = time.time(), time.perf_counter()
         outcome = await self._host.runner.run(
             delivery.request,
             begun=begun,
@@ -292,7 +297,17 @@ class Actor:
             epoch=mark.fence.epoch,
             journal=self.journal,
         )
+        ran_s = time.perf_counter()
         seq, stored = await commit(self._host.store, delivery.request, outcome, fence_seq=mark.seq)
+        self._host.recorder.served(
+            delivery.request,
+            delivery.arrival,
+            outcome,
+            stored,
+            begun_s=begun_s,
+            process_s=ran_s - started_s,
+            commit_s=time.perf_counter() - ran_s,
+        )
         self._committed(delivery, stored, seq, mark)
 
     def _committed(self, delivery: Delivery, stored: Outcome, seq: int, mark: FenceMark) -> None:

@@ -22,6 +22,7 @@ from aegis_sdk.application.ports import (
 )
 from aegis_sdk.contract.trace import trace_id
 from aegis_sdk.domain.delivery import Verdict, could_be_second, judge, needs_lookup
+from aegis_sdk.domain.recorder import NO_RECORDER, Recorder
 from aegis_sdk.telemetry import log
 
 CREDIT: Final = 16
@@ -43,6 +44,7 @@ class GroupHost:
         deliveries: Deliveries,
         ack_wait_s: float,
         credit: int = CREDIT,
+        recorder: Recorder = NO_RECORDER,
     ) -> None:
         self._service = service
         self._runner = runner
@@ -51,6 +53,7 @@ class GroupHost:
         self._deliveries = deliveries
         self._ack_wait_s = ack_wait_s
         self._credit = credit
+        self._recorder = recorder
         self._source: DeliverySource | None = None
         self._in_hand: dict[asyncio.Task[None], tuple[Delivery, float]] = {}
         self._extender: asyncio.Task[None] | None = None
@@ -91,6 +94,8 @@ class GroupHost:
             log.error("delivery_failed", service=self._service, exc_info=error)
 
     async def _serve(self, delivery: Delivery) -> None:
+        if delivery.arrival.delivered > 1:
+            self._recorder.redelivered(self._service)
         try:
             if self._draining:
                 await delivery.hand_back()
@@ -117,6 +122,7 @@ class GroupHost:
         request = delivery.request
         stored = await self._journal.outcome(request)
         if stored is not None:
+            self._recorder.suppressed(self._service)
             log.info(
                 "duplicate_suppressed",
                 request_id=request.request_id,
@@ -148,12 +154,25 @@ class GroupHost:
                     await self._run(delivery, begun=noted + 2)
             case Verdict.GIVE_UP:
                 await give_up(self._journal, request, noted + 1, fence_seq=None)
+                self._recorder.gave_up(request)
 
     async def _run(self, delivery: Delivery, *, begun: int) -> None:
+        request = delivery.request
+        begun_s, started_s = time.time(), time.perf_counter()
         outcome = await self._runner.run(
-            delivery.request, begun=begun, request_seq=delivery.arrival.stream_seq
+            request, begun=begun, request_seq=delivery.arrival.stream_seq
         )
-        await commit(self._journal, delivery.request, outcome, fence_seq=None)
+        ran_s = time.perf_counter()
+        _, stored = await commit(self._journal, request, outcome, fence_seq=None)
+        self._recorder.served(
+            request,
+            delivery.arrival,
+            outcome,
+            stored,
+            begun_s=begun_s,
+            process_s=ran_s - started_s,
+            commit_s=time.perf_counter() - ran_s,
+        )
 
     async def _extend(self) -> None:
         """Tell the broker, thrice in an ack_wait, that what is in hand is alive."""

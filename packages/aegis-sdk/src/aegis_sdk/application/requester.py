@@ -33,9 +33,11 @@ from aegis_sdk.context import Ticket
 from aegis_sdk.contract.envelope import Outcome, OutcomeKind, Request, fingerprint
 from aegis_sdk.contract.ids import child_id, is_keyed, keyed_id, split_id
 from aegis_sdk.contract.method import Method
+from aegis_sdk.contract.metrics import Answer
 from aegis_sdk.contract.subjects import resource_token
 from aegis_sdk.contract.trace import new_traceparent, trace_id
 from aegis_sdk.domain.delivery import backoff_s
+from aegis_sdk.domain.recorder import NO_RECORDER, Recorder
 from aegis_sdk.errors import (
     AegisError,
     Cancelled,
@@ -124,6 +126,7 @@ class Requester:
         directory: Directory,
         caller: str,
         payload_bytes_max: Callable[[], int],
+        recorder: Recorder = NO_RECORDER,
     ) -> None:
         self._log = log_
         self._journal = journal
@@ -131,6 +134,7 @@ class Requester:
         self._directory = directory
         self._caller = caller
         self._payload_bytes_max = payload_bytes_max
+        self._recorder = recorder
         self._numbers = itertools.count(1)
         self._open: set[_Open] = set()
         self._watcher: asyncio.Task[None] | None = None
@@ -315,6 +319,14 @@ class Requester:
 
     # --- one request ------------------------------------------------------------------------------
     async def _hand_in(self, request: Request, *, timeout_s: float) -> Ticket:
+        begun_s = time.perf_counter()
+        try:
+            return await self._store(request, timeout_s=timeout_s)
+        except AegisError as error:
+            self._count_error(request, error, begun_s)
+            raise
+
+    async def _store(self, request: Request, *, timeout_s: float) -> Ticket:
         await self._check(request)
         if request.fingerprint and (stored := await self._read_outcome(request)) is not None:
             self._same_key(request, stored)
@@ -340,6 +352,20 @@ class Requester:
         raise AssertionError("unreachable")
 
     async def _outcome_of(self, request: Request, *, again: bool) -> Outcome:
+        begun_s = time.perf_counter()
+        try:
+            outcome = await self._settle(request, again=again)
+        except AegisError as error:
+            self._count_error(request, error, begun_s)
+            raise
+        self._recorder.answered(request, outcome, time.perf_counter() - begun_s)
+        return outcome
+
+    def _count_error(self, request: Request, error: AegisError, begun_s: float) -> None:
+        answer = Answer.UNKNOWN if isinstance(error, OutcomeUnknown) else Answer.REFUSED
+        self._recorder.unanswered(request, answer, time.perf_counter() - begun_s)
+
+    async def _settle(self, request: Request, *, again: bool) -> Outcome:
         """`again`: this id may have an outcome already."""
         await self._check(request)
         entry = self._begin(request)

@@ -28,6 +28,7 @@ from aegis_sdk.application.ports import (
 from aegis_sdk.contract.trace import trace_id
 from aegis_sdk.domain.delivery import backoff_s
 from aegis_sdk.domain.journal import Entry, FenceMark
+from aegis_sdk.domain.recorder import NO_RECORDER, Recorder
 from aegis_sdk.domain.roles import InstanceRole
 from aegis_sdk.service import Callback, Service
 from aegis_sdk.telemetry import log
@@ -70,6 +71,7 @@ class ResourceHost:
         deliveries: Deliveries,
         checkpoint_changes: int = CHECKPOINT_CHANGES,
         credit: int = CREDIT,
+        recorder: Recorder = NO_RECORDER,
     ) -> None:
         self.service = service.name
         self.instance_id = instance_id
@@ -78,6 +80,7 @@ class ResourceHost:
         self.gate = gate
         self.store = store
         self.checkpoint_changes = checkpoint_changes
+        self.recorder = recorder
         self.actors: dict[str, Actor] = {}
         self.active = 0
         """How many actors are active now; a plain number, for the heartbeat's thread."""
@@ -254,6 +257,7 @@ class ResourceHost:
 
     def suppressed(self, delivery: Delivery) -> None:
         self.duplicates_suppressed += 1
+        self.recorder.suppressed(self.service)
         log.info(
             "duplicate_suppressed",
             request_id=delivery.request.request_id,
@@ -265,6 +269,7 @@ class ResourceHost:
 
     def count_fenced(self) -> None:
         self.commits_fenced += 1
+        self.recorder.fenced(self.service)
 
     def finished(self, delivery: Delivery) -> None:
         grant = self._grants.get(delivery.grant)
@@ -309,8 +314,8 @@ class ResourceHost:
             actor.take(delivery)
 
     def _restarted(self, grant: _Grant) -> None:
-        for resource in grant.resources:
-            self.actors[resource].forget_unbegun(grant.name)
+        again = sum(self.actors[name].forget_unbegun(grant.name) for name in grant.resources)
+        self.recorder.redelivered(self.service, again)
 
     async def _close(self, grant: _Grant) -> None:
         if grant.source is not None:

@@ -9,6 +9,7 @@ Journal    aegis.jrn.<service>.<resource|->.out.<caller>.<n>   an outcome
 Replies    aegis.rep.<caller>.<n>                              outcomes, republished by the server
 Control    aegis.ctl.>                                         registration, heartbeats, commands, admin
 Events     aegis.evt.<event>                                   what control did, for operators
+Metrics    aegis.met.<source>                                  what a process has counted since its start
 """
 
 from __future__ import annotations
@@ -83,6 +84,9 @@ class Subjects:
             return f"{self.prefix}.req.{service}.any"
         return f"{self.prefix}.req.{service}.at.{encode_token(resource)}"
 
+    def targeted_requests(self, service: str) -> str:
+        return f"{self.prefix}.req.{service}.at.*"
+
     # Journal
     def journal(self, service: str) -> str:
         return f"{self.prefix}.jrn.{service}.>"
@@ -150,6 +154,9 @@ class Subjects:
 
     def event(self, event: str) -> str:
         return f"{self.prefix}.evt.{event}"
+
+    def metrics(self, source: str) -> str:
+        return f"{self.prefix}.met.{source}"
 
     def client_name(self, service: str, instance_id: str, connection: str) -> str:
         """The NATS connection name of an instance, by which control knows whose connection died.

@@ -26,6 +26,8 @@ class Arrival:
     """1 at the first delivery by this consumer."""
     suspect: bool
     """An earlier reader may have begun it: stored before this reader's consumer was made."""
+    stored_s: float = 0.0
+    """Unix time of its storing, by the broker's clock; 0 when it does not say. For metrics alone."""
 
 
 class Verdict(Enum):

@@ -42,6 +42,7 @@ class Meta:
     consumer_seq: int
     delivered: int
     pending: int
+    stored_s: float = 0.0
 
 
 def parse_meta(reply: str) -> Meta:
@@ -50,8 +51,10 @@ def parse_meta(reply: str) -> Meta:
     """
     tokens = reply.split(".")
     first = 4 if len(tokens) == 9 else 6
-    delivered, stream_seq, consumer_seq, _, pending = tokens[first : first + 5]
-    return Meta(int(stream_seq), int(consumer_seq), int(delivered), int(pending))
+    delivered, stream_seq, consumer_seq, stored_ns, pending = tokens[first : first + 5]
+    return Meta(
+        int(stream_seq), int(consumer_seq), int(delivered), int(pending), int(stored_ns) * 1e-9
+    )
 
 
 class PullLoop:

@@ -33,12 +33,15 @@ class Pulse:
         name: str,
         interval_s: float,
         gather: Callable[[int, float], Heartbeat],
+        on_tick: Callable[[float], None],
     ) -> None:
+        """`on_tick` is told, on the main loop, how late each tick was."""
         self._server = server
         self._subjects = subjects
         self._name = name
         self._interval_s = interval_s
         self._gather = gather
+        self._on_tick = on_tick
         self._ticked_s = time.monotonic()
         self._ticker: asyncio.Task[None] | None = None
         self._stop = threading.Event()
@@ -63,6 +66,7 @@ class Pulse:
         while True:
             self._ticked_s = time.monotonic()
             await asyncio.sleep(TICK_S)
+            self._on_tick(self.loop_lag_s)
 
     def _run(self) -> None:
         asyncio.run(self._beat())

@@ -163,7 +163,9 @@ class NatsDeliveries:
                 reply, b"-NAK " + json.dumps({"delay": int(HAND_BACK_DELAY_S * 1e9)}).encode()
             )
 
-        arrival = Arrival(meta.stream_seq, meta.delivered, meta.stream_seq <= suspect_to)
+        arrival = Arrival(
+            meta.stream_seq, meta.delivered, meta.stream_seq <= suspect_to, meta.stored_s
+        )
         on_delivery(Delivery(request, arrival, grant, acks.add(reply), extend, hand_back))
 
 

@@ -17,6 +17,7 @@ from aegis_sdk.application.resource_host import ResourceHost
 from aegis_sdk.context import Ticket
 from aegis_sdk.contract.control import Registration, Role
 from aegis_sdk.contract.method import Method
+from aegis_sdk.domain.recorder import NO_RECORDER, Recorder
 from aegis_sdk.service import Service
 from aegis_sdk.testing.bus import MemoryBus, MemoryLink
 
@@ -55,7 +56,9 @@ class MemoryAegis:
         self.bus = bus
         self.instances: list[MemoryInstance] = []
         self.link = bus.link(f"client-{len(bus.links) + 1}")
-        self._requester = make_requester(self.link, caller=self.link.name)
+        self.recorder = Recorder()
+        """What was counted here and by all instances."""
+        self._requester = make_requester(self.link, caller=self.link.name, recorder=self.recorder)
         self._names = itertools.count(1)
 
     async def request(
@@ -100,7 +103,9 @@ class MemoryAegis:
         """Another instance, with a link of its own. Raises: SecondActive."""
         roles = resources if isinstance(resources, Mapping) else dict.fromkeys(resources, Role.AUTO)
         name = instance_id or f"{service.name}-{next(self._names)}"
-        instance = MemoryInstance(self.bus, service, resources=roles, instance_id=name)
+        instance = MemoryInstance(
+            self.bus, service, resources=roles, instance_id=name, recorder=self.recorder
+        )
         self.instances.append(instance)
         await instance.start()
         return instance
@@ -131,6 +136,7 @@ class MemoryInstance:
         resources: Mapping[str, Role],
         instance_id: str,
         incarnation: str = "",
+        recorder: Recorder = NO_RECORDER,
     ) -> None:
         self.id = instance_id
         self.service = service.name
@@ -138,7 +144,7 @@ class MemoryInstance:
         self.link = bus.link(instance_id)
         self._service = service
         self._threads = ThreadPoolExecutor(4, thread_name_prefix=f"memory-{instance_id}")
-        self._requester = make_requester(self.link, caller=instance_id)
+        self._requester = make_requester(self.link, caller=instance_id, recorder=recorder)
         self._registration = Registration(
             service=service.name,
             instance_id=instance_id,
@@ -161,6 +167,12 @@ class MemoryInstance:
             store=self.link.journal,
             reader=self.link.journal,
             deliveries=self.link.deliveries,
+            recorder=recorder,
+        )
+        recorder.serves(
+            service.name,
+            [(name, handler.targeted) for name, handler in service.handlers.items()],
+            lag_entries=lambda: self.host.lag_entries,
         )
         self.group = GroupHost(
             service.name,
@@ -169,6 +181,7 @@ class MemoryInstance:
             journal=self.link.journal,
             deliveries=self.link.deliveries,
             ack_wait_s=bus.ack_wait_s,
+            recorder=recorder,
         )
 
     @property
@@ -205,7 +218,7 @@ class MemoryInstance:
         self._threads.shutdown(wait=False, cancel_futures=True)
 
 
-def make_requester(link: MemoryLink, *, caller: str) -> Requester:
+def make_requester(link: MemoryLink, *, caller: str, recorder: Recorder = NO_RECORDER) -> Requester:
     """The calling side over `link`."""
     requester = Requester(
         log_=link.requests,
@@ -214,6 +227,7 @@ def make_requester(link: MemoryLink, *, caller: str) -> Requester:
         directory=link.directory,
         caller=caller,
         payload_bytes_max=lambda: link.bus.limits.payload_bytes_max,
+        recorder=recorder,
     )
     link.on_restored.append(requester.recheck_all)
     return requester

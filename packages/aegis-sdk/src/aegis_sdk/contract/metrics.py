@@ -1,0 +1,176 @@
+"""The metrics' published language: their names, labels and buckets, and the snapshot that a process sends.
+
+A snapshot is cumulative: a lost one costs nothing but time, and control counts what changed between two
+(docs/adr/0010). Ids of resources, instances and accounts are never labels: their number has no bound.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Annotated, Final
+
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegativeInt
+
+BUCKETS_S: Final = (
+    *(0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05),
+    *(0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0),
+)
+"""From 0.25 ms: the usual start, 5 ms, is the whole budget of a request here."""
+
+PUBLISH_INTERVAL_S: Final = 1.0
+"""How often a process sends its snapshot: half of control's step, so that each step hears of all."""
+SERIES_MAX: Final = 2_000
+"""Combinations of labels that one process, or control for all of them, keeps."""
+OTHER: Final = "-"
+"""The label of what is not told apart: an unknown method, or all beyond SERIES_MAX. No name can be `-`."""
+
+LabelValues = tuple[str, ...]
+
+
+class Route(StrEnum):
+    """Where a request goes."""
+
+    GROUP = "any"
+    TARGETED = "at"
+
+
+class Answer(StrEnum):
+    """What stands for an outcome in `aegis_requests_total` when a request has none that is known."""
+
+    REFUSED = "refused"
+    """Certainly without effect, and nothing of it is stored as an outcome."""
+    UNKNOWN = "unknown"
+    """NATS could not be reached to end the doubt."""
+
+
+class Kind(StrEnum):
+    COUNTER = "counter"
+    GAUGE = "gauge"
+    """Of several processes the greatest counts."""
+    HISTOGRAM = "histogram"
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """A metric: its name as scraped (a histogram's without suffix), labels in their order, meaning."""
+
+    name: str
+    kind: Kind
+    labels: tuple[str, ...]
+    meaning: str
+
+
+_METHOD: Final = ("service", "method", "route")
+_SERVICE: Final = ("service",)
+
+REQUESTS: Final = Family(
+    "aegis_requests_total",
+    Kind.COUNTER,
+    (*_METHOD, "outcome"),
+    "Requests by their one outcome, each counted by the process that wrote it; refused and unknown"
+    " by the caller.",
+)
+REQUEST_DURATION: Final = Family(
+    "aegis_request_duration_seconds",
+    Kind.HISTOGRAM,
+    _METHOD,
+    "At the caller: from sending a request until its outcome is known.",
+)
+PROCESS_DURATION: Final = Family(
+    "aegis_process_duration_seconds",
+    Kind.HISTOGRAM,
+    _METHOD,
+    "At the instance: a handler's run, its retries included.",
+)
+QUEUE_WAIT: Final = Family(
+    "aegis_queue_wait_seconds",
+    Kind.HISTOGRAM,
+    _METHOD,
+    "From a request's storing, by the clock of NATS, until its turn, by the clock of the instance.",
+)
+COMMIT_DURATION: Final = Family(
+    "aegis_commit_duration_seconds",
+    Kind.HISTOGRAM,
+    _METHOD,
+    "At the instance: storing an outcome until the answer is definite.",
+)
+REDELIVERIES: Final = Family(
+    "aegis_redeliveries_total",
+    Kind.COUNTER,
+    _SERVICE,
+    "Requests that were delivered again: by the broker, or read again after a doubt about order.",
+)
+DUPLICATES: Final = Family(
+    "aegis_duplicates_suppressed_total",
+    Kind.COUNTER,
+    _SERVICE,
+    "Deliveries answered from the stored outcome instead of being run again.",
+)
+FENCED_COMMITS: Final = Family(
+    "aegis_fenced_commits_total",
+    Kind.COUNTER,
+    _SERVICE,
+    "Commits that the server refused because of a newer fence.",
+)
+LOOP_LAG: Final = Family(
+    "aegis_event_loop_lag_seconds",
+    Kind.HISTOGRAM,
+    _SERVICE,
+    "How late an instance's event loop ran, looked at every 50 ms.",
+)
+STANDBY_LAG: Final = Family(
+    "aegis_standby_lag_entries",
+    Kind.GAUGE,
+    _SERVICE,
+    "Journal entries that the furthest behind live instance has not read yet.",
+)
+
+FAMILIES: Final = {
+    family.name: family
+    for family in (
+        *(REQUESTS, REQUEST_DURATION, PROCESS_DURATION, QUEUE_WAIT, COMMIT_DURATION),
+        *(REDELIVERIES, DUPLICATES, FENCED_COMMITS, LOOP_LAG, STANDBY_LAG),
+    )
+}
+"""name: what a process may tell of itself."""
+
+
+class _Wire(BaseModel):
+    model_config = ConfigDict(extra="ignore")
+
+
+class Number(_Wire):
+    """The value of a counter or a gauge; `labels` in the family's order."""
+
+    family: str
+    labels: LabelValues
+    value: NonNegativeFloat
+
+
+class Observations(_Wire):
+    """A histogram: how many values fell into each bucket (the last is above all bounds), and their sum.
+
+    Zeros at the end are left out.
+    """
+
+    family: str
+    labels: LabelValues
+    counts: Annotated[list[NonNegativeInt], Field(max_length=len(BUCKETS_S) + 1)]
+    sum: NonNegativeFloat
+
+    def all_counts(self) -> list[int]:
+        return self.counts + [0] * (len(BUCKETS_S) + 1 - len(self.counts))
+
+
+class Snapshot(_Wire):
+    """Published on `met.<source>`: everything a process has counted since it started."""
+
+    source: str
+    """New at every start of a process, and for every connection of it."""
+    n: int
+    """1 at the first, which is sent before anything was counted."""
+    final: bool = False
+    """No further one comes."""
+    numbers: list[Number] = []
+    histograms: list[Observations] = []

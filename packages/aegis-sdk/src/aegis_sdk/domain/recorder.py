@@ -1,0 +1,288 @@
+"""Counting what a process does, in plain integers: this is on the path of every request.
+
+An observation is one bisect and a few increments; labels are looked up once a method. Who shows or sends
+the figures asks `numbers` and `histograms`. Time arrives as a number. Written from the event loop alone,
+readable from any thread.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Iterator
+
+from aegis_sdk.contract.envelope import Outcome, OutcomeKind, Request
+from aegis_sdk.contract.metrics import (
+    BUCKETS_S,
+    COMMIT_DURATION,
+    DUPLICATES,
+    FENCED_COMMITS,
+    LOOP_LAG,
+    OTHER,
+    PROCESS_DURATION,
+    QUEUE_WAIT,
+    REDELIVERIES,
+    REQUEST_DURATION,
+    REQUESTS,
+    SERIES_MAX,
+    STANDBY_LAG,
+    Answer,
+    Family,
+    LabelValues,
+    Route,
+)
+from aegis_sdk.domain.delivery import Arrival
+
+
+class Histogram:
+    """How many observed values fell into each bucket, and their sum."""
+
+    __slots__ = ("counts", "sum_s")
+
+    def __init__(self) -> None:
+        self.counts = [0] * (len(BUCKETS_S) + 1)
+        self.sum_s = 0.0
+
+    def observe(self, seconds: float) -> None:
+        self.counts[bisect_left(BUCKETS_S, seconds)] += 1
+        self.sum_s += seconds
+
+    @property
+    def total(self) -> int:
+        return sum(self.counts)
+
+
+class MethodSeries:
+    """One method by one route, as caller and as instance."""
+
+    __slots__ = ("commit", "outcomes", "process", "request", "wait")
+
+    def __init__(self) -> None:
+        self.outcomes: dict[str, int] = {}
+        self.request: Histogram | None = None
+        """Of a caller alone; the other three are an instance's."""
+        self.process = Histogram()
+        self.wait = Histogram()
+        self.commit = Histogram()
+
+    def count(self, outcome: str) -> None:
+        self.outcomes[outcome] = self.outcomes.get(outcome, 0) + 1
+
+
+class ServiceSeries:
+    """An instance's figures that belong to no method."""
+
+    __slots__ = ("duplicates", "fenced", "lags", "loop_lag", "redeliveries")
+
+    def __init__(self) -> None:
+        self.redeliveries = 0
+        self.duplicates = 0
+        self.fenced = 0
+        self.loop_lag = Histogram()
+        self.lags: list[Callable[[], int]] = []
+        """One for each instance of the service on this connection."""
+
+
+_Key = tuple[str, str, bool]
+"""Service, method, and whether the request goes to the group."""
+
+
+class Recorder:
+    """The figures of one connection: of its caller and of the instances served on it."""
+
+    def __init__(self) -> None:
+        self._methods: dict[_Key, MethodSeries] = {}
+        self._served: dict[_Key, MethodSeries] = {}
+        self._services: dict[str, ServiceSeries] = {}
+
+    def serves(
+        self,
+        service: str,
+        methods: Iterable[tuple[str, bool]],
+        *,
+        lag_entries: Callable[[], int] = lambda: 0,
+    ) -> None:
+        """An instance begins: (method, targeted) pairs, which are shown from now on, at zero.
+
+        A counter that appears only with its first count would hide that one from a rate.
+        """
+        self._of(service).lags.append(lag_entries)
+        for method, targeted in methods:
+            series = self._series((service, method, not targeted))
+            self._served[service, method, not targeted] = series
+            for kind in (OutcomeKind.EXECUTED, OutcomeKind.REJECTED, OutcomeKind.FAILED):
+                series.outcomes.setdefault(kind, 0)
+
+    # --- what a caller counts -----------------------------------------------------------------------
+    def answered(self, request: Request, outcome: Outcome, seconds: float) -> None:
+        """An outcome is known. `cancelled` is counted here if it was this caller who wrote it."""
+        series = self._calling(request)
+        histogram = series.request
+        assert histogram is not None
+        histogram.observe(seconds)
+        if outcome.kind is OutcomeKind.CANCELLED and outcome.traceparent == request.traceparent:
+            series.count(OutcomeKind.CANCELLED)
+
+    def unanswered(self, request: Request, answer: Answer, seconds: float) -> None:
+        """An error instead of an outcome. Only what waited for an answer is a duration."""
+        series = self._calling(request)
+        series.count(answer)
+        if answer is Answer.UNKNOWN and series.request is not None:
+            series.request.observe(seconds)
+
+    # --- what an instance counts --------------------------------------------------------------------
+    def served(
+        self,
+        request: Request,
+        arrival: Arrival,
+        outcome: Outcome,
+        stored: Outcome,
+        *,
+        begun_s: float,
+        process_s: float,
+        commit_s: float,
+    ) -> None:
+        """A handler ran and an outcome is stored; all in one call, since each is on the hot path.
+
+        `outcome` was to be stored, `stored` is: another writer's is that writer's to count. `begun_s` is
+        Unix time; without the broker's there is no wait.
+        """
+        series = self._serving(request)
+        if arrival.stored_s:
+            series.wait.observe(max(0.0, begun_s - arrival.stored_s))
+        series.process.observe(process_s)
+        series.commit.observe(commit_s)
+        if stored.instance_id == outcome.instance_id:
+            series.count(stored.kind)
+
+    def gave_up(self, request: Request) -> None:
+        self._serving(request).count(OutcomeKind.FAILED)
+
+    def redelivered(self, service: str, requests: int = 1) -> None:
+        self._of(service).redeliveries += requests
+
+    def suppressed(self, service: str) -> None:
+        self._of(service).duplicates += 1
+
+    def fenced(self, service: str) -> None:
+        self._of(service).fenced += 1
+
+    def loop_late(self, service: str, seconds: float) -> None:
+        self._of(service).loop_lag.observe(seconds)
+
+    # --- what there is to show ----------------------------------------------------------------------
+    def numbers(self) -> Iterator[tuple[Family, LabelValues, float]]:
+        """Counters and gauges."""
+        for labels, series in self._by_labels():
+            for outcome, count in list(series.outcomes.items()):
+                yield REQUESTS, (*labels, str(outcome)), count
+        for service, of in list(self._services.items()):
+            yield REDELIVERIES, (service,), of.redeliveries
+            yield DUPLICATES, (service,), of.duplicates
+            yield FENCED_COMMITS, (service,), of.fenced
+            yield STANDBY_LAG, (service,), max((lag() for lag in of.lags), default=0)
+
+    def histograms(self) -> Iterator[tuple[Family, LabelValues, Histogram]]:
+        served = set(map(id, list(self._served.values())))
+        for labels, series in self._by_labels():
+            if series.request is not None:
+                yield REQUEST_DURATION, labels, series.request
+            if id(series) in served:
+                yield PROCESS_DURATION, labels, series.process
+                yield QUEUE_WAIT, labels, series.wait
+                yield COMMIT_DURATION, labels, series.commit
+        for service, of in list(self._services.items()):
+            yield LOOP_LAG, (service,), of.loop_lag
+
+    def runs(self, service: str, method: str, *, targeted: bool) -> tuple[int, int, float]:
+        """(handler runs, of which failed, seconds in all) of a served method."""
+        series = self._served.get((service, method, not targeted))
+        if series is None:
+            return 0, 0, 0.0
+        failed = series.outcomes.get(OutcomeKind.FAILED, 0)
+        return series.process.total, failed, series.process.sum_s
+
+    def _by_labels(self) -> Iterator[tuple[LabelValues, MethodSeries]]:
+        for (service, method, group), series in list(self._methods.items()):
+            yield (service, method, Route.GROUP if group else Route.TARGETED), series
+
+    # --- series -------------------------------------------------------------------------------------
+    def _calling(self, request: Request) -> MethodSeries:
+        key = (request.service, request.method, request.resource is None)
+        series = self._methods.get(key)
+        if series is None or series.request is None:
+            series = self._series(key)
+            series.request = series.request or Histogram()
+        return series
+
+    def _serving(self, request: Request) -> MethodSeries:
+        """What the peer made up must not become a label."""
+        series = self._served.get((request.service, request.method, request.resource is None))
+        if series is None:
+            key = (request.service, OTHER, request.resource is None)
+            series = self._served[key] = self._series(key)
+        return series
+
+    def _series(self, key: _Key) -> MethodSeries:
+        series = self._methods.get(key)
+        if series is None:
+            if len(self._methods) >= SERIES_MAX:
+                key = (OTHER, OTHER, True)
+            series = self._methods.setdefault(key, MethodSeries())
+        return series
+
+    def _of(self, service: str) -> ServiceSeries:
+        series = self._services.get(service)
+        if series is None:
+            series = self._services[service] = ServiceSeries()
+        return series
+
+
+class NoRecorder(Recorder):
+    """Counts nothing: for `metrics=False`, and where nobody asks."""
+
+    def serves(
+        self,
+        service: str,
+        methods: Iterable[tuple[str, bool]],
+        *,
+        lag_entries: Callable[[], int] = lambda: 0,
+    ) -> None:
+        return
+
+    def answered(self, request: Request, outcome: Outcome, seconds: float) -> None:
+        return
+
+    def unanswered(self, request: Request, answer: Answer, seconds: float) -> None:
+        return
+
+    def served(
+        self,
+        request: Request,
+        arrival: Arrival,
+        outcome: Outcome,
+        stored: Outcome,
+        *,
+        begun_s: float,
+        process_s: float,
+        commit_s: float,
+    ) -> None:
+        return
+
+    def gave_up(self, request: Request) -> None:
+        return
+
+    def redelivered(self, service: str, requests: int = 1) -> None:
+        return
+
+    def suppressed(self, service: str) -> None:
+        return
+
+    def fenced(self, service: str) -> None:
+        return
+
+    def loop_late(self, service: str, seconds: float) -> None:
+        return
+
+
+NO_RECORDER = NoRecorder()
+"""Without state, so one is enough."""

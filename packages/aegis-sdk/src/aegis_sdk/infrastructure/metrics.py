@@ -1,0 +1,149 @@
+"""The figures of a Recorder, sent to control and served to Prometheus.
+
+prometheus-client only renders: it is loaded when somebody serves metrics, and never on a request's path.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Final
+
+from aegis_sdk.contract.metrics import (
+    BUCKETS_S,
+    FAMILIES,
+    PUBLISH_INTERVAL_S,
+    Kind,
+    Number,
+    Observations,
+    Snapshot,
+)
+from aegis_sdk.contract.subjects import Subjects
+from aegis_sdk.domain.recorder import Histogram, Recorder
+from aegis_sdk.infrastructure.link import Link
+
+if TYPE_CHECKING:
+    from prometheus_client import Metric
+
+_STOP_TIMEOUT_S: Final = 1.0
+
+
+def snapshot_of(recorder: Recorder, *, source: str, n: int, final: bool = False) -> Snapshot:
+    """What `recorder` has counted, in the published form. Built without checks: the figures are ours."""
+    return Snapshot.model_construct(
+        source=source,
+        n=n,
+        final=final,
+        numbers=[
+            Number.model_construct(family=family.name, labels=labels, value=value)
+            for family, labels, value in recorder.numbers()
+        ],
+        histograms=[
+            Observations.model_construct(
+                family=family.name,
+                labels=labels,
+                counts=_without_zeros(histogram),
+                sum=histogram.sum_s,
+            )
+            for family, labels, histogram in recorder.histograms()
+        ],
+    )
+
+
+def _without_zeros(histogram: Histogram) -> list[int]:
+    counts = list(histogram.counts)
+    while counts and not counts[-1]:
+        counts.pop()
+    return counts
+
+
+class Publisher:
+    """Sends a recorder's snapshot again and again; what is lost on the way the next one has too."""
+
+    def __init__(self, link: Link, subjects: Subjects, recorder: Recorder, *, source: str) -> None:
+        self._link = link
+        self._subject = subjects.metrics(source)
+        self._recorder = recorder
+        self._source = source
+        self._n = 0
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """The first snapshot is sent before anything is counted, so that control counts from zero."""
+        self._task = asyncio.create_task(self._publish())
+
+    async def stop(self) -> None:
+        """Send the last one. Safe twice."""
+        if self._task is None:
+            return
+        self._task.cancel()
+        self._task = None
+        await self._send(final=True)
+
+    async def _publish(self) -> None:
+        while True:
+            await self._send()
+            await asyncio.sleep(PUBLISH_INTERVAL_S)
+
+    async def _send(self, *, final: bool = False) -> None:
+        if not self._link.is_connected:
+            return  # the client would keep it, and send it when newer ones are there
+        self._n += 1
+        snapshot = snapshot_of(self._recorder, source=self._source, n=self._n, final=final)
+        self._link.publish(self._subject, snapshot.model_dump_json().encode())
+
+
+class RecorderCollector:
+    """Shows a recorder to prometheus-client."""
+
+    def __init__(self, recorder: Recorder) -> None:
+        self._recorder = recorder
+
+    def collect(self) -> Iterable[Metric]:
+        from prometheus_client.core import (
+            CounterMetricFamily,
+            GaugeMetricFamily,
+            HistogramMetricFamily,
+        )
+
+        types = {
+            Kind.COUNTER: CounterMetricFamily,
+            Kind.GAUGE: GaugeMetricFamily,
+            Kind.HISTOGRAM: HistogramMetricFamily,
+        }
+        shown = {
+            name: types[family.kind](name, family.meaning, labels=family.labels)
+            for name, family in FAMILIES.items()
+        }
+        for family, labels, value in self._recorder.numbers():
+            shown[family.name].add_metric(labels, value)
+        for family, labels, histogram in self._recorder.histograms():
+            shown[family.name].add_metric(labels, _cumulative(histogram), histogram.sum_s)
+        return [metric for metric in shown.values() if metric.samples]
+
+
+def _cumulative(histogram: Histogram) -> list[tuple[str, float]]:
+    bounds = [*map(str, BUCKETS_S), "+Inf"]
+    total, buckets = 0, []
+    for bound, count in zip(bounds, list(histogram.counts), strict=True):
+        total += count
+        buckets.append((bound, float(total)))
+    return buckets
+
+
+class MetricsServer:
+    """/metrics over HTTP, in a thread of prometheus-client's. Raises: OSError."""
+
+    def __init__(self, recorder: Recorder, *, host: str, port: int) -> None:
+        from prometheus_client import CollectorRegistry, start_http_server
+
+        registry = CollectorRegistry()
+        registry.register(RecorderCollector(recorder))
+        self._server, self._thread = start_http_server(port, host, registry)
+        self.port = int(self._server.server_port)
+
+    def stop(self) -> None:
+        """Returns when the port is free. Safe twice."""
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join(_STOP_TIMEOUT_S)

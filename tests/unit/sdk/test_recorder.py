@@ -1,0 +1,289 @@
+"""What a process counts of itself."""
+
+from __future__ import annotations
+
+import timeit
+
+import pytest
+from aegis_sdk.contract.envelope import Outcome, OutcomeKind, Request
+from aegis_sdk.contract.metrics import (
+    BUCKETS_S,
+    COMMIT_DURATION,
+    DUPLICATES,
+    FAMILIES,
+    FENCED_COMMITS,
+    OTHER,
+    PROCESS_DURATION,
+    REDELIVERIES,
+    REQUEST_DURATION,
+    REQUESTS,
+    SERIES_MAX,
+    STANDBY_LAG,
+    Answer,
+    Family,
+)
+from aegis_sdk.domain.delivery import Arrival
+from aegis_sdk.domain.recorder import Histogram, NoRecorder, Recorder
+from aegis_sdk.errors import AegisError
+from aegis_sdk.infrastructure.metrics import RecorderCollector, snapshot_of
+from aegis_sdk.testing import Flow, MemoryBus, harness
+from prometheus_client import CollectorRegistry, generate_latest
+
+from tests.unit.sdk.support import (
+    ADD,
+    ECHO,
+    SERVICE,
+    Add,
+    Hand,
+    Hosted,
+    Runs,
+    add_request,
+    echo_request,
+    fence,
+    ledger,
+    send,
+    stored,
+    until,
+)
+
+EXECUTED = Outcome(OutcomeKind.EXECUTED, b"1", instance_id="i-1")
+
+
+def numbers(recorder: Recorder, family: Family) -> dict[tuple[str, ...], float]:
+    return {labels: value for found, labels, value in recorder.numbers() if found is family}
+
+
+def totals(recorder: Recorder, family: Family) -> dict[tuple[str, ...], int]:
+    return {
+        labels: histogram.total
+        for found, labels, histogram in recorder.histograms()
+        if found is family
+    }
+
+
+ARRIVAL = Arrival(1, 1, False, stored_s=99.0)
+
+
+def serve(
+    recorder: Recorder,
+    request: Request,
+    *,
+    arrival: Arrival = ARRIVAL,
+    outcome: Outcome = EXECUTED,
+    stored: Outcome = EXECUTED,
+) -> None:
+    recorder.served(
+        request, arrival, outcome, stored, begun_s=100.0, process_s=0.004, commit_s=0.001
+    )
+
+
+def test_a_value_on_a_bound_belongs_to_the_bucket_below_it() -> None:
+    """As `le` says: less or equal."""
+    histogram = Histogram()
+    for value in (0.0, BUCKETS_S[0], BUCKETS_S[0] * 1.01, BUCKETS_S[-1], BUCKETS_S[-1] * 2):
+        histogram.observe(value)
+    assert histogram.counts[:2] == [2, 1]
+    assert histogram.counts[-2:] == [1, 1]
+    assert histogram.sum_s == pytest.approx(sum((0.0005025, 10.0, 20.0)))
+
+
+def test_served_methods_are_shown_at_zero_from_the_start() -> None:
+    """A counter that appears with its first count hides that one from a rate."""
+    recorder = Recorder()
+    recorder.serves(SERVICE, [("add", True), ("echo", False)], lag_entries=lambda: 7)
+    assert numbers(recorder, REQUESTS) == {
+        (SERVICE, method, route, outcome): 0
+        for method, route in (("add", "at"), ("echo", "any"))
+        for outcome in ("executed", "rejected", "failed")
+    }
+    assert totals(recorder, PROCESS_DURATION) == {
+        (SERVICE, "add", "at"): 0,
+        (SERVICE, "echo", "any"): 0,
+    }
+    assert numbers(recorder, STANDBY_LAG) == {(SERVICE,): 7}
+
+
+def test_an_outcome_is_counted_by_the_process_that_wrote_it() -> None:
+    """G2: one request, one outcome, one count, however many processes see it."""
+    instance, caller = Recorder(), Recorder()
+    instance.serves(SERVICE, [("add", True)])
+    request = add_request("c.1", traceparent="t-1")
+    serve(instance, request)
+    caller.answered(request, EXECUTED, 0.002)
+    assert numbers(instance, REQUESTS)[SERVICE, "add", "at", "executed"] == 1
+    assert numbers(caller, REQUESTS) == {}
+    assert totals(caller, REQUEST_DURATION) == {(SERVICE, "add", "at"): 1}
+    others = Outcome(OutcomeKind.CANCELLED, b"", traceparent="t-1")
+    serve(instance, request, stored=others)
+    caller.answered(request, others, 0.5)
+    assert numbers(instance, REQUESTS)[SERVICE, "add", "at", "executed"] == 1
+    assert numbers(caller, REQUESTS) == {(SERVICE, "add", "at", "cancelled"): 1}
+    caller.answered(add_request("c.1", traceparent="t-2"), others, 0.1)
+    assert numbers(caller, REQUESTS) == {(SERVICE, "add", "at", "cancelled"): 1}
+
+
+def test_what_has_no_outcome_is_refused_or_unknown() -> None:
+    caller = Recorder()
+    caller.unanswered(echo_request("c.1"), Answer.REFUSED, 0.001)
+    caller.unanswered(echo_request("c.2"), Answer.UNKNOWN, 5.0)
+    assert numbers(caller, REQUESTS) == {
+        (SERVICE, "echo", "any", "refused"): 1,
+        (SERVICE, "echo", "any", "unknown"): 1,
+    }
+
+
+def test_methods_that_a_peer_makes_up_share_one_label() -> None:
+    recorder = Recorder()
+    recorder.serves(SERVICE, [("add", True)])
+    for n in range(50):
+        request = add_request(f"c.{n}")
+        made_up = type(request)(f"c.{n}", SERVICE, f"made-up-{n}", "A", b"")
+        serve(recorder, made_up)
+    assert totals(recorder, PROCESS_DURATION) == {
+        (SERVICE, "add", "at"): 0,
+        (SERVICE, OTHER, "at"): 50,
+    }
+
+
+def test_a_callers_series_are_bounded() -> None:
+    recorder = Recorder()
+    request = echo_request("c.1")
+    for n in range(SERIES_MAX + 100):
+        asked = type(request)(f"c.{n}", SERVICE, f"m{n}", None, b"")
+        recorder.answered(asked, EXECUTED, 0.001)
+    counts = totals(recorder, REQUEST_DURATION)
+    assert len(counts) == SERIES_MAX + 1
+    assert counts[OTHER, OTHER, "any"] == 100
+
+
+def test_the_wait_needs_the_brokers_time_and_is_never_negative() -> None:
+    recorder = Recorder()
+    recorder.serves(SERVICE, [("add", True)])
+    request = add_request("c.1")
+    for stored_s in (0.0, 99.5, 100.5):
+        serve(recorder, request, arrival=Arrival(1, 1, False, stored_s))
+    snapshot = snapshot_of(recorder, source="s", n=1)
+    [wait] = [h for h in snapshot.histograms if h.family == "aegis_queue_wait_seconds"]
+    assert (sum(wait.counts), wait.sum) == (2, 0.5)
+
+
+def test_a_snapshot_survives_the_wire() -> None:
+    recorder = Recorder()
+    recorder.serves(SERVICE, [("add", True)])
+    serve(recorder, add_request("c.1"))
+    recorder.loop_late(SERVICE, 0.3)
+    sent = snapshot_of(recorder, source="s", n=3, final=True)
+    read = type(sent).model_validate_json(sent.model_dump_json())
+    assert (read.source, read.n, read.final) == ("s", 3, True)
+    assert {number.family for number in read.numbers} <= set(FAMILIES)
+    [process] = [h for h in read.histograms if h.family == PROCESS_DURATION.name]
+    assert process.all_counts().index(1) == BUCKETS_S.index(0.005)
+    assert len(process.all_counts()) == len(BUCKETS_S) + 1
+
+
+def test_prometheus_is_shown_the_same_figures() -> None:
+    recorder = Recorder()
+    recorder.serves(SERVICE, [("add", True)])
+    serve(recorder, add_request("c.1"))
+    recorder.fenced(SERVICE)
+    registry = CollectorRegistry()
+    registry.register(RecorderCollector(recorder))
+    text = generate_latest(registry).decode()
+    for line in (
+        'aegis_process_duration_seconds_bucket{le="0.0025",method="add",route="at",service="ledger"} 0.0',
+        'aegis_process_duration_seconds_bucket{le="0.005",method="add",route="at",service="ledger"} 1.0',
+        'aegis_process_duration_seconds_count{method="add",route="at",service="ledger"} 1.0',
+        'aegis_fenced_commits_total{service="ledger"} 1.0',
+    ):
+        assert line in text
+
+
+def test_without_metrics_nothing_is_counted() -> None:
+    """Every way to count is a way to count nothing: a new one can't be forgotten."""
+    counting = {
+        name
+        for name in vars(Recorder)
+        if not name.startswith("_") and name not in ("numbers", "histograms", "runs")
+    }
+    assert counting == {name for name in vars(NoRecorder) if not name.startswith("_")}
+
+
+def test_an_observation_costs_less_than_two_microseconds() -> None:
+    """The least of several tries: a busy machine makes single ones slow."""
+    recorder = Recorder()
+    recorder.serves(SERVICE, [("add", True)])
+    request = add_request("c.1")
+    ways = {
+        "answered": lambda: recorder.answered(request, EXECUTED, 0.0012),
+        "served, three at once": lambda: serve(recorder, request),
+    }
+    for name, way in ways.items():
+        seconds = min(timeit.repeat(way, number=2_000, repeat=15)) / 2_000
+        assert seconds < 2e-6, f"{name}: {seconds * 1e6:.2f} us"
+        print(f"\n{name}: {seconds * 1e6:.2f} us")  # noqa: T201
+
+
+async def test_each_way_to_end_is_counted_once_and_in_one_place() -> None:
+    runs = Runs()
+    async with harness(ledger(runs)[0], resources={"A"}) as aegis:
+        await until(lambda: aegis.instances[0].active_resources)
+        release = runs.hold("held")
+        await aegis.request(ADD, Add(n=1), resource="A")
+        await aegis.request(ECHO, "hi")
+        calls = (
+            aegis.request(ADD, Add(n=-1), resource="A"),
+            aegis.request(ADD, Add(n=1), resource="nobody's"),
+            aegis.request(ADD, Add(tag="held"), resource="A", timeout_s=0.05),
+        )
+        for call in calls:
+            with pytest.raises(AegisError):
+                await call
+        release.set()
+        await until(lambda: totals(aegis.recorder, COMMIT_DURATION)[SERVICE, "add", "at"] == 3)
+        counted = numbers(aegis.recorder, REQUESTS)
+        assert {labels[1:]: count for labels, count in counted.items() if count} == {
+            ("add", "at", "executed"): 1,
+            ("echo", "any", "executed"): 1,
+            ("add", "at", "rejected"): 1,
+            ("add", "at", "refused"): 1,
+            ("add", "at", "cancelled"): 1,
+        }
+        assert totals(aegis.recorder, REQUEST_DURATION) == {
+            (SERVICE, "add", "at"): 3,
+            (SERVICE, "echo", "any"): 1,
+        }
+
+
+async def test_a_commit_that_is_fenced_is_counted() -> None:
+    """G5"""
+    bus, recorder = MemoryBus(), Recorder()
+    one, two = Hosted(bus, "i-1", recorder=recorder), Hosted(bus, "i-2")
+    await one.start()
+    await two.start()
+    fence(bus, one, 1)
+    await until(lambda: one.actor().is_active)
+    release = one.runs.hold("c.1")
+    send(bus, add_request("c.1"))
+    await until(lambda: one.runs.begun)
+    one.link.hold(Flow.ENTRIES)
+    fence(bus, two, 2)
+    await until(lambda: stored(bus, "c.1"))
+    release.set()
+    await until(lambda: numbers(recorder, FENCED_COMMITS).get((SERVICE,)) == 1)
+    assert (SERVICE, "add", "at", "executed") not in numbers(recorder, REQUESTS)
+    await one.stop()
+    await two.stop()
+
+
+async def test_a_second_delivery_and_its_suppression_are_counted() -> None:
+    """G3"""
+    async with harness(ledger()[0], resources={"A"}) as aegis:
+        await until(lambda: aegis.instances[0].active_resources)
+        await aegis.bus.link().journal.commit(
+            echo_request("c.1"), Outcome(OutcomeKind.EXECUTED, b'"first"'), fence_seq=None
+        )
+        hand = Hand()
+        aegis.instances[0].group._take(hand.delivery(echo_request("c.1"), 1, delivered=2))
+        await until(lambda: hand.acked)
+        assert numbers(aegis.recorder, REDELIVERIES) == {(SERVICE,): 1}
+        assert numbers(aegis.recorder, DUPLICATES) == {(SERVICE,): 1}
