@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from aegis_sdk.contract.control import DeadLetterFate, DeadLetterMoved, DeadLetterOrder
 from aegis_sdk.contract.dead_letter import DeadLetter
-from aegis_sdk.contract.envelope import OutcomeKind
+from aegis_sdk.contract.envelope import OutcomeKind, Request
 from aegis_sdk.contract.ids import check_request_id, redriven_id
+from aegis_sdk.contract.trace import new_traceparent
 from aegis_sdk.errors import InvalidName
 
 from aegis_control.application.ports import RequestsFull
@@ -31,14 +32,14 @@ class DeadLetters:
         letter = await self._letters.find(order.request_id)
         if letter is None:
             return await self._redriven_before(order)
-        again = letter.redriven()
+        again = letter.redriven(new_traceparent(letter.request.traceparent))
         await self._check_not_executed(letter)
         fate = DeadLetterFate.REDRIVEN
         if await self._letters.outcome(again.service, again.request_id) is not None:
             fate = DeadLetterFate.ALREADY_REDRIVEN
         if not order.dry_run:
             if fate is DeadLetterFate.REDRIVEN:
-                await self._send(letter)
+                await self._send(again)
             await self._letters.drop(again.service, order.request_id)
         return DeadLetterMoved(
             request_id=order.request_id,
@@ -63,9 +64,9 @@ class DeadLetters:
             dry_run=order.dry_run,
         )
 
-    async def _send(self, letter: DeadLetter) -> None:
+    async def _send(self, request: Request) -> None:
         try:
-            await self._letters.send(letter.redriven())
+            await self._letters.send(request)
         except RequestsFull as error:
             raise Refused("refused", f"{error}: the dead letter stays where it is") from error
 

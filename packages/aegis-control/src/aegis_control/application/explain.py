@@ -6,13 +6,15 @@ It asks NATS and no control: a request is most often asked after when something 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Final, Protocol
 
 from aegis_sdk.contract.control import EventRecord, LeaseRecord, LeaseState
 from aegis_sdk.contract.ids import check_request_id, children_of, redriven_id
 from aegis_sdk.contract.subjects import GROUP_CONSUMER
+from aegis_sdk.contract.trace import trace_id
 
 from aegis_control.domain.story import (
     Accepted,
@@ -75,7 +77,7 @@ class Archive(Protocol):
         resource: str | None = None,
         from_seq: int = 1,
         since_s: float | None = None,
-    ) -> AsyncIterator[Header]:
+    ) -> AsyncGenerator[Header, None]:
         """The requests from a place or a time on, up to the stream's end; of all routes or a resource."""
         ...
 
@@ -116,6 +118,7 @@ class Explain:
         complete = await self._find_request(facts, services)
         if not facts.found:
             raise NotFound(request_id, complete=complete)
+        facts.trace_id = trace_id(facts.traceparent)
         await self._add_route(facts)
         await self._add_children(facts, services)
         await self._add_events(facts)
@@ -163,12 +166,13 @@ class Explain:
     async def _look(
         self, facts: Facts, service: str, *, from_seq: int = 1, since_s: float | None = None
     ) -> bool:
-        headers = self._archive.headers(service, from_seq=from_seq, since_s=since_s)
-        async for header in headers:
-            if header.request_id == facts.request_id:
-                facts.service = service
-                facts.accepted = await self._archive.accepted(service, header.seq)
-                return True
+        reading = self._archive.headers(service, from_seq=from_seq, since_s=since_s)
+        async with aclosing(reading) as headers:
+            async for header in headers:
+                if header.request_id == facts.request_id:
+                    facts.service = service
+                    facts.accepted = await self._archive.accepted(service, header.seq)
+                    return True
         return False
 
     async def _add_route(self, facts: Facts) -> None:
@@ -188,19 +192,20 @@ class Explain:
         """Below the acknowledgement floor all have an outcome; above it each is looked up."""
         if facts.accepted is None or not queue.made:
             return
-        looked_at = 0
-        headers = self._archive.headers(
+        reading = self._archive.headers(
             facts.service, resource=facts.resource, from_seq=queue.ack_floor + 1
         )
-        async for header in headers:
-            if header.seq >= facts.accepted.seq:
-                return
-            if looked_at == EARLIER_MAX:
-                facts.earlier_is_all = False
-                return
-            looked_at += 1
-            if await self._archive.ended(facts.service, header.request_id) is None:
-                facts.earlier += 1
+        looked_at = 0
+        async with aclosing(reading) as headers:
+            async for header in headers:
+                if header.seq >= facts.accepted.seq:
+                    return
+                if looked_at == EARLIER_MAX:
+                    facts.earlier_is_all = False
+                    return
+                looked_at += 1
+                if await self._archive.ended(facts.service, header.request_id) is None:
+                    facts.earlier += 1
 
     async def _add_children(self, facts: Facts, services: Sequence[str]) -> None:
         caller = children_of(facts.request_id)

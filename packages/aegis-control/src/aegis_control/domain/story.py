@@ -16,7 +16,6 @@ from aegis_sdk.contract.control import EventRecord, LeaseRecord, LeaseState
 from aegis_sdk.contract.dead_letter import DeadLetter
 from aegis_sdk.contract.envelope import ErrorBody, Fence, Outcome, OutcomeKind, Request
 from aegis_sdk.contract.ids import is_keyed, parent_of, redriven_id, split_id
-from aegis_sdk.contract.trace import trace_id
 from pydantic import ValidationError
 
 
@@ -101,6 +100,7 @@ class Facts:
     earlier: int = 0
     """Requests of the same resource, stored before it, without an outcome yet."""
     earlier_is_all: bool = True
+    trace_id: str = ""
     children: list[Child] = field(default_factory=list)
     events: list[EventRecord] = field(default_factory=list)
 
@@ -114,6 +114,12 @@ class Facts:
         if self.accepted is not None:
             return self.accepted.request
         return self.died.letter.request if self.died else None
+
+    @property
+    def traceparent(self) -> str:
+        if self.request is not None and self.request.traceparent:
+            return self.request.traceparent
+        return self.ended.outcome.traceparent if self.ended else ""
 
     @property
     def resource(self) -> str | None:
@@ -130,7 +136,7 @@ class Word(StrEnum):
     FENCE = "fence"
     FENCED = "fenced"
     NOTED = "begun again"
-    CHILD = "asked"
+    CHILD = "child"
     DEADLINE = "deadline"
     OUTCOME = "outcome"
     DEAD = "dead letter"
@@ -171,7 +177,7 @@ def tell(facts: Facts) -> Story:
         method=request.method if request else "",
         resource=facts.resource,
         caller=_caller(facts.request_id),
-        trace_id=trace_id(_traceparent(facts)),
+        trace_id=facts.trace_id,
         deadline_s=request.deadline_s if request else None,
         outcome=ended.outcome.kind if ended else None,
         standing=_standing(facts),
@@ -187,12 +193,6 @@ def _caller(request_id: str) -> str:
     if is_keyed(request_id):
         return "whoever used this idempotency key"
     return f"client {split_id(request_id)[0]}"
-
-
-def _traceparent(facts: Facts) -> str:
-    if facts.request is not None and facts.request.traceparent:
-        return facts.request.traceparent
-    return facts.ended.outcome.traceparent if facts.ended else ""
 
 
 # --- the timeline ----------------------------------------------------------------------------------

@@ -15,6 +15,9 @@ from typing import Any, Final, Self, TypeVar
 import nats
 from aegis_sdk.contract.control import (
     AdminReply,
+    CheckupView,
+    DeadLetterMoved,
+    DeadLetterOrder,
     FailoverResource,
     Moved,
     RouteView,
@@ -27,6 +30,9 @@ from aegis_sdk.contract.subjects import Subjects
 from nats import errors as nats_errors
 from nats.aio.client import Client
 from pydantic import BaseModel, TypeAdapter, ValidationError
+
+from aegis_control.infrastructure.nats_archive import NatsArchive
+from aegis_control.infrastructure.nats_link import NatsLink
 
 _T = TypeVar("_T")
 
@@ -56,6 +62,8 @@ class ServiceDescription(BaseModel):
 _SERVICES: Final = TypeAdapter(list[ServiceView])
 _ROUTES: Final = TypeAdapter(list[RouteView])
 _MOVED: Final = TypeAdapter(Moved)
+_CHECKUP: Final = TypeAdapter(CheckupView)
+_LETTER: Final = TypeAdapter(DeadLetterMoved)
 _STATUS: Final = TypeAdapter(ControlStatus)
 _DESCRIPTION: Final = TypeAdapter(ServiceDescription)
 
@@ -94,6 +102,26 @@ class AdminClient:
         self._subjects = Subjects(prefix)
         self._timeout_s = timeout_s
         self._client = Client()
+        self._link = NatsLink(self._client)
+
+    @property
+    def link(self) -> NatsLink:
+        """The connection, for what is read from NATS itself."""
+        return self._link
+
+    @property
+    def subjects(self) -> Subjects:
+        return self._subjects
+
+    @property
+    def archive(self) -> NatsArchive:
+        """What is stored; it needs no control. Its methods raise Unavailable."""
+        return NatsArchive(self._link, self._subjects)
+
+    @property
+    def server(self) -> dict[str, Any]:
+        """What the server said of itself when it greeted us (version, max_payload, cluster, ...)."""
+        return dict(self._client._server_info)
 
     @property
     def safe_url(self) -> str:
@@ -123,6 +151,8 @@ class AdminClient:
                     connect_timeout=max(1, round(self._timeout_s)),
                     error_cb=note,
                 )
+                self._link = NatsLink(self._client, api_timeout_s=self._timeout_s)
+                await self._link.open()
         except TimeoutError as error:
             raise self._unreachable(f"no answer within {self._timeout_s:g} s") from error
         except (OSError, nats_errors.Error) as error:
@@ -171,6 +201,18 @@ class AdminClient:
     async def failover(self, order: FailoverResource) -> Moved:
         """Move one resource on purpose."""
         return await self._ask("failover", _body(order), _MOVED)
+
+    async def checkup(self) -> CheckupView:
+        """What only control can say for `doctor`."""
+        return await self._ask("checkup", b"", _CHECKUP)
+
+    async def redrive(self, order: DeadLetterOrder) -> DeadLetterMoved:
+        """Send a dead letter's request again."""
+        return await self._ask("dlq-redrive", _body(order), _LETTER)
+
+    async def drop(self, order: DeadLetterOrder) -> DeadLetterMoved:
+        """Forget a dead letter."""
+        return await self._ask("dlq-drop", _body(order), _LETTER)
 
     async def _ask(self, verb: str, body: bytes, reply: TypeAdapter[_T]) -> _T:
         data = _accepted(await self._request(verb, body))

@@ -6,7 +6,8 @@ come from the streams' leaders, so what is told is what is so.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -103,16 +104,17 @@ class NatsArchive:
         resource: str | None = None,
         from_seq: int = 1,
         since_s: float | None = None,
-    ) -> AsyncIterator[Header]:
+    ) -> AsyncGenerator[Header, None]:
         names = self._subjects
         start = _start(from_seq) if since_s is None else from_time(since_s)
         subject = names.requests(service) if resource is None else names.request(service, resource)
         reading = self._read(
             names.request_stream(service), [subject], start | {"headers_only": True}
         )
-        async for stored in reading:
-            if MSG_ID in stored.headers:
-                yield Header(stored.headers[MSG_ID], stored.seq, stored.at_s)
+        async with aclosing(reading) as messages:
+            async for stored in messages:
+                if MSG_ID in stored.headers:
+                    yield Header(stored.headers[MSG_ID], stored.seq, stored.at_s)
 
     async def unfinished_from(self, service: str) -> int:
         stream = self._subjects.request_stream(service)
@@ -192,7 +194,7 @@ class NatsArchive:
         since_s: float | None = None,
         newest: int | None = None,
         follow: bool = False,
-    ) -> AsyncIterator[EventRecord]:
+    ) -> AsyncGenerator[EventRecord, None]:
         """The kept events since a time, or the `newest`; `follow` goes on with those to come."""
         stream = self._subjects.events_stream
         state = await self.stream_state(stream)
@@ -201,16 +203,16 @@ class NatsArchive:
         if since_s is not None:
             start = from_time(since_s)
         if not state:
-            raise Unavailable(f"no events are kept here (there is no stream {stream})")
+            return
         seq = 0
         while True:
             try:
-                async for stored in self._read(
-                    stream, [self._subjects.events], start, for_ever=follow
-                ):
-                    seq = stored.seq
-                    if (event := _event(stored)) is not None:
-                        yield event
+                reading = self._read(stream, [self._subjects.events], start, for_ever=follow)
+                async with aclosing(reading) as messages:
+                    async for stored in messages:
+                        seq = stored.seq
+                        if (event := _event(stored)) is not None:
+                            yield event
                 return
             except Unavailable:
                 if not follow or not seq:
@@ -265,10 +267,12 @@ class NatsArchive:
 
     async def _read(
         self, stream: str, subjects: Sequence[str], start: dict[str, Any], *, for_ever: bool = False
-    ) -> AsyncIterator[Stored]:
+    ) -> AsyncGenerator[Stored, None]:
         try:
-            async for stored in self._link.read(stream, subjects, start, for_ever=for_ever):
-                yield stored
+            reading = self._link.read(stream, subjects, start, for_ever=for_ever)
+            async with aclosing(reading) as messages:
+                async for stored in messages:
+                    yield stored
         except ApiRefused as error:
             if error.code != ERR_NO_STREAM:
                 raise Unavailable(f"stream {stream}: {error}") from error

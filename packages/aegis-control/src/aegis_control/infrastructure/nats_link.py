@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import count
@@ -176,7 +176,7 @@ class NatsLink:
         *,
         batch: int = _READ_BATCH,
         for_ever: bool = False,
-    ) -> AsyncIterator[Stored]:
+    ) -> AsyncGenerator[Stored, None]:
         """What matches any of `subjects`, in order, up to the stream's end; `for_ever` goes on there.
 
         `start` are the server's words for a consumer: where to begin, and `headers_only`. However much
@@ -185,14 +185,15 @@ class NatsLink:
         Raises: Unavailable, ApiRefused.
         """
         async with self._reader(stream, subjects, start) as (consumer, pending):
-            while pending or for_ever:
+            left = pending
+            while left or for_ever:
                 read = 0
-                async for message in self._pull(
-                    stream, consumer, batch, wait_s=_TAIL_WAIT_S if for_ever else 0.0
-                ):
-                    read += 1
-                    yield message
-                pending = max(0, pending - read) if read else 0
+                wait_s = _TAIL_WAIT_S if for_ever else 0.0
+                async with aclosing(self._pull(stream, consumer, batch, wait_s=wait_s)) as messages:
+                    async for message in messages:
+                        read += 1
+                        yield message
+                left = max(0, left - read) if read else 0
 
     @asynccontextmanager
     async def _reader(
@@ -216,7 +217,7 @@ class NatsLink:
 
     async def _pull(
         self, stream: str, consumer: str, batch: int, *, wait_s: float = 0.0
-    ) -> AsyncIterator[Stored]:
+    ) -> AsyncGenerator[Stored, None]:
         """Up to `batch`, or until nothing is pending (for `wait_s`); what was overwritten is missing."""
         inbox = self.client.new_inbox()
         subscription = await self.client.subscribe(

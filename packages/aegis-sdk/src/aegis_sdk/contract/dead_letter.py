@@ -12,7 +12,6 @@ from typing import Final
 from aegis_sdk.contract.envelope import MSG_ID, Request
 from aegis_sdk.contract.ids import redriven_id
 from aegis_sdk.contract.names import decode_token, encode_token
-from aegis_sdk.contract.trace import new_traceparent
 
 SERVICE: Final = "aegis-service"
 RESOURCE: Final = "aegis-resource"
@@ -58,9 +57,10 @@ class DeadLetter:
             error=headers.get(ERROR, ""),
         )
 
-    def redriven(self) -> Request:
+    def redriven(self, traceparent: str) -> Request:
         """The request that sends this one again: a new id, which is the same at every call, no deadline.
 
+        `traceparent` is of the hop to come, in the trace of the old ones.
         It says that it may have been sent before, so whoever is given it looks for its outcome first.
         """
         return replace(
@@ -69,5 +69,5 @@ class DeadLetter:
             deadline_s=None,
             attempt=2,
             chain=(),  # nobody above waits for it any more
-            traceparent=new_traceparent(self.request.traceparent),
+            traceparent=traceparent,
         )
