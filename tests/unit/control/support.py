@@ -338,7 +338,12 @@ class Office:
         return await self.leave(leave.model_dump_json().encode())
 
     def beats(
-        self, *instance_ids: str, run: str = "run1", loop_lag_s: float = 0.0, lag_entries: int = 0
+        self,
+        *instance_ids: str,
+        run: str = "run1",
+        loop_lag_s: float = 0.0,
+        lag_entries: int = 0,
+        wall_s: float = 0.0,
     ) -> None:
         for instance_id in instance_ids:
             self.watch.heard(
@@ -349,6 +354,7 @@ class Office:
                     n=1,
                     loop_lag_s=loop_lag_s,
                     lag_entries=lag_entries,
+                    wall_s=wall_s,
                 )
             )
 

@@ -288,7 +288,7 @@ def _event_step(facts: Facts, event: EventRecord) -> Step | None:
             text = f"epoch {_epoch(facts, more)} begins: {more.get('instance_id')} is the active"
             return Step(event.time, Word.GRANTED, f"{text} ({more.get('reason')})")
         case "instance_fenced":
-            text = f"{more.get('instance_id')} can't commit any more"
+            text = f"{more.get('instance_id')}, as it ran until then, can't commit any more"
             return Step(event.time, Word.FENCED, text)
         case "request_dead_lettered":
             return Step(event.time, Word.DEAD, f"{more.get('error_code')}: {more.get('reason')}")

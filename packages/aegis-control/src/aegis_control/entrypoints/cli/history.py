@@ -182,7 +182,7 @@ def _details(event: EventRecord) -> dict[str, Any]:
     """What is said beside the event's name; empty values and what has its own form are left out."""
     more = {**(event.model_extra or {})}
     more.pop("epochs", None)
-    empty = ("", None, [], {})
+    empty: tuple[object, ...] = ("", None, [], {})
     return {
         key: value
         for key, value in more.items()
