@@ -214,6 +214,7 @@ async def test_events_tell_operators_what_happened(
         "instance_registered",
         "instance_registered",
         "failover_begun",
+        "instance_fenced",
         "lease_granted",
         "failover_done",
         "instance_lost",

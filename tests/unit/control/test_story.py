@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import pytest
 from aegis_control.domain.story import (
     Accepted,
@@ -27,13 +30,9 @@ def request(resource: str | None = "ACC-1", deadline_s: float | None = None) -> 
     return Request(ID, "accounts", "book", resource, b"{}", deadline_s=deadline_s)
 
 
-def facts(resource: str | None = "ACC-1", **more: object) -> Facts:
-    deadline_s = more.pop("deadline_s", None)
-    assert deadline_s is None or isinstance(deadline_s, float)
-    found = Facts(ID, 100.0, "accounts", Accepted(request(resource, deadline_s), 7, 90.0))
-    for name, value in more.items():
-        setattr(found, name, value)
-    return found
+def facts(resource: str | None = "ACC-1", *, deadline_s: float | None = None, **more: Any) -> Facts:
+    accepted = Accepted(request(resource, deadline_s), 7, 90.0)
+    return replace(Facts(ID, 100.0, "accounts", accepted), **more)
 
 
 def lease(state: LeaseState = LeaseState.HELD, epoch: int = 3) -> LeaseRecord:
@@ -92,7 +91,7 @@ def ended(outcome: Outcome, at_s: float = 91.0) -> Ended:
     ],
 )
 def test_a_targeted_request_without_an_outcome_says_where_it_waits_and_why(
-    more: dict[str, object], says: str
+    more: dict[str, Any], says: str
 ) -> None:
     assert says in tell(facts(**more)).standing
 
@@ -158,7 +157,7 @@ def test_the_timeline_is_in_the_order_of_the_times() -> None:
         Word.OUTCOME,
         Word.REDRIVEN,
     ]
-    assert story.steps[2].text.startswith("begin 2: one earlier run may have died")
+    assert story.steps[2].text.startswith("begin 2: one run before it may have died")
     assert "Kq3v9x2m.17+1" in story.steps[-1].text
 
 

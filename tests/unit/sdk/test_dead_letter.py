@@ -62,7 +62,9 @@ def test_children_and_parents_are_told_from_ids() -> None:
     assert parent_of("K.17") is None
 
 
-@pytest.mark.parametrize("text", ["", "K", "K.", ".1", "K.1.2", "K.*", ">.1", "K.1 2", "K.\n"])
+@pytest.mark.parametrize(
+    "text", ["", "K", "K.", ".1", "K.1.2", "K.*", ">.1", "K.1 2", "K.\n", "K.\x1b[2J", "K.é"]
+)
 def test_what_a_person_gives_must_name_one_request(text: str) -> None:
     with pytest.raises(InvalidName):
         check_request_id(text)

@@ -238,10 +238,9 @@ def _is_news(facts: Facts, read: FenceRead) -> bool:
 
 
 def _noted(noted: Noted) -> Step:
-    deaths = "one earlier run" if noted.n == 1 else f"{noted.n} earlier runs"
-    return Step(
-        noted.at_s, Word.NOTED, f"begin {noted.n + 1}: {deaths} may have died with its process"
-    )
+    """A request that an earlier active could have begun counts as begun: nothing notes a first run."""
+    before = "one run before it" if noted.n == 1 else f"{noted.n} runs before it"
+    return Step(noted.at_s, Word.NOTED, f"begin {noted.n + 1}: {before} may have died unfinished")
 
 
 def _asked(child: Child) -> Step:
@@ -390,11 +389,19 @@ def relevant(
     """Those that name the request, and those of its resource: from the epoch it was accepted in on."""
     named = [event for event in events if (event.model_extra or {}).get("request_id") == request_id]
     epochs = [event for event in events if _is_of(event, service, resource)]
-    before = [event for event in epochs if event.time <= since_s]
-    last = before[-1].time if before else since_s
-    # The fence and the grant that follow each other in a moment are one change.
-    around = [event for event in epochs if last - 1.0 <= event.time <= until_s]
-    return [*named, *around]
+    around = epochs[_first_of_epoch(epochs, since_s) :]
+    return [*named, *(event for event in around if event.time <= until_s)]
+
+
+def _first_of_epoch(epochs: Sequence[EventRecord], at_s: float) -> int:
+    """Where the change begins that was the last one before `at_s`: its fence comes before its grant."""
+    grants = [
+        n for n, event in enumerate(epochs) if event.event == "lease_granted" and event.time <= at_s
+    ]
+    if not grants:
+        return 0
+    last = grants[-1]
+    return last - 1 if last and epochs[last - 1].event == "instance_fenced" else last
 
 
 def _is_of(event: EventRecord, service: str, resource: str | None) -> bool:

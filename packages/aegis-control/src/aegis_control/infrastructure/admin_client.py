@@ -36,6 +36,7 @@ from aegis_control.infrastructure.nats_link import NatsLink
 
 _T = TypeVar("_T")
 
+_SCHEMES: Final = frozenset({"nats", "tls", "ws", "wss"})
 _CLOSE_TIMEOUT_S: Final = 0.5
 """Closing only says goodbye; an operator doesn't wait for it."""
 
@@ -105,6 +106,10 @@ class AdminClient:
         self._link = NatsLink(self._client)
 
     @property
+    def _servers(self) -> list[str]:
+        return [part.strip() for part in self._url.split(",")]
+
+    @property
     def link(self) -> NatsLink:
         """The connection, for what is read from NATS itself."""
         return self._link
@@ -135,6 +140,8 @@ class AdminClient:
         return f"{version.major}.{version.minor}.{version.patch}"
 
     async def __aenter__(self) -> Self:
+        if not all(map(_is_nats_url, self._servers)):
+            raise self._not_a_url()
         failures: list[Exception] = []
 
         async def note(error: Exception) -> None:
@@ -143,7 +150,7 @@ class AdminClient:
         try:
             async with asyncio.timeout(self._timeout_s):
                 self._client = await nats.connect(
-                    [part.strip() for part in self._url.split(",")],
+                    self._servers,
                     name="ipc-cli",
                     allow_reconnect=False,
                     max_reconnect_attempts=1,
@@ -270,6 +277,12 @@ class AdminClient:
             f"NATS is not reachable at {self.safe_url} ({why})",
             "check that the server runs; give its URL with --url or AEGIS_URL",
         )
+
+
+def _is_nats_url(text: str) -> bool:
+    """The client would wait for other protocols to answer in NATS's own until its time is up."""
+    scheme, colons, _ = text.partition("://")
+    return bool(text) and (not colons or scheme in _SCHEMES)
 
 
 def _body(argument: BaseModel) -> bytes:

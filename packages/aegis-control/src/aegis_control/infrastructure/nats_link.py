@@ -334,8 +334,10 @@ def _decoded(message: Mapping[str, Any]) -> Stored:
 
 
 def parse_time(text: str) -> float:
-    """Unix time of the server's RFC 3339, which has up to nanoseconds."""
-    return datetime.fromisoformat(text).timestamp()
+    """Unix time of the server's RFC 3339, which has up to nanoseconds; to the microsecond."""
+    whole, _, fraction = text.removesuffix("Z").partition(".")
+    seconds = datetime.fromisoformat(f"{whole}+00:00").timestamp()
+    return round(seconds + float(f"0.{fraction or 0}"), 6)
 
 
 def _headers(raw: bytes) -> dict[str, str]:

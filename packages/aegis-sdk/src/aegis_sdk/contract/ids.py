@@ -18,8 +18,8 @@ from aegis_sdk.errors import InvalidName
 
 KEY_PREFIX: Final = "key-"
 """No client's own token has a hyphen."""
-_NOT_IN_A_TOKEN: Final = re.compile(r"[\s*>]")
-"""What would match other subjects, or end one."""
+_NOT_IN_A_TOKEN: Final = re.compile(r"[^!-~]|[*>]")
+"""What would match other subjects, end one, or write to a terminal."""
 DEPTH_MAX: Final = 16
 """Nested calls deeper than this are taken for a loop that spans services."""
 
@@ -45,7 +45,7 @@ def check_request_id(text: str) -> str:
     """Return what a person gave as a request id, if it names one request. Raises: InvalidName."""
     split_id(text)
     if _NOT_IN_A_TOKEN.search(text):
-        raise InvalidName(f"request id {text!r}: no blanks, '*' or '>'")
+        raise InvalidName(f"request id {text!r}: plain ASCII without blanks, '*' and '>'")
     return text
 
 
