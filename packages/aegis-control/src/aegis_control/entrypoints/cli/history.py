@@ -31,6 +31,8 @@ _COLOURS: Final = {
     OutcomeKind.EXPIRED: "magenta",
     OutcomeKind.CANCELLED: "magenta",
 }
+_DATE: Final = len("2026-01-31 ")
+"""Said once above a timeline, whose times may go on over midnight; what counts is AFTER."""
 _BAD: Final = ("lost", "stalled", "evicted", "refused", "failed", "dead_lettered", "fenced")
 
 
@@ -87,6 +89,7 @@ def _show_story(story: Story) -> None:
             ("route", "group" if story.resource is None else f"resource {story.resource}"),
             ("caller", story.caller),
             ("trace", story.trace_id or "-"),
+            ("accepted", _accepted_at(story.steps)),
             ("deadline", render.clock(story.deadline_s) if story.deadline_s else "-"),
             ("standing", story.standing),
         ]
@@ -98,6 +101,11 @@ def _show_story(story: Story) -> None:
         render.show_table(("TIME", "AFTER", "WHAT", "HOW"), rows)
 
 
+def _accepted_at(steps: Sequence[Step]) -> str:
+    found = [render.clock(step.at_s) for step in steps if step.word is Word.ACCEPTED]
+    return found[0] if found else "its request is not kept any more"
+
+
 def _zero(steps: Sequence[Step]) -> float:
     """Times count from the acceptance; of a request that isn't kept any more, from the first trace."""
     accepted = [step.at_s for step in steps if step.word is Word.ACCEPTED]
@@ -107,7 +115,7 @@ def _zero(steps: Sequence[Step]) -> float:
 def _step_row(step: Step, began_s: float, outcome: OutcomeKind | None) -> tuple[render.Cell, ...]:
     colour = _COLOURS[outcome] if step.word is Word.OUTCOME and outcome else ""
     return (
-        render.clock(step.at_s),
+        render.clock(step.at_s)[_DATE:],
         _after(step.at_s - began_s),
         render.cell(step.word.value, colour),
         step.text,

@@ -18,6 +18,7 @@ from aegis_sdk.contract.control import (
     InstanceState,
     InstanceView,
     LeaseState,
+    MethodSpec,
     Moved,
     RouteView,
     ServiceView,
@@ -70,8 +71,10 @@ def show_instances(instances: Sequence[InstanceView]) -> None:
     _table(columns, [_instance_row(instance) for instance in instances])
 
 
-def show_service(service: ServiceView, routes: Sequence[RouteView]) -> None:
-    """One service in full."""
+def show_service(
+    service: ServiceView, methods: Sequence[MethodSpec], routes: Sequence[RouteView]
+) -> None:
+    """One service in full; its contracts as JSON schemas."""
     _pairs(
         ("service", service.service),
         ("version", service.version or "-"),
@@ -82,6 +85,9 @@ def show_service(service: ServiceView, routes: Sequence[RouteView]) -> None:
     for instance in service.instances:
         _line("")
         _pairs(*_instance_pairs(instance))
+    for method in methods:
+        _line("")
+        _pairs(*_method_pairs(method))
     if routes:
         _line("")
         columns = ("RESOURCE", "STATE", "ACTIVE", "EPOCH", "STANDBYS")
@@ -181,6 +187,15 @@ def _instance_pairs(instance: InstanceView) -> list[tuple[str, Cell]]:
         ("host:pid", _where(instance)),
         ("since", moment(instance.since)),
         ("reason", instance.reason or "-"),
+    ]
+
+
+def _method_pairs(method: MethodSpec) -> list[tuple[str, Cell]]:
+    return [
+        ("method", method.name),
+        ("route", "a resource" if method.targeted else "the group, or a resource"),
+        ("request", json.dumps(method.request_schema, ensure_ascii=False)),
+        ("reply", json.dumps(method.reply_schema, ensure_ascii=False)),
     ]
 
 
