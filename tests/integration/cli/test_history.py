@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import json
+import os
+import pty
 import signal
+import struct
+import sys
+import termios
 from typing import Any
 
 import nats
 import pytest
+from aegis_control.infrastructure.embedded_nats import EmbeddedNats
 from aegis_sdk.contract.dead_letter import DeadLetter
 from aegis_sdk.contract.envelope import Outcome, OutcomeKind, Request
 from aegis_sdk.contract.ids import child_id
@@ -18,7 +25,15 @@ from aegis_sdk.contract.trace import new_traceparent
 from aegis_sdk.errors import Cancelled
 
 from tests.integration.cli.support import Result, end_of, run_cli, start_cli
-from tests.integration.cli.system import ADD, DEADLINE_S, DOUBLE, RELAY, WAIT, System
+from tests.integration.cli.system import (
+    ADD,
+    DEADLINE_S,
+    DOUBLE,
+    RELAY,
+    WAIT,
+    System,
+    running_system,
+)
 
 
 async def story(system: System, request_id: str, *more: str) -> dict[str, Any]:
@@ -361,3 +376,58 @@ async def test_events_are_followed_until_ctrl_c(system: System) -> None:
     assert ended.code == 130
     assert "Traceback" not in ended.err
     assert ended.err.count("\n") <= 1
+
+
+@pytest.mark.usefixtures("_control_logs_elsewhere")
+@pytest.mark.parametrize(
+    ("verb", "shown"),
+    [(["events", "--follow"], "instance_registered"), (["top", "-o", "json"], "accepted_per_s")],
+)
+async def test_what_goes_on_for_ever_ends_with_exit_4_when_nats_goes(
+    verb: list[str], shown: str
+) -> None:
+    with EmbeddedNats() as own:
+        async with running_system(own.url, own.system_url, "aegis"):
+            process = await start_cli(*verb, "--url", own.url, "--timeout", "1")
+            await _until_line(process, shown)
+            own.kill()
+            ended = await end_of(process)
+            own.start()
+        assert ended.code == 4
+        assert ended.err.count("\n") == 1
+        assert "Traceback" not in ended.err
+
+
+async def test_top_at_a_terminal_redraws_until_ctrl_c(system: System) -> None:
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 80, 0, 0))
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-c",
+        "from aegis_control.entrypoints.cli import main; main()",
+        *("top", "--interval", "0.2", "--url", system.url, "--prefix", system.prefix),
+        stdin=theirs,
+        stdout=theirs,
+        stderr=asyncio.subprocess.PIPE,
+        env={name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
+        | {"TERM": "xterm"},
+    )
+    os.close(theirs)
+    shown = ""
+    async with asyncio.timeout(30):
+        while shown.count("INSTANCE") < 3:
+            shown += (await asyncio.to_thread(os.read, ours, 65536)).decode()
+    process.send_signal(signal.SIGINT)
+    async with asyncio.timeout(30):
+        while True:
+            try:
+                shown += (await asyncio.to_thread(os.read, ours, 65536)).decode()
+            except OSError:
+                break
+    assert await process.wait() == 130
+    assert process.stderr is not None
+    assert b"Traceback" not in await process.stderr.read()
+    os.close(ours)
+    assert "\x1b[?1049h" in shown
+    assert shown.rindex("\x1b[?1049l") > shown.rindex("\x1b[?1049h")  # the screen is given back
+    assert "tot-1" in shown

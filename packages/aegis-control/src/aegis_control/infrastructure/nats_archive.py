@@ -215,7 +215,7 @@ class NatsArchive:
                             yield event
                 return
             except Unavailable:
-                if not follow or not seq:
+                if not (follow and seq and self._link.connected):
                     raise
                 start = _start(
                     seq + 1

@@ -10,7 +10,7 @@ import asyncio
 import base64
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import count
@@ -213,16 +213,20 @@ class NatsLink:
         try:
             yield made["name"], made["num_pending"]
         finally:
-            await self.client.publish(f"$JS.API.CONSUMER.DELETE.{stream}.{made['name']}")
+            with suppress(nats.errors.Error, OSError):  # the server forgets it by itself, later
+                await self.client.publish(f"$JS.API.CONSUMER.DELETE.{stream}.{made['name']}")
 
     async def _pull(
         self, stream: str, consumer: str, batch: int, *, wait_s: float = 0.0
     ) -> AsyncGenerator[Stored, None]:
         """Up to `batch`, or until nothing is pending (for `wait_s`); what was overwritten is missing."""
         inbox = self.client.new_inbox()
-        subscription = await self.client.subscribe(
-            inbox, pending_msgs_limit=-1, pending_bytes_limit=-1
-        )
+        try:
+            subscription = await self.client.subscribe(
+                inbox, pending_msgs_limit=-1, pending_bytes_limit=-1
+            )
+        except (nats.errors.Error, OSError) as error:
+            raise Unavailable(f"stream {stream} could not be read: {_words(error)}") from error
         deadline_s = asyncio.get_running_loop().time() + READ_TIMEOUT_S
         ask: dict[str, Any] = {"batch": batch}
         ask |= {"expires": int(wait_s * 1e9)} if wait_s else {"no_wait": True}
@@ -251,7 +255,8 @@ class NatsLink:
         except (nats.errors.Error, OSError, TimeoutError) as error:
             raise Unavailable(f"stream {stream} could not be read: {_words(error)}") from error
         finally:
-            await subscription.unsubscribe()
+            with suppress(nats.errors.Error, OSError):
+                await subscription.unsubscribe()
 
     async def _publish_some(
         self, messages: Sequence[Outgoing], timeout_s: float

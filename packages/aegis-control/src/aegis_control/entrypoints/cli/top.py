@@ -85,6 +85,11 @@ class Screens:
         self._streams = NatsStreams(admin.link, admin.subjects, StreamSettings())
         self._before: Look | None = None
 
+    @property
+    def connected(self) -> bool:
+        """False once NATS is gone: `ipc-cli` doesn't come back by itself."""
+        return self._admin.link.connected
+
     async def first(self, wait_s: float) -> Screen:
         """Raises: AdminError, Unavailable."""
         await self.next()
@@ -134,7 +139,10 @@ async def _print_all(cli: Cli, screens: Screens, screen: Screen, interval: float
 
 
 async def _live(screens: Screens, screen: Screen, interval: float) -> None:
-    """A look that fails is said on the screen, and the next one is tried: this is for bad times too."""
+    """A look that fails is said on the screen, and the next one is tried: this is for bad times too.
+
+    Raises: AdminError, Unavailable when NATS itself is gone.
+    """
     with Live(
         _drawn(screen, ""), console=render.console(), screen=True, auto_refresh=False
     ) as live:
@@ -145,6 +153,8 @@ async def _live(screens: Screens, screen: Screen, interval: float) -> None:
             try:
                 screen = await screens.next()
             except (AdminError, Unavailable) as error:
+                if not screens.connected:
+                    raise
                 trouble = f"{error}; shown is what was last seen"
             live.update(_drawn(screen, trouble))
 
