@@ -20,7 +20,8 @@ from aegis_control.entrypoints.cli.options import Cli, ServiceOption, command
 from aegis_control.infrastructure.admin_client import AdminError
 
 SEARCH_S: Final = 30.0
-"""Some hundred thousand requests a second are looked through; a day's worth may need more."""
+"""About 30,000 requests a second were looked through (embedded NATS, two shared cores); a day's worth
+may need more."""
 SHOWN: Final = 100
 SHOWN_BEFORE_FOLLOWING: Final = 10
 _UNITS_S: Final = {"s": 1.0, "m": 60.0, "h": 3_600.0, "d": 86_400.0}
