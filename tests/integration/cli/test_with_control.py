@@ -2,100 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import itertools
-from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass, field
-
-import aegis_sdk
-import pytest
-from aegis_control.bootstrap import Control
-from aegis_control.settings import load
-from aegis_sdk import Method, ResourceContext, Role, Service
 from aegis_sdk.contract.control import InstanceState
 
-from tests.integration.cli.support import Result, run_cli
-
-ADD = Method("totals", "add", request=int, reply=list)
-DEADLINE_S = 15.0
-_numbers = itertools.count(1)
-
-
-def totals() -> Service:
-    """Adds up per resource; answers [the total, who answered]."""
-    service = Service("totals")
-
-    @service.handles(ADD)
-    async def add(ctx: ResourceContext, amount: int) -> list[object]:
-        total = (ctx.state.get("total", int) or 0) + amount
-        ctx.state.set("total", total)
-        return [total, ctx.instance_id]
-
-    return service
-
-
-@dataclass(slots=True)
-class System:
-    """A control and two instances of `totals`: tot-1 is active for T-1 and T-2, tot-2 their standby."""
-
-    url: str
-    prefix: str
-    caller: aegis_sdk.Aegis
-    args: list[str] = field(default_factory=list)
-
-    async def cli(self, *arguments: str) -> Result:
-        return await run_cli(*arguments, "--url", self.url, "--prefix", self.prefix)
-
-    async def add(self, amount: int, resource: str = "T-1") -> list[object]:
-        return await self.caller.request(ADD, amount, resource=resource, timeout_s=DEADLINE_S)
-
-    async def active(self, resource: str = "T-1") -> tuple[str, int]:
-        """(instance, epoch)"""
-        [route] = (await self.cli("show-route", resource, "-o", "json")).json
-        return route["active"], route["epoch"]
-
-    async def until(self, what: str, holds: Callable[[], Awaitable[bool]]) -> None:
-        """Ask until it holds; the questions themselves take their time."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(DEADLINE_S):
-                while not await holds():
-                    continue
-                return
-        raise AssertionError(f"not within {DEADLINE_S:g} s: {what}")
-
-    async def instance_is(self, instance_id: str, state: InstanceState | None) -> bool:
-        listed = (await self.cli("list-instances", "-o", "json")).json
-        states = {entry["instance_id"]: entry["state"] for entry in listed}
-        return bool(states.get(instance_id) == state)
-
-
-@pytest.fixture
-async def system(nats_url: str) -> AsyncIterator[System]:
-    prefix = f"real{next(_numbers)}"
-    control = Control(load({"url": nats_url, "prefix": prefix, "http_port": 0}).settings)
-    running = asyncio.create_task(control.run())
-    async with asyncio.timeout(DEADLINE_S):
-        await control.started.wait()
-    async with (
-        aegis_sdk.connect(nats_url, prefix=prefix) as caller,
-        aegis_sdk.connect(nats_url, prefix=prefix) as first,
-        aegis_sdk.connect(nats_url, prefix=prefix) as second,
-    ):
-        resources = {"T-1": Role.AUTO, "T-2": Role.AUTO}
-        await first.serve(totals(), resources=resources, instance_id="tot-1")
-        await second.serve(totals(), resources=resources, instance_id="tot-2")
-        yield System(nats_url, prefix, caller)
-    control.stop()
-    await running
+from tests.integration.cli.system import System
 
 
 async def test_lists_and_routes_show_what_is_registered(system: System) -> None:
     listed = await system.cli("list-services")
     assert listed.code == 0
     words = [line.split() for line in listed.out.splitlines()]
-    assert words[1][:5] == ["totals", "tot-1", "live", "2", "active"]
-    assert words[2][:4] == ["tot-2", "live", "2", "standby"]
+    assert words[1][:3] == ["doubles", "dbl-1", "live"]
+    assert words[2][:5] == ["totals", "tot-1", "live", "2", "active"]
+    assert words[3][:4] == ["tot-2", "live", "2", "standby"]
     [route] = (await system.cli("show-route", "T-1", "-o", "json")).json
     assert (route["service"], route["state"], route["active"]) == ("totals", "held", "tot-1")
     assert [standby["instance_id"] for standby in route["standbys"]] == ["tot-2"]
@@ -103,15 +21,16 @@ async def test_lists_and_routes_show_what_is_registered(system: System) -> None:
 
 async def test_describe_holds_methods_schemas_and_routes(system: System) -> None:
     described = (await system.cli("describe", "totals", "-o", "json")).json
-    [method] = described["service"]["methods"]
-    assert (method["name"], method["request_schema"]) == ("add", {"type": "integer"})
+    methods = {method["name"]: method for method in described["service"]["methods"]}
+    assert methods["add"]["request_schema"] == {"type": "integer"}
+    assert methods["wait"]["reply_schema"] == {"type": "string"}
     assert [route["resource"] for route in described["routes"]] == ["T-1", "T-2"]
 
 
 async def test_status_is_ok(system: System) -> None:
     status = await system.cli("status")
     assert (status.code, status.err) == (0, "")
-    assert "2 (2 live)" in status.out
+    assert "3 (3 live)" in status.out
 
 
 async def test_a_dry_run_changes_nothing(system: System) -> None:

@@ -7,10 +7,17 @@ import json
 import time
 import urllib.error
 import urllib.request
+from pathlib import Path
 
+import nats
 import pytest
 from aegis_control.infrastructure.embedded_nats import EmbeddedNats
+from aegis_control.infrastructure.nats_endpoints import NatsEvents
+from aegis_control.infrastructure.nats_link import NatsLink
+from aegis_control.infrastructure.nats_streams import NatsStreams, StreamSettings
 from aegis_sdk.contract.control import CommandKind, Role
+from aegis_sdk.contract.subjects import Subjects
+from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from tests.integration.control.conftest import Start
@@ -214,6 +221,7 @@ async def test_events_tell_operators_what_happened(
         "instance_registered",
         "instance_registered",
         "failover_begun",
+        "instance_fenced",
         "lease_granted",
         "failover_done",
         "instance_lost",
@@ -373,3 +381,41 @@ async def test_settings_reach_the_streams(
     group = await broker.api(f"CONSUMER.INFO.{broker.subjects.request_stream(SERVICE)}.any")
     assert group["config"]["ack_wait"] == 2_500_000_000
     assert settings(server.url, prefix).ack_wait_s == 1.0
+
+
+async def test_events_outlast_an_absence_of_nats_and_are_kept_once(
+    tmp_path: Path,
+) -> None:
+    """The audit trail: what was emitted while NATS was away is stored when it is back, in order."""
+    with EmbeddedNats(tmp_path) as own:
+        client = await nats.connect(own.url, reconnect_time_wait=0.1, max_reconnect_attempts=-1)
+        link = NatsLink(client)
+        await link.open()
+        subjects = Subjects("aegis")
+        await NatsStreams(link, subjects, StreamSettings()).provision_common()
+        events = NatsEvents(link, subjects, time.time)
+        publishing = asyncio.create_task(events.publish())
+        events.emit("first", n=1)
+        await events.flush()
+        own.kill()
+        for n in (2, 3):
+            events.emit("later", n=n)
+        await asyncio.sleep(0.3)
+        own.start()
+
+        async def stored() -> bool:
+            return client.is_connected and (await _numbers(client, subjects)) == [1, 2, 3]
+
+        await until(stored, "all three are kept, once and in order")
+        publishing.cancel()
+        await client.close()
+
+
+async def _numbers(client: Client, subjects: Subjects) -> list[int]:
+    js = client.jetstream()
+    info = await js.stream_info(subjects.events_stream)
+    messages = [
+        await js.get_msg(subjects.events_stream, seq)
+        for seq in range(info.state.first_seq, info.state.last_seq + 1)
+    ]
+    return [json.loads(message.data or b"")["n"] for message in messages]

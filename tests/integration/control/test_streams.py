@@ -35,21 +35,25 @@ def streams(link: NatsLink, prefix: str, **settings: Any) -> NatsStreams:
 async def test_provisioning_again_writes_nothing(
     link: NatsLink, prefix: str, broker: Broker
 ) -> None:
-    await streams(link, prefix).provision_common()
-    await streams(link, prefix).provision(SERVICE)
     seen: list[str] = []
 
     async def note(message: Msg) -> None:
         seen.append(message.subject)
 
+    async def all_told(marker: str) -> None:
+        """Something that does raise an advisory, to know that all before it have come."""
+        await broker.client.jetstream().add_stream(name=marker, subjects=[f"{marker}.x"])
+        while not any(subject.endswith(marker) for subject in seen):
+            await broker.client.flush()
+
     await broker.client.subscribe("$JS.EVENT.ADVISORY.>", cb=note)
-    await broker.client.flush()
     await streams(link, prefix).provision_common()
     await streams(link, prefix).provision(SERVICE)
-    # Something that does raise an advisory, to know that all before it have come.
-    await broker.client.jetstream().add_stream(name=f"{prefix}-last", subjects=[f"{prefix}.last"])
-    while not any(subject.endswith(f"{prefix}-last") for subject in seen):
-        await broker.client.flush()
+    await all_told(f"{prefix}-first")
+    seen.clear()
+    await streams(link, prefix).provision_common()
+    await streams(link, prefix).provision(SERVICE)
+    await all_told(f"{prefix}-last")
     assert [subject for subject in seen if f"{prefix.upper()}_" in subject] == []
 
 

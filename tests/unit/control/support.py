@@ -19,6 +19,7 @@ from aegis_control.application.ports import (
     Entry,
     FenceWrite,
     NotWritten,
+    RequestsFull,
     StoredFence,
     Write,
 )
@@ -32,6 +33,7 @@ from aegis_control.domain.liveness import Limits
 from aegis_sdk.contract.control import (
     Ack,
     Command,
+    DriftView,
     Heartbeat,
     LeaseRecord,
     Leave,
@@ -39,7 +41,10 @@ from aegis_sdk.contract.control import (
     Registration,
     RegistrationReply,
     Role,
+    ServerView,
 )
+from aegis_sdk.contract.dead_letter import DeadLetter
+from aegis_sdk.contract.envelope import Outcome, Request
 from aegis_sdk.contract.subjects import Subjects
 from aegis_sdk.errors import Unavailable
 
@@ -198,6 +203,47 @@ class MemoryHearing:
 
 
 @dataclass
+class MemoryLetters:
+    """`full`: the request stream takes nothing; `lose_drops`: control dies before it forgets a letter."""
+
+    letters: dict[str, DeadLetter] = field(default_factory=dict)
+    outcomes: dict[tuple[str, str], Outcome] = field(default_factory=dict)
+    sent: list[Request] = field(default_factory=list)
+    full: bool = False
+    lose_drops: int = 0
+
+    async def find(self, request_id: str) -> DeadLetter | None:
+        return self.letters.get(request_id)
+
+    async def outcome(self, service: str, request_id: str) -> Outcome | None:
+        return self.outcomes.get((service, request_id))
+
+    async def send(self, request: Request) -> None:
+        if self.full:
+            raise RequestsFull("the requests of accounts: maximum messages exceeded")
+        self.sent.append(request)
+
+    async def drop(self, service: str, request_id: str) -> None:
+        if self.lose_drops:
+            self.lose_drops -= 1
+            raise Unavailable("control is gone")
+        self.letters.pop(request_id, None)
+
+
+@dataclass
+class MemoryCheckup:
+    replicas: int = 1
+    found: list[DriftView] = field(default_factory=list)
+    seen: list[ServerView] | None = None
+
+    async def servers(self) -> list[ServerView] | None:
+        return self.seen
+
+    async def drift(self, services: Sequence[str]) -> list[DriftView]:
+        return [drift for drift in self.found if drift.name in services]
+
+
+@dataclass
 class MemoryEvents:
     seen: list[tuple[str, dict[str, object]]] = field(default_factory=list)
 
@@ -227,6 +273,8 @@ class Office:
         self.instances = MemoryInstances()
         self.events = MemoryEvents()
         self.hearing = MemoryHearing()
+        self.letters = MemoryLetters()
+        self.checkup = MemoryCheckup()
         self._tokens = iter(range(10_000))
         self.world = World(
             registry=self.registry,
@@ -235,6 +283,8 @@ class Office:
             requests=self.requests,
             instances=self.instances,
             hearing=self.hearing,
+            letters=self.letters,
+            checkup=self.checkup,
             events=self.events,
             clock=self.clock,
             subjects=Subjects(),
@@ -288,7 +338,12 @@ class Office:
         return await self.leave(leave.model_dump_json().encode())
 
     def beats(
-        self, *instance_ids: str, run: str = "run1", loop_lag_s: float = 0.0, lag_entries: int = 0
+        self,
+        *instance_ids: str,
+        run: str = "run1",
+        loop_lag_s: float = 0.0,
+        lag_entries: int = 0,
+        wall_s: float = 0.0,
     ) -> None:
         for instance_id in instance_ids:
             self.watch.heard(
@@ -299,6 +354,7 @@ class Office:
                     n=1,
                     loop_lag_s=loop_lag_s,
                     lag_entries=lag_entries,
+                    wall_s=wall_s,
                 )
             )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import pytest
@@ -50,7 +51,10 @@ STREAM = (
     b"MSG a.b 1 5\r\nhello\r\n"
     b"PING\r\n"
     b"MSG other 2 inbox.1 3\r\n\r\n!\r\n"
-    b"HMSG a.c 1 inbox.9 " + b"%d %d\r\n" % (len(HEADERS), len(HEADERS) + 4) + HEADERS + b"\r\n\r\n\r\n"
+    b"HMSG a.c 1 inbox.9 "
+    + b"%d %d\r\n" % (len(HEADERS), len(HEADERS) + 4)
+    + HEADERS
+    + b"\r\n\r\n\r\n"
     b"MSG a.d 1 inbox.7 0\r\n\r\n"
     b"HMSG a.e 1 16 16\r\nNATS/1.0 404\r\n\r\n\r\n"
     b"PING\r\n"
@@ -60,7 +64,7 @@ STREAM = (
 @given(st.lists(st.integers(0, len(STREAM)), max_size=12))
 def test_messages_come_out_the_same_however_the_bytes_are_cut(cuts: list[int]) -> None:
     at = [0, *sorted(cuts), len(STREAM)]
-    messages, heard = hear([STREAM[a:b] for a, b in zip(at, at[1:], strict=False)])
+    messages, heard = hear([STREAM[a:b] for a, b in itertools.pairwise(at)])
     assert [(m.subject, m.reply, m.data) for m in messages] == [
         ("a.b", "", b"hello"),
         ("a.c", "inbox.9", b"\r\n\r\n"),

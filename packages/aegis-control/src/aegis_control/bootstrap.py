@@ -31,9 +31,11 @@ from aegis_control.infrastructure import http
 from aegis_control.infrastructure.clock import SystemClock
 from aegis_control.infrastructure.metrics import REFRESH_INTERVAL_S, Metrics
 from aegis_control.infrastructure.nats_buckets import NatsBucket
+from aegis_control.infrastructure.nats_checkup import NatsCheckup
 from aegis_control.infrastructure.nats_connect import Credentials, connect
 from aegis_control.infrastructure.nats_endpoints import Endpoints, NatsEvents, NatsInstances
 from aegis_control.infrastructure.nats_journal import NatsJournal
+from aegis_control.infrastructure.nats_letters import NatsLetters
 from aegis_control.infrastructure.nats_link import NatsLink
 from aegis_control.infrastructure.nats_snapshots import listen_for_snapshots
 from aegis_control.infrastructure.nats_streams import NatsStreams, StreamSettings
@@ -105,6 +107,7 @@ class Control:
         try:
             await leadership.run()
         finally:
+            await events.flush()
             for task in beside:
                 task.cancel()
 
@@ -147,6 +150,8 @@ class Control:
             requests=streams,
             instances=NatsInstances(link, subjects),
             hearing=endpoints,
+            letters=NatsLetters(link, subjects),
+            checkup=NatsCheckup(streams, system, self._clock.wall, replicas=settings.replicas),
             events=events,
             clock=self._clock,
             subjects=subjects,
@@ -283,6 +288,8 @@ def _stream_settings(settings: Settings) -> StreamSettings:
         requests_max_msgs=settings.requests_max_msgs,
         requests_max_bytes=settings.requests_max_bytes,
         dlq_max_age_s=settings.dlq_max_age_s,
+        events_max_age_s=settings.events_max_age_s,
+        events_max_bytes=settings.events_max_bytes,
         ack_wait_s=settings.ack_wait_s,
     )
 

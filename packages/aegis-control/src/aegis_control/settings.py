@@ -85,6 +85,10 @@ class Settings(BaseSettings):
         description="bytes of requests kept per service; NATS reserves them (-1: no bound)",
     )
     dlq_max_age_s: Seconds = Field(2_592_000.0, description="how long dead letters are kept")
+    events_max_age_s: Seconds = Field(2_592_000.0, description="how long events are kept")
+    events_max_bytes: int = Field(
+        67_108_864, ge=1_048_576, description="bytes of events kept; older ones go first"
+    )
 
     @pydantic.field_validator("prefix")
     @classmethod

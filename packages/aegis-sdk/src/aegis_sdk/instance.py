@@ -8,6 +8,7 @@ import secrets
 import signal
 import socket
 import threading
+import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
@@ -295,6 +296,7 @@ class Instance:
             running=self._runner.running,
             active=active,
             standby=len(self._resources) - active,
+            wall_s=time.time(),
         )
 
     # --- control's commands -------------------------------------------------------------------------------------

@@ -27,7 +27,10 @@ from aegis_sdk.contract.method import field_errors
 from aegis_sdk.errors import Unavailable
 from pydantic import BaseModel
 
+from aegis_control.application.checkup import CheckUp
+from aegis_control.application.dead_letters import DeadLetters
 from aegis_control.application.fail_over import FailOver
+from aegis_control.application.refusal import Refused
 from aegis_control.application.roster import Roster
 from aegis_control.application.state import ControlState, Member, ServiceTable
 from aegis_control.application.world import World
@@ -38,18 +41,26 @@ COMMAND_TIMEOUT_S = 2.0
 Model = TypeVar("Model", bound=BaseModel)
 
 
+Verb = Callable[[bytes], Awaitable[Any]]
+
+
+class Order(BaseModel):
+    """What the arguments of all changes have in common, or some of them."""
+
+    instance_id: str = ""
+    service: str | None = None
+    resource: str = ""
+    request_id: str = ""
+    to: str | None = None
+    reason: str = ""
+    by: str = ""
+    dry_run: bool = False
+
+
 class WhichService(BaseModel):
     """Argument of `describe` (required there) and `list-instances`."""
 
     service: str | None = None
-
-
-class _Refused(Exception):
-    """Ends a verb with a code and a message for people."""
-
-    def __init__(self, code: str, message: str) -> None:
-        super().__init__(message)
-        self.code = code
 
 
 class Admin:
@@ -63,34 +74,68 @@ class Admin:
         self._roster = roster
         self._fail_over = fail_over
         self._since = world.clock.wall()
-        self._verbs: Mapping[str, Callable[[bytes], Awaitable[Any]]] = {
+        self._verbs: Mapping[str, Verb] = {
             "status": self._status,
             "list-services": self._list_services,
             "list-instances": self._list_instances,
             "describe": self._describe,
             "describe-instance": self._describe_instance,
             "show-route": self._show_route,
+            "checkup": CheckUp(state, world),
+        }
+        letters = DeadLetters(state, world)
+        self._changes: Mapping[str, Verb] = {
             "disconnect": self._disconnect,
             "drain": self._drain,
             "failover": self._failover,
+            "dlq-redrive": letters.redrive,
+            "dlq-drop": letters.drop,
         }
 
     async def __call__(self, verb: str, data: bytes) -> AdminReply:
         """The reply to `verb` with its argument as JSON (empty means none); never raises for those."""
-        run = self._verbs.get(verb)
+        run = self._changes.get(verb)
         if run is None:
-            known = ", ".join(sorted(self._verbs))
+            return await self._answer(verb, self._verbs.get(verb), data)
+        reply = AdminReply(ok=False, code="internal", message="control stopped in the middle of it")
+        try:
+            reply = await self._answer(verb, run, data)
+        finally:
+            self._record(verb, data, reply)
+        return reply
+
+    async def _answer(self, verb: str, run: Verb | None, data: bytes) -> AdminReply:
+        if run is None:
+            known = ", ".join(sorted([*self._verbs, *self._changes]))
             return AdminReply(
                 ok=False, code="invalid", message=f"unknown verb {verb!r}; use {known}"
             )
         try:
             return AdminReply(ok=True, data=_dump(await run(data or b"{}")))
-        except _Refused as error:
+        except Refused as error:
             return AdminReply(ok=False, code=error.code, message=str(error))
         except pydantic.ValidationError as error:
             return AdminReply(ok=False, code="invalid", message="; ".join(field_errors(error)))
         except Unavailable as error:
             return AdminReply(ok=False, code="internal", message=f"NATS did not answer: {error}")
+
+    def _record(self, verb: str, data: bytes, reply: AdminReply) -> None:
+        """The audit trail: who asked for which change, and what came of it. A dry run is no change."""
+        try:
+            order = Order.model_validate_json(data or b"{}")
+        except pydantic.ValidationError:
+            order = Order()
+        if order.dry_run:
+            return
+        self._world.events.emit(
+            "operator_change",
+            verb=verb,
+            by=order.by or "unknown",
+            ok=reply.ok,
+            error_code=reply.code,
+            result=_result(reply),
+            **order.model_dump(exclude={"by", "dry_run"}, exclude_defaults=True),
+        )
 
     # --- what is there ---------------------------------------------------------------------------
     async def _status(self, _: bytes) -> dict[str, Any]:
@@ -121,10 +166,10 @@ class Admin:
     async def _describe(self, data: bytes) -> dict[str, Any]:
         name = WhichService.model_validate_json(data).service
         if not name:
-            raise _Refused("invalid", "service: say which one")
+            raise Refused("invalid", "service: say which one")
         table = self._state.services.get(name)
         if table is None or table.record is None:
-            raise _Refused("not_found", f"no instance ever registered service {name!r}")
+            raise Refused("not_found", f"no instance ever registered service {name!r}")
         return {
             "service": table.record,
             "view": self._service_view(table),
@@ -170,6 +215,7 @@ class Admin:
             active=active,
             standby=max(0, len(record.resources) - active),
             lag_entries=member.lag_entries,
+            clock_offset_s=member.clock_offset_s,
             reason=record.reason,
         )
 
@@ -196,7 +242,7 @@ class Admin:
     def _find_instance(self, instance_id: str) -> list[tuple[ServiceTable, Member]]:
         found = self._state.find_member(instance_id)
         if not found:
-            raise _Refused("not_found", f"no instance {instance_id!r}: see list-instances")
+            raise Refused("not_found", f"no instance {instance_id!r}: see list-instances")
         return found
 
     def _find_resource(self, resource: str, service: str | None) -> list[ServiceTable]:
@@ -207,7 +253,7 @@ class Admin:
         ]
         if not found:
             where = f" in service {service!r}" if service else ""
-            raise _Refused("not_found", f"no resource {resource!r}{where}: it never had an active")
+            raise Refused("not_found", f"no resource {resource!r}{where}: it never had an active")
         return found
 
     # --- moving things ---------------------------------------------------------------------------
@@ -244,7 +290,7 @@ class Admin:
     async def _drain_member(self, table: ServiceTable, member: Member, reason: str) -> None:
         before = member.record.state
         if before not in (InstanceState.LIVE, InstanceState.STALLED, InstanceState.DRAINING):
-            raise _Refused("refused", f"instance {member.record.instance_id} is {before.value}")
+            raise Refused("refused", f"instance {member.record.instance_id} is {before.value}")
         async with table.lock:
             await self._roster.put_state(table, member, InstanceState.DRAINING, reason=reason)
         ack = await self._command(member, CommandKind.DRAIN, [], reason)
@@ -260,14 +306,14 @@ class Admin:
             if member.record.state is InstanceState.DRAINING:
                 await self._roster.put_state(table, member, before, reason="")
         why = ack.message if ack else f"no answer within {COMMAND_TIMEOUT_S:g} s"
-        raise _Refused("refused", f"instance {member.record.instance_id} does not drain: {why}")
+        raise Refused("refused", f"instance {member.record.instance_id} does not drain: {why}")
 
     async def _failover(self, data: bytes) -> Moved:
         wanted = FailoverResource.model_validate_json(data)
         tables = self._find_resource(wanted.resource, wanted.service)
         if len(tables) > 1:
             names = ", ".join(table.name for table in tables)
-            raise _Refused("invalid", f"{wanted.resource!r} exists in {names}: say --service")
+            raise Refused("invalid", f"{wanted.resource!r} exists in {names}: say --service")
         to = self._next_active(tables[0], wanted)
         owner = tables[0].leases[wanted.resource].record.owner
         result = Moved(
@@ -280,22 +326,22 @@ class Admin:
         return result
 
     def _next_active(self, table: ServiceTable, wanted: FailoverResource) -> Member:
-        """Raises: _Refused when the resource can't go where it should."""
+        """Raises: Refused when the resource can't go where it should."""
         lease = table.leases[wanted.resource].record
         owner = table.owner_of(lease)
         if wanted.to is None:
             without = lease.owner if owner else ""
             planned = self._fail_over.plan_for(table, [wanted.resource], without=without)
             if planned.orphans:
-                raise _Refused("refused", f"no live standby follows {wanted.resource!r}")
+                raise Refused("refused", f"no live standby follows {wanted.resource!r}")
             return table.members[next(iter(planned.moves))]
         to = table.members.get(wanted.to)
         if to is None:
-            raise _Refused("not_found", f"no instance {wanted.to!r} of service {table.name}")
+            raise Refused("not_found", f"no instance {wanted.to!r} of service {table.name}")
         if to is owner:
-            raise _Refused("refused", f"{wanted.to} is the active of {wanted.resource!r} already")
+            raise Refused("refused", f"{wanted.to} is the active of {wanted.resource!r} already")
         if to.record.state is not InstanceState.LIVE or wanted.resource not in to.record.resources:
-            raise _Refused(
+            raise Refused(
                 "refused",
                 f"{wanted.to} ({to.record.state.value}) is not a live standby of {wanted.resource!r}",
             )
@@ -306,7 +352,7 @@ class Admin:
         keeps the resource safe: an active that doesn't answer is passed over."""
         lease = table.leases[wanted.resource].record
         owner = table.owner_of(lease)
-        reason = _reason("handover", wanted.by, "")
+        reason = _reason("handover", wanted.by, wanted.reason)
         resources = [wanted.resource]
         if owner is not None and owner.record.state is InstanceState.LIVE:
             await self._command(owner, CommandKind.PAUSE, resources, reason)
@@ -319,7 +365,7 @@ class Admin:
             if not moved and owner is not None:
                 await self._command(owner, CommandKind.RESUME, resources, "the handover failed")
         if not moved:
-            raise _Refused("refused", f"{wanted.resource!r} was moved by somebody else just now")
+            raise Refused("refused", f"{wanted.resource!r} was moved by somebody else just now")
 
     def _would_move(self, instance_id: str, found: list[tuple[ServiceTable, Member]]) -> Moved:
         result = Moved(instance_id=instance_id, dry_run=True)
@@ -344,6 +390,16 @@ class Admin:
 
 def _reason(what: str, by: str, why: str) -> str:
     return what + (f" by {by}" if by else "") + (f": {why}" if why else "")
+
+
+def _result(reply: AdminReply) -> str:
+    """In words: control's refusal, or what moved where."""
+    if not reply.ok:
+        return reply.message
+    done = reply.data
+    if "fate" in done:
+        return " ".join(filter(None, (done["fate"], done["new_request_id"])))
+    return f"{len(done['moved'])} moved, {len(done['vacant'])} vacant"
 
 
 def _count(values: Any) -> dict[str, int]:

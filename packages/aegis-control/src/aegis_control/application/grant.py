@@ -22,7 +22,7 @@ from aegis_control.application.ports import (
 from aegis_control.application.state import ControlState, Lease, Member, ServiceTable
 from aegis_control.application.world import World
 from aegis_control.domain import lease as leases
-from aegis_control.domain.lease import GRANT_RESOURCES_MAX
+from aegis_control.domain.lease import GRANT_RESOURCES_MAX, Owner
 
 _FENCE_TRIES = 5
 """Each try that loses has read what it lost to; more than a few mean that NATS is in trouble."""
@@ -79,6 +79,7 @@ class Leases:
         floors = await self._ack_floors(table, old_grants)
         changes = self._granted(table, resources, to, floors, reason)
         owners = {name: _owner(table, name) for name in resources}
+        before = {name: _stored(table, name)[0] for name in resources}
         moved = await self._store(table, changes)
         for name in moved:
             _note_loss(owners[name], to)
@@ -86,6 +87,7 @@ class Leases:
             return []
         await self._write_fences(table, _fences(changes, moved))
         await self._delete_grants(table, old_grants - table.grants().keys())
+        self._tell_fenced(table, {name: before[name] for name in moved}, to)
         self._tell(table, moved, to, reason)
         return moved
 
@@ -218,10 +220,24 @@ class Leases:
             instance_id=to.record.instance_id,
             grant=first.grant,
             epoch=max(table.leases[name].record.epoch for name in moved),
+            epochs={name: table.leases[name].record.epoch for name in moved},
             start_seq=first.start_seq,
             resources=list(moved),
             reason=reason,
         )
+
+    def _tell_fenced(
+        self, table: ServiceTable, before: Mapping[str, LeaseRecord | None], to: Member
+    ) -> None:
+        """From here on the server refuses commits of these."""
+        fenced: dict[str, list[str]] = {}
+        for name, lease in before.items():
+            if lease is not None and Owner(lease.owner, lease.incarnation) != to.owner:
+                fenced.setdefault(lease.owner, []).append(name)
+        for owner, names in fenced.items():
+            self._world.events.emit(
+                "instance_fenced", service=table.name, instance_id=owner, resources=names
+            )
 
 
 def _owner(table: ServiceTable, resource: str) -> Member | None:

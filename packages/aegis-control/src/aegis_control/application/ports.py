@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
-from aegis_sdk.contract.control import Ack, Command
-from aegis_sdk.contract.envelope import Fence
+from aegis_sdk.contract.control import Ack, Command, DriftView, ServerView
+from aegis_sdk.contract.dead_letter import DeadLetter
+from aegis_sdk.contract.envelope import Fence, Outcome, Request
 
 
 class Clock(Protocol):
@@ -172,4 +173,48 @@ class Events(Protocol):
 
         `details` are JSON values under the glossary's names.
         """
+        ...
+
+
+class RequestsFull(Exception):
+    """The request stream takes no more; nothing was stored."""
+
+
+class Letters(Protocol):
+    """The dead letters, and sending them again."""
+
+    async def find(self, request_id: str) -> DeadLetter | None:
+        """The dead letter of a request, whatever its service."""
+        ...
+
+    async def outcome(self, service: str, request_id: str) -> Outcome | None:
+        """How a request ended, if its journal knows that (or the service)."""
+        ...
+
+    async def send(self, request: Request) -> None:
+        """Returns when the request stream has it. Sending it again is harmless.
+
+        Raises: RequestsFull.
+        """
+        ...
+
+    async def drop(self, service: str, request_id: str) -> None:
+        """Forget the dead letter; fine if it is not there."""
+        ...
+
+
+class Checkup(Protocol):
+    """What `doctor` needs to know of NATS and can't see without control's settings or accounts."""
+
+    @property
+    def replicas(self) -> int:
+        """Copies of each stream that control makes."""
+        ...
+
+    async def servers(self) -> list[ServerView] | None:
+        """Every NATS server that answers the system account; None without such an account."""
+        ...
+
+    async def drift(self, services: Sequence[str]) -> list[DriftView]:
+        """What differs from what control would make now; a stream that isn't there is no drift."""
         ...

@@ -37,6 +37,8 @@ class Member:
     heard: bool = False
     """Heard in this term: what is only on record may be dead."""
     beat: Heartbeat | None = None
+    clock_offset_s: float | None = None
+    """How far its clock was ahead of ours at its last heartbeat; for people, no decision uses it."""
     keeps_leases: bool = True
     """False once a lease of it moved away: to go on it must register again."""
     told_at_s: float = float("-inf")

@@ -11,6 +11,8 @@ from collections.abc import Coroutine
 from typing import Any
 
 from aegis_sdk.contract.control import Heartbeat
+from aegis_sdk.contract.dead_letter import DeadLetter
+from aegis_sdk.contract.trace import trace_id
 from aegis_sdk.errors import Unavailable
 
 from aegis_control.application.admin import Admin
@@ -57,6 +59,20 @@ class Term:
 
     def heard(self, beat: Heartbeat) -> None:
         self._watch.heard(beat)
+
+    def dead_lettered(self, letter: DeadLetter) -> None:
+        """Heard while it was stored; what came in without a leader is in the DLQ alone."""
+        request = letter.request
+        self._world.events.emit(
+            "request_dead_lettered",
+            service=request.service,
+            request_id=request.request_id,
+            method=request.method,
+            resource=request.resource,
+            trace_id=trace_id(request.traceparent),
+            error_code=letter.error_code,
+            reason=letter.error,
+        )
 
     def opened(self, connection: Connection) -> None:
         self._watch.opened(connection)

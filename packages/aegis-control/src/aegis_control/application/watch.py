@@ -66,6 +66,8 @@ class Watch:
             return  # sent before the process died, and slower than the news of it
         member.heard_at_s, member.heard = self._world.clock.monotonic(), True
         member.beat = beat
+        if beat.wall_s:
+            member.clock_offset_s = round(beat.wall_s - self._world.clock.wall(), 3)
         sign = judge(silence_s=0.0, loop_lag_s=beat.loop_lag_s, limits=self._world.limits)
         self._note(table, member, sign)
 

@@ -8,15 +8,18 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from aegis_sdk.contract.control import Ack, AdminReply, Heartbeat, RegistrationReply
+from aegis_sdk.contract.dead_letter import DeadLetter
 from aegis_sdk.contract.subjects import Subjects
 
 from aegis_control.application.ports import (
     Bucket,
+    Checkup,
     Clock,
     Events,
     Hearing,
     Instances,
     Journal,
+    Letters,
     Requests,
 )
 from aegis_control.domain.connections import Connection
@@ -30,6 +33,7 @@ class Api(Protocol):
     async def leave(self, data: bytes) -> Ack: ...
     async def admin(self, verb: str, data: bytes) -> AdminReply: ...
     def heard(self, beat: Heartbeat) -> None: ...
+    def dead_lettered(self, letter: DeadLetter) -> None: ...
     def opened(self, connection: Connection) -> None: ...
     def closed(self, connection: Connection, reason: str) -> None: ...
     def reconnected(self) -> None: ...
@@ -49,6 +53,8 @@ class World:
     requests: Requests
     instances: Instances
     hearing: Hearing
+    letters: Letters
+    checkup: Checkup
     events: Events
     clock: Clock
     subjects: Subjects

@@ -15,6 +15,9 @@ from typing import Any, Final, Self, TypeVar
 import nats
 from aegis_sdk.contract.control import (
     AdminReply,
+    CheckupView,
+    DeadLetterMoved,
+    DeadLetterOrder,
     FailoverResource,
     Moved,
     RouteView,
@@ -28,8 +31,12 @@ from nats import errors as nats_errors
 from nats.aio.client import Client
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
+from aegis_control.infrastructure.nats_archive import NatsArchive
+from aegis_control.infrastructure.nats_link import NatsLink
+
 _T = TypeVar("_T")
 
+_SCHEMES: Final = frozenset({"nats", "tls", "ws", "wss"})
 _CLOSE_TIMEOUT_S: Final = 0.5
 """Closing only says goodbye; an operator doesn't wait for it."""
 
@@ -56,6 +63,8 @@ class ServiceDescription(BaseModel):
 _SERVICES: Final = TypeAdapter(list[ServiceView])
 _ROUTES: Final = TypeAdapter(list[RouteView])
 _MOVED: Final = TypeAdapter(Moved)
+_CHECKUP: Final = TypeAdapter(CheckupView)
+_LETTER: Final = TypeAdapter(DeadLetterMoved)
 _STATUS: Final = TypeAdapter(ControlStatus)
 _DESCRIPTION: Final = TypeAdapter(ServiceDescription)
 
@@ -94,6 +103,30 @@ class AdminClient:
         self._subjects = Subjects(prefix)
         self._timeout_s = timeout_s
         self._client = Client()
+        self._link = NatsLink(self._client)
+
+    @property
+    def _servers(self) -> list[str]:
+        return [part.strip() for part in self._url.split(",")]
+
+    @property
+    def link(self) -> NatsLink:
+        """The connection, for what is read from NATS itself."""
+        return self._link
+
+    @property
+    def subjects(self) -> Subjects:
+        return self._subjects
+
+    @property
+    def archive(self) -> NatsArchive:
+        """What is stored; it needs no control. Its methods raise Unavailable."""
+        return NatsArchive(self._link, self._subjects)
+
+    @property
+    def server(self) -> dict[str, Any]:
+        """What the server said of itself when it greeted us (version, max_payload, cluster, ...)."""
+        return dict(self._client._server_info)
 
     @property
     def safe_url(self) -> str:
@@ -107,6 +140,8 @@ class AdminClient:
         return f"{version.major}.{version.minor}.{version.patch}"
 
     async def __aenter__(self) -> Self:
+        if not all(map(_is_nats_url, self._servers)):
+            raise self._not_a_url()
         failures: list[Exception] = []
 
         async def note(error: Exception) -> None:
@@ -115,7 +150,7 @@ class AdminClient:
         try:
             async with asyncio.timeout(self._timeout_s):
                 self._client = await nats.connect(
-                    [part.strip() for part in self._url.split(",")],
+                    self._servers,
                     name="ipc-cli",
                     allow_reconnect=False,
                     max_reconnect_attempts=1,
@@ -123,6 +158,8 @@ class AdminClient:
                     connect_timeout=max(1, round(self._timeout_s)),
                     error_cb=note,
                 )
+                self._link = NatsLink(self._client, api_timeout_s=self._timeout_s)
+                await self._link.open()
         except TimeoutError as error:
             raise self._unreachable(f"no answer within {self._timeout_s:g} s") from error
         except (OSError, nats_errors.Error) as error:
@@ -171,6 +208,18 @@ class AdminClient:
     async def failover(self, order: FailoverResource) -> Moved:
         """Move one resource on purpose."""
         return await self._ask("failover", _body(order), _MOVED)
+
+    async def checkup(self) -> CheckupView:
+        """What only control can say for `doctor`."""
+        return await self._ask("checkup", b"", _CHECKUP)
+
+    async def redrive(self, order: DeadLetterOrder) -> DeadLetterMoved:
+        """Send a dead letter's request again."""
+        return await self._ask("dlq-redrive", _body(order), _LETTER)
+
+    async def drop(self, order: DeadLetterOrder) -> DeadLetterMoved:
+        """Forget a dead letter."""
+        return await self._ask("dlq-drop", _body(order), _LETTER)
 
     async def _ask(self, verb: str, body: bytes, reply: TypeAdapter[_T]) -> _T:
         data = _accepted(await self._request(verb, body))
@@ -228,6 +277,12 @@ class AdminClient:
             f"NATS is not reachable at {self.safe_url} ({why})",
             "check that the server runs; give its URL with --url or AEGIS_URL",
         )
+
+
+def _is_nats_url(text: str) -> bool:
+    """The client would wait for other protocols to answer in NATS's own until its time is up."""
+    scheme, colons, _ = text.partition("://")
+    return bool(text) and (not colons or scheme in _SCHEMES)
 
 
 def _body(argument: BaseModel) -> bytes:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any, Final
@@ -17,6 +18,8 @@ import nats.errors
 import pydantic
 import structlog
 from aegis_sdk.contract.control import Ack, Command, Heartbeat
+from aegis_sdk.contract.dead_letter import DeadLetter
+from aegis_sdk.contract.envelope import MSG_ID
 from aegis_sdk.contract.subjects import Subjects
 from aegis_sdk.errors import Unavailable
 from nats.aio.client import Client
@@ -25,10 +28,17 @@ from nats.aio.subscription import Subscription
 
 from aegis_control.application.world import Api
 from aegis_control.domain.connections import Connection, parse_name
-from aegis_control.infrastructure.nats_link import NatsLink
+from aegis_control.infrastructure.nats_link import NatsLink, Outgoing
 
 _EVENTS_QUEUED_MAX: Final = 10_000
 """Events wait here while NATS is away; beyond it the log has them, the event subject doesn't."""
+
+_EVENTS_A_BATCH_MAX: Final = 100
+_STORE_TRIES: Final = 5
+_STORE_TIMEOUT_S: Final = 2.0
+"""With its tries, longer than a cluster takes to elect a stream's new leader (4-5 s)."""
+_STORE_WAIT_S: Final = 0.2
+_FLUSH_TIMEOUT_S: Final = 1.0
 
 _ECHO_TIMEOUT_S: Final = 0.5
 _NO_SERVICE: Final = "-"
@@ -101,6 +111,7 @@ class Endpoints:
                 await on(self._system, "$SYS.ACCOUNT.*.CONNECT", self._on_connect(api))
                 await on(self._system, "$SYS.ACCOUNT.*.DISCONNECT", self._on_disconnect(api))
             await on(client, names.heartbeat("*", "*"), self._on_heartbeat(api))
+            await on(client, names.dead_letters, self._on_dead_letter(api))
             await on(client, names.leave, _answering(tasks, lambda m: api.leave(m.data)))
             await on(client, names.admin("*"), _answering(tasks, lambda m: _ask_admin(api, m)))
             await on(client, names.register, _answering(tasks, lambda m: api.register(m.data)))
@@ -114,6 +125,17 @@ class Endpoints:
                 return
             with contextlib.suppress(pydantic.ValidationError):
                 api.heard(Heartbeat.model_validate_json(message.data))
+
+        return handle
+
+    def _on_dead_letter(self, api: Api) -> Callable[[Msg], Awaitable[None]]:
+        async def handle(message: Msg) -> None:
+            try:
+                letter = DeadLetter.parse(message.headers or {}, message.data)
+            except (KeyError, ValueError) as error:
+                _log("aegis_control").warning("dead_letter_unreadable", reason=repr(error))
+            else:
+                api.dead_lettered(letter)
 
         return handle
 
@@ -144,7 +166,11 @@ class Endpoints:
 
 
 class NatsEvents:
-    """`Events`: to the log, to listeners in this process (metrics), and to the event subjects."""
+    """`Events`: to the log, to listeners in this process (metrics), and to the stream of events.
+
+    Each is sent until the stream has it, in order: they are the audit trail too. A stream that is
+    away for long, or gone, costs events, never control its work; the log has them all.
+    """
 
     def __init__(
         self,
@@ -157,7 +183,7 @@ class NatsEvents:
         self._subjects = subjects
         self._wall = wall
         self._listeners = listeners
-        self._queue: asyncio.Queue[tuple[str, bytes]] = asyncio.Queue(_EVENTS_QUEUED_MAX)
+        self._queue: asyncio.Queue[Outgoing] = asyncio.Queue(_EVENTS_QUEUED_MAX)
 
     def emit(self, event: str, **details: object) -> None:
         log = _log("aegis_control")
@@ -165,15 +191,43 @@ class NatsEvents:
         for listener in self._listeners:
             listener(event, details)
         body = {"event": event, "time": self._wall(), **details}
+        data = json.dumps(body, default=str, ensure_ascii=False).encode("utf-8", "backslashreplace")
+        message = Outgoing(self._subjects.event(event), data, {MSG_ID: secrets.token_hex(8)})
         with contextlib.suppress(asyncio.QueueFull):
-            self._queue.put_nowait((event, json.dumps(body, default=str).encode()))
+            self._queue.put_nowait(message)
 
     async def publish(self) -> None:
         """Send queued events until cancelled."""
         while True:
-            event, data = await self._queue.get()
-            with contextlib.suppress(nats.errors.Error, OSError):
-                await self._link.client.publish(self._subjects.event(event), data)
+            batch = [await self._queue.get()]
+            while not self._queue.empty() and len(batch) < _EVENTS_A_BATCH_MAX:
+                batch.append(self._queue.get_nowait())
+            await self._store(batch)
+            for _ in batch:
+                self._queue.task_done()
+
+    async def flush(self) -> None:
+        """Wait for what was emitted so far, but not long."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._queue.join(), _FLUSH_TIMEOUT_S)
+
+    async def _store(self, batch: list[Outgoing]) -> None:
+        """Their ids make a second publish of the same event one entry."""
+        for _ in range(_STORE_TRIES):
+            await self._connected()
+            try:
+                results = await self._link.publish_all(batch, timeout_s=_STORE_TIMEOUT_S)
+            except Unavailable:
+                continue
+            batch = [m for m, r in zip(batch, results, strict=True) if not isinstance(r, int)]
+            if not batch:
+                return
+            await asyncio.sleep(_STORE_WAIT_S)
+        _log("aegis_control").warning("events_not_kept", events=len(batch))
+
+    async def _connected(self) -> None:
+        while not self._link.connected:  # noqa: ASYNC110 - the client has no event for it
+            await asyncio.sleep(_STORE_WAIT_S)
 
 
 _WARNINGS: Final = frozenset(
@@ -183,6 +237,7 @@ _WARNINGS: Final = frozenset(
         "instance_evicted",
         "registration_refused",
         "control_step_failed",
+        "request_dead_lettered",
     }
 )
 
@@ -190,7 +245,9 @@ _WARNINGS: Final = frozenset(
 def _for_log(details: dict[str, object]) -> dict[str, object]:
     """A thousand resource ids make a line that nobody reads: the log has their number."""
     found = details.get("resources")
-    return details | {"resources": len(found)} if isinstance(found, list) else details
+    if not isinstance(found, list):
+        return details
+    return {k: v for k, v in details.items() if k != "epochs"} | {"resources": len(found)}
 
 
 async def _ask_admin(api: Api, message: Msg) -> pydantic.BaseModel:

@@ -9,9 +9,10 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from itertools import count
 from typing import Any, Final
 
@@ -25,6 +26,9 @@ PUBLISH_TIMEOUT_S: Final = 5.0
 """For each thousand; with `sync_interval: always` they take a second."""
 READ_TIMEOUT_S: Final = 10.0
 """For all entries of a bucket or all fences of a journal."""
+_READ_BATCH: Final = 2_000
+_TAIL_WAIT_S: Final = 5.0
+"""How long one request for what is to come waits; the reading's own deadline is longer."""
 IN_FLIGHT_MAX: Final = 1_000
 """More acknowledgements outstanding don't make the server faster, only its queues longer."""
 
@@ -73,6 +77,8 @@ class Stored:
     seq: int
     payload: bytes
     headers: Mapping[str, str]
+    at_s: float = 0.0
+    """When the server stored it, Unix time."""
 
 
 PublishResult = int | Refusal | None
@@ -82,8 +88,9 @@ PublishResult = int | Refusal | None
 class NatsLink:
     """Wraps a connected client. Call `open` before anything else."""
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: Client, *, api_timeout_s: float = API_TIMEOUT_S) -> None:
         self.client = client
+        self._api_timeout_s = api_timeout_s
         self._inbox = client.new_inbox()
         self._numbers = count()
         self._waiting: dict[str, asyncio.Future[Msg | None]] = {}
@@ -112,9 +119,10 @@ class NatsLink:
         return results
 
     async def api(
-        self, name: str, body: Mapping[str, Any] | None = None, *, timeout_s: float = API_TIMEOUT_S
+        self, name: str, body: Mapping[str, Any] | None = None, *, timeout_s: float | None = None
     ) -> dict[str, Any]:
         """Ask JetStream's API. Raises: Unavailable, ApiRefused."""
+        timeout_s = timeout_s or self._api_timeout_s
         data = json.dumps(body).encode() if body is not None else b""
         try:
             message = await self.client.request(f"$JS.API.{name}", data, timeout=timeout_s)
@@ -139,6 +147,11 @@ class NatsLink:
             raise
         return _decoded(answer["message"])
 
+    async def message(self, stream: str, seq: int) -> Stored:
+        """The message at a sequence, from the stream's leader. Raises: Unavailable, ApiRefused."""
+        answer = await self.api(f"STREAM.MSG.GET.{stream}", {"seq": seq})
+        return _decoded(answer["message"])
+
     async def read_last_of_each(
         self, stream: str, subject: str, *, after: int = 0
     ) -> AsyncIterator[Stored]:
@@ -146,42 +159,78 @@ class NatsLink:
 
         Raises: Unavailable, ApiRefused.
         """
-        async with self._reader(stream, subject, after) as (consumer, pending):
+        start: dict[str, Any] = {"deliver_policy": "last_per_subject"}
+        if after:
+            # Only one message a subject is kept: what is stored after it is the last of each.
+            start = from_seq(after + 1)
+        async with self._reader(stream, [subject], start) as (consumer, pending):
             if pending:
                 async for message in self._pull(stream, consumer, pending):
                     yield message
 
+    async def read(
+        self,
+        stream: str,
+        subjects: Sequence[str],
+        start: Mapping[str, Any],
+        *,
+        batch: int = _READ_BATCH,
+        for_ever: bool = False,
+    ) -> AsyncGenerator[Stored, None]:
+        """What matches any of `subjects`, in order, up to the stream's end; `for_ever` goes on there.
+
+        `start` are the server's words for a consumer: where to begin, and `headers_only`. However much
+        there is, no more than `batch` messages are on their way at once.
+
+        Raises: Unavailable, ApiRefused.
+        """
+        async with self._reader(stream, subjects, start) as (consumer, pending):
+            left = pending
+            while left or for_ever:
+                read = 0
+                wait_s = _TAIL_WAIT_S if for_ever else 0.0
+                async with aclosing(self._pull(stream, consumer, batch, wait_s=wait_s)) as messages:
+                    async for message in messages:
+                        read += 1
+                        yield message
+                left = max(0, left - read) if read else 0
+
     @asynccontextmanager
     async def _reader(
-        self, stream: str, subject: str, after: int
+        self, stream: str, subjects: Sequence[str], start: Mapping[str, Any]
     ) -> AsyncIterator[tuple[str, int]]:
         """A consumer for one reading: (its name, how many messages it has)."""
         config: dict[str, Any] = {
-            "filter_subject": subject,
+            "filter_subjects": list(subjects),
             "ack_policy": "none",
             "mem_storage": True,
             "num_replicas": 1,
             "inactive_threshold": 30_000_000_000,
-            "deliver_policy": "last_per_subject",
+            **start,
         }
-        if after:
-            # Only one message a subject is kept: what is stored after it is the last of each.
-            config |= {"deliver_policy": "by_start_sequence", "opt_start_seq": after + 1}
         body = {"stream_name": stream, "config": config}
         made = await self.api(f"CONSUMER.CREATE.{stream}", body)
         try:
             yield made["name"], made["num_pending"]
         finally:
-            await self.client.publish(f"$JS.API.CONSUMER.DELETE.{stream}.{made['name']}")
+            with suppress(nats.errors.Error, OSError):  # the server forgets it by itself, later
+                await self.client.publish(f"$JS.API.CONSUMER.DELETE.{stream}.{made['name']}")
 
-    async def _pull(self, stream: str, consumer: str, pending: int) -> AsyncIterator[Stored]:
-        """Until the consumer says that nothing is pending; what was overwritten meanwhile is missing."""
+    async def _pull(
+        self, stream: str, consumer: str, batch: int, *, wait_s: float = 0.0
+    ) -> AsyncGenerator[Stored, None]:
+        """Up to `batch`, or until nothing is pending (for `wait_s`); what was overwritten is missing."""
         inbox = self.client.new_inbox()
-        subscription = await self.client.subscribe(
-            inbox, pending_msgs_limit=-1, pending_bytes_limit=-1
-        )
+        try:
+            subscription = await self.client.subscribe(
+                inbox, pending_msgs_limit=-1, pending_bytes_limit=-1
+            )
+        except (nats.errors.Error, OSError) as error:
+            raise Unavailable(f"stream {stream} could not be read: {_words(error)}") from error
         deadline_s = asyncio.get_running_loop().time() + READ_TIMEOUT_S
-        ask = {"batch": pending, "no_wait": True}
+        ask: dict[str, Any] = {"batch": batch}
+        ask |= {"expires": int(wait_s * 1e9)} if wait_s else {"no_wait": True}
+        read = 0
         try:
             await self.client.publish(
                 f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{consumer}", json.dumps(ask).encode(), inbox
@@ -193,18 +242,21 @@ class NatsLink:
                     _check_end(stream, message)
                     return
                 metadata = message.metadata
+                read += 1
                 yield Stored(
                     message.subject,
                     metadata.sequence.stream,
                     message.data,
                     message.headers or {},
+                    metadata.timestamp.timestamp(),
                 )
-                if metadata.num_pending == 0:
+                if read == batch or (metadata.num_pending == 0 and not wait_s):
                     return
         except (nats.errors.Error, OSError, TimeoutError) as error:
             raise Unavailable(f"stream {stream} could not be read: {_words(error)}") from error
         finally:
-            await subscription.unsubscribe()
+            with suppress(nats.errors.Error, OSError):
+                await subscription.unsubscribe()
 
     async def _publish_some(
         self, messages: Sequence[Outgoing], timeout_s: float
@@ -233,6 +285,15 @@ class NatsLink:
         future = self._waiting.get(message.subject)
         if future is not None and not future.done():
             future.set_result(message)
+
+
+def from_seq(seq: int) -> dict[str, Any]:
+    return {"deliver_policy": "by_start_sequence", "opt_start_seq": max(1, seq)}
+
+
+def from_time(at_s: float) -> dict[str, Any]:
+    words = datetime.fromtimestamp(at_s, UTC).isoformat().replace("+00:00", "Z")
+    return {"deliver_policy": "by_start_time", "opt_start_time": words}
 
 
 def _check_end(stream: str, message: Msg) -> None:
@@ -273,7 +334,15 @@ def _decoded(message: Mapping[str, Any]) -> Stored:
         int(message["seq"]),
         base64.b64decode(message.get("data", "")),
         _headers(base64.b64decode(message.get("hdrs", ""))),
+        parse_time(str(message["time"])),
     )
+
+
+def parse_time(text: str) -> float:
+    """Unix time of the server's RFC 3339, which has up to nanoseconds; to the microsecond."""
+    whole, _, fraction = text.removesuffix("Z").partition(".")
+    seconds = datetime.fromisoformat(f"{whole}+00:00").timestamp()
+    return round(seconds + float(f"0.{fraction or 0}"), 6)
 
 
 def _headers(raw: bytes) -> dict[str, str]:

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from aegis_sdk.contract.control import DriftView
 from aegis_sdk.contract.subjects import GROUP_CONSUMER, Subjects
 from aegis_sdk.errors import Unavailable
 
@@ -41,6 +42,8 @@ class StreamSettings:
     requests_max_msgs: int = 10_000_000
     requests_max_bytes: int = -1
     dlq_max_age_s: float = 30 * 86_400.0
+    events_max_age_s: float = 30 * 86_400.0
+    events_max_bytes: int = 64 << 20
     ack_wait_s: float = 1.0
 
 
@@ -53,20 +56,39 @@ class NatsStreams:
         self._settings = settings
 
     async def provision_common(self) -> None:
-        """The buckets and the dead letters. Raises: ProvisionFailed, Unavailable."""
-        for bucket in (
-            self._subjects.registry_bucket,
-            self._subjects.leases_bucket,
-            self._subjects.control_bucket,
-        ):
-            await self._stream(_bucket_config(bucket, self._settings.replicas))
-        await self._stream(self._dlq_config())
+        """The buckets, the dead letters and the events. Raises: ProvisionFailed, Unavailable."""
+        for wanted in self._common_configs():
+            await self._stream(wanted)
 
     async def provision(self, service: str) -> None:
         requests = self._subjects.request_stream(service)
-        await self._stream(self._requests_config(service))
-        await self._stream(self._journal_config(service))
+        for wanted in self._service_configs(service):
+            await self._stream(wanted)
         await self._consumer(requests, self._group_config(service))
+
+    async def drift(self, services: Sequence[str]) -> list[DriftView]:
+        """Settings that somebody changed beside control (or control's own, changed since)."""
+        wanted = self._common_configs()
+        for service in services:
+            wanted += self._service_configs(service)
+        found = [await self._drift_of(config) for config in wanted]
+        found += [await self._group_drift(service) for service in services]
+        return [drift for drifts in found for drift in drifts]
+
+    async def _drift_of(self, wanted: Config) -> list[DriftView]:
+        info = await self._stream_info(wanted["name"])
+        return [] if info is None else _drifts(f"stream {wanted['name']}", wanted, info["config"])
+
+    async def _group_drift(self, service: str) -> list[DriftView]:
+        stream = self._subjects.request_stream(service)
+        try:
+            info = await self._link.api(f"CONSUMER.INFO.{stream}.{GROUP_CONSUMER}")
+        except ApiRefused as error:
+            if error.code in (ERR_NO_CONSUMER, ERR_NO_STREAM):
+                return []
+            raise Unavailable(f"consumer {GROUP_CONSUMER} of {stream}: {error}") from error
+        what = f"consumer {GROUP_CONSUMER} of {stream}"
+        return _drifts(what, self._group_config(service), info["config"])
 
     async def ack_floor(self, service: str, grant: str) -> int | None:
         stream = self._subjects.request_stream(service)
@@ -147,6 +169,18 @@ class NatsStreams:
             if not found or len(items) >= int(page["total"]):
                 return items
 
+    def _common_configs(self) -> list[Config]:
+        names, replicas = self._subjects, self._settings.replicas
+        buckets = (names.registry_bucket, names.leases_bucket, names.control_bucket)
+        return [
+            *(_bucket_config(bucket, replicas) for bucket in buckets),
+            self._dlq_config(),
+            self._events_config(),
+        ]
+
+    def _service_configs(self, service: str) -> list[Config]:
+        return [self._requests_config(service), self._journal_config(service)]
+
     def _requests_config(self, service: str) -> Config:
         settings = self._settings
         return {
@@ -192,6 +226,23 @@ class NatsStreams:
             "storage": "file",
             "discard": "old",
             "max_age": int(self._settings.dlq_max_age_s * _NS),
+            "allow_direct": True,
+            "num_replicas": self._settings.replicas,
+        }
+
+    def _events_config(self) -> Config:
+        """Bounded: events help people, and must never be what fills the disk."""
+        return {
+            "name": self._subjects.events_stream,
+            "subjects": [self._subjects.events],
+            "retention": "limits",
+            "storage": "file",
+            "discard": "old",
+            "max_age": int(self._settings.events_max_age_s * _NS),
+            "max_bytes": self._settings.events_max_bytes,
+            "duplicate_window": int(
+                min(_DUPLICATE_WINDOW_S, self._settings.events_max_age_s) * _NS
+            ),
             "allow_direct": True,
             "num_replicas": self._settings.replicas,
         }
@@ -279,6 +330,13 @@ def _different(wanted: Config, found: Config) -> dict[str, tuple[Any, Any]]:
         for key, value in wanted.items()
         if key != "name" and found.get(key, _zero(value)) != value
     }
+
+
+def _drifts(name: str, wanted: Config, found: Config) -> list[DriftView]:
+    return [
+        DriftView(name=name, setting=setting, found=was, wanted=should)
+        for setting, (was, should) in _different(wanted, found).items()
+    ]
 
 
 def _zero(value: Any) -> Any:

@@ -160,6 +160,8 @@ class Heartbeat(_Wire):
     """Handlers that run now."""
     active: int = 0
     standby: int = 0
+    wall_s: float = 0.0
+    """The instance's clock when it sent this, for `doctor` to compare; 0: not told."""
 
 
 # --- control to instance -------------------------------------------------------------------------
@@ -209,6 +211,8 @@ class InstanceView(_Wire):
     active: int = 0
     standby: int = 0
     lag_entries: int = 0
+    clock_offset_s: float | None = None
+    """How far its clock is ahead of control's, give or take the way of a heartbeat; None: not told."""
     reason: str = ""
 
 
@@ -261,6 +265,7 @@ class FailoverResource(_Wire):
     resource: str
     service: str | None = None
     to: str | None = None
+    reason: str = ""
     dry_run: bool = False
     by: str = ""
 
@@ -274,3 +279,84 @@ class Moved(_Wire):
     vacant: list[str] = []
     """Resources without a standby to take over."""
     dry_run: bool = False
+
+
+class DeadLetterOrder(_Wire):
+    """Argument of `dlq-redrive` and `dlq-drop`."""
+
+    request_id: str
+    reason: str = ""
+    dry_run: bool = False
+    by: str = ""
+
+
+class DeadLetterFate(StrEnum):
+    REDRIVEN = "redriven"
+    ALREADY_REDRIVEN = "already_redriven"
+    """The new request has its outcome since an earlier redrive; nothing was sent again."""
+    DROPPED = "dropped"
+
+
+class DeadLetterMoved(_Wire):
+    """Result of `dlq-redrive` and `dlq-drop`: what became (or, dry, would become) of a dead letter."""
+
+    request_id: str
+    service: str
+    fate: DeadLetterFate
+    new_request_id: str = ""
+    dry_run: bool = False
+
+
+class ServerView(_Wire):
+    """A NATS server as its system account describes it; -1: it has no such bound, or didn't say."""
+
+    name: str
+    version: str
+    clock_offset_s: float = 0.0
+    """How far its clock is ahead of control's, give or take half the way there and back."""
+    max_payload_bytes: int = -1
+    sync_always: bool = False
+    sync_interval_s: float = 0.0
+    storage_bytes: int = 0
+    storage_bytes_max: int = -1
+    memory_bytes: int = 0
+    memory_bytes_max: int = -1
+
+
+class DriftView(_Wire):
+    """A setting of a stream or consumer that differs from what control would make now."""
+
+    name: str
+    setting: str
+    found: Any = None
+    wanted: Any = None
+
+
+class LonelyView(_Wire):
+    """Resources of a service that nobody could take over just now."""
+
+    service: str
+    resources: int
+    examples: list[str] = []
+
+
+class CheckupView(_Wire):
+    """`checkup`: what only control can say, for `ipc-cli doctor`."""
+
+    leader: str
+    replicas: int
+    """Copies of each stream, as control is set."""
+    servers: list[ServerView] | None = None
+    """None: control has no system account to ask with."""
+    drift: list[DriftView] = []
+    lonely: list[LonelyView] = []
+
+
+# --- what control tells operators: published on `evt.<event>`, kept in the stream of events ----------
+class EventRecord(_Wire):
+    """One event. What else it says, under the glossary's names, is in `model_extra`."""
+
+    model_config = ConfigDict(extra="allow")
+
+    event: str
+    time: float

@@ -8,8 +8,9 @@ Journal    aegis.jrn.<service>.<resource|->.out.<caller>.<n>   an outcome
            aegis.jrn.<service>.<resource|->.try.<caller>.<n>   how often a request was begun again
 Replies    aegis.rep.<caller>.<n>                              outcomes, republished by the server
 Control    aegis.ctl.>                                         registration, heartbeats, commands, admin
-Events     aegis.evt.<event>                                   what control did, for operators
+Events     aegis.evt.<event>                                   what control did, for operators (kept for a while)
 Metrics    aegis.met.<source>                                  what a process has counted since its start
+Dead       aegis.dlq.<service>.<caller>.<n>                    requests that failed for good
 """
 
 from __future__ import annotations
@@ -51,6 +52,10 @@ class Subjects:
         return self._stream("DLQ")
 
     @property
+    def events_stream(self) -> str:
+        return self._stream("EVENTS")
+
+    @property
     def registry_bucket(self) -> str:
         return f"{self.prefix}_registry"
 
@@ -76,6 +81,14 @@ class Subjects:
         return f"{service}.{encode_token(resource)}"
 
     # Requests
+    @property
+    def all_requests(self) -> str:
+        """Matches the requests of every service."""
+        return f"{self.prefix}.req.>"
+
+    def service_of_stream(self, request_stream: str) -> str:
+        return request_stream.removeprefix(self.request_stream(""))
+
     def requests(self, service: str) -> str:
         return f"{self.prefix}.req.{service}.>"
 
@@ -100,6 +113,9 @@ class Subjects:
     def outcome_anywhere(self, service: str, request_id: str) -> str:
         """Matches the outcome of a request whatever its resource."""
         return f"{self.prefix}.jrn.{service}.*.out.{request_id}"
+
+    def attempt_anywhere(self, service: str, request_id: str) -> str:
+        return f"{self.prefix}.jrn.{service}.*.try.{request_id}"
 
     def attempt(self, service: str, resource: str | None, request_id: str) -> str:
         return f"{self.journal_of(service, resource)}.try.{request_id}"
@@ -130,6 +146,10 @@ class Subjects:
     def dead_letter(self, service: str, request_id: str) -> str:
         return f"{self.prefix}.dlq.{service}.{request_id}"
 
+    def dead_letter_anywhere(self, request_id: str) -> str:
+        """Matches the dead letter of a request whatever its service."""
+        return f"{self.prefix}.dlq.*.{request_id}"
+
     @property
     def dead_letters(self) -> str:
         return f"{self.prefix}.dlq.>"
@@ -157,6 +177,10 @@ class Subjects:
 
     def metrics(self, source: str) -> str:
         return f"{self.prefix}.met.{source}"
+
+    @property
+    def events(self) -> str:
+        return f"{self.prefix}.evt.>"
 
     def client_name(self, service: str, instance_id: str, connection: str) -> str:
         """The NATS connection name of an instance, by which control knows whose connection died.

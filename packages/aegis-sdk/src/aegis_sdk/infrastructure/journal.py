@@ -12,7 +12,8 @@ from dataclasses import replace
 from typing import Any, Final
 
 from aegis_sdk.application.ports import FollowSource, StoreMissing
-from aegis_sdk.contract.envelope import MSG_ID, ErrorBody, Outcome, Request
+from aegis_sdk.contract.dead_letter import DeadLetter
+from aegis_sdk.contract.envelope import ErrorBody, Outcome, Request
 from aegis_sdk.contract.names import NO_RESOURCE, decode_token
 from aegis_sdk.contract.subjects import Subjects
 from aegis_sdk.domain.journal import Checkpoint, Entry, EntryKind
@@ -109,14 +110,7 @@ class NatsJournal:
 
     async def dead_letter(self, request: Request, outcome: Outcome) -> None:
         error = ErrorBody.model_validate_json(outcome.body)
-        headers = request.headers() | {
-            "aegis-service": request.service,
-            "aegis-error-code": error.code,
-            "aegis-error": " ".join(error.message.split()),
-        }
-        if request.resource is not None:
-            headers["aegis-resource"] = self._subjects.lease_key(request.service, request.resource)
-        headers[MSG_ID] = f"dlq.{request.request_id}"
+        headers = DeadLetter(request, error.code, error.message).headers()
         await self._link.store(
             self._subjects.dead_letter(request.service, request.request_id),
             request.payload,

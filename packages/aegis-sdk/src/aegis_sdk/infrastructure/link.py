@@ -178,6 +178,7 @@ class Link:
         self._closing = True
         self._lost()
         if not self._client.is_closed:
+            self._flush()
             await self._client.close()
 
     # --- storing ------------------------------------------------------------------------------------------

@@ -1,4 +1,8 @@
-"""`ipc-cli`: the operators' tool. It asks control over NATS and knows nothing that control doesn't say."""
+"""`ipc-cli`: the operators' tool.
+
+What is there, and every change, is control's to say and to do. What was stored (a request's life, dead
+letters, events) is read from NATS itself, so that it can be asked after when control is down too.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +12,20 @@ import sys
 from collections.abc import Sequence
 
 import typer
+from aegis_sdk.errors import InvalidName, Unavailable
 
 from aegis_control.entrypoints.cli.app import app
+from aegis_control.entrypoints.cli.doctor import mount as mount_doctor
 from aegis_control.entrypoints.cli.errors import Exit, report
+from aegis_control.entrypoints.cli.history import mount as mount_history
+from aegis_control.entrypoints.cli.letters import mount as mount_letters
+from aegis_control.entrypoints.cli.top import mount as mount_top
 from aegis_control.infrastructure.admin_client import AdminError
 
 __all__ = ["main"]
+
+for _mount in (mount_history, mount_letters, mount_top, mount_doctor):
+    _mount(app)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -38,6 +50,11 @@ def _run(given: list[str]) -> int:
         return int(app(args=given, prog_name="ipc-cli", standalone_mode=False) or 0)
     except AdminError as error:
         return report(error, as_json=as_json)
+    except Unavailable as error:
+        hint = "look with `ipc-cli doctor`, or raise --timeout"
+        return report(AdminError("unreachable", str(error), hint), as_json=as_json)
+    except InvalidName as error:
+        return report(AdminError("invalid", str(error)), as_json=as_json)
     except typer.TyperException as error:
         return _usage(error, as_json=as_json)
     except (KeyboardInterrupt, typer.Abort):

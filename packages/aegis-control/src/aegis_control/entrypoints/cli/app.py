@@ -1,11 +1,8 @@
-"""The commands of ipc-cli: ask control, show the answer."""
+"""The commands about what is there and who is active: ask control, show the answer."""
 
 from __future__ import annotations
 
-import getpass
 import platform
-import socket
-import sys
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -25,12 +22,18 @@ from pydantic import BaseModel
 from aegis_control.entrypoints.cli import render
 from aegis_control.entrypoints.cli.errors import Exit
 from aegis_control.entrypoints.cli.options import (
+    As,
     Cli,
+    DryRun,
     OutputOption,
     Prefix,
+    Reason,
+    ServiceOption,
     Timeout,
     Url,
+    Yes,
     command,
+    must_ask,
 )
 from aegis_control.infrastructure.admin_client import (
     AdminClient,
@@ -57,14 +60,6 @@ app = typer.Typer(
 
 InstanceArgument = Annotated[str, typer.Argument(metavar="INSTANCE", help="The instance's id.")]
 ResourceArgument = Annotated[str, typer.Argument(metavar="RESOURCE", help="The resource's id.")]
-ServiceOption = Annotated[
-    str | None, typer.Option("--service", "-s", help="Only this service.", metavar="SERVICE")
-]
-Reason = Annotated[str, typer.Option("--reason", help="Why; kept in the records and the log.")]
-Yes = Annotated[
-    bool, typer.Option("--yes", "-y", help="Don't ask. Only a terminal is asked; a script is not.")
-]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would happen, change nothing.")]
 
 
 def _print_version(wanted: bool) -> None:
@@ -125,7 +120,7 @@ async def describe(
     if cli.as_json:
         render.show_json(found)
     else:
-        render.show_service(found.view, found.routes)
+        render.show_service(found.view, found.service.methods, found.routes)
 
 
 @command(app, "show-route")
@@ -147,11 +142,12 @@ async def disconnect(
     instance: InstanceArgument,
     *,
     reason: Reason = "",
+    as_: As = None,
     yes: Yes = False,
     dry_run: DryRun = False,
 ) -> int:
     """Take an instance out at once: its resources move to standbys, and this run of it can't return."""
-    order = TargetInstance(instance_id=instance, reason=reason, dry_run=dry_run, by=_operator())
+    order = TargetInstance(instance_id=instance, reason=reason, dry_run=dry_run, by=cli.by(as_))
     change = Change(order, AdminClient.disconnect, "is disconnected", "would be disconnected")
     return await _carry_out(cli, change, name=instance, yes=yes)
 
@@ -162,11 +158,12 @@ async def drain(
     instance: InstanceArgument,
     *,
     reason: Reason = "",
+    as_: As = None,
     yes: Yes = False,
     dry_run: DryRun = False,
 ) -> int:
     """Let an instance finish what it began and leave; its resources move to standbys."""
-    order = TargetInstance(instance_id=instance, reason=reason, dry_run=dry_run, by=_operator())
+    order = TargetInstance(instance_id=instance, reason=reason, dry_run=dry_run, by=cli.by(as_))
     change = Change(order, AdminClient.drain, "drains", "would drain")
     return await _carry_out(cli, change, name=instance, yes=yes)
 
@@ -180,12 +177,19 @@ async def failover(
     to: Annotated[
         str | None, typer.Option("--to", metavar="INSTANCE", help="Default: the best standby.")
     ] = None,
+    reason: Reason = "",
+    as_: As = None,
     yes: Yes = False,
     dry_run: DryRun = False,
 ) -> int:
     """Move a resource to a standby on purpose; callers see only time."""
     order = FailoverResource(
-        resource=resource, service=service, to=to, dry_run=dry_run, by=_operator()
+        resource=resource,
+        service=service,
+        to=to,
+        reason=reason,
+        dry_run=dry_run,
+        by=cli.by(as_),
     )
     change = Change(order, AdminClient.failover, "has moved", "would move")
     return await _carry_out(cli, change, name=resource, yes=yes)
@@ -251,7 +255,7 @@ async def _carry_out(cli: Cli, change: Change[Order], *, name: str, yes: bool) -
     """Ask the person at the terminal, if there is one, then control."""
     planned = f"{name} {change.would}"
     async with cli.admin() as admin:
-        if not change.order.dry_run and _must_ask(cli, yes=yes):
+        if not change.order.dry_run and must_ask(cli, yes=yes):
             plan = await change.send(admin, change.order.model_copy(update={"dry_run": True}))
             render.show_moved(plan.model_copy(update={"dry_run": True}), done="", planned=planned)
             if not typer.confirm("Do it?"):
@@ -263,11 +267,6 @@ async def _carry_out(cli: Cli, change: Change[Order], *, name: str, yes: bool) -
     else:
         render.show_moved(moved, done=f"{name} {change.did}", planned=planned)
     return Exit.DONE
-
-
-def _must_ask(cli: Cli, *, yes: bool) -> bool:
-    """Like rm: a person at a terminal is asked, a script that names what it wants is obeyed."""
-    return not (yes or cli.as_json) and sys.stdin.isatty() and sys.stdout.isatty()
 
 
 class Status(BaseModel):
@@ -300,15 +299,6 @@ def _status_lines(report: Status) -> list[tuple[str, str]]:
         ("resources", render.by_state(control.resources)),
         ("health", f"degraded: {', '.join(report.unwell)}" if report.unwell else "ok"),
     ]
-
-
-def _operator() -> str:
-    """`user@host`, for the records."""
-    try:
-        user = getpass.getuser()
-    except (KeyError, OSError):
-        user = "unknown"
-    return f"{user}@{socket.gethostname()}"
 
 
 def _version(distribution: str) -> str:

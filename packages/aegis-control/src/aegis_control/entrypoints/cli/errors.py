@@ -64,4 +64,6 @@ def report(error: AdminError, *, as_json: bool) -> int:
 
 def _one_line(error: AdminError) -> str:
     text = f"{error.message.rstrip('.')}; {error.hint}" if error.hint else error.message
-    return " ".join(text.split())
+    words = " ".join(text.split())
+    # What somebody typed or stored must not write to the terminal.
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in words)

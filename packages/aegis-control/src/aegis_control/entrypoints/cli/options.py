@@ -7,8 +7,11 @@ that also takes the shared options. What stands after the name wins over what st
 from __future__ import annotations
 
 import asyncio
+import getpass
 import inspect
 import os
+import socket
+import sys
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -39,13 +42,21 @@ class Cli:
     prefix: str = "aegis"
     timeout_s: float = DEFAULT_TIMEOUT_S
     output: Output = Output.TABLE
+    operator: str = ""
+    """Who changes something; empty is `user@host`."""
 
     @classmethod
     def from_environment(cls) -> Cli:
-        """The defaults, with AEGIS_URL and AEGIS_PREFIX in their place where they are set."""
+        """The defaults, with AEGIS_URL, AEGIS_PREFIX and AEGIS_OPERATOR in their place where set."""
         return cls().but(
-            url=os.environ.get("AEGIS_URL") or None, prefix=os.environ.get("AEGIS_PREFIX") or None
+            url=os.environ.get("AEGIS_URL") or None,
+            prefix=os.environ.get("AEGIS_PREFIX") or None,
+            operator=os.environ.get("AEGIS_OPERATOR") or None,
         )
+
+    def by(self, given: str | None) -> str:
+        """Who asks for a change, for the records: a statement, not a proof."""
+        return given or self.operator or _user_at_host()
 
     @property
     def as_json(self) -> bool:
@@ -107,6 +118,37 @@ OutputOption = Annotated[
         rich_help_panel=_PANEL,
     ),
 ]
+
+
+ServiceOption = Annotated[
+    str | None, typer.Option("--service", "-s", help="Only this service.", metavar="SERVICE")
+]
+Reason = Annotated[str, typer.Option("--reason", help="Why; kept in the records and the log.")]
+Yes = Annotated[
+    bool, typer.Option("--yes", "-y", help="Don't ask. Only a terminal is asked; a script is not.")
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would happen, change nothing.")]
+As = Annotated[
+    str | None,
+    typer.Option(
+        "--as",
+        metavar="NAME",
+        help="Who asks, for the records (env AEGIS_OPERATOR; default user@host).",
+    ),
+]
+
+
+def must_ask(cli: Cli, *, yes: bool) -> bool:
+    """Like rm: a person at a terminal is asked, a script that names what it wants is obeyed."""
+    return not (yes or cli.as_json) and sys.stdin.isatty() and sys.stdout.isatty()
+
+
+def _user_at_host() -> str:
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):
+        user = "unknown"
+    return f"{user}@{socket.gethostname()}"
 
 
 def command(

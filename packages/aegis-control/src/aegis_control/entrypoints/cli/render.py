@@ -10,6 +10,7 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, is_dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -17,12 +18,13 @@ from aegis_sdk.contract.control import (
     InstanceState,
     InstanceView,
     LeaseState,
+    MethodSpec,
     Moved,
     RouteView,
     ServiceView,
 )
 from pydantic import BaseModel
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -43,9 +45,10 @@ _COLOURS: Final = {
 Cell = str | Text
 
 
-def show_json(value: BaseModel | Sequence[BaseModel] | dict[str, Any]) -> None:
+def show_json(value: Any, *, in_one_line: bool = False) -> None:
     """One JSON document on stdout, every field of every model, in a stable order."""
-    print(json.dumps(_plain(value), indent=2, ensure_ascii=False))
+    indent = None if in_one_line else 2
+    print(json.dumps(_plain(value), indent=indent, ensure_ascii=False), flush=in_one_line)
 
 
 def show_services(services: Sequence[ServiceView]) -> None:
@@ -68,8 +71,10 @@ def show_instances(instances: Sequence[InstanceView]) -> None:
     _table(columns, [_instance_row(instance) for instance in instances])
 
 
-def show_service(service: ServiceView, routes: Sequence[RouteView]) -> None:
-    """One service in full."""
+def show_service(
+    service: ServiceView, methods: Sequence[MethodSpec], routes: Sequence[RouteView]
+) -> None:
+    """One service in full; its contracts as JSON schemas."""
     _pairs(
         ("service", service.service),
         ("version", service.version or "-"),
@@ -80,6 +85,9 @@ def show_service(service: ServiceView, routes: Sequence[RouteView]) -> None:
     for instance in service.instances:
         _line("")
         _pairs(*_instance_pairs(instance))
+    for method in methods:
+        _line("")
+        _pairs(*_method_pairs(method))
     if routes:
         _line("")
         columns = ("RESOURCE", "STATE", "ACTIVE", "EPOCH", "STANDBYS")
@@ -93,17 +101,17 @@ def show_routes(routes: Sequence[RouteView]) -> None:
         _pairs(
             ("resource", route.resource),
             ("service", route.service),
-            ("state", _state(route.state)),
+            ("state", state(route.state)),
             ("active", route.active or "-"),
             ("epoch", str(route.epoch)),
-            ("since", _time(route.since)),
+            ("since", moment(route.since)),
             ("reason", route.reason or "-"),
             ("standbys", "-" if not route.standbys else str(len(route.standbys))),
         )
         if route.standbys:
             _table(
                 ("STANDBY", "STATE", "LAG"),
-                [(s.instance_id, _state(s.state), str(s.lag_entries)) for s in route.standbys],
+                [(s.instance_id, state(s.state), str(s.lag_entries)) for s in route.standbys],
             )
 
 
@@ -121,6 +129,19 @@ def show_moved(moved: Moved, *, done: str, planned: str) -> None:
         _table(("RESOURCE", "NEXT ACTIVE" if moved.dry_run else "NEW ACTIVE"), rows)
 
 
+def show_table(columns: Sequence[str], rows: Sequence[Sequence[Cell]]) -> None:
+    _table(columns, rows)
+
+
+def show_line(text: str = "") -> None:
+    _line(text)
+
+
+def cell(text: str, colour: str = "") -> Text:
+    """A text in a colour, control characters escaped."""
+    return Text(_escaped(text), colour)
+
+
 def show_pairs(pairs: Iterable[tuple[str, str]]) -> None:
     _pairs(*pairs)
 
@@ -132,8 +153,8 @@ def _service_rows(service: ServiceView) -> list[tuple[Cell, ...]]:
         (
             "" if number else service.service,
             instance.instance_id,
-            _state(instance.state),
-            _roles(instance),
+            state(instance.state),
+            roles(instance),
             str(instance.running),
             str(instance.lag_entries),
         )
@@ -145,10 +166,10 @@ def _instance_row(instance: InstanceView) -> tuple[Cell, ...]:
     return (
         instance.instance_id,
         instance.service,
-        _state(instance.state),
-        _roles(instance),
+        state(instance.state),
+        roles(instance),
         str(instance.lag_entries),
-        _age(instance.heartbeat_age_s),
+        age(instance.heartbeat_age_s),
         _where(instance),
     )
 
@@ -156,16 +177,25 @@ def _instance_row(instance: InstanceView) -> tuple[Cell, ...]:
 def _instance_pairs(instance: InstanceView) -> list[tuple[str, Cell]]:
     return [
         ("instance", instance.instance_id),
-        ("state", _state(instance.state)),
-        ("roles", _roles(instance)),
+        ("state", state(instance.state)),
+        ("roles", roles(instance)),
         ("running", str(instance.running)),
         ("lag", f"{instance.lag_entries} entries"),
-        ("heartbeat", _age(instance.heartbeat_age_s)),
+        ("heartbeat", age(instance.heartbeat_age_s)),
         ("loop lag", f"{instance.loop_lag_s * 1000:.0f} ms"),
         ("version", instance.version or "-"),
         ("host:pid", _where(instance)),
-        ("since", _time(instance.since)),
+        ("since", moment(instance.since)),
         ("reason", instance.reason or "-"),
+    ]
+
+
+def _method_pairs(method: MethodSpec) -> list[tuple[str, Cell]]:
+    return [
+        ("method", method.name),
+        ("route", "a resource" if method.targeted else "the group, or a resource"),
+        ("request", json.dumps(method.request_schema, ensure_ascii=False)),
+        ("reply", json.dumps(method.reply_schema, ensure_ascii=False)),
     ]
 
 
@@ -173,23 +203,23 @@ def _route_row(route: RouteView) -> tuple[Cell, ...]:
     standbys = ", ".join(f"{s.instance_id} (lag {s.lag_entries})" for s in route.standbys)
     return (
         route.resource,
-        _state(route.state),
+        state(route.state),
         route.active or "-",
         str(route.epoch),
         standbys or "-",
     )
 
 
-def _roles(instance: InstanceView) -> str:
+def roles(instance: InstanceView) -> str:
     parts = [("active", instance.active), ("standby", instance.standby)]
     return ", ".join(f"{n} {role}" for role, n in parts if n) or "group"
 
 
-def _state(state: InstanceState | LeaseState) -> Text:
+def state(state: InstanceState | LeaseState) -> Text:
     return Text(state.value, _COLOURS[state])
 
 
-def _age(seconds: float | None) -> str:
+def age(seconds: float | None) -> str:
     return "-" if seconds is None else f"{seconds:.1f} s ago"
 
 
@@ -197,15 +227,22 @@ def _where(instance: InstanceView) -> str:
     return f"{instance.host}:{instance.pid}" if instance.host else "-"
 
 
-def _time(unix_s: float) -> str:
+def moment(unix_s: float) -> str:
     if not unix_s:
         return "-"
     return datetime.fromtimestamp(unix_s, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
 
 
+def clock(unix_s: float) -> str:
+    """To the millisecond, for timelines."""
+    return datetime.fromtimestamp(unix_s, UTC).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3] + "Z"
+
+
 def _plain(value: Any) -> Any:
     if isinstance(value, BaseModel):
         return value.model_dump(mode="json")
+    if is_dataclass(value) and not isinstance(value, type):
+        return _plain(asdict(value))
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -213,7 +250,8 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def _console() -> Console:
+def console() -> Console:
+    """As wide as the terminal, or as what is written to a pipe."""
     if sys.stdout.isatty():
         return Console(highlight=False, markup=False, emoji=False)
     return Console(
@@ -226,40 +264,57 @@ def _console() -> Console:
     )
 
 
-def _table(columns: Sequence[str], rows: Sequence[Sequence[Cell]]) -> None:
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+def table(columns: Sequence[str], rows: Sequence[Sequence[Cell]]) -> Table:
+    """Not shown yet: for what is drawn together, or again and again."""
+    drawn = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for column in columns:
-        table.add_column(column, overflow="fold")
+        drawn.add_column(column, overflow="fold")
     for row in rows:
-        table.add_row(*(_cell(cell) for cell in row))
-    _print(table)
+        drawn.add_row(*(_cell(one) for one in row))
+    return drawn
+
+
+def _table(columns: Sequence[str], rows: Sequence[Sequence[Cell]]) -> None:
+    show(table(columns, rows))
 
 
 def _pairs(*pairs: tuple[str, Cell]) -> None:
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=False)
-    table.add_column(style="bold", no_wrap=True)
-    table.add_column(overflow="fold")
+    drawn = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=False)
+    drawn.add_column(style="bold", no_wrap=True)
+    drawn.add_column(overflow="fold")
     for name, value in pairs:
-        table.add_row(name, _cell(value))
-    _print(table)
+        drawn.add_row(name, _cell(value))
+    show(drawn)
 
 
 def _line(text: str) -> None:
-    _print(_cell(text))
+    show(_cell(text))
 
 
-def _print(what: Table | Text) -> None:
+def show(what: RenderableType) -> None:
     """Without the blanks that fill the last column: they get in the way of tools that read lines."""
-    console = _console()
-    with console.capture() as capture:
-        console.print(what)
+    to = console()
+    with to.capture() as capture:
+        to.print(what)
     for line in capture.get().splitlines():
-        print(line.rstrip())
+        print(line.rstrip(), flush=True)
+
+
+def show_hanging(time: str, event: Text, words: str) -> None:
+    """A line of a log; what does not fit a terminal goes on under its third word."""
+    line = Table.grid()
+    line.add_column(no_wrap=True)
+    line.add_column(overflow="fold")
+    said = Text.assemble(event, "  ", _escaped(words)) if words else event
+    line.add_row(time, said)
+    show(line)
 
 
 def _cell(value: Cell) -> Text:
     if isinstance(value, Text):
         return value
-    return Text(
-        "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in value)
-    )
+    return Text(_escaped(value))
+
+
+def _escaped(text: str) -> str:
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -1,0 +1,250 @@
+"""Finding everything that is stored of one request, wherever it got to.
+
+It asks NATS and no control: a request is most often asked after when something is down.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from aegis_sdk.contract.control import EventRecord, LeaseRecord, LeaseState
+from aegis_sdk.contract.ids import check_request_id, children_of, redriven_id
+from aegis_sdk.contract.subjects import GROUP_CONSUMER
+from aegis_sdk.contract.trace import trace_id
+
+from aegis_control.domain.story import (
+    Accepted,
+    Child,
+    Died,
+    Ended,
+    Facts,
+    FenceRead,
+    Noted,
+    Queue,
+    Story,
+    relevant,
+    tell,
+)
+
+EARLIER_MAX: Final = 200
+"""Each costs a read of the journal; more than these only make the sentence longer."""
+_BEFORE_ITS_OUTCOME_S: Final = 600.0
+"""Where a request is looked for first, whose outcome doesn't say its place: most deadlines are shorter."""
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """A stored request without its payload."""
+
+    request_id: str
+    seq: int
+    at_s: float
+
+
+class NotFound(Exception):
+    """Nothing is stored of the request. `complete`: everything was looked through."""
+
+    def __init__(self, request_id: str, *, complete: bool) -> None:
+        super().__init__(request_id)
+        self.complete = complete
+
+
+class Archive(Protocol):
+    """What is stored, read without changing anything. All methods may raise Unavailable."""
+
+    async def services(self) -> list[str]:
+        """The services that have a request stream."""
+        ...
+
+    async def ended(self, service: str, request_id: str) -> Ended | None: ...
+
+    async def noted(self, service: str, request_id: str) -> Noted | None: ...
+
+    async def died(self, request_id: str) -> Died | None: ...
+
+    async def accepted(self, service: str, seq: int) -> Accepted | None:
+        """The request at a place of its stream; None if it isn't kept any more."""
+        ...
+
+    def headers(
+        self,
+        service: str,
+        *,
+        resource: str | None = None,
+        from_seq: int = 1,
+        since_s: float | None = None,
+    ) -> AsyncGenerator[Header, None]:
+        """The requests from a place or a time on, up to the stream's end; of all routes or a resource."""
+        ...
+
+    async def unfinished_from(self, service: str) -> int:
+        """The place before which every request has been acknowledged."""
+        ...
+
+    async def children(self, service: str, caller: str) -> list[Child]:
+        """The outcomes in one service of requests that `caller` made."""
+        ...
+
+    async def lease(self, service: str, resource: str) -> LeaseRecord | None: ...
+
+    async def fence(self, service: str, resource: str) -> FenceRead | None: ...
+
+    async def queue(self, service: str, consumer: str) -> Queue: ...
+
+    async def life_events(self) -> list[EventRecord]:
+        """The kept events about epochs, dead letters and operators' changes, in their order."""
+        ...
+
+
+class Explain:
+    """One call tells one request's story. `search_s` bounds the search through whole streams."""
+
+    def __init__(self, archive: Archive, *, now_s: float, search_s: float) -> None:
+        self._archive = archive
+        self._now_s = now_s
+        self._search_s = search_s
+
+    async def __call__(self, request_id: str, *, service: str | None = None) -> Story:
+        """Raises: InvalidName, NotFound, Unavailable."""
+        facts = Facts(check_request_id(request_id), self._now_s)
+        services = await self._archive.services()
+        if service is not None:
+            services = [name for name in services if name == service]
+        await self._find_outcome(facts, services)
+        complete = await self._find_request(facts, services)
+        if not facts.found:
+            raise NotFound(request_id, complete=complete)
+        facts.trace_id = trace_id(facts.traceparent)
+        await self._add_route(facts)
+        await self._add_children(facts, services)
+        await self._add_events(facts)
+        return tell(facts)
+
+    async def _find_outcome(self, facts: Facts, services: Sequence[str]) -> None:
+        facts.died = await self._archive.died(facts.request_id)
+        if facts.died is not None:
+            facts.service = facts.died.letter.request.service
+        for name in services:
+            ended = await self._archive.ended(name, facts.request_id)
+            noted = await self._archive.noted(name, facts.request_id)
+            if ended is not None or noted is not None:
+                facts.service, facts.ended, facts.noted = name, ended, noted
+                return
+
+    async def _find_request(self, facts: Facts, services: Sequence[str]) -> bool:
+        """True when it was found, or certainly isn't there."""
+        ended = facts.ended
+        if ended is not None and ended.outcome.request_seq:
+            found = await self._archive.accepted(facts.service, ended.outcome.request_seq)
+            facts.accepted = found
+            return True
+        names = [facts.service] if facts.service else services
+        try:
+            async with asyncio.timeout(self._search_s):
+                await self._search(facts, names)
+        except TimeoutError:
+            return False
+        return True
+
+    async def _search(self, facts: Facts, services: Sequence[str]) -> None:
+        """What is unfinished first, then what was stored shortly before the outcome, then everything."""
+        for name in services:
+            if await self._look(facts, name, from_seq=await self._archive.unfinished_from(name)):
+                return
+        if facts.ended is not None:
+            since_s = facts.ended.at_s - _BEFORE_ITS_OUTCOME_S
+            if await self._look(facts, facts.service, since_s=since_s):
+                return
+        for name in services:
+            if await self._look(facts, name):
+                return
+
+    async def _look(
+        self, facts: Facts, service: str, *, from_seq: int = 1, since_s: float | None = None
+    ) -> bool:
+        reading = self._archive.headers(service, from_seq=from_seq, since_s=since_s)
+        async with aclosing(reading) as headers:
+            async for header in headers:
+                if header.request_id == facts.request_id:
+                    facts.service = service
+                    facts.accepted = await self._archive.accepted(service, header.seq)
+                    return True
+        return False
+
+    async def _add_route(self, facts: Facts) -> None:
+        again = await self._archive.ended(facts.service, redriven_id(facts.request_id))
+        facts.redriven = again
+        if facts.resource is None:
+            if facts.ended is None:
+                facts.queue = await self._archive.queue(facts.service, GROUP_CONSUMER)
+            return
+        facts.lease = await self._archive.lease(facts.service, facts.resource)
+        facts.fence = await self._archive.fence(facts.service, facts.resource)
+        if facts.ended is None and facts.lease and facts.lease.state is LeaseState.HELD:
+            facts.queue = await self._archive.queue(facts.service, facts.lease.grant)
+            await self._count_earlier(facts, facts.queue)
+
+    async def _count_earlier(self, facts: Facts, queue: Queue) -> None:
+        """Below the acknowledgement floor all have an outcome; above it each is looked up."""
+        if facts.accepted is None or not queue.made:
+            return
+        reading = self._archive.headers(
+            facts.service, resource=facts.resource, from_seq=queue.ack_floor + 1
+        )
+        looked_at = 0
+        async with aclosing(reading) as headers:
+            async for header in headers:
+                if header.seq >= facts.accepted.seq:
+                    return
+                if looked_at == EARLIER_MAX:
+                    facts.earlier_is_all = False
+                    return
+                looked_at += 1
+                if await self._archive.ended(facts.service, header.request_id) is None:
+                    facts.earlier += 1
+
+    async def _add_children(self, facts: Facts, services: Sequence[str]) -> None:
+        caller = children_of(facts.request_id)
+        found: dict[str, Child] = {}
+        for name in services:
+            for child in await self._archive.children(name, caller):
+                found[child.request_id] = child
+        try:
+            async with asyncio.timeout(self._search_s):
+                await self._add_open_children(found, caller, services)
+        except TimeoutError:
+            pass  # those with an outcome are told; the rest are too far up a long queue
+        facts.children = sorted(found.values(), key=lambda child: _number(child.request_id))
+
+    async def _add_open_children(
+        self, found: dict[str, Child], caller: str, services: Sequence[str]
+    ) -> None:
+        for name in services:
+            from_seq = await self._archive.unfinished_from(name)
+            async for header in self._archive.headers(name, from_seq=from_seq):
+                if header.request_id.startswith(f"{caller}."):
+                    found.setdefault(
+                        header.request_id, Child(header.request_id, name, None, header.at_s)
+                    )
+
+    async def _add_events(self, facts: Facts) -> None:
+        begun_s = facts.accepted.at_s if facts.accepted else self._now_s
+        ended_s = facts.ended.at_s if facts.ended else self._now_s
+        facts.events = relevant(
+            await self._archive.life_events(),
+            request_id=facts.request_id,
+            service=facts.service,
+            resource=facts.resource,
+            since_s=begun_s,
+            until_s=ended_s,
+        )
+
+
+def _number(request_id: str) -> tuple[int, str]:
+    """The n of `<caller>.<n>`, for the order in which the handler asked."""
+    number = request_id.rpartition(".")[2]
+    return (int(number) if number.isdecimal() else 0, request_id)

@@ -1,0 +1,414 @@
+"""The life of a request, told from what is stored: facts in, a timeline and where it stands out.
+
+Facts come from several streams whose servers stamp the times; the order told is that of the times. What
+left no trace is not guessed at: a first run is noted nowhere, so a delivery shows only by the queue's
+position, a noted begin, or the outcome.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Final
+
+from aegis_sdk.contract.control import EventRecord, LeaseRecord, LeaseState
+from aegis_sdk.contract.dead_letter import DeadLetter
+from aegis_sdk.contract.envelope import ErrorBody, Fence, Outcome, OutcomeKind, Request
+from aegis_sdk.contract.ids import is_keyed, parent_of, redriven_id, split_id
+from pydantic import ValidationError
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """The request as the request stream has it."""
+
+    request: Request
+    seq: int
+    at_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """The outcome as the journal has it; `resource` None for a group request."""
+
+    outcome: Outcome
+    seq: int
+    at_s: float
+    resource: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Noted:
+    """The last note of a begin: `n` begins before that one are known to have ended in a death."""
+
+    n: int
+    at_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Died:
+    letter: DeadLetter
+    at_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class FenceRead:
+    fence: Fence
+    seq: int
+    at_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Queue:
+    """The consumer that gives the request out; `made` is false while nobody has made it."""
+
+    consumer: str
+    made: bool = True
+    delivered_seq: int = 0
+    ack_floor: int = 0
+    unacknowledged: int = 0
+    readers: int = 0
+    """Requests for messages that wait at the server: instances that ask for work now."""
+
+
+@dataclass(frozen=True, slots=True)
+class Child:
+    """A request that the handler made. `outcome` is None while it has none."""
+
+    request_id: str
+    service: str
+    outcome: OutcomeKind | None
+    at_s: float
+
+
+@dataclass(slots=True)
+class Facts:
+    """All that was found of one request. `service` is empty when nothing but its id is known."""
+
+    request_id: str
+    now_s: float
+    service: str = ""
+    accepted: Accepted | None = None
+    ended: Ended | None = None
+    noted: Noted | None = None
+    died: Died | None = None
+    redriven: Ended | None = None
+    lease: LeaseRecord | None = None
+    fence: FenceRead | None = None
+    queue: Queue | None = None
+    earlier: int = 0
+    """Requests of the same resource, stored before it, without an outcome yet."""
+    earlier_is_all: bool = True
+    trace_id: str = ""
+    children: list[Child] = field(default_factory=list)
+    events: list[EventRecord] = field(default_factory=list)
+
+    @property
+    def found(self) -> bool:
+        return bool(self.accepted or self.ended or self.died or self.noted)
+
+    @property
+    def request(self) -> Request | None:
+        """As it was stored, or as its dead letter kept it."""
+        if self.accepted is not None:
+            return self.accepted.request
+        return self.died.letter.request if self.died else None
+
+    @property
+    def traceparent(self) -> str:
+        if self.request is not None and self.request.traceparent:
+            return self.request.traceparent
+        return self.ended.outcome.traceparent if self.ended else ""
+
+    @property
+    def resource(self) -> str | None:
+        if self.request is not None:
+            return self.request.resource
+        return self.ended.resource if self.ended else None
+
+
+class Word(StrEnum):
+    """What a step of the timeline is."""
+
+    ACCEPTED = "accepted"
+    GRANTED = "granted"
+    FENCE = "fence"
+    FENCED = "fenced"
+    NOTED = "begun again"
+    CHILD = "child"
+    DEADLINE = "deadline"
+    OUTCOME = "outcome"
+    DEAD = "dead letter"
+    REDRIVEN = "redriven"
+    OPERATOR = "operator"
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    at_s: float
+    word: Word
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Story:
+    """`standing` is one sentence: how it ended, or where it waits and why."""
+
+    request_id: str
+    service: str
+    method: str
+    resource: str | None
+    caller: str
+    trace_id: str
+    deadline_s: float | None
+    outcome: OutcomeKind | None
+    standing: str
+    steps: list[Step]
+    children: list[Child]
+
+
+def tell(facts: Facts) -> Story:
+    """The story of a request of which something was found."""
+    request, ended = facts.request, facts.ended
+    return Story(
+        request_id=facts.request_id,
+        service=facts.service,
+        method=request.method if request else "",
+        resource=facts.resource,
+        caller=_caller(facts.request_id),
+        trace_id=facts.trace_id,
+        deadline_s=request.deadline_s if request else None,
+        outcome=ended.outcome.kind if ended else None,
+        standing=_standing(facts),
+        steps=sorted(_steps(facts), key=lambda step: step.at_s),
+        children=facts.children,
+    )
+
+
+def _caller(request_id: str) -> str:
+    parent = parent_of(request_id)
+    if parent is not None:
+        return f"the handler of {parent}"
+    if is_keyed(request_id):
+        return "whoever used this idempotency key"
+    return f"client {split_id(request_id)[0]}"
+
+
+# --- the timeline ----------------------------------------------------------------------------------
+def _steps(facts: Facts) -> list[Step]:
+    steps = [step for event in facts.events if (step := _event_step(facts, event))]
+    if facts.accepted is not None:
+        steps.append(_accepted(facts.accepted))
+    if facts.fence is not None and _is_news(facts, facts.fence):
+        steps.append(_fence_step(facts.fence))
+    if facts.noted is not None:
+        steps.append(_noted(facts.noted))
+    steps += [_asked(child) for child in facts.children]
+    if facts.request is not None and facts.request.deadline_s is not None:
+        steps.append(Step(facts.request.deadline_s, Word.DEADLINE, "as its caller set it"))
+    if facts.died is not None and not any(step.word is Word.DEAD for step in steps):
+        steps.append(Step(facts.died.at_s, Word.DEAD, _why(facts.died.letter)))
+    if facts.ended is not None:
+        steps.append(Step(facts.ended.at_s, Word.OUTCOME, _outcome(facts.ended)))
+    if facts.redriven is not None:
+        steps.append(_redriven(facts))
+    return steps
+
+
+def _accepted(accepted: Accepted) -> Step:
+    request = accepted.request
+    route = "the group" if request.resource is None else f"resource {request.resource}"
+    again = f", attempt {request.attempt}" if request.attempt > 1 else ""
+    text = f"{request.service}.{request.method} for {route}, request {accepted.seq} of its stream"
+    return Step(accepted.at_s, Word.ACCEPTED, text + again)
+
+
+def _fence_step(read: FenceRead) -> Step:
+    text = f"epoch {read.fence.epoch} begins: {read.fence.owner} is the active"
+    return Step(read.at_s, Word.FENCE, f"{text} (journal {read.seq})")
+
+
+def _is_news(facts: Facts, read: FenceRead) -> bool:
+    """The last fence belongs to the story if it came before the end and no event tells of it."""
+    if facts.ended is not None and read.at_s > facts.ended.at_s:
+        return False
+    granted = [event for event in facts.events if event.event == "lease_granted"]
+    return read.fence.epoch not in {_epoch(facts, event.model_extra or {}) for event in granted}
+
+
+def _noted(noted: Noted) -> Step:
+    """A request that an earlier active could have begun counts as begun: nothing notes a first run."""
+    before = "one run before it" if noted.n == 1 else f"{noted.n} runs before it"
+    return Step(noted.at_s, Word.NOTED, f"begin {noted.n + 1}: {before} may have died unfinished")
+
+
+def _asked(child: Child) -> Step:
+    ended = "no outcome yet" if child.outcome is None else child.outcome.value
+    return Step(child.at_s, Word.CHILD, f"{child.request_id} of {child.service}: {ended}")
+
+
+def _redriven(facts: Facts) -> Step:
+    assert facts.redriven is not None
+    new_id, outcome = redriven_id(facts.request_id), facts.redriven.outcome
+    return Step(facts.redriven.at_s, Word.REDRIVEN, f"sent again as {new_id}: {outcome.kind.value}")
+
+
+def _outcome(ended: Ended) -> str:
+    outcome = ended.outcome
+    by = f" by {outcome.instance_id}" if outcome.instance_id else ""
+    epoch = f" in epoch {outcome.epoch}" if outcome.epoch else ""
+    if outcome.kind is OutcomeKind.CANCELLED:
+        by = " by its caller"
+    changed = ", with a change of state" if outcome.change else ""
+    return f"{outcome.kind.value}{by}{epoch} (journal {ended.seq}){changed}{_error(outcome)}"
+
+
+def _error(outcome: Outcome) -> str:
+    if outcome.kind is OutcomeKind.EXECUTED:
+        return ""
+    try:
+        error = ErrorBody.model_validate_json(outcome.body)
+    except ValidationError:
+        return ""
+    return f": {error.code}" + (f", {error.message}" if error.message else "")
+
+
+def _why(letter: DeadLetter) -> str:
+    return f"{letter.error_code}: {letter.error}" if letter.error else letter.error_code
+
+
+def _event_step(facts: Facts, event: EventRecord) -> Step | None:
+    more: dict[str, Any] = event.model_extra or {}
+    if more.get("request_id") not in (None, "", facts.request_id):
+        return None
+    match event.event:
+        case "lease_granted":
+            text = f"epoch {_epoch(facts, more)} begins: {more.get('instance_id')} is the active"
+            return Step(event.time, Word.GRANTED, f"{text} ({more.get('reason')})")
+        case "instance_fenced":
+            text = f"{more.get('instance_id')}, as it ran until then, can't commit any more"
+            return Step(event.time, Word.FENCED, text)
+        case "request_dead_lettered":
+            return Step(event.time, Word.DEAD, f"{more.get('error_code')}: {more.get('reason')}")
+        case "operator_change":
+            done = "" if more.get("ok") else "refused: "
+            text = f"{more.get('verb')} by {more.get('by')}: {done}{more.get('result')}"
+            return Step(event.time, Word.OPERATOR, text)
+    return None
+
+
+def _epoch(facts: Facts, more: dict[str, Any]) -> int:
+    """A grant's event says the highest of its resources' epochs, or each one's."""
+    epochs = more.get("epochs") or {}
+    return int(epochs.get(facts.resource, more.get("epoch", 0)))
+
+
+# --- where it stands ---------------------------------------------------------------------------------
+def _standing(facts: Facts) -> str:
+    if facts.ended is not None:
+        return _outcome(facts.ended)
+    if facts.accepted is None:
+        return _trace_only(facts)
+    late = _lateness(facts)
+    if facts.resource is None:
+        return _in_group(facts) + late
+    return _at_resource(facts) + late
+
+
+def _trace_only(facts: Facts) -> str:
+    if facts.died is not None:
+        return f"a dead letter ({_why(facts.died.letter)}); its request is not kept any more"
+    return "begun, and neither its request nor an outcome is kept any more"
+
+
+def _lateness(facts: Facts) -> str:
+    request = facts.request
+    if request is None or request.deadline_s is None or facts.now_s < request.deadline_s:
+        return ""
+    late_s = facts.now_s - request.deadline_s
+    return f"; its deadline passed {late_s:.1f} s ago, so it will end as cancelled or expired"
+
+
+def _in_group(facts: Facts) -> str:
+    queue, seq = facts.queue, _seq(facts)
+    if queue is None or not queue.made:
+        return "waits: the group has no consumer, since no instance ever registered the service"
+    if seq > queue.delivered_seq:
+        readers = (
+            "no instance asks for work" if not queue.readers else "instances are asking for work"
+        )
+        return f"waits behind {seq - queue.delivered_seq - 1} requests not given out; {readers}"
+    return (
+        f"was given to an instance of the group and is not acknowledged ({queue.unacknowledged}"
+        " in hand); it is given to another one if that one dies"
+    )
+
+
+def _at_resource(facts: Facts) -> str:
+    lease = facts.lease
+    if lease is None:
+        return "waits: nobody was ever active for its resource"
+    if lease.state is LeaseState.VACANT:
+        return f"waits: nobody is active for its resource ({lease.owner} was; {lease.reason})"
+    if lease.state is LeaseState.WAITING:
+        return f"waits: its active {lease.owner} is lost, without a standby, and may come back"
+    return _at_active(facts, lease)
+
+
+def _at_active(facts: Facts, lease: LeaseRecord) -> str:
+    fence, queue = facts.fence, facts.queue
+    if fence is None or fence.fence.epoch < lease.epoch:
+        return f"waits: {lease.owner} is chosen for epoch {lease.epoch}, whose fence is not written"
+    if queue is None or not queue.made:
+        return f"waits: {lease.owner} is the active and has not made its consumer {lease.grant} yet"
+    given = _seq(facts) <= queue.delivered_seq
+    where = f"in the hands of {lease.owner}" if given else f"waits to be given to {lease.owner}"
+    if facts.earlier:
+        more = "" if facts.earlier_is_all else "at least "
+        return f"{where}, behind {more}{facts.earlier} earlier requests of its resource"
+    return f"{where}, the first of its resource" + ("; its handler may be running" if given else "")
+
+
+def _seq(facts: Facts) -> int:
+    return facts.accepted.seq if facts.accepted else 0
+
+
+_EPOCH_EVENTS: Final = frozenset({"lease_granted", "instance_fenced"})
+
+
+def relevant(
+    events: Sequence[EventRecord],
+    *,
+    request_id: str,
+    service: str,
+    resource: str | None,
+    since_s: float,
+    until_s: float,
+) -> list[EventRecord]:
+    """Those that name the request, and those of its resource: from the epoch it was accepted in on."""
+    named = [event for event in events if (event.model_extra or {}).get("request_id") == request_id]
+    epochs = [event for event in events if _is_of(event, service, resource)]
+    around = epochs[_first_of_epoch(epochs, since_s) :]
+    return [*named, *(event for event in around if event.time <= until_s)]
+
+
+def _first_of_epoch(epochs: Sequence[EventRecord], at_s: float) -> int:
+    """Where the change begins that was the last one before `at_s`: its fence comes before its grant."""
+    grants = [
+        n for n, event in enumerate(epochs) if event.event == "lease_granted" and event.time <= at_s
+    ]
+    if not grants:
+        return 0
+    last = grants[-1]
+    return last - 1 if last and epochs[last - 1].event == "instance_fenced" else last
+
+
+def _is_of(event: EventRecord, service: str, resource: str | None) -> bool:
+    more = event.model_extra or {}
+    return (
+        resource is not None
+        and event.event in _EPOCH_EVENTS
+        and more.get("service") == service
+        and resource in (more.get("resources") or ())
+    )

@@ -1,0 +1,315 @@
+"""What is stored in JetStream about requests, dead letters and events, read for operators.
+
+It changes nothing and needs no control: the names of the streams tell which services there are. Reads
+come from the streams' leaders, so what is told is what is so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Any, Final
+
+from aegis_sdk.contract.control import EventRecord, LeaseRecord
+from aegis_sdk.contract.dead_letter import DeadLetter
+from aegis_sdk.contract.envelope import MSG_ID, Fence, Outcome, OutcomeKind, Request
+from aegis_sdk.contract.names import NO_RESOURCE, decode_token
+from aegis_sdk.contract.subjects import Subjects
+from aegis_sdk.errors import Unavailable
+from pydantic import ValidationError
+
+from aegis_control.application.explain import Header
+from aegis_control.domain.story import Accepted, Child, Died, Ended, FenceRead, Noted, Queue
+from aegis_control.infrastructure.nats_link import (
+    ERR_NO_CONSUMER,
+    ERR_NO_MESSAGE,
+    ERR_NO_STREAM,
+    ApiRefused,
+    NatsLink,
+    Stored,
+    from_seq,
+    from_time,
+    parse_time,
+)
+
+LIFE_EVENTS: Final = (
+    "lease_granted",
+    "instance_fenced",
+    "request_dead_lettered",
+    "operator_change",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class KeptLetter:
+    """A dead letter and when it was stored."""
+
+    letter: DeadLetter
+    at_s: float
+
+
+class NatsArchive:
+    """`Archive` (application/explain.py), with what the other reading verbs need beside it.
+
+    All methods raise Unavailable; a stream that isn't there is an empty one.
+    """
+
+    def __init__(self, link: NatsLink, subjects: Subjects) -> None:
+        self._link = link
+        self._subjects = subjects
+
+    # --- requests and outcomes ---------------------------------------------------------------------
+    async def services(self) -> list[str]:
+        names: list[str] = []
+        while True:
+            page = await self._api(
+                "STREAM.NAMES", {"subject": self._subjects.all_requests, "offset": len(names)}
+            )
+            found = page.get("streams") or []
+            names += found
+            if not found or len(names) >= int(page["total"]):
+                return sorted(map(self._subjects.service_of_stream, names))
+
+    async def ended(self, service: str, request_id: str) -> Ended | None:
+        subject = self._subjects.outcome_anywhere(service, request_id)
+        stored = await self._last(self._subjects.journal_stream(service), subject)
+        return None if stored is None else _ended(stored)
+
+    async def noted(self, service: str, request_id: str) -> Noted | None:
+        subject = self._subjects.attempt_anywhere(service, request_id)
+        stored = await self._last(self._subjects.journal_stream(service), subject)
+        return None if stored is None else Noted(int(stored.payload), stored.at_s)
+
+    async def died(self, request_id: str) -> Died | None:
+        kept = await self.dead_letter(request_id)
+        return None if kept is None else Died(kept.letter, kept.at_s)
+
+    async def accepted(self, service: str, seq: int) -> Accepted | None:
+        stream = self._subjects.request_stream(service)
+        try:
+            stored = await self._link.message(stream, seq)
+        except ApiRefused as error:
+            if error.code in (ERR_NO_MESSAGE, ERR_NO_STREAM):
+                return None
+            raise Unavailable(f"stream {stream}: {error}") from error
+        resource = _resource_of_request(stored.subject)
+        request = Request.parse(stored.headers, stored.payload, service=service, resource=resource)
+        return Accepted(request, stored.seq, stored.at_s)
+
+    async def headers(
+        self,
+        service: str,
+        *,
+        resource: str | None = None,
+        from_seq: int = 1,
+        since_s: float | None = None,
+    ) -> AsyncGenerator[Header, None]:
+        names = self._subjects
+        start = _start(from_seq) if since_s is None else from_time(since_s)
+        subject = names.requests(service) if resource is None else names.request(service, resource)
+        reading = self._read(
+            names.request_stream(service), [subject], start | {"headers_only": True}
+        )
+        async with aclosing(reading) as messages:
+            async for stored in messages:
+                if MSG_ID in stored.headers:
+                    yield Header(stored.headers[MSG_ID], stored.seq, stored.at_s)
+
+    async def unfinished_from(self, service: str) -> int:
+        stream = self._subjects.request_stream(service)
+        state = await self.stream_state(stream)
+        after = int(state.get("last_seq", 0)) + 1
+        for info in await self._consumers(stream):
+            if info["num_pending"] or info["num_ack_pending"]:
+                after = min(after, int(info["ack_floor"]["stream_seq"]) + 1)
+        return after
+
+    async def children(self, service: str, caller: str) -> list[Child]:
+        subject = self._subjects.outcome_anywhere(service, f"{caller}.*")
+        stream = self._subjects.journal_stream(service)
+        found = []
+        async for stored in self._read(stream, [subject], _start(1) | {"headers_only": True}):
+            outcome = Outcome.parse(stored.headers, b"")
+            request_id = stored.subject.split(".", 5)[5]
+            found.append(Child(request_id, service, OutcomeKind(outcome.kind), stored.at_s))
+        return found
+
+    # --- routes --------------------------------------------------------------------------------------
+    async def lease(self, service: str, resource: str) -> LeaseRecord | None:
+        bucket = self._subjects.leases_bucket
+        subject = f"$KV.{bucket}.{self._subjects.lease_key(service, resource)}"
+        stored = await self._last(f"KV_{bucket}", subject)
+        if stored is None or not stored.payload:
+            return None
+        return LeaseRecord.model_validate_json(stored.payload)
+
+    async def fence(self, service: str, resource: str) -> FenceRead | None:
+        subject = self._subjects.fence(service, resource)
+        stored = await self._last(self._subjects.journal_stream(service), subject)
+        if stored is None:
+            return None
+        return FenceRead(Fence.model_validate_json(stored.payload), stored.seq, stored.at_s)
+
+    async def queue(self, service: str, consumer: str) -> Queue:
+        stream = self._subjects.request_stream(service)
+        try:
+            info = await self._link.api(f"CONSUMER.INFO.{stream}.{consumer}")
+        except ApiRefused as error:
+            if error.code in (ERR_NO_CONSUMER, ERR_NO_STREAM):
+                return Queue(consumer, made=False)
+            raise Unavailable(f"consumer {consumer} of {stream}: {error}") from error
+        return Queue(
+            consumer,
+            delivered_seq=int(info["delivered"]["stream_seq"]),
+            ack_floor=int(info["ack_floor"]["stream_seq"]),
+            unacknowledged=int(info["num_ack_pending"]),
+            readers=int(info.get("num_waiting", 0)),
+        )
+
+    # --- dead letters and events ------------------------------------------------------------------------
+    async def dead_letter(self, request_id: str) -> KeptLetter | None:
+        subject = self._subjects.dead_letter_anywhere(request_id)
+        stored = await self._last(self._subjects.dlq_stream, subject)
+        return None if stored is None else _letter(stored)
+
+    async def dead_letters(self) -> list[KeptLetter]:
+        """The oldest first, each request once: a crash in the middle may have left two copies of one."""
+        letters: dict[str, KeptLetter] = {}
+        subjects = [self._subjects.dead_letters]
+        async for stored in self._read(self._subjects.dlq_stream, subjects, _start(1)):
+            if (kept := _letter(stored)) is not None:
+                letters[kept.letter.request.request_id] = kept
+        return list(letters.values())
+
+    async def life_events(self) -> list[EventRecord]:
+        stream = self._subjects.events_stream
+        subjects = [self._subjects.event(name) for name in LIFE_EVENTS]
+        reading = self._read(stream, subjects, _start(1))
+        return [event async for stored in reading if (event := _event(stored)) is not None]
+
+    async def events(
+        self,
+        *,
+        since_s: float | None = None,
+        newest: int | None = None,
+        follow: bool = False,
+    ) -> AsyncGenerator[EventRecord, None]:
+        """The kept events since a time, or the `newest`; `follow` goes on with those to come."""
+        stream = self._subjects.events_stream
+        state = await self.stream_state(stream)
+        last_seq = int(state.get("last_seq", 0))
+        start = _start(last_seq - newest + 1 if newest is not None else 1)
+        if since_s is not None:
+            start = from_time(since_s)
+        if not state:
+            return
+        seq = 0
+        while True:
+            try:
+                reading = self._read(stream, [self._subjects.events], start, for_ever=follow)
+                async with aclosing(reading) as messages:
+                    async for stored in messages:
+                        seq = stored.seq
+                        if (event := _event(stored)) is not None:
+                            yield event
+                return
+            except Unavailable:
+                if not (follow and seq and self._link.connected):
+                    raise
+                start = _start(
+                    seq + 1
+                )  # the server gave our consumer up: go on behind the last one
+
+    # --- streams ----------------------------------------------------------------------------------------
+    async def stream_info(self, stream: str) -> dict[str, Any] | None:
+        """None if there is no such stream."""
+        try:
+            return await self._link.api(f"STREAM.INFO.{stream}")
+        except ApiRefused as error:
+            if error.code == ERR_NO_STREAM:
+                return None
+            raise Unavailable(f"stream {stream}: {error}") from error
+
+    async def stream_state(self, stream: str) -> dict[str, Any]:
+        """Empty if there is no such stream."""
+        info = await self.stream_info(stream)
+        return {} if info is None else dict(info["state"])
+
+    async def account(self) -> dict[str, Any]:
+        """JetStream's use and limits of this account."""
+        return await self._api("INFO", None)
+
+    async def _consumers(self, stream: str) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = []
+        while True:
+            page = await self._api(f"CONSUMER.LIST.{stream}", {"offset": len(found)})
+            more = page.get("consumers") or []
+            found += more
+            if not more or len(found) >= int(page["total"]):
+                return found
+
+    async def _api(self, name: str, body: dict[str, Any] | None) -> dict[str, Any]:
+        try:
+            return await self._link.api(name, body)
+        except ApiRefused as error:
+            if error.code == ERR_NO_STREAM:
+                return {"total": 0}
+            raise Unavailable(f"{name}: {error}") from error
+
+    async def _last(self, stream: str, subject: str) -> Stored | None:
+        try:
+            return await self._link.last_message(stream, subject)
+        except ApiRefused as error:
+            if error.code == ERR_NO_STREAM:
+                return None
+            raise Unavailable(f"stream {stream}: {error}") from error
+
+    async def _read(
+        self, stream: str, subjects: Sequence[str], start: dict[str, Any], *, for_ever: bool = False
+    ) -> AsyncGenerator[Stored, None]:
+        try:
+            reading = self._link.read(stream, subjects, start, for_ever=for_ever)
+            async with aclosing(reading) as messages:
+                async for stored in messages:
+                    yield stored
+        except ApiRefused as error:
+            if error.code != ERR_NO_STREAM:
+                raise Unavailable(f"stream {stream}: {error}") from error
+
+
+_start = from_seq
+"""Under a name that no argument has."""
+
+
+def server_time(info: dict[str, Any]) -> float:
+    """The server's clock as it answered, Unix time."""
+    return parse_time(info["ts"])
+
+
+def _ended(stored: Stored) -> Ended:
+    outcome = Outcome.parse(stored.headers, stored.payload)
+    token = stored.subject.split(".")[3]
+    resource = None if token == NO_RESOURCE else decode_token(token)
+    return Ended(outcome, stored.seq, stored.at_s, resource)
+
+
+def _letter(stored: Stored) -> KeptLetter | None:
+    """None for what somebody else put there."""
+    try:
+        return KeptLetter(DeadLetter.parse(stored.headers, stored.payload), stored.at_s)
+    except (KeyError, ValueError):
+        return None
+
+
+def _event(stored: Stored) -> EventRecord | None:
+    try:
+        return EventRecord.model_validate_json(stored.payload)
+    except ValidationError:
+        return None
+
+
+def _resource_of_request(subject: str) -> str | None:
+    """`<prefix>.req.<service>.any` or `….at.<resource>`."""
+    tokens = subject.split(".", 4)
+    return decode_token(tokens[4]) if len(tokens) == 5 else None

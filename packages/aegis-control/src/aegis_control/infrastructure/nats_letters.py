@@ -1,0 +1,61 @@
+"""The dead letters in JetStream, and the way back into a request stream."""
+
+from __future__ import annotations
+
+from aegis_sdk.contract.dead_letter import DeadLetter
+from aegis_sdk.contract.envelope import Outcome, Request
+from aegis_sdk.contract.subjects import Subjects
+from aegis_sdk.errors import Unavailable
+
+from aegis_control.application.ports import RequestsFull
+from aegis_control.infrastructure.nats_link import (
+    ERR_NO_STREAM,
+    ApiRefused,
+    NatsLink,
+    Outgoing,
+    Stored,
+)
+
+
+class NatsLetters:
+    """`Letters`."""
+
+    def __init__(self, link: NatsLink, subjects: Subjects) -> None:
+        self._link = link
+        self._subjects = subjects
+
+    async def find(self, request_id: str) -> DeadLetter | None:
+        subject = self._subjects.dead_letter_anywhere(request_id)
+        stored = await self._last(self._subjects.dlq_stream, subject)
+        return None if stored is None else DeadLetter.parse(stored.headers, stored.payload)
+
+    async def outcome(self, service: str, request_id: str) -> Outcome | None:
+        subject = self._subjects.outcome_anywhere(service, request_id)
+        stored = await self._last(self._subjects.journal_stream(service), subject)
+        return None if stored is None else Outcome.parse(stored.headers, stored.payload)
+
+    async def send(self, request: Request) -> None:
+        subject = self._subjects.request(request.service, request.resource)
+        message = Outgoing(subject, request.payload, request.headers())
+        [result] = await self._link.publish_all([message])
+        if result is None:
+            raise Unavailable(f"the requests of {request.service} were not acknowledged")
+        if not isinstance(result, int):
+            raise RequestsFull(f"the requests of {request.service}: {result.message}")
+
+    async def drop(self, service: str, request_id: str) -> None:
+        subject = self._subjects.dead_letter(service, request_id)
+        try:
+            await self._link.api(f"STREAM.PURGE.{self._subjects.dlq_stream}", {"filter": subject})
+        except ApiRefused as error:
+            raise Unavailable(
+                f"the dead letter of {request_id} was not removed: {error}"
+            ) from error
+
+    async def _last(self, stream: str, subject: str) -> Stored | None:
+        try:
+            return await self._link.last_message(stream, subject)
+        except ApiRefused as error:
+            if error.code == ERR_NO_STREAM:
+                return None
+            raise Unavailable(f"stream {stream}: {error}") from error
