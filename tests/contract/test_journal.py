@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -15,8 +16,9 @@ from aegis_sdk.application.ports import (
     StoreTooLarge,
     StoreUnreachable,
 )
+from aegis_sdk.contract.checkpoint import Checkpoint
 from aegis_sdk.contract.envelope import Outcome, OutcomeKind
-from aegis_sdk.domain.journal import Checkpoint, Entry, EntryKind, ResourceJournal
+from aegis_sdk.domain.journal import Entry, EntryKind, ResourceJournal
 from aegis_sdk.infrastructure import journal as nats_journal
 
 from tests.contract.worlds import (
@@ -261,7 +263,9 @@ async def test_a_checkpoint_of_any_size_is_read_back(
     """G6: in one entry, or in parts of half a message."""
     seq = await world.fence(resource, 1)
     checkpoint = _checkpoint(size)
-    last = await ports.store.store_checkpoint(world.service, resource, checkpoint, fence_seq=seq)
+    last, as_stored = await ports.store.store_checkpoint(
+        world.service, resource, checkpoint, fence_seq=seq
+    )
     starts = await ports.store.start_of(world.service, [resource, "B"])
     assert list(starts) == [resource]
     assert seq < starts[resource] <= last
@@ -276,13 +280,32 @@ async def test_a_checkpoint_of_any_size_is_read_back(
     await until(lambda: journal.position == last)
     await source.stop()
     assert journal.values == {"a": "x" * (size - 8)}
-    assert (journal.last_request_seq, journal.covered) == (3, 5)
+    assert (journal.last_request_seq, journal.covered_request_seq) == (3, 3)
+    assert journal.parts_of == (5 if as_stored.parts else 0)
+
+
+async def test_parts_of_a_replaced_checkpoint_can_be_forgotten(
+    world: World, ports: Ports
+) -> None:
+    seq = await world.fence("A", 1)
+    old, new = _checkpoint(PAYLOAD_BYTES_MAX), replace(_checkpoint(PAYLOAD_BYTES_MAX), position=9)
+    for checkpoint in (old, new):
+        last, _ = await ports.store.store_checkpoint(world.service, "A", checkpoint, fence_seq=seq)
+    await ports.store.forget_parts(world.service, "A", old.position)
+    read: list[Entry] = []
+    source = await ports.store.follow(
+        world.service, whole=["A"], fences=[], from_seq=1, on_entry=read.append
+    )
+    await until(lambda: bool(read) and read[-1].seq == last)
+    await source.stop()
+    parts = {entry.name.partition(".")[0] for entry in read if entry.kind is EntryKind.PART}
+    assert parts == {"9"}
 
 
 async def test_the_newest_checkpoint_counts(world: World, ports: Ports) -> None:
     seq = await world.fence("A", 1)
     for position in (5, 9):
-        last = await ports.store.store_checkpoint(
+        last, _ = await ports.store.store_checkpoint(
             world.service, "A", _checkpoint(100, position), fence_seq=seq
         )
         assert await ports.store.start_of(world.service, ["A"]) == {"A": last}

@@ -21,6 +21,7 @@ from aegis_control.application.ports import (
     NotWritten,
     RequestsFull,
     StoredFence,
+    Trimmed,
     Write,
 )
 from aegis_control.application.reconcile import Reconcile
@@ -119,6 +120,8 @@ class MemoryJournal:
     lose_acks: int = 0
     away: bool = False
     log: list[str] = field(default_factory=list)
+    trims: list[tuple[str, list[str], float]] = field(default_factory=list)
+    trimmed: Trimmed = field(default_factory=lambda: Trimmed(0))
 
     async def load_fences(self, service: str) -> dict[str, StoredFence]:
         return {name: fence for (of, name), fence in self.fences.items() if of == service}
@@ -132,6 +135,10 @@ class MemoryJournal:
         if self.away:
             raise Unavailable("the journal is away")
         return [self._write(service, write) for write in writes]
+
+    async def trim(self, service: str, resources: Sequence[str], *, keep_s: float) -> Trimmed:
+        self.trims.append((service, sorted(resources), keep_s))
+        return self.trimmed
 
     def _write(self, service: str, write: FenceWrite) -> int | NotWritten:
         known = self.fences.get((service, write.resource))

@@ -6,8 +6,9 @@ import json
 from typing import Any
 
 import pytest
+from aegis_sdk.contract.checkpoint import Checkpoint
 from aegis_sdk.contract.envelope import Change, Fence, Outcome, OutcomeKind
-from aegis_sdk.domain.journal import Checkpoint, Entry, EntryKind, FenceMark, ResourceJournal
+from aegis_sdk.domain.journal import Entry, EntryKind, FenceMark, ResourceJournal
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -98,7 +99,7 @@ def test_a_follower_may_begin_at_a_checkpoint() -> None:
     assert late.values == early.values == {"a": 2, "c": 3}
     assert late.last_request_seq == early.last_request_seq == 3
     assert late.position == early.position == 4
-    assert late.covered == early.covered == 2
+    assert late.covered_request_seq == early.covered_request_seq == 2
 
 
 def _parts(values: dict[str, Any], *, position: int, size: int, seq: int) -> list[Entry]:
@@ -133,7 +134,7 @@ def test_a_checkpoint_whose_parts_were_not_all_read_changes_nothing() -> None:
     _, *rest = _parts({"key": "v" * 30}, position=7, size=10, seq=10)
     journal = _folded(_outcome(5, 4, Change({"key": "known"})), *rest)
     assert journal.values == {"key": "known"}
-    assert journal.covered == 0
+    assert journal.covered_request_seq == 0
 
 
 def test_parts_of_a_checkpoint_that_was_never_finished_do_not_mix_with_the_next() -> None:
@@ -142,7 +143,7 @@ def test_parts_of_a_checkpoint_that_was_never_finished_do_not_mix_with_the_next(
     whole = _parts({"key": "n" * 30}, position=20, size=10, seq=30)
     journal = _folded(*left[:2], *whole)
     assert journal.values == {"key": "n" * 30}
-    assert journal.covered == 20
+    assert journal.parts_of == 20
 
 
 STEPS = st.lists(
@@ -202,6 +203,7 @@ def test_a_large_state_is_not_written_for_small_changes(
 
 def test_a_stored_checkpoint_starts_the_count_again() -> None:
     journal = _folded(_outcome(1, 1, Change({"a": 1})))
-    journal.checkpointed(500, 1)
+    assert not journal.is_covered
+    journal.checkpointed(journal.checkpoint(), 500)
     assert (journal.changes, journal.change_bytes, journal.checkpoint_bytes) == (0, 0, 500)
-    assert journal.covered == 1
+    assert journal.is_covered

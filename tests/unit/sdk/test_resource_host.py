@@ -10,6 +10,7 @@ import pytest
 from aegis_sdk import ResourceContext
 from aegis_sdk.application import actor, resource_host
 from aegis_sdk.application.actor import Follow
+from aegis_sdk.contract.checkpoint import Checkpoint
 from aegis_sdk.contract.envelope import Change, ErrorBody, Outcome, OutcomeKind, Request
 from aegis_sdk.domain.journal import Entry
 from aegis_sdk.domain.roles import InstanceRole
@@ -926,6 +927,24 @@ async def test_a_state_over_half_a_message_is_checkpointed_in_parts(bus: MemoryB
     await late.stop()
 
 
+async def test_what_no_checkpoint_covers_is_stored_within_an_age(bus: MemoryBus) -> None:
+    """However few the changes are: what is older can be trimmed."""
+    one = Hosted(bus, "i-1", checkpoint_age_s=0.02)
+    await one.start()
+    fence(bus, one, 1)
+    await _served(bus, one, 1, 2)
+    await until(lambda: one.actor().journal.is_covered)
+    before = await bus.link().journal.start_of(SERVICE, ["A"])
+    await asyncio.sleep(0.1)
+    assert await bus.link().journal.start_of(SERVICE, ["A"]) == before  # nothing new to say
+    late = Hosted(bus, "i-2")
+    await late.start()
+    await until(lambda: late.total() == 2)
+    assert late.actor().journal.last_request_seq == 2
+    await one.stop()
+    await late.stop()
+
+
 @pytest.mark.parametrize("fault", [Fault.LOST, Fault.LOST_ANSWER])
 async def test_a_checkpoint_that_fails_holds_nothing_up(bus: MemoryBus, fault: Fault) -> None:
     one = Hosted(bus, checkpoint_changes=2)
@@ -949,7 +968,7 @@ async def test_a_refused_checkpoint_ends_being_active(
     one.link.hold(Flow.ENTRIES)
     store = one.link.journal.store_checkpoint
 
-    async def after_a_fence(*arguments: object, **more: object) -> int:
+    async def after_a_fence(*arguments: object, **more: object) -> tuple[int, Checkpoint]:
         fence(bus, two, 2)
         return await store(*arguments, **more)  # type: ignore[arg-type]
 

@@ -73,7 +73,7 @@ class Settings(BaseSettings):
         1.0, description="when a group request of a killed instance is delivered again"
     )
     outcome_ttl_s: Seconds = Field(
-        90_000.0, description="how long outcomes of group requests are kept"
+        90_000.0, description="how long outcomes are kept (280 bytes of server memory each)"
     )
     requests_max_age_s: Seconds = Field(86_400.0, description="how long requests are kept")
     requests_max_msgs: int = Field(

@@ -18,7 +18,7 @@ from aegis_sdk.application.group_host import GroupHost
 from aegis_sdk.application.handlers import Runner
 from aegis_sdk.application.membership import Membership, obey
 from aegis_sdk.application.requester import Requester
-from aegis_sdk.application.resource_host import ResourceHost
+from aegis_sdk.application.resource_host import CHECKPOINT_AGE_S, ResourceHost
 from aegis_sdk.contract.control import (
     Ack,
     Command,
@@ -260,6 +260,7 @@ class Instance:
             store=journal,
             reader=journal,
             deliveries=deliveries,
+            checkpoint_age_s=min(CHECKPOINT_AGE_S, reply.outcome_ttl_s / 4),
             recorder=self._recorder,
         )
         await self._host.start(list(self._resources))

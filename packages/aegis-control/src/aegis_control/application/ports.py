@@ -90,8 +90,16 @@ class FenceWrite:
     after_seq: int
 
 
+@dataclass(frozen=True, slots=True)
+class Trimmed:
+    """What a trim did: entries removed, and whose missing checkpoint kept it from doing more."""
+
+    removed: int
+    held_up_by: str = ""
+
+
 class Journal(Protocol):
-    """The fences in a service's journal."""
+    """A service's journal: its fences, and what may be removed from it."""
 
     async def load_fences(self, service: str) -> dict[str, StoredFence]:
         """resource: its last fence."""
@@ -105,6 +113,13 @@ class Journal(Protocol):
         self, service: str, writes: Sequence[FenceWrite]
     ) -> list[int | NotWritten]:
         """Try all at once; for each its sequence, or why there is none."""
+        ...
+
+    async def trim(self, service: str, resources: Sequence[str], *, keep_s: float) -> Trimmed:
+        """Remove outcomes and what belongs to them that are older than `keep_s` by the server's clock,
+        up to the lowest position that the checkpoints of all `resources` cover. Fences and the
+        newest checkpoints stay.
+        """
         ...
 
 

@@ -23,6 +23,7 @@ from aegis_control.application.reconcile import Reconcile
 from aegis_control.application.register import Register
 from aegis_control.application.roster import Roster
 from aegis_control.application.state import ControlState
+from aegis_control.application.trim import Trim
 from aegis_control.application.watch import Watch
 from aegis_control.application.world import World
 from aegis_control.domain.connections import Connection
@@ -46,6 +47,7 @@ class Term:
         self.leave = LeaveService(state, fail_over)
         self.admin = Admin(state, world, roster, fail_over)
         self._reconcile = Reconcile(state, world, roster, leases, fail_over)
+        self._trim = Trim(state, world)
         self._tasks: asyncio.TaskGroup | None = None
 
     async def run(self) -> None:
@@ -55,6 +57,7 @@ class Term:
             self._tasks = tasks
             async with self._world.listen(self):
                 tasks.create_task(self._judge())
+                tasks.create_task(self._keep_trimming())
                 await self._keep_reconciling()
 
     def heard(self, beat: Heartbeat) -> None:
@@ -100,6 +103,11 @@ class Term:
         while True:
             await self._logged(self._reconcile(), "reconcile")
             await asyncio.sleep(RECONCILE_INTERVAL_S)
+
+    async def _keep_trimming(self) -> None:
+        while True:
+            await asyncio.sleep(self._trim.interval_s)
+            await self._logged(self._trim(), "trim")
 
     def _spawn(self, coroutine: Coroutine[Any, Any, object]) -> None:
         if self._tasks is None:

@@ -1,4 +1,4 @@
-"""The fences in the services' journals.
+"""The services' journals: their fences, and removing what is past its retention.
 
 A fence replaces the one before (rollup of its subject) and expects that one's sequence, so of two
 control replicas that write one only the first succeeds.
@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from aegis_sdk.contract.envelope import Fence
+from aegis_sdk.contract.checkpoint import Checkpoint
+from aegis_sdk.contract.envelope import Fence, Outcome
 from aegis_sdk.contract.names import decode_token
 from aegis_sdk.contract.subjects import Subjects
 from aegis_sdk.errors import Unavailable
 
-from aegis_control.application.ports import FenceWrite, NotWritten, StoredFence
+from aegis_control.application.ports import FenceWrite, NotWritten, StoredFence, Trimmed
 from aegis_control.infrastructure.nats_buckets import publish_checked
 from aegis_control.infrastructure.nats_link import (
     ERR_NO_STREAM,
@@ -68,6 +69,58 @@ class NatsJournal:
                 for write in writes
             ],
         )
+
+    async def trim(self, service: str, resources: Sequence[str], *, keep_s: float) -> Trimmed:
+        stream = self._subjects.journal_stream(service)
+        try:
+            return await self._trim(service, stream, resources, keep_s)
+        except ApiRefused as error:
+            if error.code == ERR_NO_STREAM:
+                return Trimmed(0)
+            raise Unavailable(f"journal {stream}: {error}") from error
+
+    async def _trim(
+        self, service: str, stream: str, resources: Sequence[str], keep_s: float
+    ) -> Trimmed:
+        kept_from = await self._link.first_younger(stream, keep_s)
+        oldest = await self._link.first_of(stream, self._subjects.outcomes(service))
+        if oldest is None or oldest.seq >= kept_from:
+            return Trimmed(0)
+        held_up_by, parts_from = "", kept_from
+        checkpoints = await self._checkpoints(service, stream)
+        for resource in resources:
+            checkpoint = checkpoints.get(resource)
+            covered = checkpoint.position if checkpoint else 0
+            needed = await self._first_served(service, stream, resource, covered)
+            if needed is not None and needed.seq < kept_from:
+                kept_from, held_up_by = needed.seq, resource
+            if checkpoint is not None and checkpoint.parts:
+                parts_from = min(parts_from, checkpoint.first_seq)
+        removed = 0
+        for subject, before in self._subjects.trimmed(service, kept_from, parts_from):
+            answer = await self._link.api(
+                f"STREAM.PURGE.{stream}", {"filter": subject, "seq": before}
+            )
+            removed += int(answer["purged"])
+        return Trimmed(removed, held_up_by)
+
+    async def _checkpoints(self, service: str, stream: str) -> dict[str, Checkpoint]:
+        subject = self._subjects.checkpoint(service, None)
+        return {
+            _resource(stored.subject): Checkpoint.decode(stored.payload)
+            async for stored in self._link.read_last_of_each(stream, subject)
+        }
+
+    async def _first_served(
+        self, service: str, stream: str, resource: str, position: int
+    ) -> Stored | None:
+        """The first outcome behind `position` that an active wrote: a later checkpoint will cover it."""
+        subject = self._subjects.outcomes(service, resource)
+        while True:
+            outcome = await self._link.first_of(stream, subject, from_seq=position + 1)
+            if outcome is None or Outcome.parse(outcome.headers, outcome.payload).request_seq:
+                return outcome
+            position = outcome.seq
 
 
 def _resource(subject: str) -> str:

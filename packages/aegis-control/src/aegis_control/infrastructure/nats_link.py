@@ -12,7 +12,7 @@ import json
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from itertools import count
 from typing import Any, Final
 
@@ -139,8 +139,25 @@ class NatsLink:
 
     async def last_message(self, stream: str, subject: str) -> Stored | None:
         """The last message of a subject, from the stream's leader. Raises: Unavailable, ApiRefused."""
+        return await self._one(stream, {"last_by_subj": subject})
+
+    async def first_of(self, stream: str, subject: str, *, from_seq: int = 1) -> Stored | None:
+        """The first message that matches, from `from_seq` on. Raises: Unavailable, ApiRefused."""
+        return await self._one(stream, {"next_by_subj": subject, "seq": from_seq})
+
+    async def first_younger(self, stream: str, age_s: float) -> int:
+        """The sequence of the first message that is younger than `age_s`, or the next to be stored.
+
+        Ages are counted by the server's clock, as its own limits are. Raises: Unavailable, ApiRefused.
+        """
+        info = await self.api(f"STREAM.INFO.{stream}")
+        since = (datetime.fromisoformat(info["ts"]) - timedelta(seconds=age_s)).isoformat()
+        found = await self._one(stream, {"next_by_subj": ">", "start_time": since})
+        return int(info["state"]["last_seq"]) + 1 if found is None else found.seq
+
+    async def _one(self, stream: str, request: Mapping[str, Any]) -> Stored | None:
         try:
-            answer = await self.api(f"STREAM.MSG.GET.{stream}", {"last_by_subj": subject})
+            answer = await self.api(f"STREAM.MSG.GET.{stream}", request)
         except ApiRefused as error:
             if error.code == ERR_NO_MESSAGE:
                 return None

@@ -10,6 +10,7 @@ acknowledged.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections import deque
 from enum import Enum, auto
@@ -87,6 +88,7 @@ class Actor:
         self._worker: asyncio.Task[None] | None = None
         self._paused = False
         self._first_after_promotion = False
+        self._checkpoint_due = False
 
     # --- the journal's side -------------------------------------------------------------------------
     def read(self, entry: Entry) -> None:
@@ -171,11 +173,20 @@ class Actor:
         if self._worker is not None:
             self._worker.cancel()
 
+    def checkpoint_soon(self) -> None:
+        """Store the state when no request is between run and commit, if its newest checkpoint is behind."""
+        if self.is_active and not self.journal.is_covered:
+            self._checkpoint_due = True
+            self._wake()
+
     def _wake(self) -> None:
-        if self._queue and not self._paused and (self._worker is None or self._worker.done()):
+        has_work = self._queue or self._checkpoint_due
+        if has_work and not self._paused and (self._worker is None or self._worker.done()):
             self._worker = asyncio.create_task(self._work())
 
     async def _work(self) -> None:
+        if self._checkpoint_due:
+            await self._checkpoint_now()
         while self._queue and not self._paused:
             if not self._may_judge(self._queue[0]):
                 return  # the fence that decides has not been read yet
@@ -212,6 +223,9 @@ class Actor:
             trace_id=trace_id(delivery.request.traceparent),
         )
         self._host.count_fenced()
+        self._step_down(mark)
+
+    def _step_down(self, mark: FenceMark) -> None:
         if self.role is InstanceRole.ACTIVE and self._mark().seq == mark.seq:
             self._step(RoleEvent.COMMIT_REFUSED)
             if self.follow is Follow.FENCES:
@@ -323,10 +337,20 @@ class Actor:
         )
         self.journal.position = max(self.journal.position, seq)
 
+    async def _checkpoint_now(self) -> None:
+        self._checkpoint_due = False
+        if not self.is_active:
+            return
+        mark = self._mark()
+        try:
+            await self._checkpoint(mark)
+        except FenceRefused:
+            self._step_down(mark)
+
     async def _checkpoint(self, mark: FenceMark) -> None:
         checkpoint = self.journal.checkpoint()
         try:
-            seq = await self._host.store.store_checkpoint(
+            seq, stored = await self._host.store.store_checkpoint(
                 self._host.service, self.resource, checkpoint, fence_seq=mark.seq
             )
         except FenceRefused:
@@ -336,5 +360,9 @@ class Actor:
                 "checkpoint_failed", resource=self.resource, error_code=type(error).__name__
             )
             return
-        self.journal.checkpointed(len(checkpoint.values), checkpoint.position)
+        replaced = self.journal.parts_of
+        self.journal.checkpointed(stored, len(checkpoint.values))
         self.journal.position = max(self.journal.position, seq)
+        if replaced:
+            with contextlib.suppress(StoreError):  # removed past the retention at the latest
+                await self._host.store.forget_parts(self._host.service, self.resource, replaced)

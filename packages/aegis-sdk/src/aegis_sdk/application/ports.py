@@ -8,10 +8,11 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from aegis_sdk.contract.checkpoint import Checkpoint
 from aegis_sdk.contract.control import Ack, Leave, Registration, RegistrationReply
 from aegis_sdk.contract.envelope import Outcome, Request
 from aegis_sdk.domain.delivery import Arrival
-from aegis_sdk.domain.journal import Checkpoint, Entry
+from aegis_sdk.domain.journal import Entry
 
 
 class StoreError(Exception):
@@ -96,11 +97,14 @@ class Journal(Protocol):
 
     async def store_checkpoint(
         self, service: str, resource: str, checkpoint: Checkpoint, *, fence_seq: int
-    ) -> int:
-        """Store a checkpoint as one or several entries; the sequence of the last.
+    ) -> tuple[int, Checkpoint]:
+        """Store a checkpoint as one or several entries: the sequence of the last, and it as stored.
 
         Raises: FenceRefused, StoreFull, StoreMissing, StoreUnreachable.
         """
+
+    async def forget_parts(self, service: str, resource: str, checkpoint_id: int) -> None:
+        """Remove the parts of a checkpoint that a newer one replaced. Raises: StoreError."""
 
     async def dead_letter(self, request: Request, outcome: Outcome) -> None:
         """Copy a request that failed for good to the DLQ; twice is once. Raises: StoreError."""

@@ -39,6 +39,8 @@ REFOLLOW_WAIT_S: Final = 0.3
 """Promotions come in bursts: narrow what is followed once for all of them."""
 GRANT_GATHER_S: Final = 0.01
 """How long no further fence of a grant may come before its reader is made."""
+CHECKPOINT_AGE_S: Final = 900.0
+"""How long an outcome may be without a checkpoint that covers it: what is older can be removed."""
 CHECKPOINT_CHANGES: Final = 1000
 """Changes between checkpoints: a returning standby reads at most about these, in a few milliseconds."""
 
@@ -70,6 +72,7 @@ class ResourceHost:
         reader: JournalReader,
         deliveries: Deliveries,
         checkpoint_changes: int = CHECKPOINT_CHANGES,
+        checkpoint_age_s: float = CHECKPOINT_AGE_S,
         credit: int = CREDIT,
         recorder: Recorder = NO_RECORDER,
     ) -> None:
@@ -80,6 +83,7 @@ class ResourceHost:
         self.gate = gate
         self.store = store
         self.checkpoint_changes = checkpoint_changes
+        self._checkpoint_age_s = checkpoint_age_s
         self.recorder = recorder
         self.actors: dict[str, Actor] = {}
         self.active = 0
@@ -96,6 +100,7 @@ class ResourceHost:
         self._read_to = 0
         self._generation = 0
         self._follower: asyncio.Task[None] | None = None
+        self._checkpointer: asyncio.Task[None] | None = None
         self._refollow = asyncio.Event()
         self._urgent = asyncio.Event()
         self._side_tasks: set[asyncio.Task[None]] = set()
@@ -108,6 +113,7 @@ class ResourceHost:
             actor = self.actors[resource] = Actor(self, resource)
             actor.complete_to = starts.get(resource, 1) - 1
         self._follower = asyncio.create_task(self._keep_following())
+        self._checkpointer = asyncio.create_task(self._keep_checkpoints())
         self.refollow(urgent=True)
 
     async def pause(self, resources: Sequence[str] | None = None, *, timeout_s: float) -> bool:
@@ -130,8 +136,9 @@ class ResourceHost:
 
     async def stop(self) -> None:
         """At once; what has begun is dropped, and its new active begins it again."""
-        if self._follower is not None:
-            self._follower.cancel()
+        for task in (self._follower, self._checkpointer):
+            if task is not None:
+                task.cancel()
         if self._followed is not None:
             await self._followed.stop()
         for grant in self._grants.values():
@@ -151,6 +158,15 @@ class ResourceHost:
     @property
     def journal_seq(self) -> int:
         return self._read_to
+
+    async def _keep_checkpoints(self) -> None:
+        """Each actor's turn comes once in an age, evenly spread."""
+        while True:
+            for actor in list(self.actors.values()):
+                await asyncio.sleep(self._checkpoint_age_s / len(self.actors))
+                actor.checkpoint_soon()
+            if not self.actors:
+                return
 
     # --- following --------------------------------------------------------------------------------------
     def refollow(self, *, urgent: bool = False) -> None:

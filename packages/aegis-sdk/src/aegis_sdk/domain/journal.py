@@ -8,12 +8,14 @@ the request stream, one at a time); that is how a new active tells what was done
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from pydantic_core import from_json, to_json
+
+from aegis_sdk.contract.checkpoint import Checkpoint
 from aegis_sdk.contract.envelope import Change, Fence, Outcome
 
 
@@ -50,35 +52,6 @@ class FenceMark:
         return self.fence.owner == instance_id and self.fence.incarnation == incarnation
 
 
-@dataclass(frozen=True, slots=True)
-class Checkpoint:
-    """A resource's state up to journal position `position`.
-
-    `parts` > 0 says that `values` stands in that many `part` entries before this one, from
-    `first_seq` on.
-    """
-
-    position: int
-    last_request_seq: int
-    values: bytes = b""
-    parts: int = 0
-    first_seq: int = 0
-
-    def encode(self) -> bytes:
-        head = {
-            "position": self.position,
-            "last_request_seq": self.last_request_seq,
-            "parts": self.parts,
-            "first_seq": self.first_seq,
-        }
-        return json.dumps(head, separators=(",", ":")).encode() + b"\n" + self.values
-
-    @classmethod
-    def decode(cls, payload: bytes) -> Checkpoint:
-        head, _, values = payload.partition(b"\n")
-        return cls(values=values, **json.loads(head))
-
-
 @dataclass(slots=True)
 class ResourceJournal:
     """The fold's value for one resource. `apply` takes the entries in the order of their sequences."""
@@ -94,8 +67,10 @@ class ResourceJournal:
     """Changes since the last checkpoint, and their size."""
     change_bytes: int = 0
     checkpoint_bytes: int = 0
-    covered: int = 0
-    """Journal position of the newest complete checkpoint: entries up to it may be removed."""
+    covered_request_seq: int = 0
+    """`last_request_seq` of the newest complete checkpoint."""
+    parts_of: int = 0
+    """The newest checkpoint's position when it is stored in parts, else 0."""
     _parts: dict[str, dict[int, bytes]] = field(default_factory=dict)
 
     def apply(self, entry: Entry) -> None:
@@ -131,15 +106,20 @@ class ResourceJournal:
 
     def checkpoint(self) -> Checkpoint:
         """The state as it is now, for the active to write when no request is between run and commit."""
-        values = json.dumps(self.values, separators=(",", ":"), ensure_ascii=False).encode()
-        return Checkpoint(self.position, self.last_request_seq, values)
+        return Checkpoint(self.position, self.last_request_seq, to_json(self.values))
 
-    def checkpointed(self, size: int, position: int) -> None:
-        """A checkpoint of `size` bytes that covers all up to `position` is stored."""
+    def checkpointed(self, checkpoint: Checkpoint, size: int) -> None:
+        """`checkpoint`, whose values have `size` bytes, is stored."""
         self.changes = self.change_bytes = 0
         self.checkpoint_bytes = size
-        self.covered = position
+        self.covered_request_seq = checkpoint.last_request_seq
+        self.parts_of = checkpoint.position if checkpoint.parts else 0
         self._parts.clear()
+
+    @property
+    def is_covered(self) -> bool:
+        """Whether the newest checkpoint says all that the outcomes so far do."""
+        return self.last_request_seq <= self.covered_request_seq
 
     def wants_checkpoint(self, *, every_changes: int) -> bool:
         """After `every_changes`, but never more bytes of checkpoints than twice those of changes:
@@ -157,6 +137,6 @@ class ResourceJournal:
             if len(parts) != checkpoint.parts:
                 return  # read from its middle: what it covers was folded entry by entry
             values = b"".join(parts[n] for n in range(checkpoint.parts))
-        self.values = json.loads(values)
+        self.values = from_json(values)
         self.last_request_seq = max(self.last_request_seq, checkpoint.last_request_seq)
-        self.checkpointed(len(values), checkpoint.position)
+        self.checkpointed(checkpoint, len(values))

@@ -12,11 +12,12 @@ from dataclasses import replace
 from typing import Any, Final
 
 from aegis_sdk.application.ports import FollowSource, StoreMissing
+from aegis_sdk.contract.checkpoint import Checkpoint
 from aegis_sdk.contract.dead_letter import DeadLetter
 from aegis_sdk.contract.envelope import ErrorBody, Outcome, Request
 from aegis_sdk.contract.names import NO_RESOURCE, decode_token
 from aegis_sdk.contract.subjects import Subjects
-from aegis_sdk.domain.journal import Checkpoint, Entry, EntryKind
+from aegis_sdk.domain.journal import Entry, EntryKind
 from aegis_sdk.infrastructure.consumer import Meta, PullLoop
 from aegis_sdk.infrastructure.link import EXPECTED_SEQ, EXPECTED_SUBJECT, ROLLUP, TTL, Link
 from aegis_sdk.infrastructure.wire import Message, parse_headers
@@ -70,7 +71,7 @@ class NatsJournal:
 
     async def store_checkpoint(
         self, service: str, resource: str, checkpoint: Checkpoint, *, fence_seq: int
-    ) -> int:
+    ) -> tuple[int, Checkpoint]:
         checked = {
             EXPECTED_SEQ: str(fence_seq),
             EXPECTED_SUBJECT: self._subjects.fence(service, resource),
@@ -85,7 +86,12 @@ class NatsJournal:
             checked,
             timeout_s=COMMIT_TIMEOUT_S,
         )
-        return stored.seq
+        return stored.seq, checkpoint
+
+    async def forget_parts(self, service: str, resource: str, checkpoint_id: int) -> None:
+        stream = self._subjects.journal_stream(service)
+        parts = self._subjects.checkpoint_parts(service, resource, checkpoint_id)
+        await self._link.api(f"STREAM.PURGE.{stream}", {"filter": parts})
 
     async def _store_parts(
         self,

@@ -64,7 +64,7 @@ def parse_headers(raw: bytes) -> dict[str, str]:
 
 def encode(subject: str, reply: str, headers: Mapping[str, str] | None, payload: bytes) -> bytes:
     """A PUB or HPUB command. Raises: ValueError when a line break in a header would forge another."""
-    if headers is None:
+    if not headers:
         return b"PUB %s %s %d\r\n%s\r\n" % (
             subject.encode(),
             reply.encode(),

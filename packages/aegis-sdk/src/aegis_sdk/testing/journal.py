@@ -6,9 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from aegis_sdk.contract.checkpoint import Checkpoint
 from aegis_sdk.contract.envelope import Outcome, Request
 from aegis_sdk.contract.subjects import resource_token
-from aegis_sdk.domain.journal import Checkpoint, Entry, EntryKind
+from aegis_sdk.domain.journal import Entry, EntryKind
 from aegis_sdk.testing.faults import Flow, Op
 from aegis_sdk.testing.streams import JournalStream, Key, attempt_key, outcome_key, outcome_of
 
@@ -49,14 +50,20 @@ class MemoryJournal:
 
     async def store_checkpoint(
         self, service: str, resource: str, checkpoint: Checkpoint, *, fence_seq: int
-    ) -> int:
+    ) -> tuple[int, Checkpoint]:
         part_bytes = self._bus.limits.payload_bytes_max // 2
         if len(checkpoint.values) > part_bytes:
             checkpoint = await self._store_parts(
                 service, resource, checkpoint, part_bytes, fence_seq
             )
         key = (resource_token(resource), EntryKind.CHECKPOINT, "")
-        return await self._write_state(service, key, checkpoint.encode(), fence_seq)
+        return await self._write_state(service, key, checkpoint.encode(), fence_seq), checkpoint
+
+    async def forget_parts(self, service: str, resource: str, checkpoint_id: int) -> None:
+        def forget() -> None:
+            self._stream(service).remove_parts(resource_token(resource), f"{checkpoint_id}.")
+
+        await self._link.call(Op.CHECKPOINT, forget)
 
     async def _store_parts(
         self, service: str, resource: str, checkpoint: Checkpoint, part_bytes: int, fence_seq: int

@@ -154,6 +154,12 @@ class JournalStream:
     def entries(self) -> Iterator[tuple[Key, Entry]]:
         return (found for found in self._entries if found is not None)
 
+    def remove_parts(self, token: str, checkpoint: str) -> None:
+        """Those whose name begins with `checkpoint`."""
+        for key in list(self._last):
+            if key[:2] == (token, EntryKind.PART) and key[2].startswith(checkpoint):
+                self.remove(key)
+
     def remove(self, key: Key) -> None:
         """As a purge of that subject does."""
         seq = self._last.pop(key)
