@@ -284,9 +284,7 @@ async def test_a_checkpoint_of_any_size_is_read_back(
     assert journal.parts_of == (5 if as_stored.parts else 0)
 
 
-async def test_parts_of_a_replaced_checkpoint_can_be_forgotten(
-    world: World, ports: Ports
-) -> None:
+async def test_parts_of_a_replaced_checkpoint_can_be_forgotten(world: World, ports: Ports) -> None:
     seq = await world.fence("A", 1)
     old, new = _checkpoint(PAYLOAD_BYTES_MAX), replace(_checkpoint(PAYLOAD_BYTES_MAX), position=9)
     for checkpoint in (old, new):

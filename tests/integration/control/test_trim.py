@@ -45,9 +45,11 @@ def ledger() -> Service:
 @pytest.fixture
 async def aegis(server: EmbeddedNats, prefix: str) -> AsyncIterator[Aegis]:
     settings = {"requests_max_age_s": KEEP_S, "outcome_ttl_s": KEEP_S, "return_grace_s": 60.0}
-    async with control(server.url, prefix, **settings):
-        async with aegis_sdk.connect(server.url, prefix=prefix) as client:
-            yield client
+    async with (
+        control(server.url, prefix, **settings),
+        aegis_sdk.connect(server.url, prefix=prefix) as client,
+    ):
+        yield client
 
 
 async def serve(aegis: Aegis, **resources: Role) -> Instance:
@@ -150,7 +152,7 @@ async def test_a_standby_that_was_away_for_all_of_a_large_history_takes_over(
             return behind.last_request_seq == chunks + changes
 
         await until(caught_up, "the standby has it all", deadline_s=60.0)
-        print(f"{changes} changes on {chunks} x 500 kB: {time.monotonic() - began:.2f} s to catch up")
+        assert time.monotonic() - began < 20.0  # about a second for the long form
         await active.stop()
         await until_active(standby, "R1")
         assert await client.request(ADD, 1, resource="R1") == changes + 1

@@ -927,6 +927,29 @@ async def test_a_state_over_half_a_message_is_checkpointed_in_parts(bus: MemoryB
     await late.stop()
 
 
+async def test_parts_go_when_another_checkpoint_replaced_them_and_not_before(
+    bus: MemoryBus, narrowed: bool
+) -> None:
+    """G6: an active that still follows everything reads its own checkpoint while it stores it."""
+    bus.limits.payload_bytes_max = 300
+    one = Hosted(bus, "i-1", checkpoint_changes=5)
+    await one.start()
+    fence(bus, one, 1)
+    for first in range(1, 41, 5):
+        await _served(bus, one, first, first + 4)
+        await settle()
+        late = Hosted(bus, "i-2")
+        await late.start()
+        await until(lambda late=late: late.actor().journal.last_request_seq == first + 4)  # type: ignore[misc]
+        assert late.actor().journal.values == one.actor().journal.values
+        await late.stop()
+    ids = {
+        key[2].partition(".")[0] for key, _ in bus.journal(SERVICE).entries() if key[1] == "part"
+    }
+    assert len(ids) == 1
+    await one.stop()
+
+
 async def test_what_no_checkpoint_covers_is_stored_within_an_age(bus: MemoryBus) -> None:
     """However few the changes are: what is older can be trimmed."""
     one = Hosted(bus, "i-1", checkpoint_age_s=0.02)

@@ -92,7 +92,10 @@ def test_a_new_connection_forgets_the_end_of_the_old_one() -> None:
 
 @given(
     st.dictionaries(
-        st.text("abc-", min_size=1, max_size=5), st.text(max_size=9).map(str.strip), min_size=1, max_size=4
+        st.text("abc-", min_size=1, max_size=5),
+        st.text(max_size=9).map(str.strip),
+        min_size=1,
+        max_size=4,
     )
 )
 def test_headers_come_back_as_they_were_sent_or_are_refused(headers: dict[str, str]) -> None:

@@ -349,6 +349,7 @@ class Actor:
 
     async def _checkpoint(self, mark: FenceMark) -> None:
         checkpoint = self.journal.checkpoint()
+        replaced = self.journal.parts_of  # now: it may read the new one itself while it is stored
         try:
             seq, stored = await self._host.store.store_checkpoint(
                 self._host.service, self.resource, checkpoint, fence_seq=mark.seq
@@ -360,7 +361,6 @@ class Actor:
                 "checkpoint_failed", resource=self.resource, error_code=type(error).__name__
             )
             return
-        replaced = self.journal.parts_of
         self.journal.checkpointed(stored, len(checkpoint.values))
         self.journal.position = max(self.journal.position, seq)
         if replaced:
