@@ -927,6 +927,15 @@ async def test_a_state_over_half_a_message_is_checkpointed_in_parts(bus: MemoryB
     await late.stop()
 
 
+async def _read_anew(bus: MemoryBus, last: int) -> dict[str, object]:
+    """The state as a standby has it that comes now and reads up to the request `last`."""
+    late = Hosted(bus, "i-2")
+    await late.start()
+    await until(lambda: late.actor().journal.last_request_seq == last)
+    await late.stop()
+    return late.actor().journal.values
+
+
 async def test_parts_go_when_another_checkpoint_replaced_them_and_not_before(
     bus: MemoryBus, narrowed: bool
 ) -> None:
@@ -938,11 +947,7 @@ async def test_parts_go_when_another_checkpoint_replaced_them_and_not_before(
     for first in range(1, 41, 5):
         await _served(bus, one, first, first + 4)
         await settle()
-        late = Hosted(bus, "i-2")
-        await late.start()
-        await until(lambda late=late: late.actor().journal.last_request_seq == first + 4)  # type: ignore[misc]
-        assert late.actor().journal.values == one.actor().journal.values
-        await late.stop()
+        assert await _read_anew(bus, first + 4) == one.actor().journal.values
     ids = {
         key[2].partition(".")[0] for key, _ in bus.journal(SERVICE).entries() if key[1] == "part"
     }
