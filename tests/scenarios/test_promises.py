@@ -117,6 +117,41 @@ async def test_a_request_in_hand_at_the_kill_takes_effect_once(system: System) -
         assert again.count == 1
 
 
+async def test_a_frozen_interpreter_is_busy_and_not_dead(system: System) -> None:
+    """G5: 2 s without a single Python instruction, three times the heartbeat timeout: nothing moves."""
+    service = new_service()
+    methods = Methods(service)
+    one, two = await start_pair(system, service)
+    async with aegis_sdk.connect(system.url) as aegis:
+        frozen = Booking(op="frozen", freeze_s=2.0)
+        total = await aegis.request(methods.book, frozen, resource="A", timeout_s=10)
+        assert total.ops == ["frozen"]
+        after = await aegis.request(methods.book, Booking(op="after"), resource="A")
+        assert after.count == 2
+    assert one.count("begun", op="frozen") == 1
+    assert two.count("promoted") == 0
+    assert one.count("demoted") == 0
+
+
+async def test_an_interpreter_that_stays_frozen_is_failed_over_as_stalled(system: System) -> None:
+    """G3, G8: past the stall limit its resources move; what it had begun takes effect once."""
+    service = new_service()
+    methods = Methods(service)
+    one, two = await start_pair(system, service)
+    async with aegis_sdk.connect(system.url) as aegis:
+        frozen = Booking(op="frozen", freeze_s=8.0)
+        booked = asyncio.create_task(
+            aegis.request(methods.book, frozen, resource="A", timeout_s=40)
+        )
+        await one.wait_for("begun", op="frozen")
+        began = time.monotonic()
+        await two.wait_for("promoted", resource="A")
+        assert 4.0 < time.monotonic() - began < 7.0
+        await two.wait_for("begun", op="frozen")
+        assert (await booked).ops == ["frozen"]
+    assert len(await system.journal(service)) == 1
+
+
 async def test_a_deadline_ends_the_doubt_before_the_commit(system: System) -> None:
     """G4: `Cancelled` is certain: the handler goes on, but its effect never comes."""
     service = new_service()

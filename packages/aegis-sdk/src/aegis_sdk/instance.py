@@ -227,7 +227,7 @@ class Instance:
         self._pulse = Pulse(
             self._server,
             self._subjects,
-            name=self._subjects.client_name(self.service, self.id, "pulse"),
+            name=lambda kind: self._subjects.client_name(self.service, self.id, kind),
             interval_s=reply.heartbeat_interval_s,
             gather=self._heartbeat,
             on_tick=self._ticked,

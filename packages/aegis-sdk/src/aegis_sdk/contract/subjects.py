@@ -203,6 +203,6 @@ class Subjects:
     def client_name(self, service: str, instance_id: str, connection: str) -> str:
         """The NATS connection name of an instance, by which control knows whose connection died.
 
-        `connection` is `main` or `pulse` (the heartbeat thread's own).
+        `connection` is `main`, `pulse` (the heartbeat thread's own) or `guard` (while neither can speak).
         """
         return f"{self.prefix}/{service}/{instance_id}/{connection}"

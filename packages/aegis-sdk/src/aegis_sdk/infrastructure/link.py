@@ -167,6 +167,18 @@ class Link:
     def payload_bytes_max(self) -> int:
         return int(self._client.max_payload)
 
+    @property
+    def plain_socket_fd(self) -> int | None:
+        """The connection's socket while it is open and plain TCP, else None."""
+        transport = self._client._transport
+        if not self.is_connected or not isinstance(transport, TcpTransport):
+            return None
+        writer = transport._io_writer
+        if writer is None or writer.get_extra_info("ssl_object") is not None:
+            return None
+        connected = writer.get_extra_info("socket")
+        return None if connected is None else int(connected.fileno())
+
     def on_restored(self, callback: Callable[[], Awaitable[None]]) -> None:
         self._restored.append(callback)
 

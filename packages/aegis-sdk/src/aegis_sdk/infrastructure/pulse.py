@@ -1,7 +1,8 @@
 """Heartbeats from a thread of their own, on a connection of their own.
 
 A handler that blocks the main loop does not stop them: they carry how late the loop is, so that dead,
-stalled and busy can be told apart. The thread shares nothing with the loop but plain numbers.
+stalled and busy can be told apart. The thread shares nothing with the loop but plain numbers. What
+holds the whole interpreter stops the thread too; then the guard speaks (guard.py).
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Final
 from aegis_sdk.contract.control import Heartbeat
 from aegis_sdk.contract.subjects import Subjects
 from aegis_sdk.errors import Unavailable
+from aegis_sdk.infrastructure.guard import Guard
 from aegis_sdk.infrastructure.link import Link, Server
 from aegis_sdk.telemetry import log
 
@@ -30,12 +32,14 @@ class Pulse:
         server: Server,
         subjects: Subjects,
         *,
-        name: str,
+        name: Callable[[str], str],
         interval_s: float,
         gather: Callable[[int, float], Heartbeat],
         on_tick: Callable[[float], None],
     ) -> None:
-        """`on_tick` is told, on the main loop, how late each tick was."""
+        """`name` makes a connection's name from its kind; `on_tick` is told, on the main loop, how
+        late each tick was.
+        """
         self._server = server
         self._subjects = subjects
         self._name = name
@@ -73,22 +77,25 @@ class Pulse:
 
     async def _beat(self) -> None:
         link = await self._connect()
+        guard = await Guard.start(self._server, name=self._name("guard")) if link else None
         n = 0
         while link is not None and not self._stop.is_set():
             n += 1
             heartbeat = self._gather(n, self.loop_lag_s)
-            link.publish(
-                self._subjects.heartbeat(heartbeat.service, heartbeat.instance_id),
-                heartbeat.model_dump_json().encode(),
-            )
+            subject = self._subjects.heartbeat(heartbeat.service, heartbeat.instance_id)
+            link.publish(subject, heartbeat.model_dump_json().encode())
+            if guard is not None:
+                guard.told(subject, heartbeat, self._interval_s)
             await asyncio.sleep(self._interval_s)
+        if guard is not None:
+            await guard.close()
         if link is not None:
             await link.close()
 
     async def _connect(self) -> Link | None:
         while not self._stop.is_set():
             try:
-                return await Link.open(self._server, name=self._name)
+                return await Link.open(self._server, name=self._name("pulse"))
             except Unavailable as error:
                 log.debug("pulse_not_connected", error=str(error))
                 await asyncio.sleep(0.1)
