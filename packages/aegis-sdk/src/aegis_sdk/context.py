@@ -10,7 +10,7 @@ import asyncio
 import time
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import Any, Protocol, TypeVar, overload
+from typing import Any, Final, Protocol, TypeVar, overload
 
 from pydantic import TypeAdapter
 
@@ -152,9 +152,13 @@ class Context:
 
 def _copied(value: Any) -> Any:
     """A JSON value of its own; several times as fast as copy.deepcopy."""
-    if isinstance(value, dict):
-        return {key: _copied(item) for key, item in value.items()}
-    return [_copied(item) for item in value] if isinstance(value, list) else value
+    kind = type(value)
+    if kind is dict:
+        return {k: _copied(v) if type(v) in _CONTAINERS else v for k, v in value.items()}
+    return [_copied(v) if type(v) in _CONTAINERS else v for v in value] if kind is list else value
+
+
+_CONTAINERS: Final = (dict, list)
 
 
 class State:
