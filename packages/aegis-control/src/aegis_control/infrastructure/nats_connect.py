@@ -95,7 +95,7 @@ async def connect(
             log.warning("nats_not_reached", url=redacted(url), attempt=tries, reason=str(error))
             await asyncio.sleep(RETRY_INTERVAL_S)
         else:
-            log.info("nats_connected", url=redacted(url), attempt=tries, name=name)
+            log.info("nats_connected", url=redacted(url), attempt=tries, connection=name)
             return client
 
 
@@ -121,10 +121,10 @@ async def _try(
 
     async def on_disconnected() -> None:
         if connected.is_set() and not client.is_closed:
-            structlog.stdlib.get_logger("aegis_control").warning("nats_disconnected", name=name)
+            structlog.stdlib.get_logger("aegis_control").warning("nats_lost", connection=name)
 
     async def on_back() -> None:
-        structlog.stdlib.get_logger("aegis_control").info("nats_reconnected", name=name)
+        structlog.stdlib.get_logger("aegis_control").info("nats_restored", connection=name)
         if on_reconnected is not None:
             await on_reconnected()
 
