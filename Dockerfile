@@ -15,7 +15,7 @@ COPY pyproject.toml uv.lock ./
 COPY packages/aegis-sdk/pyproject.toml packages/aegis-sdk/README.md packages/aegis-sdk/
 COPY packages/aegis-control/pyproject.toml packages/aegis-control/README.md packages/aegis-control/
 RUN /opt/tools/bin/uv export --quiet --frozen --offline --no-dev --no-emit-workspace \
-        --package aegis-control --output-file /opt/requirements.txt \
+        --package aegis-control --extra nkeys --output-file /opt/requirements.txt \
     && /opt/aegis/bin/pip install --quiet --require-hashes --only-binary :all: -r /opt/requirements.txt
 COPY packages packages
 RUN /opt/tools/bin/pip wheel --quiet --no-deps --no-build-isolation --wheel-dir /opt/wheels \

@@ -12,6 +12,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -129,6 +130,10 @@ class Stack:
         """By the container's own health check."""
         state = self.container(service).attrs["State"]
         return bool(state.get("Health", {}).get("Status") == "healthy")
+
+    def wait_healthy(self, *services: str) -> None:
+        for service in services:
+            until(f"{service} is healthy", partial(self.is_healthy, service))
 
     def logged(self, service: str, event: str) -> list[dict[str, Any]]:
         """The container's log lines with this event. Raises: ValueError when a line is not JSON."""

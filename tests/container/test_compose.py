@@ -33,7 +33,7 @@ def test_the_file_is_valid(engine: Any) -> None:
 
 def test_control_becomes_healthy(stack: Stack) -> None:
     """By the image's own health check, after it found NATS by itself."""
-    until("control is healthy", lambda: stack.is_healthy("control"))
+    stack.wait_healthy("control")
 
 
 def test_the_cli_in_the_image_reaches_it(stack: Stack) -> None:
@@ -84,8 +84,7 @@ def test_prometheus_has_the_alerts_loaded(stack: Stack) -> None:
 
 
 def test_the_demo_serves_and_trades(stack: Stack) -> None:
-    for service in (*PAIR, "pricing-1", "pricing-2", "load"):
-        until(f"{service} is healthy", lambda name=service: stack.is_healthy(name))
+    stack.wait_healthy(*PAIR, "pricing-1", "pricing-2", "load")
     before = progress(stack)
     until("orders are executed", lambda: progress(stack)["executed"] > before["executed"])
 
@@ -109,7 +108,7 @@ async def test_a_killed_active_is_succeeded_without_an_error_for_the_caller(stac
     assert new_epoch > epoch
     assert progress(stack)["errors"] == 0
     stack.compose("start", old)
-    until("it is back", lambda: stack.is_healthy(old))
+    stack.wait_healthy(old)
     assert (await active(stack)) == (new, new_epoch), "as a standby"
 
 

@@ -23,8 +23,7 @@ COUNT: Method[int, int] = Method("counters", "count", request=int, reply=int)
 @pytest.fixture(scope="module")
 def stack(engine: Any, image: str) -> Iterator[Stack]:
     with running_stack(engine, image, FILE, *NODES, "CONTROL_1", "CONTROL_2") as running:
-        for control in ("control-1", "control-2"):
-            until(f"{control} is healthy", lambda name=control: running.is_healthy(name))
+        running.wait_healthy("control-1", "control-2")
         yield running
 
 

@@ -207,7 +207,8 @@ async def connect(
     """`async with connect(url) as aegis:`; several servers are separated by commas.
 
     Later losses of the connection are repaired without end, and nobody has to think of them; `wait_s`
-    is how long the first connection is tried. Credentials and TLS go to NATS as they are. What is counted
+    is how long the first connection is tried. `credentials` (JWT and seed) and `nkeys_seed` name files and need
+    `pip install 'aegis-sdk[nkeys]'`; they and TLS go to NATS as they are. What is counted
     here, and by the instances served on it, is shown by control's /metrics unless `metrics=False`. With
     OpenTelemetry installed (`pip install 'aegis-sdk[otel]'`), requests join the traces of `tracer_provider`,
     by default the global one.

@@ -56,12 +56,13 @@ async def keep_trading(aegis: Aegis, *, rate: float) -> None:
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
     tally = Tally()
     teller = asyncio.create_task(_tell(tally))
-    await _trade_until(stopping, aegis, tally, rate)
+    await trade_until(stopping, aegis, tally, rate)
     teller.cancel()
     _log().info("load_ended", **tally.take())
 
 
-async def _trade_until(stopping: asyncio.Event, aegis: Aegis, tally: Tally, rate: float) -> None:
+async def trade_until(stopping: asyncio.Event, aegis: Aegis, tally: Tally, rate: float) -> None:
+    """Make orders until `stopping`, then wait for the answers of those that are open."""
     open_orders: set[asyncio.Task[None]] = set()
     due_s = time.monotonic()
     for order in endless():

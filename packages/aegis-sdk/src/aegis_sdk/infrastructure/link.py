@@ -7,6 +7,7 @@ It knows bytes, headers and JetStream's error codes; nothing of requests or reso
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import itertools
 import json
 import ssl
@@ -74,6 +75,9 @@ class Server:
     tls: ssl.SSLContext | None = None
 
     def options(self) -> dict[str, Any]:
+        """As nats-py wants them. Raises: Unavailable when what reads them isn't installed."""
+        if (self.credentials or self.nkeys_seed) and importlib.util.find_spec("nkeys") is None:
+            raise Unavailable("credentials and NKEY files need: pip install 'aegis-sdk[nkeys]'")
         options = {
             "user": self.user,
             "password": self.password,
@@ -144,6 +148,9 @@ class Link:
                 await link._back()
 
         async def on_error(error: Exception) -> None:
+            if link is None and isinstance(error, ssl.SSLError):
+                # nats-py would wait for ever for the connection to close whose TLS handshake failed.
+                raise error
             log.debug("nats_error", error_code=type(error).__name__, error=str(error))
 
         try:
