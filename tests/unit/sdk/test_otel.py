@@ -332,6 +332,17 @@ def test_without_a_users_trace_the_api_alone_changes_nothing() -> None:
     assert request.traceparent == before
 
 
+def test_without_a_provider_the_api_costs_no_span() -> None:
+    """It is a dependency of many a library; this process sets no global provider."""
+    ours = OtelTracer(Subjects(), inner=LOG_TRACER)
+    request = add_request("c.1", traceparent=new_traceparent())
+    assert ours.sending(request) is NO_SPAN
+    assert ours.serving(request, attempt=1, epoch=1, instance_id="i") is NO_SPAN
+    remote = SpanContext(1, 2, True, TraceFlags(1), TraceState())
+    with otel.use_span(NonRecordingSpan(remote)), ours.sending(request):
+        assert trace_id(request.traceparent) == f"{1:032x}"
+
+
 async def test_a_request_made_outside_of_the_handlers_context_stays_in_its_trace(
     traced: Traced,
 ) -> None:

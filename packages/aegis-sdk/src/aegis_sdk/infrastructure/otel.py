@@ -52,11 +52,14 @@ class OtelTracer:
         """`provider` None is the global one, also when that is set later."""
         self._subjects = subjects
         self._inner = inner
+        self._provider = provider
         self._tracer = otel.get_tracer(
             "aegis_sdk", metadata.version("aegis-sdk"), tracer_provider=provider
         )
 
     def sending(self, request: Request, *, parent: str = "") -> Span:
+        if self._nobody_records() and not _has_current():
+            return self._inner.sending(request, parent=parent)
         span = self._tracer.start_span(
             f"send {request.service}.{request.method}",
             context=None if _has_current() else _context_of(parent),
@@ -67,12 +70,20 @@ class OtelTracer:
         return _Sending(span, request, self._inner.sending(request, parent=parent))
 
     def serving(self, request: Request, *, attempt: int, epoch: int, instance_id: str) -> Span:
+        inner = self._inner.serving(request, attempt=attempt, epoch=epoch, instance_id=instance_id)
+        if self._nobody_records():
+            return inner
         attributes = self._attributes(request, "process")
         attributes["messaging.client.id"] = instance_id
         if epoch:
             attributes["aegis.epoch"] = epoch
-        inner = self._inner.serving(request, attempt=attempt, epoch=epoch, instance_id=instance_id)
         return _Serving(self._tracer, request, attributes, attempt, inner)
+
+    def _nobody_records(self) -> bool:
+        """The API is there, as a dependency of something else, and no provider is set (so far)."""
+        return self._provider is None and isinstance(
+            otel.get_tracer_provider(), otel.ProxyTracerProvider
+        )
 
     def _attributes(self, request: Request, operation: str) -> Attributes:
         attributes: Attributes = {
