@@ -1,7 +1,8 @@
 # The control service of AegisIPC, with ipc-cli: `docker build -t aegis-control .`
 #
 # Two stages: the first installs the locked dependencies and both packages into a venv, the second
-# carries that venv and nothing else. No BuildKit features; no compiler; not root.
+# carries that venv and nothing else. No BuildKit features; no compiler (nkeys, which is published as source
+# alone, is pure Python); not root.
 
 FROM python:3.11-slim-bookworm AS build
 # A mirror of the package index, where the public one is not reachable.
@@ -15,8 +16,9 @@ COPY pyproject.toml uv.lock ./
 COPY packages/aegis-sdk/pyproject.toml packages/aegis-sdk/README.md packages/aegis-sdk/
 COPY packages/aegis-control/pyproject.toml packages/aegis-control/README.md packages/aegis-control/
 RUN /opt/tools/bin/uv export --quiet --frozen --offline --no-dev --no-emit-workspace \
-        --package aegis-control --output-file /opt/requirements.txt \
-    && /opt/aegis/bin/pip install --quiet --require-hashes --only-binary :all: -r /opt/requirements.txt
+        --package aegis-control --extra nkeys --output-file /opt/requirements.txt \
+    && /opt/aegis/bin/pip install --quiet --require-hashes \
+        --only-binary :all: --no-binary nkeys -r /opt/requirements.txt
 COPY packages packages
 RUN /opt/tools/bin/pip wheel --quiet --no-deps --no-build-isolation --wheel-dir /opt/wheels \
         packages/aegis-sdk packages/aegis-control \

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import time
 import urllib.request
-from collections.abc import Callable
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
+from aegis_control.infrastructure.embedded_nats import free_port
 from testcontainers.core.container import DockerContainer
 
 REPOSITORY: Final = Path(__file__).resolve().parents[2]
 NATS_IMAGE: Final = "nats:2.15.1"
 DEADLINE_S: Final = 60.0
+COMPOSE_TIMEOUT_S: Final = 180
 _POLL_S: Final = 0.05
 
 
@@ -86,3 +93,72 @@ def compose_command() -> list[str]:
     if standalone is None:
         raise FileNotFoundError("neither `docker compose` nor docker-compose is installed")
     return [standalone]
+
+
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """A compose project, with ports of its own."""
+
+    engine: Any
+    file: Path
+    project: str
+    env: dict[str, str]
+
+    def compose(self, *arguments: str) -> str:
+        command = [*compose_command(), "-p", self.project, "-f", str(self.file), *arguments]
+        done = subprocess.run(
+            command,
+            env=os.environ | self.env,
+            cwd=self.file.parent,
+            capture_output=True,
+            text=True,
+            timeout=COMPOSE_TIMEOUT_S,
+            check=False,
+        )
+        assert done.returncode == 0, f"{' '.join(command)}: {done.stdout}{done.stderr}"
+        return done.stdout
+
+    def container(self, service: str) -> Any:
+        labels = [
+            f"com.docker.compose.project={self.project}",
+            f"com.docker.compose.service={service}",
+        ]
+        [container] = self.engine.containers.list(all=True, filters={"label": labels})
+        return container
+
+    def is_healthy(self, service: str) -> bool:
+        """By the container's own health check."""
+        state = self.container(service).attrs["State"]
+        return bool(state.get("Health", {}).get("Status") == "healthy")
+
+    def wait_healthy(self, *services: str) -> None:
+        for service in services:
+            until(f"{service} is healthy", partial(self.is_healthy, service))
+
+    def logged(self, service: str, event: str) -> list[dict[str, Any]]:
+        """The container's log lines with this event. Raises: ValueError when a line is not JSON."""
+        lines = map(json.loads, self.container(service).logs().splitlines())
+        return [line for line in lines if line["event"] == event]
+
+    def url(self, scheme: str, port: str) -> str:
+        return f"{scheme}://127.0.0.1:{self.env[port]}"
+
+
+@contextmanager
+def running_stack(engine: Any, image: str, file: Path, *ports: str) -> Iterator[Stack]:
+    """The project of `file`, up, with this image of control; AEGIS_<name>_PORT is free for each of `ports`."""
+    env = {f"AEGIS_{name}_PORT": str(free_port()) for name in ports}
+    env["AEGIS_VERSION"] = image.partition(":")[2]
+    stack = Stack(engine, file, f"aegis{uuid.uuid4().hex[:8]}", env)
+    try:
+        stack.compose("up", "-d")
+        yield stack
+    finally:
+        stack.compose("down", "-v")
+
+
+def is_valid(file: Path) -> None:
+    """Compose reads it without a word."""
+    command = [*compose_command(), "-f", str(file), "config", "-q"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")

@@ -20,6 +20,8 @@ import aegis_sdk
 from aegis_sdk import Context, Method, Rejected, ResourceContext, Retries, Role, Service
 from pydantic import BaseModel
 
+from tests.scenarios.spans import record_spans
+
 
 class Booking(BaseModel):
     op: str
@@ -149,8 +151,15 @@ def say(event: str, **more: Any) -> None:
     sys.stdout.flush()
 
 
-async def main(options: dict[str, Any]) -> None:
+def watch() -> None:
+    """Logs on standard error; spans into the file that the environment names, if it names one."""
     aegis_sdk.configure_logs(level=os.environ.get("AEGIS_LOG_LEVEL", "INFO"))
+    if path := os.environ.get("TEST_SPANS"):
+        record_spans(path)
+
+
+async def main(options: dict[str, Any]) -> None:
+    watch()
     async with aegis_sdk.connect(options["url"], wait_s=10.0) as aegis:
         instance = await aegis.serve(
             ledger(options["service"]),

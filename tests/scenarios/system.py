@@ -104,6 +104,10 @@ class Process:
                     lines.append(line)
         return lines
 
+    def log_lines(self) -> list[dict[str, Any]]:
+        """The whole log. Raises: ValueError when a line of it is not JSON."""
+        return [json.loads(text) for text in self.log_text().splitlines()]
+
     def send(self, number: signal.Signals) -> None:
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.pid, number)

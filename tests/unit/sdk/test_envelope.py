@@ -13,7 +13,7 @@ from aegis_sdk.contract.envelope import (
     Request,
     fingerprint,
 )
-from aegis_sdk.contract.trace import new_traceparent, span_id, trace_id
+from aegis_sdk.contract.trace import new_traceparent, parse_traceparent, span_id, trace_id
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -144,3 +144,13 @@ def test_a_parent_that_is_none_begins_a_new_trace(parent: str) -> None:
 
 def test_what_is_no_traceparent_has_no_ids() -> None:
     assert trace_id("") == trace_id("00-abc") == span_id("") == span_id("x") == ""
+
+
+def test_a_trace_that_is_not_sampled_stays_so() -> None:
+    assert new_traceparent(f"00-{'a' * 32}-{'b' * 16}-00").endswith("-00")
+    assert new_traceparent().endswith("-01")
+
+
+def test_a_traceparents_parts_are_numbers() -> None:
+    assert parse_traceparent(f"00-{'0' * 31}a-{'0' * 15}b-01") == (10, 11, 1)
+    assert parse_traceparent("") is None

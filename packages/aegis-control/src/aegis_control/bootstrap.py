@@ -218,7 +218,8 @@ class Control:
     @asynccontextmanager
     async def _system_client(self) -> AsyncIterator[Client | None]:
         settings = self._settings
-        if not (settings.system_url or settings.system_user or settings.system_creds):
+        logins = (settings.system_user, settings.system_creds, settings.system_nkey)
+        if not (settings.system_url or any(logins)):
             yield None
             return
         client = await self._interruptible(
@@ -299,6 +300,7 @@ def _credentials(settings: Settings) -> Credentials:
         user=settings.user,
         password=settings.password,
         creds=settings.creds,
+        nkey=settings.nkey,
         tls_ca=settings.tls_ca,
         tls_cert=settings.tls_cert,
         tls_key=settings.tls_key,
@@ -311,6 +313,7 @@ def _system_credentials(settings: Settings) -> Credentials:
         user=settings.system_user,
         password=settings.system_password,
         creds=settings.system_creds,
+        nkey=settings.system_nkey,
     )
 
 

@@ -7,9 +7,10 @@ import ssl
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from aegis_sdk.application.requester import TIMEOUT_S
+from aegis_sdk.application.tracing import LOG_TRACER, Tracer
 from aegis_sdk.context import Ticket
 from aegis_sdk.contract.control import Role
 from aegis_sdk.contract.method import Method
@@ -23,6 +24,9 @@ from aegis_sdk.instance import Instance, Requests, new_token
 from aegis_sdk.service import Service
 from aegis_sdk.telemetry import log
 
+if TYPE_CHECKING:
+    from opentelemetry.trace import TracerProvider
+
 Req = TypeVar("Req")
 Rep = TypeVar("Rep")
 
@@ -34,15 +38,24 @@ class Aegis:
     """A connection. Made by `connect`; safe to share between tasks of one event loop."""
 
     def __init__(
-        self, link: Link, server: Server, subjects: Subjects, *, metrics: bool = True
+        self,
+        link: Link,
+        server: Server,
+        subjects: Subjects,
+        *,
+        metrics: bool = True,
+        tracer: Tracer = LOG_TRACER,
     ) -> None:
         self._link = link
         self._server = server
         self._subjects = subjects
         self._recorder = Recorder() if metrics else NO_RECORDER
+        self._tracer = tracer
         self._publisher = Publisher(link, subjects, self._recorder, source=new_token())
         self._metrics_server: MetricsServer | None = None
-        self._requests = Requests(link, subjects, NatsJournal(link, subjects), self._recorder)
+        self._requests = Requests(
+            link, subjects, NatsJournal(link, subjects), self._recorder, tracer
+        )
         self._instances: list[Instance] = []
 
     async def request(
@@ -132,6 +145,7 @@ class Aegis:
             instance_id=instance_id,
             wait_s=wait_s,
             recorder=self._recorder,
+            tracer=self._tracer,
         )
         self._instances.append(instance)
         return instance
@@ -188,24 +202,39 @@ async def connect(
     tls: ssl.SSLContext | None = None,
     wait_s: float = 0.0,
     metrics: bool = True,
+    tracer_provider: TracerProvider | None = None,
 ) -> AsyncIterator[Aegis]:
     """`async with connect(url) as aegis:`; several servers are separated by commas.
 
     Later losses of the connection are repaired without end, and nobody has to think of them; `wait_s`
-    is how long the first connection is tried. Credentials and TLS go to NATS as they are. What is counted
-    here, and by the instances served on it, is shown by control's /metrics unless `metrics=False`.
+    is how long the first connection is tried. `credentials` (JWT and seed) and `nkeys_seed` name files and need
+    `pip install 'aegis-sdk[nkeys]'`; they and TLS go to NATS as they are. What is counted
+    here, and by the instances served on it, is shown by control's /metrics unless `metrics=False`. With
+    OpenTelemetry installed (`pip install 'aegis-sdk[otel]'`), requests join the traces of `tracer_provider`,
+    by default the global one.
 
     Raises:
         Unavailable: NATS did not answer; the message says where it was looked for.
     """
     server = Server(url, user, password, token, credentials, nkeys_seed, tls)
     link = await _open(server, name, wait_s)
-    aegis = Aegis(link, server, Subjects(prefix), metrics=metrics)
+    subjects = Subjects(prefix)
+    tracer = _tracer(subjects, tracer_provider)
+    aegis = Aegis(link, server, subjects, metrics=metrics, tracer=tracer)
     try:
         await aegis._start()
         yield aegis
     finally:
         await aegis.close()
+
+
+def _tracer(subjects: Subjects, provider: TracerProvider | None) -> Tracer:
+    """Spans where OpenTelemetry is installed, and the log everywhere."""
+    try:
+        from aegis_sdk.infrastructure.otel import OtelTracer
+    except ModuleNotFoundError:
+        return LOG_TRACER
+    return OtelTracer(subjects, inner=LOG_TRACER, provider=provider)
 
 
 async def _open(server: Server, name: str, wait_s: float) -> Link:
@@ -216,5 +245,5 @@ async def _open(server: Server, name: str, wait_s: float) -> Link:
         except Unavailable as error:
             if time.monotonic() >= give_up_s:
                 raise
-            log.info("waiting_for_nats", url=server.url, error=str(error))
+            log.info("waiting_for_nats", url=server.shown_url, error=str(error))
             await asyncio.sleep(0.25)

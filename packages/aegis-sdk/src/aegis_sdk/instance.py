@@ -19,6 +19,7 @@ from aegis_sdk.application.handlers import Runner
 from aegis_sdk.application.membership import Membership, obey
 from aegis_sdk.application.requester import Requester
 from aegis_sdk.application.resource_host import CHECKPOINT_AGE_S, ResourceHost
+from aegis_sdk.application.tracing import Tracer
 from aegis_sdk.contract.control import (
     Ack,
     Command,
@@ -60,7 +61,12 @@ class Requests:
     """The calling side of one connection."""
 
     def __init__(
-        self, link: Link, subjects: Subjects, journal: NatsJournal, recorder: Recorder
+        self,
+        link: Link,
+        subjects: Subjects,
+        journal: NatsJournal,
+        recorder: Recorder,
+        tracer: Tracer,
     ) -> None:
         caller = new_token()
         self._link = link
@@ -74,6 +80,7 @@ class Requests:
             caller=caller,
             payload_bytes_max=lambda: link.payload_bytes_max,
             recorder=recorder,
+            tracer=tracer,
         )
 
     async def start(self) -> None:
@@ -101,6 +108,7 @@ class Instance:
         resources: Mapping[str, Role],
         instance_id: str,
         recorder: Recorder,
+        tracer: Tracer,
     ) -> None:
         if not service.handlers:
             raise ContractError(f"service {service.name} has no handler: nothing to serve")
@@ -115,6 +123,7 @@ class Instance:
         self._subjects = subjects
         self._resources = {name: Role(role) for name, role in resources.items()}
         self._recorder = recorder
+        self._tracer = tracer
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix=f"aegis-{service.name}")
         self._control = NatsControl(link, subjects)
         self._membership = Membership(self._control, self._registration())
@@ -139,6 +148,7 @@ class Instance:
         instance_id: str | None,
         wait_s: float,
         recorder: Recorder,
+        tracer: Tracer,
     ) -> Instance:
         """Connect, register and serve in the background."""
         instance_id = check_instance(instance_id or f"{service.name}-{new_token(4)}")
@@ -152,6 +162,7 @@ class Instance:
                 resources=resources,
                 instance_id=instance_id,
                 recorder=recorder,
+                tracer=tracer,
             )
             await instance._start(wait_s)
         except BaseException:
@@ -221,7 +232,7 @@ class Instance:
         await self._control.listen(self.id, self._on_command)
         reply = await self._membership.register(wait_s=wait_s)
         journal = NatsJournal(self._link, self._subjects, outcome_ttl_s=reply.outcome_ttl_s)
-        self._requests = Requests(self._link, self._subjects, journal, self._recorder)
+        self._requests = Requests(self._link, self._subjects, journal, self._recorder, self._tracer)
         await self._requests.start()
         await self._start_hosts(journal, reply)
         self._pulse = Pulse(
@@ -234,7 +245,13 @@ class Instance:
         )
         self._pulse.start()
         await MicroService(self._link, self._subjects, self._registration(), self._recorder).start()
-        log.info("registered", service=self.service, instance_id=self.id)
+        log.info(
+            "registered",
+            service=self.service,
+            instance_id=self.id,
+            resources=len(self._resources),
+            version=self._service.version,
+        )
 
     async def _start_hosts(self, journal: NatsJournal, reply: RegistrationReply) -> None:
         assert self._requests is not None
@@ -249,6 +266,7 @@ class Instance:
             instance_id=self.id,
             asks=self._requests.requester,
             threads=self._threads,
+            tracer=self._tracer,
         )
         deliveries = NatsDeliveries(self._link, self._subjects)
         self._host = ResourceHost(
@@ -327,6 +345,7 @@ class Instance:
     async def _drain(self, timeout_s: float, reason: str) -> None:
         if self._stopped:
             return
+        begun_s = time.perf_counter()
         log.info("draining", service=self.service, instance_id=self.id, reason=reason)
         waits = []
         if self._host is not None:
@@ -337,7 +356,12 @@ class Instance:
             await asyncio.wait(waits)
         await self._membership.leave(reason, timeout_s=LEAVE_TIMEOUT_S)
         await self.stop()
-        log.info("drained", service=self.service, instance_id=self.id)
+        log.info(
+            "drained",
+            service=self.service,
+            instance_id=self.id,
+            duration_s=round(time.perf_counter() - begun_s, 6),
+        )
 
     async def _drain_group(self, timeout_s: float) -> bool:
         assert self._group is not None

@@ -13,6 +13,9 @@ from typing import Any, Final, TextIO
 import structlog
 from structlog.typing import Processor
 
+from aegis_sdk.contract.envelope import Request
+from aegis_sdk.contract.trace import span_id, trace_id
+
 _LOGGER_NAME = "aegis_sdk"
 _SHARED: Final[list[Processor]] = [
     structlog.stdlib.filter_by_level,
@@ -35,8 +38,10 @@ _tracebacks = structlog.processors.ExceptionRenderer(
 )
 _console: Processor | None = None
 
+_logger = logging.getLogger(_LOGGER_NAME)
+
 log: structlog.stdlib.BoundLogger = structlog.wrap_logger(
-    logging.getLogger(_LOGGER_NAME),
+    _logger,
     processors=[*_SHARED, _render],
     wrapper_class=structlog.stdlib.BoundLogger,
     cache_logger_on_first_use=True,
@@ -60,7 +65,23 @@ def configure_logs(
     _console = _console_renderer() if console else None
     handler = logging.StreamHandler(stream or sys.stderr)
     handler.setFormatter(logging.Formatter("%(message)s"))
-    logger = logging.getLogger(_LOGGER_NAME)
-    logger.handlers = [handler]
-    logger.propagate = False
-    logger.setLevel(level.upper())
+    _logger.handlers = [handler]
+    _logger.propagate = False
+    _logger.setLevel(level.upper())
+
+
+def is_debugging() -> bool:
+    """Whether debug lines are written: asked before a request's lines are put together, on the hot path."""
+    return _logger.isEnabledFor(logging.DEBUG)
+
+
+def about(request: Request) -> dict[str, str | None]:
+    """The keys that every line about a request carries, whoever writes it."""
+    return {
+        "request_id": request.request_id,
+        "service": request.service,
+        "method": request.method,
+        "resource": request.resource,
+        "trace_id": trace_id(request.traceparent),
+        "span_id": span_id(request.traceparent),
+    }

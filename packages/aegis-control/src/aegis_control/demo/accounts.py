@@ -94,18 +94,6 @@ async def statement(ctx: ResourceContext, asked: StatementRequest) -> Statement:
     )
 
 
-@accounts.on_promoted
-def promoted(resource: str) -> None:
-    """For the log; there is nothing to load, the state is the context's."""
-    print(f"active for {resource}", flush=True)
-
-
-@accounts.on_demoted
-def demoted(resource: str) -> None:
-    """For the log; there is nothing to put away."""
-    print(f"no longer active for {resource}", flush=True)
-
-
 async def serve(url: str, instance_id: str, role: Role, names: list[str]) -> None:
     """Serve until the demo ends this process."""
     events = child.EventPipe()

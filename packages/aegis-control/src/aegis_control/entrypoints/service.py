@@ -73,11 +73,11 @@ async def _serve_until_signalled(settings: Settings) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, control.stop)
     log = structlog.stdlib.get_logger("aegis_control")
-    log.info("control_started", id=control.id, version=metadata.version("aegis-control"))
+    log.info("control_started", control_id=control.id, version=metadata.version("aegis-control"))
     # Cancelled when it is stopped while it waits for NATS.
     with suppress(asyncio.CancelledError):
         await control.run()
-    log.info("control_stopped", id=control.id)
+    log.info("control_stopped", control_id=control.id)
     return OK
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import ssl
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
@@ -32,6 +33,7 @@ from nats.aio.client import Client
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from aegis_control.infrastructure.nats_archive import NatsArchive
+from aegis_control.infrastructure.nats_connect import Credentials, CredentialsUnusable
 from aegis_control.infrastructure.nats_link import NatsLink
 
 _T = TypeVar("_T")
@@ -94,12 +96,21 @@ class AdminClient:
         url: NATS URL, or several with commas between; may hold a user and a password.
         prefix: the environment's prefix of subjects.
         timeout_s: for connecting, and for each answer.
+        credentials: how to log in, if not by the URL; the files for TLS.
 
     Every method raises AdminError.
     """
 
-    def __init__(self, url: str, *, prefix: str = "aegis", timeout_s: float = 3.0) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        prefix: str = "aegis",
+        timeout_s: float = 3.0,
+        credentials: Credentials | None = None,
+    ) -> None:
         self._url = url
+        self._credentials = credentials or Credentials()
         self._subjects = Subjects(prefix)
         self._timeout_s = timeout_s
         self._client = Client()
@@ -157,9 +168,12 @@ class AdminClient:
                     reconnect_time_wait=0,
                     connect_timeout=max(1, round(self._timeout_s)),
                     error_cb=note,
+                    **self._credentials.options(),
                 )
                 self._link = NatsLink(self._client, api_timeout_s=self._timeout_s)
                 await self._link.open()
+        except CredentialsUnusable as error:
+            raise AdminError("usage", str(error)) from error
         except TimeoutError as error:
             raise self._unreachable(f"no answer within {self._timeout_s:g} s") from error
         except (OSError, nats_errors.Error) as error:
@@ -260,7 +274,13 @@ class AdminClient:
             return AdminError(
                 "denied",
                 f"NATS at {self.safe_url} refused the credentials",
-                "give them in the URL: nats://USER:PASSWORD@HOST:PORT",
+                "give --user and --password, --creds or --nkey, or nats://USER:PASSWORD@HOST:PORT",
+            )
+        if isinstance(error, ssl.SSLError):
+            return AdminError(
+                "denied",
+                f"TLS with NATS at {self.safe_url} failed ({_one_line(error)})",
+                "give its CA with --tls-ca, and --tls-cert and --tls-key where it asks for ours",
             )
         if "connect url" in str(error):
             return self._not_a_url()

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import importlib.util
 import ssl
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlparse
@@ -16,6 +17,7 @@ from nats.aio.client import Client
 
 RETRY_INTERVAL_S: Final = 1.0
 _CONNECT_TIMEOUT_S: Final = 2
+_CLOSE_TIMEOUT_S: Final = 0.5
 _RECONNECT_WAIT_S: Final = 0.2
 _PING_INTERVAL_S: Final = 2
 _PINGS_OUTSTANDING_MAX: Final = 2
@@ -37,8 +39,9 @@ class Credentials:
     """How to log in; empty strings mean not used."""
 
     user: str = ""
-    password: str = ""
+    password: str = field(default="", repr=False)
     creds: str = ""
+    nkey: str = ""
     tls_ca: str = ""
     tls_cert: str = ""
     tls_key: str = ""
@@ -49,7 +52,9 @@ class Credentials:
         if self.user:
             options |= {"user": self.user, "password": self.password}
         if self.creds:
-            options["user_credentials"] = _checked_creds(self.creds)
+            options["user_credentials"] = _checked("credentials", self.creds)
+        if self.nkey:
+            options["nkeys_seed"] = _checked("NKEY", self.nkey)
         if self.tls_ca or self.tls_cert:
             options["tls"] = self._tls()
         return options
@@ -66,7 +71,7 @@ class Credentials:
 
 
 class _AllFailed(Exception):
-    """Every server of the list was tried once."""
+    """Every server of the list was tried once, or one can't be trusted."""
 
 
 async def connect(
@@ -95,7 +100,7 @@ async def connect(
             log.warning("nats_not_reached", url=redacted(url), attempt=tries, reason=str(error))
             await asyncio.sleep(RETRY_INTERVAL_S)
         else:
-            log.info("nats_connected", url=redacted(url), attempt=tries, name=name)
+            log.info("nats_connected", url=redacted(url), attempt=tries, connection=name)
             return client
 
 
@@ -116,15 +121,16 @@ async def _try(
             structlog.stdlib.get_logger("aegis_control").debug("nats_error", reason=_words(error))
             return
         failures.append(error)
-        if len(failures) >= len(servers):
+        # After a failed TLS handshake the client would wait for ever for its connection to close.
+        if len(failures) >= len(servers) or isinstance(error, ssl.SSLError):
             raise _AllFailed
 
     async def on_disconnected() -> None:
         if connected.is_set() and not client.is_closed:
-            structlog.stdlib.get_logger("aegis_control").warning("nats_disconnected", name=name)
+            structlog.stdlib.get_logger("aegis_control").warning("nats_lost", connection=name)
 
     async def on_back() -> None:
-        structlog.stdlib.get_logger("aegis_control").info("nats_reconnected", name=name)
+        structlog.stdlib.get_logger("aegis_control").info("nats_restored", connection=name)
         if on_reconnected is not None:
             await on_reconnected()
 
@@ -145,18 +151,19 @@ async def _try(
             **credentials.options(),
         )
     except (_AllFailed, OSError) as error:
-        await client.close()
+        with contextlib.suppress(TimeoutError):  # the same wait again
+            await asyncio.wait_for(client.close(), _CLOSE_TIMEOUT_S)
         what = "; ".join(dict.fromkeys(map(_words, failures))) or _words(error)
         raise NatsAbsent(f"no NATS server answered at {redacted(url)}: {what}") from error
     connected.set()
     return client
 
 
-def _checked_creds(path: str) -> str:
+def _checked(what: str, path: str) -> str:
     if importlib.util.find_spec("nkeys") is None:
-        raise CredentialsUnusable("credentials files need: pip install 'nats-py[nkeys]'")
+        raise CredentialsUnusable(f"{what} files need: pip install 'aegis-control[nkeys]'")
     if not Path(path).is_file():
-        raise CredentialsUnusable(f"credentials file {path} does not exist")
+        raise CredentialsUnusable(f"{what} file {path} does not exist")
     return path
 
 

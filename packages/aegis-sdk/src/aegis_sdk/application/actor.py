@@ -21,12 +21,11 @@ from aegis_sdk.application.gate import Gate
 from aegis_sdk.application.handlers import Runner
 from aegis_sdk.application.ports import Delivery, FenceRefused, Journal, StoreError
 from aegis_sdk.contract.envelope import Outcome, Request
-from aegis_sdk.contract.trace import trace_id
 from aegis_sdk.domain.delivery import Verdict, could_be_second, judge, needs_lookup
 from aegis_sdk.domain.journal import Entry, EntryKind, FenceMark, ResourceJournal
 from aegis_sdk.domain.recorder import Recorder
 from aegis_sdk.domain.roles import TRANSITIONS, InstanceRole, RoleEvent
-from aegis_sdk.telemetry import log
+from aegis_sdk.telemetry import about, log
 
 FAILED_WAIT_S: Final = 1.0
 LEFT_GRANTS_MAX: Final = 8
@@ -195,7 +194,7 @@ class Actor:
                 await self._serve(delivery)
             except Exception as error:
                 # A bug of ours: the request must neither be lost nor skipped.
-                log.error("delivery_failed", resource=self.resource, exc_info=error)
+                log.error("delivery_failed", **about(delivery.request), exc_info=error)
                 self._queue.appendleft(delivery)
                 await asyncio.sleep(FAILED_WAIT_S)
                 continue
@@ -215,12 +214,9 @@ class Actor:
         """The server knows a newer fence than this actor: stop, and read what it missed."""
         log.warning(
             "commit_fenced",
-            request_id=delivery.request.request_id,
-            service=delivery.request.service,
-            resource=self.resource,
+            **about(delivery.request),
             instance_id=self._host.instance_id,
             epoch=mark.fence.epoch,
-            trace_id=trace_id(delivery.request.traceparent),
         )
         self._host.count_fenced()
         self._step_down(mark)
@@ -294,6 +290,7 @@ class Actor:
                     fence_seq=mark.seq,
                     request_seq=delivery.arrival.stream_seq,
                     epoch=mark.fence.epoch,
+                    instance_id=self._host.instance_id,
                 )
                 self._host.recorder.gave_up(request)
                 self._committed(delivery, outcome, seq, mark)
@@ -303,16 +300,22 @@ class Actor:
         self.journal.attempts[request.request_id] = n
 
     async def _run(self, delivery: Delivery, mark: FenceMark, *, begun: int) -> None:
+        runner, epoch = self._host.runner, mark.fence.epoch
         begun_s, started_s = time.time(), time.perf_counter()
-        outcome = await self._host.runner.run(
-            delivery.request,
-            begun=begun,
-            request_seq=delivery.arrival.stream_seq,
-            epoch=mark.fence.epoch,
-            journal=self.journal,
-        )
-        ran_s = time.perf_counter()
-        seq, stored = await commit(self._host.store, delivery.request, outcome, fence_seq=mark.seq)
+        with runner.span(delivery.request, begun=begun, epoch=epoch) as span:
+            outcome = await runner.run(
+                delivery.request,
+                begun=begun,
+                request_seq=delivery.arrival.stream_seq,
+                epoch=epoch,
+                journal=self.journal,
+                span=span,
+            )
+            ran_s = time.perf_counter()
+            seq, stored = await commit(
+                self._host.store, delivery.request, outcome, fence_seq=mark.seq
+            )
+            span.stored(stored)
         self._host.recorder.served(
             delivery.request,
             delivery.arrival,
@@ -358,7 +361,11 @@ class Actor:
             raise
         except StoreError as error:
             log.warning(
-                "checkpoint_failed", resource=self.resource, error_code=type(error).__name__
+                "checkpoint_failed",
+                service=self._host.service,
+                instance_id=self._host.instance_id,
+                resource=self.resource,
+                error_code=type(error).__name__,
             )
             return
         self.journal.checkpointed(stored, len(checkpoint.values))

@@ -17,9 +17,8 @@ from aegis_sdk.application.ports import (
 )
 from aegis_sdk.contract.envelope import Outcome, OutcomeKind, Request
 from aegis_sdk.contract.ids import is_keyed
-from aegis_sdk.contract.trace import trace_id
 from aegis_sdk.domain.delivery import backoff_s
-from aegis_sdk.telemetry import log
+from aegis_sdk.telemetry import about, log
 
 WAIT_S_MAX: Final = 0.5
 
@@ -49,10 +48,7 @@ async def commit(
         except StoreError as error:
             log.warning(
                 "commit_retried",
-                request_id=request.request_id,
-                service=request.service,
-                resource=request.resource,
-                trace_id=trace_id(request.traceparent),
+                **about(request),
                 attempt=n,
                 error_code="journal_full" if isinstance(error, StoreFull) else "unreachable",
             )
@@ -78,6 +74,7 @@ async def give_up(
     fence_seq: int | None,
     request_seq: int = 0,
     epoch: int = 0,
+    instance_id: str = "",
 ) -> tuple[int, Outcome]:
     """End a request whose process died at each of its begins: `failed`, and a copy in the DLQ.
 
@@ -92,16 +89,16 @@ async def give_up(
         traceparent=request.traceparent,
         request_seq=request_seq,
         epoch=epoch,
+        instance_id=instance_id,
     )
     await _until_stored(journal, request, outcome)
     log.error(
         "request_dead_lettered",
-        request_id=request.request_id,
-        service=request.service,
-        method=request.method,
-        resource=request.resource,
+        **about(request),
+        instance_id=instance_id,
         attempt=begins,
-        trace_id=trace_id(request.traceparent),
+        epoch=epoch,
+        outcome=outcome.kind.value,
     )
     return await commit(journal, request, outcome, fence_seq=fence_seq)
 

@@ -20,10 +20,9 @@ from aegis_sdk.application.ports import (
     Journal,
     StoreError,
 )
-from aegis_sdk.contract.trace import trace_id
 from aegis_sdk.domain.delivery import Verdict, could_be_second, judge, needs_lookup
 from aegis_sdk.domain.recorder import NO_RECORDER, Recorder
-from aegis_sdk.telemetry import log
+from aegis_sdk.telemetry import about, log
 
 CREDIT: Final = 16
 """Requests in hand at once. A paused instance delays at most these, by one ack_wait."""
@@ -109,10 +108,9 @@ class GroupHost:
             # No outcome of ours is stored: the broker delivers it again.
             log.warning(
                 "delivery_returned",
-                request_id=delivery.request.request_id,
-                service=self._service,
+                **about(delivery.request),
+                instance_id=self._runner.instance_id,
                 error_code=type(error).__name__,
-                trace_id=trace_id(delivery.request.traceparent),
             )
         finally:
             if self._source is not None:
@@ -123,13 +121,7 @@ class GroupHost:
         stored = await self._journal.outcome(request)
         if stored is not None:
             self._recorder.suppressed(self._service)
-            log.info(
-                "duplicate_suppressed",
-                request_id=request.request_id,
-                service=request.service,
-                method=request.method,
-                trace_id=trace_id(request.traceparent),
-            )
+            log.info("duplicate_suppressed", **about(request), instance_id=self._runner.instance_id)
         return stored is not None
 
     async def _run_judged(self, delivery: Delivery) -> None:
@@ -153,17 +145,25 @@ class GroupHost:
                     await note_attempt(self._journal, request, noted + 1, fence_seq=None)
                     await self._run(delivery, begun=noted + 2)
             case Verdict.GIVE_UP:
-                await give_up(self._journal, request, noted + 1, fence_seq=None)
+                await give_up(
+                    self._journal,
+                    request,
+                    noted + 1,
+                    fence_seq=None,
+                    instance_id=self._runner.instance_id,
+                )
                 self._recorder.gave_up(request)
 
     async def _run(self, delivery: Delivery, *, begun: int) -> None:
         request = delivery.request
         begun_s, started_s = time.time(), time.perf_counter()
-        outcome = await self._runner.run(
-            request, begun=begun, request_seq=delivery.arrival.stream_seq
-        )
-        ran_s = time.perf_counter()
-        _, stored = await commit(self._journal, request, outcome, fence_seq=None)
+        with self._runner.span(request, begun=begun) as span:
+            outcome = await self._runner.run(
+                request, begun=begun, request_seq=delivery.arrival.stream_seq, span=span
+            )
+            ran_s = time.perf_counter()
+            _, stored = await commit(self._journal, request, outcome, fence_seq=None)
+            span.stored(stored)
         self._recorder.served(
             request,
             delivery.arrival,

@@ -7,15 +7,16 @@ raises what must not become one (a cancelled task, an outcome that is unknown fu
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import time
 from concurrent.futures import Executor
 from dataclasses import replace
 from typing import Final
 
 from aegis_sdk.application.outcomes import failed_by, rejected_by
+from aegis_sdk.application.tracing import LOG_TRACER, NO_SPAN, Span, Tracer, code_of
 from aegis_sdk.context import Asks, Context, ResourceContext
 from aegis_sdk.contract.envelope import Change, Outcome, OutcomeKind, Request
-from aegis_sdk.contract.trace import trace_id
 from aegis_sdk.domain.delivery import backoff_s
 from aegis_sdk.domain.journal import ResourceJournal
 from aegis_sdk.errors import (
@@ -27,7 +28,7 @@ from aegis_sdk.errors import (
     UnknownMethod,
 )
 from aegis_sdk.service import Handler, Service
-from aegis_sdk.telemetry import log
+from aegis_sdk.telemetry import about, log
 
 DOUBT_WAIT_S_MAX: Final = 1.0
 
@@ -36,13 +37,26 @@ class Runner:
     """Runs the handlers of one service on this instance."""
 
     def __init__(
-        self, service: Service, *, instance_id: str, asks: Asks, threads: Executor
+        self,
+        service: Service,
+        *,
+        instance_id: str,
+        asks: Asks,
+        threads: Executor,
+        tracer: Tracer = LOG_TRACER,
     ) -> None:
+        self.instance_id = instance_id
         self._service = service
-        self._instance_id = instance_id
+        self._tracer = tracer
         self._asks = asks
         self._threads = threads
         self.running = 0
+
+    def span(self, request: Request, *, begun: int, epoch: int = 0) -> Span:
+        """Around the run and the storing of its outcome."""
+        return self._tracer.serving(
+            request, attempt=begun, epoch=epoch, instance_id=self.instance_id
+        )
 
     async def run(
         self,
@@ -52,6 +66,7 @@ class Runner:
         request_seq: int,
         epoch: int = 0,
         journal: ResourceJournal | None = None,
+        span: Span = NO_SPAN,
     ) -> Outcome:
         """The outcome of `request`; `begun` counts this run among its begins, from 1.
 
@@ -60,20 +75,20 @@ class Runner:
         """
         self.running += 1
         try:
-            outcome = await self._outcome(request, begun, journal)
+            outcome = await self._outcome(request, begun, journal, span)
         finally:
             self.running -= 1
         if outcome.kind is OutcomeKind.EXECUTED and is_expired(request):
             outcome = expired(request)
         outcome.request_seq = request_seq
         outcome.epoch = epoch
-        outcome.instance_id = self._instance_id
+        outcome.instance_id = self.instance_id
         outcome.fingerprint = request.fingerprint
         outcome.traceparent = request.traceparent
         return outcome
 
     async def _outcome(
-        self, request: Request, begun: int, journal: ResourceJournal | None
+        self, request: Request, begun: int, journal: ResourceJournal | None, span: Span
     ) -> Outcome:
         try:
             handler = self._handler(request)
@@ -100,16 +115,24 @@ class Runner:
                 # A nested request is in doubt: an outcome now would fix the doubt. Its id is the same
                 # in the next run, so asking again resolves it.
                 doubts += 1
-                self._note("handler_in_doubt", request, error)
+                self._note("handler_in_doubt", request, error, attempt=context.attempt)
+                span.retried(error, attempt=begun + retry + doubts)
                 await asyncio.sleep(backoff_s(doubts, first_s=0.05, max_s=DOUBT_WAIT_S_MAX))
             except (Exception, asyncio.CancelledError) as error:
                 if isinstance(error, asyncio.CancelledError) and _is_being_cancelled():
                     raise
                 retry += 1
                 wait_s = handler.retries.wait_before(retry + 1)
-                self._note("handler_failed", request, error, will_retry=wait_s is not None)
+                self._note(
+                    "handler_failed",
+                    request,
+                    error,
+                    attempt=context.attempt,
+                    will_retry=wait_s is not None,
+                )
                 if wait_s is None:
                     return failed_by(error)
+                span.retried(error, attempt=begun + retry + doubts)
                 await asyncio.sleep(wait_s)
             else:
                 return Outcome(OutcomeKind.EXECUTED, body, encoded, changed=change)
@@ -129,10 +152,10 @@ class Runner:
         if begun > 1:
             request = replace(request, attempt=2)  # its nested requests may have outcomes already
         if journal is None:
-            return Context(request, instance_id=self._instance_id, begun=begun, asks=self._asks)
+            return Context(request, instance_id=self.instance_id, begun=begun, asks=self._asks)
         return ResourceContext(
             request,
-            instance_id=self._instance_id,
+            instance_id=self.instance_id,
             begun=begun,
             asks=self._asks,
             epoch=journal.fence.fence.epoch if journal.fence else 0,
@@ -142,18 +165,18 @@ class Runner:
     async def _in_thread(self, handler: Handler, context: Context, payload: object) -> object:
         loop = asyncio.get_running_loop()
         context._loop = loop
-        return await loop.run_in_executor(self._threads, _in_thread, handler, context, payload)
+        # The handler's context variables, the current span among them, hold in its thread too.
+        here = contextvars.copy_context()
+        return await loop.run_in_executor(
+            self._threads, here.run, _in_thread, handler, context, payload
+        )
 
     def _note(self, event: str, request: Request, error: BaseException, **more: object) -> None:
         log.warning(
             event,
-            request_id=request.request_id,
-            service=request.service,
-            method=request.method,
-            resource=request.resource,
-            instance_id=self._instance_id,
-            trace_id=trace_id(request.traceparent),
-            error_code=type(error).__name__,
+            **about(request),
+            instance_id=self.instance_id,
+            error_code=code_of(error),
             exc_info=error,
             **more,
         )

@@ -29,13 +29,14 @@ from aegis_sdk.application.ports import (
     StoreFull,
     StoreUnreachable,
 )
+from aegis_sdk.application.tracing import LOG_TRACER, Tracer
 from aegis_sdk.context import Ticket
 from aegis_sdk.contract.envelope import Outcome, OutcomeKind, Request, fingerprint
 from aegis_sdk.contract.ids import child_id, is_keyed, keyed_id, split_id
 from aegis_sdk.contract.method import Method
 from aegis_sdk.contract.metrics import Answer
 from aegis_sdk.contract.subjects import resource_token
-from aegis_sdk.contract.trace import new_traceparent, trace_id
+from aegis_sdk.contract.trace import new_traceparent
 from aegis_sdk.domain.delivery import backoff_s
 from aegis_sdk.domain.recorder import NO_RECORDER, Recorder
 from aegis_sdk.errors import (
@@ -49,7 +50,7 @@ from aegis_sdk.errors import (
     PayloadTooLarge,
     Unavailable,
 )
-from aegis_sdk.telemetry import log
+from aegis_sdk.telemetry import about, log
 
 Req = TypeVar("Req")
 Rep = TypeVar("Rep")
@@ -127,6 +128,7 @@ class Requester:
         caller: str,
         payload_bytes_max: Callable[[], int],
         recorder: Recorder = NO_RECORDER,
+        tracer: Tracer = LOG_TRACER,
     ) -> None:
         self._log = log_
         self._journal = journal
@@ -135,6 +137,7 @@ class Requester:
         self._caller = caller
         self._payload_bytes_max = payload_bytes_max
         self._recorder = recorder
+        self._tracer = tracer
         self._numbers = itertools.count(1)
         self._open: set[_Open] = set()
         self._watcher: asyncio.Task[None] | None = None
@@ -159,7 +162,8 @@ class Requester:
             deadline_s=time.time() + timeout_s,
             traceparent=traceparent,
         )
-        return result_of(await self._outcome_of(request, again=bool(key)), method)
+        outcome = await self._outcome_of(request, again=bool(key), parent=traceparent)
+        return result_of(outcome, method)
 
     async def submit(
         self,
@@ -180,7 +184,7 @@ class Requester:
             deadline_s=None if expires_s is None else time.time() + expires_s,
             traceparent=traceparent,
         )
-        return await self._hand_in(request, timeout_s=timeout_s)
+        return await self._hand_in(request, timeout_s=timeout_s, parent=traceparent)
 
     async def attach(self, request_id: str, method: Method[Any, Rep], *, timeout_s: float) -> Rep:
         split_id(request_id)
@@ -217,7 +221,10 @@ class Requester:
             own = parent.deadline_s if timeout_s is None else min(deadline_s, parent.deadline_s)
             deadline_s = own
         request = replace(request, deadline_s=deadline_s)
-        return result_of(await self._outcome_of(request, again=parent.attempt > 1), method)
+        outcome = await self._outcome_of(
+            request, again=parent.attempt > 1, parent=parent.traceparent
+        )
+        return result_of(outcome, method)
 
     async def hand_in(
         self,
@@ -232,7 +239,7 @@ class Requester:
         timeout_s = TIMEOUT_S
         if parent.deadline_s is not None:
             timeout_s = max(0.1, parent.deadline_s - time.time())
-        return await self._hand_in(request, timeout_s=timeout_s)
+        return await self._hand_in(request, timeout_s=timeout_s, parent=parent.traceparent)
 
     # --- life -------------------------------------------------------------------------------------
     def recheck_all(self) -> None:
@@ -318,10 +325,11 @@ class Requester:
         return body
 
     # --- one request ------------------------------------------------------------------------------
-    async def _hand_in(self, request: Request, *, timeout_s: float) -> Ticket:
+    async def _hand_in(self, request: Request, *, timeout_s: float, parent: str) -> Ticket:
         begun_s = time.perf_counter()
         try:
-            return await self._store(request, timeout_s=timeout_s)
+            with self._tracer.sending(request, parent=parent):
+                return await self._store(request, timeout_s=timeout_s)
         except AegisError as error:
             self._count_error(request, error, begun_s)
             raise
@@ -351,10 +359,12 @@ class Requester:
             return Ticket(request.request_id, request.service, request.resource)
         raise AssertionError("unreachable")
 
-    async def _outcome_of(self, request: Request, *, again: bool) -> Outcome:
+    async def _outcome_of(self, request: Request, *, again: bool, parent: str) -> Outcome:
         begun_s = time.perf_counter()
         try:
-            outcome = await self._settle(request, again=again)
+            with self._tracer.sending(request, parent=parent) as span:
+                outcome = await self._settle(request, again=again)
+                span.stored(outcome)
         except AegisError as error:
             self._count_error(request, error, begun_s)
             raise
@@ -397,13 +407,7 @@ class Requester:
             fingerprint=request.fingerprint,
             traceparent=request.traceparent,
         )
-        log.info(
-            "deadline_passed",
-            request_id=request.request_id,
-            service=request.service,
-            method=request.method,
-            trace_id=trace_id(request.traceparent),
-        )
+        log.info("deadline_passed", **about(request))
         give_up_s = time.monotonic() + RESOLVE_S
         for n in itertools.count(1):
             if entry.answer.done() and (late := entry.answer.result()) is not None:

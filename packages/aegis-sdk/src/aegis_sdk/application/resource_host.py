@@ -25,13 +25,12 @@ from aegis_sdk.application.ports import (
     JournalReader,
     StoreError,
 )
-from aegis_sdk.contract.trace import trace_id
 from aegis_sdk.domain.delivery import backoff_s
 from aegis_sdk.domain.journal import Entry, FenceMark
 from aegis_sdk.domain.recorder import NO_RECORDER, Recorder
 from aegis_sdk.domain.roles import InstanceRole
 from aegis_sdk.service import Callback, Service
-from aegis_sdk.telemetry import log
+from aegis_sdk.telemetry import about, log
 
 CREDIT: Final = 512
 """Requests of one grant in hand at once; what waits beyond stays in the stream."""
@@ -266,6 +265,7 @@ class ResourceHost:
             service=self.service,
             resource=actor.resource,
             instance_id=self.instance_id,
+            epoch=actor.journal.fence.fence.epoch if actor.journal.fence else 0,
             role=actor.role.value,
         )
         self._call_back(self._callbacks.demoted_callbacks, actor.resource)
@@ -274,14 +274,7 @@ class ResourceHost:
     def suppressed(self, delivery: Delivery) -> None:
         self.duplicates_suppressed += 1
         self.recorder.suppressed(self.service)
-        log.info(
-            "duplicate_suppressed",
-            request_id=delivery.request.request_id,
-            service=self.service,
-            resource=delivery.request.resource,
-            instance_id=self.instance_id,
-            trace_id=trace_id(delivery.request.traceparent),
-        )
+        log.info("duplicate_suppressed", **about(delivery.request), instance_id=self.instance_id)
 
     def count_fenced(self) -> None:
         self.commits_fenced += 1

@@ -7,6 +7,7 @@ It knows bytes, headers and JetStream's error codes; nothing of requests or reso
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import itertools
 import json
 import ssl
@@ -74,6 +75,9 @@ class Server:
     tls: ssl.SSLContext | None = None
 
     def options(self) -> dict[str, Any]:
+        """As nats-py wants them. Raises: Unavailable when what reads them isn't installed."""
+        if (self.credentials or self.nkeys_seed) and importlib.util.find_spec("nkeys") is None:
+            raise Unavailable("credentials and NKEY files need: pip install 'aegis-sdk[nkeys]'")
         options = {
             "user": self.user,
             "password": self.password,
@@ -85,8 +89,21 @@ class Server:
         return {name: value for name, value in options.items() if value is not None}
 
     @property
+    def shown_url(self) -> str:
+        """For logs and errors: without passwords and tokens."""
+        return ",".join(map(_without_secret, self.urls))
+
+    @property
     def urls(self) -> list[str]:
         return [url.strip() for url in self.url.split(",")]
+
+
+def _without_secret(url: str) -> str:
+    scheme, _, rest = url.rpartition("://")
+    login, at, host = rest.rpartition("@")
+    user, colon, _ = login.partition(":")
+    shown = f"{user}:***@" if colon else "***@" if at else ""  # a login without colon is a token
+    return f"{scheme}://{shown}{host}" if scheme else f"{shown}{host}"
 
 
 @dataclass(slots=True)
@@ -100,12 +117,14 @@ class Stored:
 class Link:
     """An open connection. `restored` callbacks run after each reconnect."""
 
-    def __init__(self, client: Client, server: Server) -> None:
+    def __init__(self, client: Client, server: Server, *, name: str) -> None:
         self._client = client
         self._loop = asyncio.get_running_loop()
         self._tap = client._ps = Tap(client)
         self._flushing = False
         self._server = server
+        self._name = name
+        self._lost_s: float | None = None
         self._inbox_prefix = client.new_inbox() + "."
         self._tokens = itertools.count(1)
         self._waiting: dict[str, tuple[asyncio.Future[Message], float]] = {}
@@ -129,6 +148,9 @@ class Link:
                 await link._back()
 
         async def on_error(error: Exception) -> None:
+            if link is None and isinstance(error, ssl.SSLError):
+                # nats-py would wait for ever for the connection to close whose TLS handshake failed.
+                raise error
             log.debug("nats_error", error_code=type(error).__name__, error=str(error))
 
         try:
@@ -148,9 +170,9 @@ class Link:
                 **server.options(),
             )
         except (NatsError, OSError, TimeoutError) as error:
-            raise Unavailable(f"NATS does not answer at {server.url}: {error}") from error
+            raise Unavailable(f"NATS does not answer at {server.shown_url}: {error}") from error
         client.options["max_reconnect_attempts"] = -1
-        link = cls(client, server)
+        link = cls(client, server, name=name)
         await link.subscribe(f"{link._inbox_prefix}*", link._on_answer)
         return link
 
@@ -371,10 +393,17 @@ class Link:
             if not future.done():
                 future.set_exception(StoreUnreachable("the connection to NATS was lost"))
         if not self._closing:
-            log.warning("nats_lost", url=self._server.url)
+            self._lost_s = self._loop.time()
+            log.warning("nats_lost", url=self._server.shown_url, connection=self._name)
 
     async def _back(self) -> None:
-        log.info("nats_restored", url=self._server.url)
+        away_s = 0.0 if self._lost_s is None else self._loop.time() - self._lost_s
+        log.info(
+            "nats_restored",
+            url=self._server.shown_url,
+            connection=self._name,
+            duration_s=round(away_s, 6),
+        )
         for callback in list(self._restored):
             await callback()
 

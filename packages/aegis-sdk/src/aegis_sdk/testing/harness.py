@@ -14,6 +14,7 @@ from aegis_sdk.application.handlers import Runner
 from aegis_sdk.application.membership import Membership
 from aegis_sdk.application.requester import TIMEOUT_S, Requester
 from aegis_sdk.application.resource_host import ResourceHost
+from aegis_sdk.application.tracing import LOG_TRACER, Tracer
 from aegis_sdk.context import Ticket
 from aegis_sdk.contract.control import Registration, Role
 from aegis_sdk.contract.method import Method
@@ -31,6 +32,7 @@ async def harness(
     *,
     resources: Iterable[str] | Mapping[str, Role] = (),
     bus: MemoryBus | None = None,
+    tracer: Tracer = LOG_TRACER,
 ) -> AsyncIterator[MemoryAegis]:
     """A client with one instance of `service` behind it, in memory.
 
@@ -40,7 +42,7 @@ async def harness(
         async with testing.harness(accounts, resources={"ACC-1"}) as aegis:
             position = await aegis.request(BOOK, fill, resource="ACC-1")
     """
-    aegis = MemoryAegis(bus or MemoryBus())
+    aegis = MemoryAegis(bus or MemoryBus(), tracer=tracer)
     try:
         if service is not None:
             await aegis.serve(service, resources=resources)
@@ -52,13 +54,16 @@ async def harness(
 class MemoryAegis:
     """`Aegis` on a bus: `request`, `submit`, `attach` and `serve` take, return and raise the same."""
 
-    def __init__(self, bus: MemoryBus) -> None:
+    def __init__(self, bus: MemoryBus, *, tracer: Tracer = LOG_TRACER) -> None:
         self.bus = bus
         self.instances: list[MemoryInstance] = []
         self.link = bus.link(f"client-{len(bus.links) + 1}")
         self.recorder = Recorder()
         """What was counted here and by all instances."""
-        self._requester = make_requester(self.link, caller=self.link.name, recorder=self.recorder)
+        self._tracer = tracer
+        self._requester = make_requester(
+            self.link, caller=self.link.name, recorder=self.recorder, tracer=tracer
+        )
         self._names = itertools.count(1)
 
     async def request(
@@ -104,7 +109,12 @@ class MemoryAegis:
         roles = resources if isinstance(resources, Mapping) else dict.fromkeys(resources, Role.AUTO)
         name = instance_id or f"{service.name}-{next(self._names)}"
         instance = MemoryInstance(
-            self.bus, service, resources=roles, instance_id=name, recorder=self.recorder
+            self.bus,
+            service,
+            resources=roles,
+            instance_id=name,
+            recorder=self.recorder,
+            tracer=self._tracer,
         )
         self.instances.append(instance)
         await instance.start()
@@ -137,6 +147,7 @@ class MemoryInstance:
         instance_id: str,
         incarnation: str = "",
         recorder: Recorder = NO_RECORDER,
+        tracer: Tracer = LOG_TRACER,
     ) -> None:
         self.id = instance_id
         self.service = service.name
@@ -144,7 +155,9 @@ class MemoryInstance:
         self.link = bus.link(instance_id)
         self._service = service
         self._threads = ThreadPoolExecutor(4, thread_name_prefix=f"memory-{instance_id}")
-        self._requester = make_requester(self.link, caller=instance_id, recorder=recorder)
+        self._requester = make_requester(
+            self.link, caller=instance_id, recorder=recorder, tracer=tracer
+        )
         self._registration = Registration(
             service=service.name,
             instance_id=instance_id,
@@ -156,7 +169,11 @@ class MemoryInstance:
         self._membership = Membership(self.link.control, self._registration)
         gate = Gate()
         runner = Runner(
-            service, instance_id=instance_id, asks=self._requester, threads=self._threads
+            service,
+            instance_id=instance_id,
+            asks=self._requester,
+            threads=self._threads,
+            tracer=tracer,
         )
         self.host = ResourceHost(
             service,
@@ -218,7 +235,13 @@ class MemoryInstance:
         self._threads.shutdown(wait=False, cancel_futures=True)
 
 
-def make_requester(link: MemoryLink, *, caller: str, recorder: Recorder = NO_RECORDER) -> Requester:
+def make_requester(
+    link: MemoryLink,
+    *,
+    caller: str,
+    recorder: Recorder = NO_RECORDER,
+    tracer: Tracer = LOG_TRACER,
+) -> Requester:
     """The calling side over `link`."""
     requester = Requester(
         log_=link.requests,
@@ -228,6 +251,7 @@ def make_requester(link: MemoryLink, *, caller: str, recorder: Recorder = NO_REC
         caller=caller,
         payload_bytes_max=lambda: link.bus.limits.payload_bytes_max,
         recorder=recorder,
+        tracer=tracer,
     )
     link.on_restored.append(requester.recheck_all)
     return requester

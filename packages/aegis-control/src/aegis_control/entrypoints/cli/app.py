@@ -24,13 +24,20 @@ from aegis_control.entrypoints.cli.errors import Exit
 from aegis_control.entrypoints.cli.options import (
     As,
     Cli,
+    Creds,
     DryRun,
+    Nkey,
     OutputOption,
+    Password,
     Prefix,
     Reason,
     ServiceOption,
     Timeout,
+    TlsCa,
+    TlsCert,
+    TlsKey,
     Url,
+    User,
     Yes,
     command,
     must_ask,
@@ -76,13 +83,22 @@ def _shared(
     prefix: Prefix = None,
     timeout: Timeout = None,
     output: OutputOption = None,
+    user: User = None,
+    password: Password = None,
+    creds: Creds = None,
+    nkey: Nkey = None,
+    tls_ca: TlsCa = None,
+    tls_cert: TlsCert = None,
+    tls_key: TlsKey = None,
     version: Annotated[
         bool,
         typer.Option("--version", callback=_print_version, is_eager=True, help="Say the version."),
     ] = False,
 ) -> None:
     cli = Cli.from_environment()
-    ctx.obj = cli.but(url=url, prefix=prefix, timeout_s=timeout, output=output)
+    cli = cli.but(url=url, prefix=prefix, timeout_s=timeout, output=output)
+    login = {"user": user, "password": password, "creds": creds, "nkey": nkey}
+    ctx.obj = cli.logged_in(login | {"tls_ca": tls_ca, "tls_cert": tls_cert, "tls_key": tls_key})
 
 
 @command(app, "list-services")

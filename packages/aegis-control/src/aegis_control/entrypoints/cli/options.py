@@ -12,7 +12,7 @@ import inspect
 import os
 import socket
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Annotated, Any, Concatenate, Final, ParamSpec
@@ -22,11 +22,13 @@ from aegis_sdk.contract.names import check_service
 from aegis_sdk.errors import InvalidName
 
 from aegis_control.infrastructure.admin_client import AdminClient, AdminError
+from aegis_control.infrastructure.nats_connect import Credentials
 
 P = ParamSpec("P")
 
 DEFAULT_URL: Final = "nats://127.0.0.1:4222"
 DEFAULT_TIMEOUT_S: Final = 3.0
+NO_LOGIN: Final = Credentials()
 
 
 class Output(StrEnum):
@@ -44,15 +46,18 @@ class Cli:
     output: Output = Output.TABLE
     operator: str = ""
     """Who changes something; empty is `user@host`."""
+    credentials: Credentials = NO_LOGIN
 
     @classmethod
     def from_environment(cls) -> Cli:
-        """The defaults, with AEGIS_URL, AEGIS_PREFIX and AEGIS_OPERATOR in their place where set."""
-        return cls().but(
+        """The defaults, with AEGIS_URL, AEGIS_PREFIX, AEGIS_OPERATOR and the login's in their place where set."""
+        found = {name: os.environ.get(f"AEGIS_{name.upper()}") or None for name in LOGIN}
+        cli = cls().but(
             url=os.environ.get("AEGIS_URL") or None,
             prefix=os.environ.get("AEGIS_PREFIX") or None,
             operator=os.environ.get("AEGIS_OPERATOR") or None,
         )
+        return cli.logged_in(found)
 
     def by(self, given: str | None) -> str:
         """Who asks for a change, for the records: a statement, not a proof."""
@@ -68,11 +73,21 @@ class Cli:
             check_service(self.prefix)
         except InvalidName as error:
             raise AdminError("usage", f"--prefix: {error}") from error
-        return AdminClient(self.url, prefix=self.prefix, timeout_s=self.timeout_s)
+        return AdminClient(
+            self.url,
+            prefix=self.prefix,
+            timeout_s=self.timeout_s,
+            credentials=self.credentials,
+        )
 
     def but(self, **given: Any) -> Cli:
         """This with those options that were given (are not None)."""
         return replace(self, **{name: value for name, value in given.items() if value is not None})
+
+    def logged_in(self, given: Mapping[str, str | None]) -> Cli:
+        """This with those parts of the login that were given (are not None)."""
+        login = {name: value for name, value in given.items() if value is not None}
+        return replace(self, credentials=replace(self.credentials, **login))
 
 
 def _positive(value: float | None) -> float | None:
@@ -119,6 +134,40 @@ OutputOption = Annotated[
     ),
 ]
 
+
+def _login(name: str, metavar: str, what: str) -> Any:
+    return typer.Option(
+        f"--{name.replace('_', '-')}",
+        metavar=metavar,
+        help=f"{what} (env AEGIS_{name.upper()}).",
+        rich_help_panel="Login to NATS (before or after the command)",
+    )
+
+
+User = Annotated[str | None, _login("user", "USER", "User, if not in the URL")]
+Password = Annotated[
+    str | None,
+    _login(
+        "password",
+        "PASSWORD",
+        "Its password; others see it in the list of processes, not so in the environment",
+    ),
+]
+Creds = Annotated[str | None, _login("creds", "FILE", "Credentials: JWT and seed")]
+Nkey = Annotated[str | None, _login("nkey", "FILE", "NKEY seed")]
+TlsCa = Annotated[str | None, _login("tls_ca", "FILE", "CA certificates of the servers, PEM")]
+TlsCert = Annotated[str | None, _login("tls_cert", "FILE", "Our certificate, PEM")]
+TlsKey = Annotated[str | None, _login("tls_key", "FILE", "Its key, PEM")]
+LOGIN: Final[Mapping[str, Any]] = {
+    "user": User,
+    "password": Password,
+    "creds": Creds,
+    "nkey": Nkey,
+    "tls_ca": TlsCa,
+    "tls_cert": TlsCert,
+    "tls_key": TlsKey,
+}
+"""The options of the login, by their names in `Credentials`."""
 
 ServiceOption = Annotated[
     str | None, typer.Option("--service", "-s", help="Only this service.", metavar="SERVICE")
@@ -175,7 +224,9 @@ def _with_shared_options(
         output: Output | None,
         **arguments: Any,
     ) -> None:
+        login = {name: arguments.pop(name) for name in LOGIN}
         cli: Cli = ctx.obj.but(url=url, prefix=prefix, timeout_s=timeout, output=output)
+        cli = cli.logged_in(login)
         code = asyncio.run(function(cli, **arguments))
         raise typer.Exit(code or 0)
 
@@ -191,7 +242,7 @@ def _signature(function: Callable[..., Any]) -> inspect.Signature:
     """The function's own parameters without `cli`, with the shared options around them."""
     keyword = inspect.Parameter.KEYWORD_ONLY
     _, *own = inspect.signature(function, eval_str=True).parameters.values()
-    shared = {"url": Url, "prefix": Prefix, "timeout": Timeout, "output": OutputOption}
+    shared = {"url": Url, "prefix": Prefix, "timeout": Timeout, "output": OutputOption, **LOGIN}
     return inspect.Signature(
         [
             inspect.Parameter("ctx", keyword, annotation=typer.Context),

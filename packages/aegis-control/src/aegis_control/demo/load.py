@@ -1,0 +1,131 @@
+"""A caller that never ends: prices and books orders at a steady, gentle rate, and says how it goes.
+
+It knows nothing of failovers: it waits for its answers. Orders go out on time whatever the answers do, up
+to IN_FLIGHT_MAX; SIGTERM stops new ones and waits for the answers of the others.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import signal
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Final
+
+import structlog
+from aegis_sdk import Aegis
+from aegis_sdk.errors import AegisError, Rejected
+
+from aegis_control.demo.contracts import BOOK, QUOTE, Fill, QuoteRequest
+from aegis_control.demo.orders import Order, Side, generate
+
+TIMEOUT_S: Final = 20.0
+"""A failover by heartbeats alone takes a second or two, one of NATS 5 s; this is far above."""
+IN_FLIGHT_MAX: Final = 256
+DAY_ORDERS: Final = 1_000
+TELL_EVERY_S: Final = 5.0
+DRAIN_TIMEOUT_S: Final = 8.0
+"""Below the ten seconds after which an engine kills what it asked to stop."""
+
+
+@dataclass(slots=True)
+class Tally:
+    """What became of the orders since the start, and the longest wait since it was last told."""
+
+    outcomes: Counter[str] = field(default_factory=Counter)
+    longest_s: float = 0.0
+
+    def add(self, outcome: str, waited_s: float) -> None:
+        self.outcomes[outcome] += 1
+        self.longest_s = max(self.longest_s, waited_s)
+
+    def take(self) -> dict[str, float]:
+        """What to tell; the longest wait begins anew."""
+        longest_s, self.longest_s = self.longest_s, 0.0
+        told = {outcome: self.outcomes[outcome] for outcome in ("executed", "rejected", "errors")}
+        return told | {"longest_s": round(longest_s, 4)}
+
+
+async def keep_trading(aegis: Aegis, *, rate: float) -> None:
+    """Trade `rate` orders a second until SIGTERM or SIGINT; returns when the last has its answer."""
+    stopping = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+    tally = Tally()
+    teller = asyncio.create_task(_tell(tally))
+    await trade_until(stopping, aegis, tally, rate)
+    teller.cancel()
+    _log().info("load_ended", **tally.take())
+
+
+async def trade_until(stopping: asyncio.Event, aegis: Aegis, tally: Tally, rate: float) -> None:
+    """Make orders until `stopping`, then wait for the answers of those that are open."""
+    open_orders: set[asyncio.Task[None]] = set()
+    due_s = time.monotonic()
+    for order in endless():
+        due_s = max(due_s + 1 / rate, time.monotonic() - 1.0)
+        if await _set_within(stopping, due_s - time.monotonic()):
+            break
+        if len(open_orders) >= IN_FLIGHT_MAX:
+            continue  # the answers are late: this order is not made at all
+        task = asyncio.create_task(_trade(aegis, order, tally))
+        open_orders.add(task)
+        task.add_done_callback(open_orders.discard)
+    if open_orders:
+        await asyncio.wait(open_orders, timeout=DRAIN_TIMEOUT_S)
+
+
+def endless() -> Iterator[Order]:
+    """One generated day after the other."""
+    for seed in itertools.count(1):
+        yield from generate(DAY_ORDERS, seed)
+
+
+async def _set_within(event: asyncio.Event, wait_s: float) -> bool:
+    try:
+        async with asyncio.timeout(max(0.0, wait_s)):
+            await event.wait()
+    except TimeoutError:
+        return False
+    return True
+
+
+async def _trade(aegis: Aegis, order: Order, tally: Tally) -> None:
+    begun_s = time.monotonic()
+    try:
+        price_cents = order.limit_cents or await _price(aegis, order)
+        fill = Fill(
+            order_id=order.order_id,
+            side=order.side,
+            quantity=order.quantity,
+            price_cents=price_cents,
+            symbol=order.symbol,
+        )
+        await aegis.request(BOOK, fill, resource=order.account, timeout_s=TIMEOUT_S)
+        outcome = "executed"
+    except Rejected:
+        outcome = "rejected"
+    except AegisError as error:
+        outcome = "errors"
+        _log().error("order_failed", error_code=error.code, error=str(error))
+    tally.add(outcome, time.monotonic() - begun_s)
+
+
+async def _price(aegis: Aegis, order: Order) -> int:
+    asked = QuoteRequest(symbol=order.symbol, at_s=order.at_s)
+    quote = await aegis.request(QUOTE, asked, timeout_s=TIMEOUT_S)
+    return quote.ask_cents if order.side is Side.BUY else quote.bid_cents
+
+
+async def _tell(tally: Tally) -> None:
+    while True:
+        await asyncio.sleep(TELL_EVERY_S)
+        _log().info("load_progress", **tally.take())
+
+
+def _log() -> structlog.stdlib.BoundLogger:
+    log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger("aegis_demo")
+    return log

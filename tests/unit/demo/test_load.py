@@ -1,0 +1,62 @@
+"""The steady caller on the in-memory bus: its pace, its end, and what it tells."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import cast
+
+import pytest
+from aegis_control.demo import serve
+from aegis_control.demo.accounts import accounts
+from aegis_control.demo.load import Tally, endless, trade_until
+from aegis_control.demo.orders import account_names
+from aegis_control.demo.pricing import pricing
+from aegis_sdk import Aegis
+from aegis_sdk.testing import harness
+
+from tests.unit.sdk.support import until
+
+
+async def test_it_trades_until_it_is_stopped_and_every_order_has_an_answer() -> None:
+    tally, stopping = Tally(), asyncio.Event()
+    async with harness(accounts, resources=account_names()) as aegis:
+        await aegis.serve(pricing)
+        trading = asyncio.create_task(trade_until(stopping, cast(Aegis, aegis), tally, rate=500.0))
+        await until(lambda: tally.outcomes.total() >= 50)
+        stopping.set()
+        await trading
+        told = tally.take()
+    assert told["errors"] == 0
+    assert told["executed"] + told["rejected"] == tally.outcomes.total() >= 50
+    assert told["longest_s"] > 0
+
+
+async def test_an_order_that_nobody_serves_is_an_error_and_does_not_end_it() -> None:
+    tally, stopping = Tally(), asyncio.Event()
+    async with harness(pricing) as aegis:
+        trading = asyncio.create_task(trade_until(stopping, cast(Aegis, aegis), tally, rate=500.0))
+        await until(lambda: tally.outcomes["errors"] >= 5)
+        stopping.set()
+        await trading
+    assert tally.outcomes.keys() == {"errors"}
+
+
+def test_the_longest_wait_is_told_once() -> None:
+    tally = Tally()
+    tally.add("executed", 0.5)
+    assert tally.take()["longest_s"] == 0.5
+    assert tally.take() == {"executed": 1, "rejected": 0, "errors": 0, "longest_s": 0.0}
+
+
+def test_a_day_is_followed_by_another_one() -> None:
+    orders = endless()
+    days = [[next(orders) for _ in range(1_000)] for _ in range(2)]
+    assert days[0] != days[1]
+
+
+@pytest.mark.parametrize("arguments", [[], ["nothing"], ["accounts", "pricing"]])
+def test_a_wrong_role_is_wrong_usage(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert serve.main(arguments) == 2
+    assert "accounts|pricing|load" in capsys.readouterr().err
