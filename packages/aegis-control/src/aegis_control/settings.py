@@ -15,7 +15,7 @@ from pydantic import Field
 from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict
 
 ENV_PREFIX: Final = "AEGIS_"
-SECRETS: Final = frozenset({"password", "system_password"})
+SECRETS: Final = frozenset({"password", "system_password", "console_token"})
 
 Seconds = Annotated[float, Field(gt=0)]
 
@@ -52,9 +52,14 @@ class Settings(BaseSettings):
     prefix: str = Field("aegis", description="subject prefix; separates environments on one NATS")
     replicas: int = Field(1, ge=1, le=5, description="copies of each stream (3 on a cluster)")
     http_host: str = Field(
-        "127.0.0.1", description="address of /metrics, /livez, /readyz and /api/history"
+        "127.0.0.1", description="address of the console (/), /metrics, /livez and /readyz"
     )
     http_port: int = Field(9464, ge=0, le=65535, description="their port; 0 picks a free one")
+    console_token: str = Field(
+        "",
+        pattern=r"^([!-~]{16,256})?$",
+        description="who types it into the console may change things (16 characters or more)",
+    )
     log_format: Literal["json", "console"] = Field("json", description="form of the log lines")
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="least important level that is logged"
@@ -173,4 +178,5 @@ def _in_one_line(error: pydantic.ValidationError, origins: Mapping[str, str]) ->
     origin = origins.get(name, "default")
     if first["type"] == "extra_forbidden":
         return f"setting {name} (from {origin}) does not exist; see aegis-control config"
-    return f"setting {name} is {first['input']!r} (from {origin}): {first['msg']}"
+    value = "***" if name in SECRETS else repr(first["input"])
+    return f"setting {name} is {value} (from {origin}): {first['msg']}"
