@@ -28,6 +28,7 @@ from tests.integration.control.support import control
 TOKEN: Final = "correct-horse-battery"
 START_TIMEOUT_S: Final = 30.0
 CALL_TIMEOUT_S: Final = 15.0
+_LOOK_EVERY_S: Final = 0.05
 _PR_SET_PDEATHSIG: Final = 1
 
 
@@ -120,13 +121,16 @@ class Look:
     async def until(self, script: str, what: str, *, within_s: float = 15.0) -> None:
         """Until the script is true in the page. Raises: AssertionError with what the page shows."""
         try:
-            await self.page.wait_for_function(script, timeout=within_s * 1000)
-        except Exception as error:
+            async with asyncio.timeout(within_s):
+                # Not wait_for_function: it compiles in the page, which the page's policy forbids.
+                while not await self.page.evaluate(script):  # noqa: ASYNC110
+                    await asyncio.sleep(_LOOK_EVERY_S)
+        except TimeoutError:
             shown = await self.page.inner_text("body")
-            raise AssertionError(f"{what}: not within {within_s:g} s\n{shown[:3000]}") from error
+            raise AssertionError(f"{what}: not within {within_s:g} s\n{shown[:3000]}") from None
 
     async def until_text(self, selector: str, words: str, *, within_s: float = 15.0) -> None:
-        found = f"document.querySelector({json.dumps(selector)}).innerText"
+        found = f"(document.querySelector({json.dumps(selector)})?.innerText ?? '')"
         await self.until(
             f"{found}.includes({json.dumps(words)})", f"{words!r} in {selector}", within_s=within_s
         )

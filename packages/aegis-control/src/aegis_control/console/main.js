@@ -2,7 +2,7 @@
 
 import { at, h, put, set, state, sync, visible } from "./dom.js";
 import { get, repeat } from "./api.js";
-import { clock, count, many, rate, span } from "./format.js";
+import { clock, count, many, rate } from "./format.js";
 import * as actions from "./actions.js";
 import * as explaining from "./explain.js";
 import * as letters from "./letters.js";
@@ -41,6 +41,10 @@ async function readOverview() {
   put(at("foot"), `Control ${now.replica} ${now.version}; ${now.leader ? `${now.leader} leads` : "nobody leads"}. Times are UTC. ` +
     (now.actions ? "" : "Read-only: control was started without console_token."));
   showLink(now);
+}
+
+async function readEvents() {
+  if (await timeline.readEvents()) await resources.readResources(true);
 }
 
 // --- what is wrong -----------------------------------------------------------------------------------
@@ -158,9 +162,9 @@ function begin() {
   answeredS = nowS() - STALE_S + 2;
   setInterval(showLink, LINK_MS);
   repeat(1000, readOverview);
-  repeat(1000, timeline.readEvents);
+  repeat(1000, readEvents);
   repeat(2000, services.readHistory);
-  repeat(2000, resources.readResources);
+  repeat(2000, () => resources.readResources());
   repeat(3000, letters.readLetters);
 }
 

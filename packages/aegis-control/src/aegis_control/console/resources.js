@@ -7,13 +7,18 @@ import { propose } from "./actions.js";
 
 const ROWS = matchMedia("(max-width: 600px)").matches ? 8 : 20;
 const TYPING_MS = 150;
+const UNSEEN_MS = 10_000;
 const STANDBYS_MAX = 3;
 let wanted = { text: "", service: "", troubled: false, offset: 0 };
 let asked = 0;
+let askedMs = -Infinity;
 let visibleNow = true;
 
-export async function readResources() {
-  if (!visibleNow && asked) return;
+/** Out of sight it is read seldom; `now` when something has happened. */
+export async function readResources(now = false) {
+  const isDue = visibleNow || now || performance.now() - askedMs > UNSEEN_MS;
+  if (!isDue) return;
+  askedMs = performance.now();
   const mine = ++asked;
   const query = { text: wanted.text, troubled: wanted.troubled, offset: wanted.offset, limit: ROWS };
   if (wanted.service) query.service = wanted.service;
@@ -21,7 +26,7 @@ export async function readResources() {
   if (mine !== asked) return; // a later question has been asked meanwhile
   if (!page.rows.length && page.offset) {
     wanted.offset = 0;
-    await readResources();
+    await readResources(true);
     return;
   }
   show(page);
@@ -46,7 +51,7 @@ function make(row) {
   node.since = h("td", { class: "wide" });
   const order = { service: row.service, resource: row.resource };
   const button = h("button", { onclick: () => propose("failover", order, `Fail ${row.resource} over`) }, "Fail over");
-  node.append(h("td", {}, id(row.resource), h("div", { class: "muted" }, row.service)), h("td", {}, node.state),
+  node.append(h("td", {}, id(row.resource), " ", h("span", { class: "muted" }, row.service)), h("td", {}, node.state),
     node.active, node.epoch, node.standbys, node.since, h("td", { class: "act" }, button));
   return node;
 }
@@ -75,8 +80,7 @@ export function want(changes) {
   wanted = { ...wanted, offset: 0, ...changes };
   at("troubled").checked = wanted.troubled;
   at("of-service").value = wanted.service;
-  visibleNow = true;
-  return readResources().catch(() => {}); // the next turn says what is wrong
+  return readResources(true).catch(() => {}); // the next turn says what is wrong
 }
 
 export function showServiceNames(names) {
@@ -97,5 +101,8 @@ export function begin() {
   at("of-service").addEventListener("change", (event) => want({ service: event.target.value }));
   at("previous").addEventListener("click", () => want({ offset: Math.max(0, wanted.offset - ROWS) }));
   at("next").addEventListener("click", () => want({ offset: wanted.offset + ROWS }));
-  new IntersectionObserver(([entry]) => { visibleNow = entry.isIntersecting; }).observe(at("resources"));
+  new IntersectionObserver(([entry]) => {
+    visibleNow = entry.isIntersecting;
+    if (visibleNow) readResources(true).catch(() => {}); // the next turn says what is wrong
+  }).observe(at("resources"));
 }

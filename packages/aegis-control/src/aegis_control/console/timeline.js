@@ -13,15 +13,17 @@ let events = [];
 let last = 0;
 export let failovers = [];
 
+/** True when something is new. */
 export async function readEvents() {
   const news = await get("/api/events", { after: last });
-  if (news.last === last) return;
+  if (news.last === last) return false;
   if (news.last < last) events = []; // another stream, or one that is being read again
   events = [...events, ...news.events].slice(-EVENTS_KEPT);
   last = news.last;
   failovers = news.failovers ?? [];
   showEvents();
   showMoves();
+  return true;
 }
 
 function showEvents() {
