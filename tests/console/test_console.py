@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import json
 import secrets
+from collections.abc import AsyncIterator
 from typing import Any
 
 import aegis_sdk
@@ -38,7 +39,7 @@ HOSTILE = [
     "right\u202eleft\u200b\n\ttab",
     "日本語/ключ/🙂",
 ]
-PHONE = {"width": 390, "height": 844}
+PHONE_WIDTH, PHONE_HEIGHT = 390, 844
 
 
 async def two_desks(made: Desk, resources: list[str]) -> None:
@@ -152,7 +153,7 @@ async def test_the_page_says_since_when_it_is_stale(
 
 
 @contextlib.asynccontextmanager
-async def opened_quietly(opened: Browser, url: str) -> Any:
+async def opened_quietly(opened: Browser, url: str) -> AsyncIterator[Look]:
     """For a page whose server goes: the browser says that it can't connect, which is right."""
     async with looking(opened, url) as look:
         yield look
@@ -353,14 +354,14 @@ async def test_it_fits_a_phone(server: EmbeddedNats, prefix: str, opened: Browse
     async with desk(server, prefix) as made:
         await two_desks(made, ["ACC-1", "a" * 200])
         await bury(server, prefix, resource="ACC-1", error="x" * 300)
-        async with looking(opened, made.url, **PHONE) as look:
+        async with looking(opened, made.url, width=PHONE_WIDTH, height=PHONE_HEIGHT) as look:
             await look.until_text("#letter-list", "xxx")
             await look.until_text("#rows", "ACC-1")
             wide = await look.page.evaluate("document.documentElement.scrollWidth")
-            assert wide <= PHONE["width"]
+            assert wide <= PHONE_WIDTH
             box = await look.page.locator("#verdict").bounding_box()
             assert box is not None
-            assert box["y"] + box["height"] < PHONE["height"] / 2, "what is wrong is seen at once"
+            assert box["y"] + box["height"] < PHONE_HEIGHT / 2, "what is wrong is seen at once"
 
 
 CONTRAST = """() => {

@@ -17,17 +17,13 @@ def event(name: str, at_s: float, **more: Any) -> EventRecord:
 
 def killed(instance_id: str, at_s: float) -> list[EventRecord]:
     """What control tells when an active with two resources dies and `b` takes them."""
-    why = {"reason": "connection_closed"}
+    why: dict[str, Any] = {"reason": "connection_closed"}
+    done: dict[str, Any] = {"resources": 2, "orphans": 0, "to": ["b"], "duration_s": 0.0061} | why
     return [
         event("failover_begun", at_s, instance_id=instance_id, resources=2, chosen={}, **why),
         event("instance_fenced", at_s + 0.004, instance_id=instance_id, resources=["R1", "R2"]),
         event("lease_granted", at_s + 0.005, instance_id="b", resources=["R1", "R2"], **why),
-        event(
-            "failover_done",
-            *(at_s + 0.006,),
-            **{"instance_id": instance_id, "resources": 2, "orphans": 0, "to": ["b"]},
-            **{"duration_s": 0.0061} | why,
-        ),
+        event("failover_done", at_s + 0.006, instance_id=instance_id, **done),
         event("instance_lost", at_s + 0.007, instance_id=instance_id, silence_s=0.12, resources=2),
     ]
 
