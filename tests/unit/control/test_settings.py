@@ -59,6 +59,17 @@ def test_a_file_that_is_not_there_or_not_toml_is_named(tmp_path: Path) -> None:
         load({}, bad)
 
 
+@pytest.mark.parametrize(
+    "token", ["short", "fifteen-letters", "x" * 257, "with a blank in it", "ü" * 20]
+)
+def test_a_console_token_that_is_weak_or_fits_no_header_is_refused_and_not_repeated(
+    token: str,
+) -> None:
+    with pytest.raises(SettingsError, match=r"console_token is \*\*\* .* 16 to 256") as caught:
+        load({"console_token": token})
+    assert token not in str(caught.value)
+
+
 def test_secrets_are_not_shown() -> None:
     settings = load({"password": "hunter2"}).settings
     assert (shown(settings, "password"), shown(settings, "user")) == ("***", "")

@@ -13,12 +13,14 @@ from dataclasses import replace
 from importlib import metadata
 
 import structlog
+from aegis_sdk.contract.control import AdminReply
 from aegis_sdk.contract.metrics import Snapshot
 from aegis_sdk.contract.subjects import Subjects
 from aegis_sdk.errors import Unavailable
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
+from aegis_control.application.console import EVENTS_MAX, VERBS, Console, Replica
 from aegis_control.application.gather import Gather
 from aegis_control.application.history import STEP_S
 from aegis_control.application.leadership import LEADER_KEY, Leadership, Pace
@@ -29,12 +31,15 @@ from aegis_control.application.world import World
 from aegis_control.domain.liveness import Limits
 from aegis_control.infrastructure import http
 from aegis_control.infrastructure.clock import SystemClock
+from aegis_control.infrastructure.console_http import console_routes
 from aegis_control.infrastructure.metrics import REFRESH_INTERVAL_S, Metrics
+from aegis_control.infrastructure.nats_archive import NatsArchive
 from aegis_control.infrastructure.nats_buckets import NatsBucket
 from aegis_control.infrastructure.nats_checkup import NatsCheckup
 from aegis_control.infrastructure.nats_connect import Credentials, connect
 from aegis_control.infrastructure.nats_endpoints import Endpoints, NatsEvents, NatsInstances
 from aegis_control.infrastructure.nats_journal import NatsJournal
+from aegis_control.infrastructure.nats_leader import NatsLeader
 from aegis_control.infrastructure.nats_letters import NatsLetters
 from aegis_control.infrastructure.nats_link import NatsLink
 from aegis_control.infrastructure.nats_snapshots import listen_for_snapshots
@@ -42,6 +47,7 @@ from aegis_control.infrastructure.nats_streams import NatsStreams, StreamSetting
 from aegis_control.settings import Settings
 
 _PROVISION_RETRY_S = 0.5
+_FOLLOW_RETRY_S = 1.0
 
 
 class Control:
@@ -95,7 +101,9 @@ class Control:
         self._leadership = leadership = self._make_leadership(link, events, world)
         await self._listen_for_hints(link, leadership)
         await listen_for_snapshots(link, self._subjects, self._heard)
-        await self._open_http(stack, metrics)
+        archive = NatsArchive(link, self._subjects)
+        console = self._console(link, streams, archive, version)
+        await self._open_http(stack, metrics, console)
         if self._stopping.is_set():
             leadership.stop()
         self.started.set()
@@ -103,6 +111,7 @@ class Control:
             asyncio.ensure_future(events.publish()),
             asyncio.ensure_future(self._keep_stepping()),
             asyncio.ensure_future(self._keep_refreshing(metrics)),
+            asyncio.ensure_future(self._keep_following(archive, console)),
         ]
         try:
             await leadership.run()
@@ -123,6 +132,41 @@ class Control:
         while True:
             await metrics.refresh(self._state())
             await asyncio.sleep(REFRESH_INTERVAL_S)
+
+    async def _keep_following(self, archive: NatsArchive, console: Console) -> None:
+        """Whoever emits them, every replica's console shows the events."""
+        while True:
+            with contextlib.suppress(Unavailable):
+                reading = archive.numbered_events(newest=EVENTS_MAX, follow=True)
+                async with contextlib.aclosing(reading) as events:
+                    async for seq, event in events:
+                        console.timeline.keep(seq, event)
+            await asyncio.sleep(_FOLLOW_RETRY_S)
+
+    def _console(
+        self, link: NatsLink, streams: NatsStreams, archive: NatsArchive, version: str
+    ) -> Console:
+        leader = NatsLeader(link, self._subjects)
+
+        async def ask(verb: str, data: bytes) -> AdminReply:
+            # Changes go the way of all operators: as a part of the term, which ends with it.
+            if self._term is not None and verb not in VERBS:
+                return await self._term.admin(verb, data)
+            return await leader.ask(verb, data)
+
+        def replica() -> Replica:
+            prefix = self._settings.prefix
+            return Replica(self.id, version, prefix, link.connected, self.leader)
+
+        return Console(
+            ask=ask,
+            shelf=archive,
+            backlog=streams.backlog,
+            history=self._gather.history.find,
+            replica=replica,
+            clock=self._clock,
+            actions=bool(self._settings.console_token),
+        )
 
     async def _listen_for_hints(self, link: NatsLink, leadership: Leadership) -> None:
         """A leader that leaves writes so; its successor needn't wait for the next look."""
@@ -180,13 +224,16 @@ class Control:
             self.id, bucket=bucket, clock=self._clock, events=events, pace=pace, term=lead
         )
 
-    async def _open_http(self, stack: AsyncExitStack, metrics: Metrics) -> None:
+    async def _open_http(self, stack: AsyncExitStack, metrics: Metrics, console: Console) -> None:
         def scrape() -> bytes:
             connected = self._link is not None and self._link.connected
             return metrics.render(self._state(), connected=connected)
 
         app = http.make_app(
-            metrics=scrape, not_ready=self._not_ready, history=self._gather.history.find
+            metrics=scrape,
+            not_ready=self._not_ready,
+            history=self._gather.history.find,
+            console=console_routes(console, self._settings.console_token),
         )
         host, port = self._settings.http_host, self._settings.http_port
         self.http_port = await stack.enter_async_context(http.serve(app, host=host, port=port))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,7 +16,9 @@ from pydantic import Field
 from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict
 
 ENV_PREFIX: Final = "AEGIS_"
-SECRETS: Final = frozenset({"password", "system_password"})
+SECRETS: Final = frozenset({"password", "system_password", "console_token"})
+
+_TOKEN: Final = re.compile(r"[!-~]{16,256}")
 
 Seconds = Annotated[float, Field(gt=0)]
 
@@ -54,9 +57,13 @@ class Settings(BaseSettings):
     prefix: str = Field("aegis", description="subject prefix; separates environments on one NATS")
     replicas: int = Field(1, ge=1, le=5, description="copies of each stream (3 on a cluster)")
     http_host: str = Field(
-        "127.0.0.1", description="address of /metrics, /livez, /readyz and /api/history"
+        "127.0.0.1", description="address of the console (/), /metrics, /livez and /readyz"
     )
     http_port: int = Field(9464, ge=0, le=65535, description="their port; 0 picks a free one")
+    console_token: str = Field(
+        "",
+        description="who types it into the console may change things (16 characters or more)",
+    )
     log_format: Literal["json", "console"] = Field("json", description="form of the log lines")
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="least important level that is logged"
@@ -99,6 +106,14 @@ class Settings(BaseSettings):
             return check_service(value)
         except InvalidName as error:
             raise ValueError(str(error)) from error
+
+    @pydantic.field_validator("console_token")
+    @classmethod
+    def _check_token(cls, value: str) -> str:
+        """It travels in a header, and is all that stands before a failover."""
+        if value and not _TOKEN.fullmatch(value):
+            raise ValueError("allowed are 16 to 256 ASCII characters without blanks")
+        return value
 
     @pydantic.model_validator(mode="after")
     def _check_times(self) -> Settings:
@@ -175,4 +190,5 @@ def _in_one_line(error: pydantic.ValidationError, origins: Mapping[str, str]) ->
     origin = origins.get(name, "default")
     if first["type"] == "extra_forbidden":
         return f"setting {name} (from {origin}) does not exist; see aegis-control config"
-    return f"setting {name} is {first['input']!r} (from {origin}): {first['msg']}"
+    value = "***" if name in SECRETS else repr(first["input"])
+    return f"setting {name} is {value} (from {origin}): {first['msg']}"

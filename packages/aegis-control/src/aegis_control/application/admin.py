@@ -15,12 +15,10 @@ from aegis_sdk.contract.control import (
     FailoverResource,
     InstanceState,
     InstanceView,
-    LeaseState,
     Moved,
     RouteView,
     ServiceView,
     ShowRoute,
-    StandbyView,
     TargetInstance,
 )
 from aegis_sdk.contract.method import field_errors
@@ -33,6 +31,8 @@ from aegis_control.application.fail_over import FailOver
 from aegis_control.application.refusal import Refused
 from aegis_control.application.roster import Roster
 from aegis_control.application.state import ControlState, Member, ServiceTable
+from aegis_control.application.survey import Survey
+from aegis_control.application.views import instance_view, instance_views, route_view, service_view
 from aegis_control.application.world import World
 
 COMMAND_TIMEOUT_S = 2.0
@@ -74,6 +74,7 @@ class Admin:
         self._roster = roster
         self._fail_over = fail_over
         self._since = world.clock.wall()
+        survey = Survey(state, world.clock)
         self._verbs: Mapping[str, Verb] = {
             "status": self._status,
             "list-services": self._list_services,
@@ -82,6 +83,8 @@ class Admin:
             "describe-instance": self._describe_instance,
             "show-route": self._show_route,
             "checkup": CheckUp(state, world),
+            "overview": survey.overview,
+            "resources": survey.resources,
         }
         letters = DeadLetters(state, world)
         self._changes: Mapping[str, Verb] = {
@@ -152,7 +155,7 @@ class Admin:
 
     async def _list_services(self, _: bytes) -> list[ServiceView]:
         tables = sorted(self._state.services.values(), key=lambda table: table.name)
-        return [self._service_view(table) for table in tables if table.record]
+        return [service_view(table, self._world.clock) for table in tables if table.record]
 
     async def _list_instances(self, data: bytes) -> list[InstanceView]:
         wanted = WhichService.model_validate_json(data).service
@@ -160,7 +163,7 @@ class Admin:
             view
             for table in sorted(self._state.services.values(), key=lambda table: table.name)
             if wanted in (None, table.name)
-            for view in self._instance_views(table)
+            for view in instance_views(table, self._world.clock)
         ]
 
     async def _describe(self, data: bytes) -> dict[str, Any]:
@@ -172,72 +175,19 @@ class Admin:
             raise Refused("not_found", f"no instance ever registered service {name!r}")
         return {
             "service": table.record,
-            "view": self._service_view(table),
-            "routes": [self._route_view(table, resource) for resource in sorted(table.leases)],
+            "view": service_view(table, self._world.clock),
+            "routes": [route_view(table, resource) for resource in sorted(table.leases)],
         }
 
     async def _describe_instance(self, data: bytes) -> list[InstanceView]:
         target = TargetInstance.model_validate_json(data)
-        return [self._instance_view(*found) for found in self._find_instance(target.instance_id)]
+        found = self._find_instance(target.instance_id)
+        return [instance_view(table, member, self._world.clock) for table, member in found]
 
     async def _show_route(self, data: bytes) -> list[RouteView]:
         wanted = ShowRoute.model_validate_json(data)
         tables = self._find_resource(wanted.resource, wanted.service)
-        return [self._route_view(table, wanted.resource) for table in tables]
-
-    def _service_view(self, table: ServiceTable) -> ServiceView:
-        record = table.record
-        return ServiceView(
-            service=table.name,
-            version=record.version if record else "",
-            methods=[method.name for method in record.methods] if record else [],
-            resources=len(table.leases),
-            instances=self._instance_views(table),
-        )
-
-    def _instance_views(self, table: ServiceTable) -> list[InstanceView]:
-        return [self._instance_view(table, table.members[name]) for name in sorted(table.members)]
-
-    def _instance_view(self, table: ServiceTable, member: Member) -> InstanceView:
-        record, beat = member.record, member.beat
-        active = len(table.owned_by(member.owner))
-        return InstanceView(
-            service=table.name,
-            instance_id=record.instance_id,
-            state=record.state,
-            version=record.version,
-            host=record.host,
-            pid=record.pid,
-            since=record.since,
-            heartbeat_age_s=round(self._world.clock.monotonic() - member.heard_at_s, 3),
-            loop_lag_s=beat.loop_lag_s if beat else 0.0,
-            running=beat.running if beat else 0,
-            active=active,
-            standby=max(0, len(record.resources) - active),
-            lag_entries=member.lag_entries,
-            clock_offset_s=member.clock_offset_s,
-            reason=record.reason,
-        )
-
-    def _route_view(self, table: ServiceTable, resource: str) -> RouteView:
-        lease = table.leases[resource].record
-        held = lease.state is LeaseState.HELD
-        return RouteView(
-            service=table.name,
-            resource=resource,
-            state=lease.state,
-            active=lease.owner if held else None,
-            epoch=lease.epoch,
-            since=lease.since,
-            reason=lease.reason,
-            standbys=[
-                StandbyView(
-                    instance_id=name, state=member.record.state, lag_entries=member.lag_entries
-                )
-                for name, member in sorted(table.members.items())
-                if resource in member.record.resources and not (held and name == lease.owner)
-            ],
-        )
+        return [route_view(table, wanted.resource) for table in tables]
 
     def _find_instance(self, instance_id: str) -> list[tuple[ServiceTable, Member]]:
         found = self._state.find_member(instance_id)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from aegis_sdk.contract.control import CheckupView, InstanceState, LeaseState, LonelyView
+from aegis_sdk.contract.control import CheckupView, LonelyView
 
 from aegis_control.application.state import ControlState, ServiceTable
+from aegis_control.application.views import unfollowed
 from aegis_control.application.world import World
 
 _EXAMPLES_MAX = 5
@@ -30,18 +31,5 @@ class CheckUp:
 
 
 def _lonely(table: ServiceTable) -> LonelyView:
-    followed = {
-        (resource, name)
-        for name, member in table.members.items()
-        if member.record.state is InstanceState.LIVE
-        for resource in member.record.resources
-    }
-    alone = sorted(
-        resource
-        for resource, lease in table.leases.items()
-        if lease.record.state is LeaseState.HELD
-        and not any(
-            (resource, name) in followed for name in table.members if name != lease.record.owner
-        )
-    )
+    alone = sorted(unfollowed(table))
     return LonelyView(service=table.name, resources=len(alone), examples=alone[:_EXAMPLES_MAX])

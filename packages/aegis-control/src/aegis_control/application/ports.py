@@ -53,6 +53,21 @@ class Write:
     revision: int
 
 
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """What waits in the streams, as read last."""
+
+    depths: Mapping[tuple[str, str], int]
+    """(service, route): requests that wait or are in work."""
+    dead_letters: int
+
+    def by_service(self) -> dict[str, int]:
+        found: dict[str, int] = {}
+        for (service, _), depth in self.depths.items():
+            found[service] = found.get(service, 0) + depth
+        return found
+
+
 class Bucket(Protocol):
     """Keys with revisions; the last value of each key is kept."""
 

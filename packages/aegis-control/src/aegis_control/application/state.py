@@ -8,10 +8,17 @@ this replica out of each other's way; against another replica the revisions do t
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from aegis_sdk.contract.control import Heartbeat, InstanceRecord, LeaseRecord, ServiceRecord
+from aegis_sdk.contract.control import (
+    Heartbeat,
+    InstanceRecord,
+    LeaseRecord,
+    LeaseState,
+    ServiceRecord,
+)
 
 from aegis_control.application.ports import StoredFence
 from aegis_control.domain.failover import Candidate
@@ -96,12 +103,14 @@ class ServiceTable:
         ]
 
     def active_counts(self) -> dict[str, int]:
-        """instance id: how many leases it owns."""
-        counts: dict[str, int] = {}
-        for lease in self.leases.values():
-            if self.owner_of(lease.record) is not None:
-                counts[lease.record.owner] = counts.get(lease.record.owner, 0) + 1
-        return counts
+        """instance id: how many leases its registered run owns."""
+        runs = {name: member.record.incarnation for name, member in self.members.items()}
+        return Counter(
+            record.owner
+            for lease in self.leases.values()
+            if (record := lease.record).state is not LeaseState.VACANT
+            and runs.get(record.owner) == record.incarnation
+        )
 
     def grants(self) -> dict[str, int]:
         """Every grant that a lease names, and the first request that it must read."""

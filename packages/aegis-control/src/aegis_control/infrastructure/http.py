@@ -1,4 +1,4 @@
-"""Control's HTTP side, in the same event loop: /metrics, /livez, /readyz, /api/history."""
+"""Control's HTTP side, in the same event loop: /metrics, /livez, /readyz, /api/history, the console."""
 
 from __future__ import annotations
 
@@ -7,17 +7,19 @@ import contextlib
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import asdict
+from dataclasses import fields
 from typing import Final
 
 import uvicorn
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from aegis_control.application.history import STEP_S, Point, Query
+from aegis_control.infrastructure.console_http import StrictHeaders
 
 _STOP_TIMEOUT_S: Final = 2
 
@@ -35,6 +37,7 @@ def make_app(
     metrics: Callable[[], bytes],
     not_ready: Callable[[], str],
     history: Callable[[Query], Mapping[str, Sequence[Point]]],
+    console: Sequence[Route],
 ) -> Starlette:
     """`not_ready` says why this replica is not ready; empty when it is."""
 
@@ -47,7 +50,7 @@ def make_app(
         except ValueError:
             return JSONResponse({"error": "after_s is Unix seconds"}, status_code=400)
         found = history(Query(request.query_params.get("service"), after_s))
-        services = {name: [asdict(point) for point in points] for name, points in found.items()}
+        services = {name: [_plain(point) for point in points] for name, points in found.items()}
         return JSONResponse({"step_s": STEP_S, "services": services})
 
     async def live(_: Request) -> Response:
@@ -63,8 +66,18 @@ def make_app(
             Route("/livez", live),
             Route("/readyz", ready),
             Route("/api/history", serve_history),
-        ]
+            *console,
+        ],
+        middleware=[Middleware(StrictHeaders)],
     )
+
+
+def _plain(point: Point) -> dict[str, float | None]:
+    """`asdict` would take most of the time of a page with many services."""
+    return {name: getattr(point, name) for name in _FIELDS}
+
+
+_FIELDS: Final = tuple(field.name for field in fields(Point))
 
 
 @asynccontextmanager

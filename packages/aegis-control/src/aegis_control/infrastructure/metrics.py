@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from collections import Counter as Tally
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
 from typing import Any, Final
 
 import structlog
 from aegis_sdk.contract.control import InstanceState, LeaseState
 from aegis_sdk.contract.metrics import BUCKETS_S, FAMILIES, STANDBY_LAG, Kind
-from aegis_sdk.errors import AegisError
+from aegis_sdk.errors import Unavailable
 from prometheus_client import (
     CollectorRegistry,
     Metric,
@@ -28,9 +27,9 @@ from prometheus_client.core import (
     HistogramMetricFamily,
 )
 
+from aegis_control.application.ports import Backlog
 from aegis_control.application.state import ControlState, ServiceTable
 from aegis_control.domain.fleet import Buckets, Fleet
-from aegis_control.infrastructure.nats_link import ApiRefused
 from aegis_control.infrastructure.nats_streams import NatsStreams
 
 REFRESH_INTERVAL_S: Final = 2.0
@@ -43,15 +42,6 @@ Values = dict[tuple[str, ...], float]
 """A gauge's values by those of its labels."""
 
 
-@dataclass(slots=True)
-class Read:
-    """What was last read from the server."""
-
-    depths: Values = field(default_factory=dict)
-    """(service, route): requests that wait or are in work."""
-    dead_letters: int = 0
-
-
 class Metrics:
     """One registry a process. `observe` listens to events; `render` is a scrape."""
 
@@ -61,7 +51,7 @@ class Metrics:
         self._version = version
         self._state: ControlState | None = None
         self._connected = False
-        self._read: Read | None = None
+        self._read: Backlog | None = None
         self._registry = registry = CollectorRegistry()
         self._failovers: Tally[tuple[str, str]] = Tally()
         """By service and reason."""
@@ -84,18 +74,12 @@ class Metrics:
         if state is None:
             self._read = None
             return
-        read = Read()
         try:
-            read.dead_letters = await self._streams.dead_letters()
-            for service in list(state.services):
-                for route, depth in (await self._streams.depths(service)).items():
-                    read.depths[service, route] = depth
-        except (AegisError, ApiRefused) as error:
+            self._read = await self._streams.backlog(list(state.services))
+        except Unavailable as error:
             structlog.stdlib.get_logger("aegis_control").warning(
                 "queue_depths_not_read", reason=str(error)
             )
-            return
-        self._read = read
 
     def render(self, state: ControlState | None, *, connected: bool) -> bytes:
         """The text format; `state` is what the leader knows, None on a replica that doesn't lead."""
@@ -218,12 +202,12 @@ def _system(tables: list[ServiceTable]) -> Iterator[Metric]:
     yield _gauge(STANDBY_LAG.name, STANDBY_LAG.meaning, ["service"], lags)
 
 
-def _stored(read: Read) -> Iterator[Metric]:
+def _stored(read: Backlog) -> Iterator[Metric]:
     yield _gauge(
         "aegis_queue_depth",
         "Requests that wait or are not acknowledged yet.",
         ["service", "route"],
-        read.depths,
+        {labels: float(depth) for labels, depth in read.depths.items()},
     )
     yield _gauge("aegis_dlq_messages", "Dead letters that are kept.", [], {(): read.dead_letters})
 

@@ -16,9 +16,11 @@ from aegis_sdk.contract.dead_letter import DeadLetter
 from aegis_sdk.contract.envelope import MSG_ID, Fence, Outcome, OutcomeKind, Request
 from aegis_sdk.contract.names import NO_RESOURCE, decode_token
 from aegis_sdk.contract.subjects import Subjects
+from aegis_sdk.contract.trace import trace_id
 from aegis_sdk.errors import Unavailable
 from pydantic import ValidationError
 
+from aegis_control.application.console import Letter
 from aegis_control.application.explain import Header
 from aegis_control.domain.story import Accepted, Child, Died, Ended, FenceRead, Noted, Queue
 from aegis_control.infrastructure.nats_link import (
@@ -39,6 +41,10 @@ LIFE_EVENTS: Final = (
     "request_dead_lettered",
     "operator_change",
 )
+
+
+_LETTERS_LOOKED_AT: Final = 2_000
+"""Places of the stream: a page that asks every few seconds must not read a month of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,6 +188,19 @@ class NatsArchive:
                 letters[kept.letter.request.request_id] = kept
         return list(letters.values())
 
+    async def newest_letters(self, most: int) -> list[Letter]:
+        """The newest first, without their payloads, from the newest part of the stream alone."""
+        stream = self._subjects.dlq_stream
+        state = await self.stream_state(stream)
+        start = _start(int(state.get("last_seq", 0)) - _LETTERS_LOOKED_AT + 1)
+        letters: dict[str, Letter] = {}
+        reading = self._read(stream, [self._subjects.dead_letters], start | {"headers_only": True})
+        async for stored in reading:
+            if (kept := _letter(stored)) is not None:
+                letter = _without_payload(kept)
+                letters[letter.request_id] = letter
+        return sorted(letters.values(), key=lambda letter: -letter.since)[:most]
+
     async def life_events(self) -> list[EventRecord]:
         stream = self._subjects.events_stream
         subjects = [self._subjects.event(name) for name in LIFE_EVENTS]
@@ -196,6 +215,15 @@ class NatsArchive:
         follow: bool = False,
     ) -> AsyncGenerator[EventRecord, None]:
         """The kept events since a time, or the `newest`; `follow` goes on with those to come."""
+        reading = self.numbered_events(since_s=since_s, newest=newest, follow=follow)
+        async with aclosing(reading) as found:
+            async for _, event in found:
+                yield event
+
+    async def numbered_events(
+        self, *, since_s: float | None = None, newest: int | None = None, follow: bool = False
+    ) -> AsyncGenerator[tuple[int, EventRecord], None]:
+        """The same, each with its place in the stream."""
         stream = self._subjects.events_stream
         state = await self.stream_state(stream)
         last_seq = int(state.get("last_seq", 0))
@@ -212,7 +240,7 @@ class NatsArchive:
                     async for stored in messages:
                         seq = stored.seq
                         if (event := _event(stored)) is not None:
-                            yield event
+                            yield seq, event
                 return
             except Unavailable:
                 if not (follow and seq and self._link.connected):
@@ -300,6 +328,20 @@ def _letter(stored: Stored) -> KeptLetter | None:
         return KeptLetter(DeadLetter.parse(stored.headers, stored.payload), stored.at_s)
     except (KeyError, ValueError):
         return None
+
+
+def _without_payload(kept: KeptLetter) -> Letter:
+    request = kept.letter.request
+    return Letter(
+        request_id=request.request_id,
+        service=request.service,
+        method=request.method,
+        resource=request.resource,
+        since=kept.at_s,
+        error_code=kept.letter.error_code,
+        error=kept.letter.error,
+        trace_id=trace_id(request.traceparent),
+    )
 
 
 def _event(stored: Stored) -> EventRecord | None:

@@ -14,7 +14,7 @@ from aegis_sdk.contract.control import DriftView
 from aegis_sdk.contract.subjects import GROUP_CONSUMER, Subjects
 from aegis_sdk.errors import Unavailable
 
-from aegis_control.application.ports import ProvisionFailed
+from aegis_control.application.ports import Backlog, ProvisionFailed
 from aegis_control.infrastructure.nats_link import (
     ERR_NO_CONSUMER,
     ERR_NO_STREAM,
@@ -145,6 +145,18 @@ class NatsStreams:
             route = "any" if info["name"] == GROUP_CONSUMER else "at"
             depths[route] += int(info["num_pending"]) + int(info["num_ack_pending"])
         return depths
+
+    async def backlog(self, services: Sequence[str]) -> Backlog:
+        """What waits in the streams of `services`, and the dead letters. Raises: Unavailable."""
+        try:
+            dead_letters = await self.dead_letters()
+        except ApiRefused as error:
+            raise Unavailable(f"the dead letters could not be counted: {error}") from error
+        depths: dict[tuple[str, str], int] = {}
+        for service in services:
+            for route, depth in (await self.depths(service)).items():
+                depths[service, route] = depth
+        return Backlog(depths, dead_letters)
 
     async def dead_letters(self) -> int:
         """How many are kept."""

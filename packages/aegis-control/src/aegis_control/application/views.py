@@ -1,0 +1,95 @@
+"""What the leader knows, in the words that operators are shown: services, instances, routes.
+
+One pass over a service's leases each, however many instances it has: pages ask for this every second.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from aegis_sdk.contract.control import (
+    InstanceState,
+    InstanceView,
+    LeaseState,
+    RouteView,
+    ServiceView,
+    StandbyView,
+)
+
+from aegis_control.application.ports import Clock
+from aegis_control.application.state import Member, ServiceTable
+
+
+def service_view(table: ServiceTable, clock: Clock) -> ServiceView:
+    record = table.record
+    return ServiceView(
+        service=table.name,
+        version=record.version if record else "",
+        methods=[method.name for method in record.methods] if record else [],
+        resources=len(table.leases),
+        instances=instance_views(table, clock),
+    )
+
+
+def instance_views(table: ServiceTable, clock: Clock) -> list[InstanceView]:
+    """By name."""
+    active = table.active_counts()
+    return [_instance(table.members[name], active, clock) for name in sorted(table.members)]
+
+
+def instance_view(table: ServiceTable, member: Member, clock: Clock) -> InstanceView:
+    return _instance(member, table.active_counts(), clock)
+
+
+def _instance(member: Member, active_counts: Mapping[str, int], clock: Clock) -> InstanceView:
+    record, beat = member.record, member.beat
+    active = active_counts.get(record.instance_id, 0)
+    return InstanceView(
+        service=record.service,
+        instance_id=record.instance_id,
+        state=record.state,
+        version=record.version,
+        host=record.host,
+        pid=record.pid,
+        since=record.since,
+        heartbeat_age_s=round(clock.monotonic() - member.heard_at_s, 3),
+        loop_lag_s=beat.loop_lag_s if beat else 0.0,
+        running=beat.running if beat else 0,
+        active=active,
+        standby=max(0, len(record.resources) - active),
+        lag_entries=member.lag_entries,
+        clock_offset_s=member.clock_offset_s,
+        reason=record.reason,
+    )
+
+
+def route_view(table: ServiceTable, resource: str) -> RouteView:
+    lease = table.leases[resource].record
+    held = lease.state is LeaseState.HELD
+    return RouteView(
+        service=table.name,
+        resource=resource,
+        state=lease.state,
+        active=lease.owner if held else None,
+        epoch=lease.epoch,
+        since=lease.since,
+        reason=lease.reason,
+        standbys=[
+            StandbyView(instance_id=name, state=member.record.state, lag_entries=member.lag_entries)
+            for name, member in sorted(table.members.items())
+            if resource in member.record.resources and not (held and name == lease.owner)
+        ],
+    )
+
+
+def unfollowed(table: ServiceTable) -> set[str]:
+    """The resources with an active that nobody could take over just now."""
+    alone = {name for name, lease in table.leases.items() if lease.record.state is LeaseState.HELD}
+    for name, member in table.members.items():
+        if member.record.state is InstanceState.LIVE:
+            alone.difference_update(
+                resource
+                for resource in alone & member.record.resources.keys()
+                if table.leases[resource].record.owner != name
+            )
+    return alone

@@ -1,0 +1,255 @@
+"""The console page over HTTP: its files, its documents, and changes for those who have the token.
+
+The files are this package's own data and nothing else is loaded: the headers forbid it. Each answer is
+JSON with an `error` when it is one. A change needs the token in a header of its own, which no other site's
+page can send.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import Awaitable, Callable
+from dataclasses import asdict, dataclass
+from http import HTTPStatus
+from importlib import resources
+from pathlib import PurePosixPath
+from typing import Final
+
+import pydantic
+import structlog
+from aegis_sdk.contract.control import AdminReply
+from aegis_sdk.contract.method import field_errors
+from aegis_sdk.errors import InvalidName, Unavailable
+from starlette.datastructures import MutableHeaders
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from aegis_control.application.console import VERBS, Console, Order
+from aegis_control.application.explain import NotFound
+from aegis_control.application.survey import FindResources
+
+TOKEN_HEADER: Final = "x-aegis-console-token"
+BODY_BYTES_MAX: Final = 16_384
+_TYPES: Final = {
+    ".html": "text/html; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".svg": "image/svg+xml",
+}
+_HEADERS: Final = {
+    "content-security-policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self';"
+        " base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    ),
+    "x-content-type-options": "nosniff",
+    "x-frame-options": "DENY",
+    "referrer-policy": "no-referrer",
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
+}
+_STATUS: Final = {
+    "not_found": HTTPStatus.NOT_FOUND,
+    "refused": HTTPStatus.CONFLICT,
+    "invalid": HTTPStatus.BAD_REQUEST,
+}
+"""By control's codes; any other one is an internal error."""
+
+Handler = Callable[[Request], Awaitable[Response]]
+
+
+class StrictHeaders:
+    """ASGI: every answer says that nothing foreign may be loaded, framed or guessed at."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                for name, value in _HEADERS.items():
+                    headers[name] = value
+                headers.setdefault("cache-control", "no-store")
+            await send(message)
+
+        await self._app(scope, receive, with_headers)
+
+
+@dataclass(frozen=True, slots=True)
+class _File:
+    content: bytes
+    media_type: str
+    etag: str
+
+
+def console_routes(console: Console, token: str) -> list[Route]:
+    """`token` empty: nothing can be changed from here."""
+    files = _load_files()
+    return [
+        Route("/", _file(files["index.html"])),
+        *(Route(f"/console/{name}", _file(file)) for name, file in files.items()),
+        Route("/api/overview", _told(_overview(console))),
+        Route("/api/resources", _told(_resources(console))),
+        Route("/api/events", _told(_events(console))),
+        Route("/api/dlq", _told(_letters(console))),
+        Route("/api/explain", _told(_explain(console))),
+        Route("/api/actions/{verb}", _told(_act(console, token)), methods=["POST"]),
+    ]
+
+
+# --- the page's files --------------------------------------------------------------------------------
+def _load_files() -> dict[str, _File]:
+    folder = resources.files("aegis_control") / "console"
+    return {
+        entry.name: _load(entry.name, entry.read_bytes())
+        for entry in folder.iterdir()
+        if PurePosixPath(entry.name).suffix in _TYPES
+    }
+
+
+def _load(name: str, content: bytes) -> _File:
+    digest = hashlib.sha256(content).hexdigest()[:32]
+    return _File(content, _TYPES[PurePosixPath(name).suffix], f'"{digest}"')
+
+
+def _file(file: _File) -> Handler:
+    async def serve(request: Request) -> Response:
+        headers = {"etag": file.etag, "cache-control": "no-cache"}
+        if request.headers.get("if-none-match") == file.etag:
+            return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=headers)
+        return Response(file.content, media_type=file.media_type, headers=headers)
+
+    return serve
+
+
+# --- documents ---------------------------------------------------------------------------------------
+class _Wrong(Exception):
+    """The request can't be answered as it is."""
+
+    def __init__(self, status: HTTPStatus, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+def _told(handle: Handler) -> Handler:
+    """What goes wrong is told as JSON, in the words of who noticed it."""
+
+    async def serve(request: Request) -> Response:
+        try:
+            return await handle(request)
+        except _Wrong as error:
+            return _error(error.status, str(error))
+        except pydantic.ValidationError as error:
+            return _error(HTTPStatus.BAD_REQUEST, "; ".join(field_errors(error)))
+        except InvalidName as error:
+            return _error(HTTPStatus.BAD_REQUEST, str(error))
+        except Unavailable as error:
+            return _error(HTTPStatus.SERVICE_UNAVAILABLE, str(error))
+
+    return serve
+
+
+def _error(status: HTTPStatus, message: str) -> Response:
+    return JSONResponse({"error": message}, status_code=status)
+
+
+def _document(model: pydantic.BaseModel) -> Response:
+    return Response(model.model_dump_json(), media_type="application/json")
+
+
+def _overview(console: Console) -> Handler:
+    async def serve(_: Request) -> Response:
+        return _document(await console.overview())
+
+    return serve
+
+
+def _resources(console: Console) -> Handler:
+    async def serve(request: Request) -> Response:
+        wanted = FindResources.model_validate(dict(request.query_params))
+        return _answer(await console.resources(wanted.model_dump_json().encode()))
+
+    return serve
+
+
+def _events(console: Console) -> Handler:
+    async def serve(request: Request) -> Response:
+        after = request.query_params.get("after", "0")
+        if not (after.isascii() and after.isdecimal() and len(after) < 20):
+            raise _Wrong(HTTPStatus.BAD_REQUEST, "after is an event's sequence")
+        return _document(console.events(int(after)))
+
+    return serve
+
+
+def _letters(console: Console) -> Handler:
+    async def serve(_: Request) -> Response:
+        return _document(await console.letters())
+
+    return serve
+
+
+def _explain(console: Console) -> Handler:
+    async def serve(request: Request) -> Response:
+        request_id = request.query_params.get("request_id", "")
+        try:
+            story = await console.explain(request_id)
+        except NotFound as error:
+            raise _Wrong(HTTPStatus.NOT_FOUND, _not_found(error)) from error
+        return JSONResponse(asdict(story))
+
+    return serve
+
+
+def _not_found(error: NotFound) -> str:
+    if error.complete:
+        return (
+            f"nothing is stored of request {error}; it was never accepted, or is older than"
+            " requests and outcomes are kept"
+        )
+    return f"request {error} was not found in a short search; try ipc-cli explain {error}"
+
+
+# --- changes -----------------------------------------------------------------------------------------
+def _act(console: Console, token: str) -> Handler:
+    async def serve(request: Request) -> Response:
+        _check_token(request, token)
+        verb = request.path_params["verb"]
+        if verb not in VERBS:
+            raise _Wrong(
+                HTTPStatus.NOT_FOUND, f"no action {verb!r}; use {', '.join(sorted(VERBS))}"
+            )
+        order = Order.model_validate_json(await _body(request))
+        return _answer(await console.act(verb, order))
+
+    return serve
+
+
+def _check_token(request: Request, token: str) -> None:
+    """Raises: _Wrong. The comparison takes the same time wherever the two differ."""
+    if not token:
+        what = "this control was started without console_token: the page can only show"
+        raise _Wrong(HTTPStatus.FORBIDDEN, what)
+    sent = request.headers.get(TOKEN_HEADER, "")
+    if not hmac.compare_digest(sent.encode(), token.encode()):
+        who = request.client.host if request.client else ""
+        structlog.stdlib.get_logger("aegis_control").warning("console_token_refused", client=who)
+        raise _Wrong(HTTPStatus.UNAUTHORIZED, "wrong token")
+
+
+async def _body(request: Request) -> bytes:
+    body = b""
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > BODY_BYTES_MAX:
+            raise _Wrong(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"over {BODY_BYTES_MAX} bytes")
+    return body
+
+
+def _answer(reply: AdminReply) -> Response:
+    if reply.ok:
+        return JSONResponse(reply.data)
+    return _error(_STATUS.get(reply.code, HTTPStatus.INTERNAL_SERVER_ERROR), reply.message)
