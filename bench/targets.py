@@ -58,3 +58,29 @@ def throughput(rows: Sequence[Row], system: str = "aegis") -> list[Target]:
         wanted = f">= {THROUGHPUT_PER_S_MIN:,.0f}/s"
         targets.append(Target(name, wanted, f"{rate:,.0f}/s", rate >= THROUGHPUT_PER_S_MIN))
     return targets
+
+
+GAP_MS_MAX: Final[Mapping[str, Mapping[str, float]]] = {
+    "kill": {"p50": 30.0, "p99": 100.0},
+    "heartbeats": {"p99": 1000.0},
+    "pause": {"p99": 1200.0},
+    "handover": {"p99": 50.0},
+    "drain": {"p99": 50.0},
+    "many": {"max": 500.0},
+}
+"""The gap that callers may see, by the kind of failover."""
+
+
+def failover(gaps_ms: Mapping[str, Mapping[str, float]]) -> list[Target]:
+    """Each bound that belongs to a kind that was run."""
+    return [
+        Target(
+            f"gap of {kind}, {name}",
+            f"< {bound_ms:g} ms",
+            f"{summary[name]:.1f} ms",
+            summary[name] < bound_ms,
+        )
+        for kind, summary in gaps_ms.items()
+        for name, bound_ms in GAP_MS_MAX[kind].items()
+        if name in summary
+    ]

@@ -6,7 +6,6 @@ import argparse
 from typing import Any
 
 from bench import targets
-from bench.bed import BedSettings
 from bench.block import Block
 from bench.document import make_document
 from bench.options import Options
@@ -54,7 +53,7 @@ async def run(options: Options, parsed: argparse.Namespace) -> dict[str, Any]:
     rates = rates or ([250, 1000] if options.quick else [100, 250, 500, 1000, 1500, 2000])
     accounts = account_names(ACCOUNTS)
     beds = [
-        BedSettings(name, accounts, loop=options.loop, sync_interval=options.sync)
+        options.bed(name, accounts)
         for name in options.systems or SYSTEM_NAMES
     ]
     results = await run_side_by_side(

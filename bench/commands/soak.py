@@ -84,13 +84,11 @@ async def run(options: Options, parsed: argparse.Namespace) -> dict[str, Any]:
     targets: list[Target] = []
     async with reference() as beside:
         for name in options.systems or ("aegis",):
-            settings = BedSettings(
+            settings = options.bed(
                 name,
                 account_names(ACCOUNTS),
                 callers=parsed.callers,
                 instances=parsed.instances,
-                loop=options.loop,
-                sync_interval=options.sync,
             )
             samples[name] = await _soak(settings, plan, beside, results, options.seed)
             targets += steady(name, samples[name], per_part=parsed.callers)

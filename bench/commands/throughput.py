@@ -6,7 +6,6 @@ import argparse
 from typing import Any
 
 from bench import targets
-from bench.bed import BedSettings
 from bench.block import Block
 from bench.document import make_document
 from bench.options import Options
@@ -39,13 +38,11 @@ def parts(*, quick: bool) -> list[Part]:
 
 async def run(options: Options, parsed: argparse.Namespace) -> dict[str, Any]:
     beds = [
-        BedSettings(
+        options.bed(
             name,
             account_names(parsed.resources),
             callers=parsed.callers,
             instances=parsed.instances,
-            loop=options.loop,
-            sync_interval=options.sync,
         )
         for name in options.systems or SYSTEM_NAMES
     ]

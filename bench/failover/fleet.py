@@ -1,0 +1,142 @@
+"""An active and a standby, each a process: who has which resource, and replacing one that is gone."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import json
+import signal
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from aegis_control.infrastructure.admin_client import AdminClient, AdminError
+from aegis_sdk.contract.control import InstanceState
+
+from bench.bed import Bed, BedError, Process
+
+MOVED_TIMEOUT_S = 30.0
+SETTLE_S = 0.3
+"""Two heartbeats after its registration control knows how far a standby has read."""
+SERVICE = "accounts"
+
+
+class Member:
+    """One instance's process and what it said of its roles."""
+
+    def __init__(self, name: str, process: Process) -> None:
+        self.name = name
+        self.process = process
+        self.active: dict[str, float] = {}
+        """Resource: when it became active for it."""
+        self._registered = False
+        self._changed = asyncio.Condition()
+        self._listener = asyncio.create_task(self._listen())
+        self._ended = False
+
+    async def ready(self) -> None:
+        """Wait until it is registered. Raises: BedError."""
+        await self._until(lambda: self._registered)
+
+    async def has(self, resources: Iterable[str]) -> float:
+        """Wait until it is active for all of them; when the last one was. Raises: BedError."""
+        wanted = set(resources)
+        await self._until(lambda: wanted <= self.active.keys())
+        return max(self.active[name] for name in wanted)
+
+    async def has_none(self) -> None:
+        """Wait until it knows that it is active for nothing. Raises: BedError."""
+        await self._until(lambda: not self.active)
+
+    async def _until(self, reached: Callable[[], bool]) -> None:
+        try:
+            async with asyncio.timeout(MOVED_TIMEOUT_S), self._changed:
+                await self._changed.wait_for(lambda: reached() or self._ended)
+        except TimeoutError:
+            words = self.process.last_words()
+            raise BedError(f"{self.name}: {len(self.active)} resources, waited{words}") from None
+        if not reached():
+            raise BedError(f"{self.name} ended{self.process.last_words()}")
+
+    async def _listen(self) -> None:
+        with contextlib.suppress(BedError):
+            while True:
+                said = await self.process.read(None)
+                async with self._changed:
+                    self._take(said)
+                    self._changed.notify_all()
+        async with self._changed:
+            self._ended = True
+            self._changed.notify_all()
+
+    def _take(self, said: dict[str, Any]) -> None:
+        self._registered = self._registered or "ready" in said
+        self.active |= dict.fromkeys(said.get("promoted", ()), said.get("at_s", 0.0))
+        for resource in said.get("demoted", ()):
+            self.active.pop(resource, None)
+
+
+class Fleet:
+    """Two members. `active` has resources and `standby` none, but for handovers of single resources."""
+
+    def __init__(self, bed: Bed) -> None:
+        self._bed = bed
+        self._numbers = itertools.count(1)
+        self.resources = bed.settings.accounts
+        self.admin = AdminClient(bed.url)
+        self.members: list[Member] = []
+
+    async def start(self) -> None:
+        """Returns when one member serves all resources and the other follows. Raises: BedError."""
+        await self._bed.stack.enter_async_context(self.admin)
+        first = await self._start_member()
+        await first.has(self.resources)
+        self.members = [first, await self._start_member()]
+        await asyncio.sleep(SETTLE_S)
+
+    @property
+    def active(self) -> Member:
+        return max(self.members, key=lambda member: len(member.active))
+
+    @property
+    def standby(self) -> Member:
+        return self.members[1 - self.members.index(self.active)]
+
+    async def replace(self, gone: Member) -> None:
+        """A new standby in its place; returns when it follows. Raises: BedError."""
+        self.members[self.members.index(gone)] = await self._start_member()
+        await asyncio.sleep(SETTLE_S)
+
+    async def all_live(self) -> None:
+        """Wait until control finds both fit to take over. Raises: BedError."""
+        give_up_s = time.monotonic() + MOVED_TIMEOUT_S
+        while time.monotonic() < give_up_s:
+            with contextlib.suppress(AdminError):
+                view = (await self.admin.describe(SERVICE)).view
+                live = {i.instance_id for i in view.instances if i.state is InstanceState.LIVE}
+                if live >= {member.name for member in self.members}:
+                    return
+            await asyncio.sleep(0.02)
+        raise BedError("a member did not come back to life")
+
+    async def _start_member(self) -> Member:
+        name = f"m{next(self._numbers)}"
+        options = {
+            "url": self._bed.url,
+            "id": name,
+            "resources": self.resources,
+            "loop": self._bed.settings.loop,
+        }
+        process = await Process.start(
+            name, ["-m", "bench.failover.member", json.dumps(options)], self._bed.folder
+        )
+        self._bed.stack.push_async_callback(_end, process)
+        member = Member(name, process)
+        await member.ready()
+        return member
+
+
+async def _end(process: Process) -> None:
+    process.send(signal.SIGCONT)
+    await process.kill()
