@@ -110,7 +110,7 @@ def _subjects() -> dict[str, str]:
     return {
         "lease": f"$KV.{SUBJECTS.leases_bucket}.>",
         "fence": SUBJECTS.fences(SERVICE),
-        "consumer": f"$JS.API.CONSUMER.CREATE.{requests}.>",
+        "consumer": f"$JS.API.CONSUMER.DURABLE.CREATE.{requests}.>",
     }
 
 
