@@ -82,9 +82,7 @@ class Process:
             async with asyncio.timeout(timeout_s):
                 line = await self._process.stdout.readline()
         except TimeoutError:
-            raise BedError(
-                f"{self.name}: no answer in {timeout_s} s{self.last_words()}"
-            ) from None
+            raise BedError(f"{self.name}: no answer in {timeout_s} s{self.last_words()}") from None
         if not line:
             raise BedError(f"{self.name} ended{self.last_words()}")
         answer: dict[str, Any] = json.loads(line)

@@ -13,11 +13,12 @@ mpl.rcParams["svg.hashsalt"] = "bench"  # the same document gives the same file
 
 import matplotlib.pyplot as plt  # noqa: E402
 
-from bench.targets import IN_FLIGHT, P99_MS_MAX  # noqa: E402
+from bench.targets import GAP_MS_MAX, IN_FLIGHT, P99_MS_MAX  # noqa: E402
 
 Document = dict[str, Any]
 Rows = list[dict[str, Any]]
 PARTS: Final = ("caller", "instance", "server", "control")
+_OTHER: Final = "#d33682"
 _COLOURS: Final = {
     "aegis": "#0b6e4f",
     "jetstream-durable": "#b5541c",
@@ -26,6 +27,7 @@ _COLOURS: Final = {
     "faststream": "#75507b",
     "grpc": "#888a85",
     "zmq": "#2e3436",
+    "aegis-on-asyncio": _OTHER,
 }
 
 
@@ -101,7 +103,7 @@ def _sequential(document: Document) -> Any:
 
 def _by_in_flight(document: Document) -> Any:
     rows = [r for r in document["rows"] if r["in_flight"] and r["mix"] == "targeted"]
-    rows = [r for r in rows if not r.get("axis")]
+    rows = [r for r in rows if not r.get("axis") and not r.get("account")]
     if document["command"] != "throughput" or not rows:
         return None
     figure, axis = plt.subplots(figsize=(7, 4.5))
@@ -119,7 +121,7 @@ def _by_in_flight(document: Document) -> Any:
 
 def _cpu(document: Document) -> Any:
     rows = [r for r in document["rows"] if r["in_flight"] == IN_FLIGHT and r["mix"] == "targeted"]
-    rows = [r for r in rows if not r.get("axis")]
+    rows = [r for r in rows if not r.get("axis") and not r.get("account")]
     if document["command"] != "throughput" or not rows:
         return None
     figure, axis = plt.subplots(figsize=(7, 4.2))
@@ -198,6 +200,73 @@ def _soak(document: Document) -> Any:
     return figure
 
 
+def _failovers(document: Document) -> Any:
+    """A strip for each kind: every failover is a dot, its p50 and p99 are marks, the bounds red."""
+    failovers = document.get("failovers")
+    if not failovers:
+        return None
+    kinds = list(failovers)
+    figure, axis = plt.subplots(figsize=(9, 0.8 * len(kinds) + 1.6))
+    for place, kind in enumerate(kinds):
+        gaps_ms, summary = failovers[kind]["gaps_ms"], failovers[kind]["gap_ms"]
+        heights = [place + ((7 * n) % 11 - 5) / 25 for n in range(len(gaps_ms))]
+        axis.scatter(gaps_ms, heights, s=12, alpha=0.45, color=_COLOURS["aegis"], lw=0)
+        for name, look in (("p50", "-"), ("p99", "--")):
+            axis.plot(
+                [summary[name]] * 2, [place - 0.36, place + 0.36], look, color="black", lw=1.5
+            )
+        for name, bound_ms in GAP_MS_MAX[kind].items():
+            axis.plot([bound_ms] * 2, [place - 0.42, place + 0.42], color="red", lw=2)
+            axis.text(bound_ms, place + 0.43, f" {name}", color="red", fontsize=7, ha="left")
+    axis.set_yticks(range(len(kinds)), [f"{kind} ({failovers[kind]['count']})" for kind in kinds])
+    axis.invert_yaxis()
+    axis.set(xscale="log", xlabel="longest wait of a caller, ms")
+    axis.set_title("black: p50, dashed p99; red: what is wanted", fontsize=9)
+    axis.xaxis.set_major_formatter("{x:g}")
+    axis.grid(alpha=0.3, which="both", axis="x")
+    return figure
+
+
+def _payload(document: Document) -> Any:
+    rows = [row for row in document["rows"] if row.get("note_bytes") is not None]
+    if not rows:
+        return None
+    figure, axes = plt.subplots(1, 2, figsize=(11, 4.2))
+    for system in _systems(rows):
+        mine = [
+            row | {"bytes": max(64, row["note_bytes"])} for row in rows if row["system"] == system
+        ]
+        alone = [row for row in mine if row["in_flight"] == 1]
+        crowd = [row for row in mine if row["in_flight"] != 1]
+        look = {"color": _COLOURS[system]}
+        _line(axes[0], alone, "bytes", _p50, label=f"{system} p50", **look)
+        _line(axes[0], alone, "bytes", _p99, label=f"{system} p99", ls="--", **look)
+        _line(axes[1], crowd, "bytes", _throughput, label=system, **look)
+    in_flight = max(row["in_flight"] for row in rows)
+    axes[0].set(ylabel="ms, one call in flight", yscale="log")
+    axes[1].set(ylabel=f"calls/s, {in_flight} in flight", yscale="log")
+    for axis in axes:
+        axis.set_xscale("log", base=2)
+        axis.set_xticks(*_byte_ticks(rows), fontsize=8)
+        axis.minorticks_off()
+        axis.yaxis.set_major_formatter("{x:g}")
+        axis.set_xlabel("bytes of the note in each request")
+        axis.grid(alpha=0.3)
+        axis.legend(fontsize=8)
+    return figure
+
+
+def _byte_ticks(rows: Rows) -> tuple[list[int], list[str]]:
+    """Nothing is shown at 64 bytes: a logarithm has no zero."""
+    sizes = sorted({row["note_bytes"] for row in rows})
+    names = [f"{size // 1024} KiB" if size >= 1024 else str(size) for size in sizes]
+    return [max(64, size) for size in sizes], names
+
+
+def _p50(row: dict[str, Any]) -> float:
+    return float(row["latency_ms"]["p50"]["median"])
+
+
 _PLOTS: Final[dict[str, Callable[[Document], Any]]] = {
     "sequential": _sequential,
     "by-rate": _by_rate,
@@ -205,4 +274,6 @@ _PLOTS: Final[dict[str, Callable[[Document], Any]]] = {
     "cpu": _cpu,
     "scale": _scale,
     "over-time": _soak,
+    "gaps": _failovers,
+    "by-size": _payload,
 }

@@ -32,10 +32,7 @@ def parts(*, quick: bool) -> list[Part]:
 
 async def run(options: Options, parsed: argparse.Namespace) -> dict[str, Any]:
     accounts = account_names(ACCOUNTS)
-    beds = [
-        options.bed(name, accounts)
-        for name in SYSTEMS
-    ]
+    beds = [options.bed(name, accounts) for name in SYSTEMS]
     results = await run_side_by_side(
         beds,
         parts(quick=options.quick),

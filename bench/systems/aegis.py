@@ -95,3 +95,4 @@ WITHOUT_METRICS = replace(
     connect=partial(connect, metrics=False),
     settings={"metrics": "False"},
 )
+ON_ASYNCIO = replace(SYSTEM, name="aegis-on-asyncio", settings={"event loop": "asyncio"})
