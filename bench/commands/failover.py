@@ -77,6 +77,7 @@ def _shown(found: Failovers) -> dict[str, Any]:
         "count": len(found.gaps_s),
         "gap_ms": summary_ms(found.gaps_s),
         "gaps_ms": [round(gap * 1e3, 2) for gap in found.gaps_s],
+        "longest_ms": [[round(at * 1e3, 2) for at in wait] for wait in found.waits],
         "steps_ms": steps_ms(found.steps_s),
     }
 

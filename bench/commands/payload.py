@@ -17,8 +17,8 @@ IN_ALL = 6
 DEFAULT_SYSTEMS = ("aegis", targets.RIVAL)
 ACCOUNTS = 16
 MAX_PAYLOAD: Final = 1024 * 1024
-"""nats-server's default; it counts headers too."""
-SIZES: Final = (0, 256, 4096, 65_536, 524_288, MAX_PAYLOAD - 2048)
+"""nats-server's default; it counts headers too, for which AegisIPC keeps 4 KiB."""
+SIZES: Final = (0, 256, 4096, 65_536, 524_288, MAX_PAYLOAD - 8192)
 """Bytes of the note, which adds to the 150 bytes or so that every fill has."""
 IN_FLIGHT: Final = 16
 

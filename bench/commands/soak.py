@@ -92,7 +92,8 @@ async def run(options: Options, parsed: argparse.Namespace) -> dict[str, Any]:
             )
             samples[name] = await _soak(settings, plan, beside, results, options.seed)
             targets += steady(name, samples[name], per_part=parsed.callers)
-    return make_document("soak", options, results, targets, samples=samples)
+    again = f"{options.command_line('soak')} --minutes {minutes:g} --rate {parsed.rate:g}"
+    return make_document("soak", options, results, targets, samples=samples, again=again)
 
 
 async def _soak(

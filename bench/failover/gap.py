@@ -41,9 +41,15 @@ class Calls:
         return [span for span in self._spans[first:last] if span[1] >= window.began_s]
 
 
-def gap_s(overlapping: Iterable[Span]) -> float | None:
-    """The longest wait; None when no call saw the failover."""
-    return max((ended_s - began_s for began_s, ended_s in overlapping), default=None)
+def longest(overlapping: Iterable[Span]) -> Span | None:
+    """The call that waited longest; None when no call saw the failover."""
+    return max(overlapping, key=wait_s, default=None)
+
+
+def wait_s(span: Span) -> float:
+    """The gap, if the span is the longest."""
+    began_s, ended_s = span
+    return ended_s - began_s
 
 
 def percentile(values: Sequence[float], wanted: float) -> float:

@@ -13,7 +13,7 @@ from typing import Final
 from bench.bed import Bed, BedError, broker, start_workers
 from bench.block import Block, Told
 from bench.failover.fleet import Fleet
-from bench.failover.gap import Calls, Span, gap_s
+from bench.failover.gap import Calls, Span, longest, wait_s
 from bench.failover.strikes import TAIL_S, Kind, Struck, heal, strike
 from bench.failover.trace import Heard, Trace, steps_s, watching
 from bench.ledger import Verdict
@@ -50,14 +50,17 @@ class Failovers:
 
     gaps_s: list[float] = field(default_factory=list)
     steps_s: list[dict[str, float]] = field(default_factory=list)
+    waits: list[Span] = field(default_factory=list)
+    """Of each failover the longest wait's begin and end, in seconds from the strike."""
     verdict: Verdict | None = None
 
     def add(self, struck: Struck, heard: list[Heard], waited: list[Span]) -> None:
         """Raises: BedError when no call overlapped: then there was no load."""
-        gap = gap_s(waited)
-        if gap is None:
+        call = longest(waited)
+        if call is None:
             raise BedError("no call overlapped a failover: the rate is too low to see it")
-        self.gaps_s.append(gap)
+        self.gaps_s.append(wait_s(call))
+        self.waits.append((call[0] - struck.began_s, call[1] - struck.began_s))
         self.steps_s.append(
             steps_s(
                 heard,

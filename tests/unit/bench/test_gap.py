@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from bench.failover.gap import Calls, Window, gap_s, percentile, steps_ms, summary_ms
+from bench.failover.gap import Calls, Window, longest, percentile, steps_ms, summary_ms, wait_s
 from bench.failover.trace import OVER, PROMOTED, REPLIED, Heard, steps_s
 
 WINDOW = Window(10.0, 11.0)
 
 
 def gap_of(*spans: tuple[float, float]) -> float | None:
-    return gap_s(Calls(spans).overlapping(WINDOW))
+    call = longest(Calls(spans).overlapping(WINDOW))
+    return None if call is None else wait_s(call)
 
 
 def test_the_longest_wait_counts_wherever_in_the_failover_it_began() -> None:

@@ -129,8 +129,9 @@ def test_flat_compares_the_ends_of_an_axis_at_a_fixed_rate() -> None:
 
 def test_half_of_the_highest_throughput_is_offered_in_both_modes() -> None:
     rows = []
-    for mix, rate in (("targeted", 3000.0), ("targeted", 2000.0), ("group", 1000.0)):
-        row = make_row([measured("aegis", 1.0, Block(mix, "closed", 1.0, in_flight=64))])
+    group = Block("group", "closed", 1.0, in_flight=64)
+    for block, rate in ((SEQUENTIAL, 3000.0), (SEQUENTIAL, 2000.0), (group, 1000.0)):
+        row = make_row([measured("aegis", 1.0, block)])
         row["throughput_per_s"]["median"] = rate
         rows.append(row)
     faster_rival = make_row([measured("zmq", 1.0, Block("targeted", "closed", 1.0))])
@@ -145,7 +146,11 @@ def test_half_of_the_highest_throughput_is_offered_in_both_modes() -> None:
 
 
 def test_each_kind_of_failover_has_its_own_bounds() -> None:
-    gaps = {"kill": {"p50": 31.0, "p99": 99.0}, "pause": {"p50": 600.0, "p99": 1201.0}, "many": {}}
+    gaps: dict[str, dict[str, float]] = {
+        "kill": {"p50": 31.0, "p99": 99.0},
+        "pause": {"p50": 600.0, "p99": 1201.0},
+        "many": {},
+    }
 
     assert [(target.name, target.met) for target in targets.failover(gaps)] == [
         ("gap of kill, p50", False),
