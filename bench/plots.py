@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Final
 
@@ -12,6 +12,7 @@ mpl.use("svg")
 mpl.rcParams["svg.hashsalt"] = "bench"  # the same document gives the same file
 
 import matplotlib.pyplot as plt  # noqa: E402
+from matplotlib.ticker import LogLocator, NullFormatter  # noqa: E402
 
 from bench.targets import GAP_MS_MAX, IN_FLIGHT, P99_MS_MAX  # noqa: E402
 
@@ -55,6 +56,22 @@ def _line(axes: Any, rows: Rows, x: str, y: Callable[[dict[str, Any]], float], *
     axes.plot([p[0] for p in points], [p[1] for p in points], marker="o", ms=3, **look)
 
 
+def _log_x(axis: Any, ticks: Iterable[float]) -> None:
+    """Logarithmic, with a plain number at each place that was measured."""
+    places = sorted(ticks)
+    axis.set_xscale("log")
+    axis.set_xticks(places, [f"{place:,g}" for place in places])
+    axis.xaxis.minorticks_off()
+
+
+def _log_y(axis: Any) -> None:
+    """Logarithmic, with plain numbers at 1, 2 and 5 of each decade."""
+    axis.set_yscale("log")
+    axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.yaxis.set_major_formatter("{x:g}")
+    axis.yaxis.set_minor_formatter(NullFormatter())
+
+
 def _by_rate(document: Document) -> Any:
     rows = [r for r in document["rows"] if r["rate_per_s"] and not r.get("axis")]
     rows = [r for r in rows if "day" not in r["scenario"]]
@@ -73,9 +90,9 @@ def _by_rate(document: Document) -> Any:
                 color=_COLOURS[system],
             )
         axis.axhline(P99_MS_MAX, ls=":", color="red", lw=1)
-        axis.set(title=percentile, xlabel="offered calls/s", yscale="log")
-        axis.yaxis.set_major_formatter("{x:g}")
-        axis.yaxis.set_minor_formatter("{x:g}")
+        axis.set(title=percentile, xlabel="offered calls/s")
+        _log_x(axis, {row["rate_per_s"] for row in rows})
+        _log_y(axis)
         axis.grid(alpha=0.3)
     axes[0].set_ylabel("ms from the intended send time")
     axes[0].legend(fontsize=8)
@@ -111,8 +128,8 @@ def _by_in_flight(document: Document) -> Any:
         mine = [row for row in rows if row["system"] == system]
         look = {"label": system, "color": _COLOURS[system]}
         _line(axis, mine, "in_flight", lambda row: row["throughput_per_s"]["median"], **look)
-    axis.set(xlabel="calls in flight", ylabel="calls/s", xscale="log")
-    axis.set_xscale("log", base=2)
+    axis.set(xlabel="calls in flight", ylabel="calls/s")
+    _log_x(axis, {row["in_flight"] for row in rows})
     axis.set_ylim(bottom=0)
     axis.grid(alpha=0.3)
     axis.legend(fontsize=8)
@@ -131,7 +148,7 @@ def _cpu(document: Document) -> Any:
         values = [row["cpu_us_per_call"][part] for row in rows]
         axis.bar(names, values, bottom=bottom, label=part)
         bottom = [low + value for low, value in zip(bottom, values, strict=True)]
-    axis.set(ylabel="CPU us a call", title=rows[0]["scenario"])
+    axis.set(ylabel="CPU us a call", title=rows[0]["scenario"], ylim=(0, max(bottom) * 1.08))
     axis.tick_params(axis="x", rotation=20, labelsize=8)
     axis.grid(alpha=0.3, axis="y")
     axis.legend(fontsize=8)
@@ -139,6 +156,8 @@ def _cpu(document: Document) -> Any:
 
 
 def _scale(document: Document) -> Any:
+    if document["command"] != "scale":
+        return None
     rows = [row | next(iter(_axes(row))) for row in document["rows"] if row.get("axis")]
     names = list(dict.fromkeys(row["axis_name"] for row in rows))
     if not names:
@@ -151,14 +170,25 @@ def _scale(document: Document) -> Any:
             closed = [row for row in mine if row["in_flight"]]
             opened = [row for row in mine if row["rate_per_s"]]
             _line(grid[0][column], closed, "at", _throughput, **look)
-            _line(grid[1][column], opened, "at", _p99, **look)
+            _line(grid[1][column], opened, "at", _p99, color=look["color"], label=f"{system} p99")
+            _line(
+                grid[1][column],
+                opened,
+                "at",
+                _p50,
+                color=look["color"],
+                label=f"{system} p50",
+                ls="--",
+            )
         grid[0][column].set(title=name, ylabel=f"calls/s, {IN_FLIGHT} in flight")
-        grid[1][column].set(xlabel=name, ylabel="p99 ms at a fixed rate")
+        grid[0][column].set_ylim(bottom=0)
+        grid[1][column].set(xlabel=name, ylabel="ms at a fixed rate")
+        _log_y(grid[1][column])
         for line in grid:
-            line[column].set_xscale("log", base=2)
-            line[column].set_ylim(bottom=0)
+            _log_x(line[column], {row["at"] for row in rows if row["axis_name"] == name})
             line[column].grid(alpha=0.3)
     grid[0][0].legend(fontsize=8)
+    grid[1][0].legend(fontsize=8)
     return figure
 
 
@@ -190,7 +220,7 @@ def _soak(document: Document) -> Any:
             if any(memory):
                 axes[2].plot(at, memory, label=f"{system} {part}")
     axes[1].axhline(P99_MS_MAX, ls=":", color="red", lw=1)
-    axes[1].set_yscale("log")
+    _log_y(axes[1])
     labels = ("offered calls/s", "ms", "resident MiB")
     for axis, label in zip(axes, labels, strict=True):
         axis.set_ylabel(label)
@@ -228,7 +258,7 @@ def _failovers(document: Document) -> Any:
 
 
 def _payload(document: Document) -> Any:
-    rows = [row for row in document["rows"] if row.get("note_bytes") is not None]
+    rows = [row for row in document["rows"] if row.get("note_bytes") is not None and row["calls"]]
     if not rows:
         return None
     figure, axes = plt.subplots(1, 2, figsize=(11, 4.2))
@@ -243,13 +273,13 @@ def _payload(document: Document) -> Any:
         _line(axes[0], alone, "bytes", _p99, label=f"{system} p99", ls="--", **look)
         _line(axes[1], crowd, "bytes", _throughput, label=system, **look)
     in_flight = max(row["in_flight"] for row in rows)
-    axes[0].set(ylabel="ms, one call in flight", yscale="log")
-    axes[1].set(ylabel=f"calls/s, {in_flight} in flight", yscale="log")
+    axes[0].set(ylabel="ms, one call in flight")
+    axes[1].set(ylabel=f"calls/s, {in_flight} in flight")
     for axis in axes:
+        _log_y(axis)
         axis.set_xscale("log", base=2)
-        axis.set_xticks(*_byte_ticks(rows), fontsize=8)
-        axis.minorticks_off()
-        axis.yaxis.set_major_formatter("{x:g}")
+        axis.set_xticks(*_byte_ticks(rows), fontsize=8, rotation=35, ha="right")
+        axis.xaxis.minorticks_off()
         axis.set_xlabel("bytes of the note in each request")
         axis.grid(alpha=0.3)
         axis.legend(fontsize=8)

@@ -174,7 +174,7 @@ def test_memory_is_the_growth_between_the_ends_of_an_axis() -> None:
 
 def failover_document(verdict: Verdict = CLEAN) -> Document:
     gaps_s = [0.01, 0.02, 0.05]
-    shown = {
+    shown: dict[str, Any] = {
         "count": 3,
         "gap_ms": summary_ms(gaps_s),
         "gaps_ms": [gap * 1e3 for gap in gaps_s],
