@@ -90,10 +90,17 @@ class Process:
 
     async def ask(self, command: dict[str, Any], timeout_s: float) -> dict[str, Any]:
         """One command, one answer. Raises: BedError."""
-        assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps(command).encode() + b"\n")
-        await self._process.stdin.drain()
+        await self.tell(command)
         return await self.read(timeout_s)
+
+    async def tell(self, command: dict[str, Any]) -> None:
+        """A line to it. Raises: BedError."""
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write(json.dumps(command).encode() + b"\n")
+            await self._process.stdin.drain()
+        except ConnectionError:
+            raise BedError(f"{self.name} ended{self.last_words()}") from None
 
     async def stop(self) -> None:
         """Close its input, wait, and kill it if it does not end; safe twice."""
@@ -311,14 +318,13 @@ async def start_workers(
 
     async def start(setup: Any) -> tuple[Process, dict[str, Any]]:
         async with starting:
-            worker = await _start_worker(made, kind, setup)
-            return worker, await worker.read(START_TIMEOUT_S)
+            return await _start_worker(made, kind, setup)
 
     started = await asyncio.gather(*map(start, setups))
     return [worker for worker, _ in started], [ready for _, ready in started]
 
 
-async def _start_worker(made: Bed, kind: str, setup: Any) -> Process:
+async def _start_worker(made: Bed, kind: str, setup: Any) -> tuple[Process, dict[str, Any]]:
     told = {
         "kind": kind,
         "system": made.settings.system,
@@ -326,9 +332,9 @@ async def _start_worker(made: Bed, kind: str, setup: Any) -> Process:
         "setup": asdict(setup),
     }
     name = f"{made.settings.system}-{kind}-{setup.index}"
-    worker = await Process.start(name, ["-m", "bench.worker", json.dumps(told)], made.folder)
+    worker = await Process.start(name, ["-m", "bench.worker"], made.folder)
     made.stack.push_async_callback(worker.stop)
-    return worker
+    return worker, await worker.ask(told, START_TIMEOUT_S)
 
 
 async def _start_instances(made: Bed, owners: dict[str, int]) -> list[str]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-import json
 import signal
 import time
 from collections.abc import Callable, Iterable
@@ -157,10 +156,9 @@ class Fleet:
             "resources": self.resources,
             "loop": self._bed.settings.loop,
         }
-        process = await Process.start(
-            name, ["-m", "bench.failover.member", json.dumps(options)], self._bed.folder
-        )
+        process = await Process.start(name, ["-m", "bench.failover.member"], self._bed.folder)
         self._bed.stack.push_async_callback(_end, process)
+        await process.tell(options)
         member = Member(name, process)
         await member.ready()
         return member

@@ -1,6 +1,7 @@
-"""An instance that can be active and standby, in a process: `python -m bench.failover.member JSON`.
+"""An instance that can be active and standby, in a process: `python -m bench.failover.member`.
 
-It says `ready` when it is registered, then one line for each change of its roles, with the time.
+It is told its options in one JSON line, says `ready` when it is registered, then one line for each
+change of its roles, with the time.
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ async def serve(options: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    options = json.loads(sys.argv[1])
+    options = json.loads(sys.stdin.readline())
     aegis_sdk.configure_logs(level="WARNING")
     if options["loop"] == "uvloop":
         import uvloop
