@@ -22,6 +22,8 @@ def write_report(document: Document, folder: Path) -> None:
     """
     folder.mkdir(parents=True, exist_ok=True)
     name = document["command"]
+    for old in folder.glob(f"{name}-*.svg"):
+        old.unlink()
     plots = draw(document, folder)
     (folder / f"{name}.json").write_text(json.dumps(document, indent=1) + "\n")
     (folder / f"{name}.md").write_text(markdown(document) + _pictures(plots))

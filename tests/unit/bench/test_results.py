@@ -198,6 +198,14 @@ def test_the_failovers_report_has_gaps_steps_and_a_plot(tmp_path: Path) -> None:
     assert "failover-gaps.svg" in text
 
 
+def test_a_plot_that_this_run_did_not_draw_does_not_stay(tmp_path: Path) -> None:
+    (tmp_path / "failover-of-old.svg").write_text("")
+
+    write_report(failover_document(), tmp_path)
+
+    assert [path.name for path in tmp_path.glob("*.svg")] == ["failover-gaps.svg"]
+
+
 def test_a_failover_that_lost_a_call_fails_the_run() -> None:
     assert failover_document()["passed"]
     assert not failover_document(LOSSY)["passed"]
