@@ -26,6 +26,12 @@ class Block:
     shape: Literal["flat", "day"] = "flat"
     spread: Literal["even", "zipf"] = "zipf"
     seed: int = 1
+    account: str = ""
+    """All calls go to this one account; empty: to all of the caller's."""
+    note_bytes: int | None = None
+    """Length of each fill's note; None: the fill is 256 bytes long as JSON."""
+    keep_spans: bool = False
+    """Tell when each call began and ended, too."""
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -39,7 +45,9 @@ class Block:
         """ "targeted, 64 in flight" or "mix, 500/s"."""
         load = f"{self.in_flight} in flight" if self.mode == "closed" else f"{self.rate_per_s:g}/s"
         shape = " over a day" if self.shape == "day" else ""
-        return f"{self.mix}, {load}{shape}"
+        hot = " on one resource" if self.account else ""
+        note = "" if self.note_bytes is None else f", {self.note_bytes:,} B"
+        return f"{self.mix}, {load}{shape}{hot}{note}"
 
     def share(self, callers: int, index: int) -> Block:
         """The part of one of `callers` processes."""
@@ -62,6 +70,8 @@ class Told:
     shed: int = 0
     """Calls that were not begun because too many were waiting: the rate was not offered."""
     errors: dict[str, int] = field(default_factory=dict)
+    spans: list[tuple[float, float]] = field(default_factory=list)
+    """Intended begin and end of each answered call, if asked for; by the machine's monotonic clock."""
 
     def as_dict(self) -> dict[str, Any]:
         return {
@@ -71,6 +81,7 @@ class Told:
             "elapsed_s": self.elapsed_s,
             "shed": self.shed,
             "errors": self.errors,
+            "spans": self.spans,
         }
 
     @classmethod
@@ -82,6 +93,7 @@ class Told:
             raw["elapsed_s"],
             raw["shed"],
             raw["errors"],
+            [(began_s, ended_s) for began_s, ended_s in raw["spans"]],
         )
 
     def merge(self, other: Told) -> None:
@@ -90,5 +102,6 @@ class Told:
         self.ledger.merge(other.ledger)
         self.elapsed_s = max(self.elapsed_s, other.elapsed_s)
         self.shed += other.shed
+        self.spans += other.spans
         for error, count in other.errors.items():
             self.errors[error] = self.errors.get(error, 0) + count

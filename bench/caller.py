@@ -32,6 +32,7 @@ class Load:
         self._ledger = Ledger()
         self._errors: dict[str, int] = {}
         self._shed = 0
+        self._spans: list[tuple[float, float]] = []
 
     async def run(self) -> Told:
         """Returns when every call that was begun has ended."""
@@ -44,6 +45,7 @@ class Load:
             elapsed_s=time.monotonic() - began,
             shed=self._shed,
             errors=self._errors,
+            spans=self._spans,
         )
 
     async def _closed(self, began: float) -> None:
@@ -94,7 +96,10 @@ class Load:
         except Exception as error:  # whatever it was, the outcome is unknown: the ledger says so
             self._count_unknown(op, request)
             return self._keep(error)
-        self._latencies_s.append(time.monotonic() - intended)
+        ended = time.monotonic()
+        self._latencies_s.append(ended - intended)
+        if self._block.keep_spans:
+            self._spans.append((intended, ended))
         return self._count_done(op, request, good=reply.id == request.id)
 
     def _count_unknown(self, op: Op, request: Fill | Lookup) -> None:
@@ -129,11 +134,12 @@ class Caller:
     async def run(self, block: Block) -> Told:
         traffic = Traffic(
             random.Random(block.seed),
-            self._accounts,
+            [block.account] if block.account else self._accounts,
             MIXES[block.mix],
             spread=block.spread,
             caller_index=self._index,
             first_id=self._made,
+            note_bytes=block.note_bytes,
         )
         try:
             return await Load(self._client, traffic, block).run()

@@ -28,7 +28,11 @@ def make_document(
         "again": options.command_line(command),
         "seed": options.seed,
         "quick": options.quick,
-        "settings": {"loop": options.loop, "sync_interval": options.sync or "server's default"},
+        "settings": {
+            "loop": options.loop,
+            "sync_interval": options.sync or "server's default",
+            "nodes": options.nodes,
+        },
         "machine": description(),
         "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "systems": {name: _about(name) for name in measured},

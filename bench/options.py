@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Self
+from typing import Any, Final, Self
 
+from bench.bed import BedSettings
 from bench.systems import SYSTEM_NAMES
 
 REPORT: Final = Path(__file__).resolve().parent / "report"
@@ -21,6 +22,7 @@ class Options:
     seed: int = 1
     loop: str = "uvloop"
     sync: str | None = None
+    nodes: int = 1
     systems: tuple[str, ...] | None = None
     report: Path | None = REPORT
 
@@ -32,6 +34,7 @@ class Options:
         add("--seed", type=int, default=1, help="of traffic and order (default: 1)")
         add("--loop", choices=("uvloop", "asyncio"), default="uvloop", help="for all systems alike")
         add("--sync", help="nats-server's sync_interval, say `always` (default: the server's)")
+        add("--nodes", type=int, choices=(1, 3), default=1, help="of NATS; 3: every stream thrice")
         add("--systems", help=f"comma-separated, of: {', '.join(SYSTEM_NAMES)}")
         add(
             "--report",
@@ -50,8 +53,15 @@ class Options:
             seed=parsed.seed,
             loop=parsed.loop,
             sync=parsed.sync,
+            nodes=parsed.nodes,
             systems=_known(parsed.systems),
             report=None if parsed.no_report else parsed.report,
+        )
+
+    def bed(self, system: str, accounts: list[str], **more: Any) -> BedSettings:
+        """A bed as these options want it."""
+        return BedSettings(
+            system, accounts, loop=self.loop, sync_interval=self.sync, nodes=self.nodes, **more
         )
 
     def command_line(self, command: str) -> str:
@@ -60,6 +70,7 @@ class Options:
         words += ["--quick"] * self.quick
         words += [f"--loop {self.loop}"] * (self.loop != "uvloop")
         words += [f"--sync {self.sync}"] if self.sync else []
+        words += [f"--nodes {self.nodes}"] * (self.nodes > 1)
         words += [f"--systems {','.join(self.systems)}"] if self.systems else []
         return " ".join(words)
 

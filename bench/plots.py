@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Final
 
@@ -12,12 +12,14 @@ mpl.use("svg")
 mpl.rcParams["svg.hashsalt"] = "bench"  # the same document gives the same file
 
 import matplotlib.pyplot as plt  # noqa: E402
+from matplotlib.ticker import LogLocator, NullFormatter  # noqa: E402
 
-from bench.targets import IN_FLIGHT, P99_MS_MAX  # noqa: E402
+from bench.targets import GAP_MS_MAX, IN_FLIGHT, P99_MS_MAX  # noqa: E402
 
 Document = dict[str, Any]
 Rows = list[dict[str, Any]]
 PARTS: Final = ("caller", "instance", "server", "control")
+_OTHER: Final = "#d33682"
 _COLOURS: Final = {
     "aegis": "#0b6e4f",
     "jetstream-durable": "#b5541c",
@@ -26,6 +28,7 @@ _COLOURS: Final = {
     "faststream": "#75507b",
     "grpc": "#888a85",
     "zmq": "#2e3436",
+    "aegis-on-asyncio": _OTHER,
 }
 
 
@@ -53,6 +56,22 @@ def _line(axes: Any, rows: Rows, x: str, y: Callable[[dict[str, Any]], float], *
     axes.plot([p[0] for p in points], [p[1] for p in points], marker="o", ms=3, **look)
 
 
+def _log_x(axis: Any, ticks: Iterable[float]) -> None:
+    """Logarithmic, with a plain number at each place that was measured."""
+    places = sorted(ticks)
+    axis.set_xscale("log")
+    axis.set_xticks(places, [f"{place:,g}" for place in places])
+    axis.xaxis.minorticks_off()
+
+
+def _log_y(axis: Any) -> None:
+    """Logarithmic, with plain numbers at 1, 2 and 5 of each decade."""
+    axis.set_yscale("log")
+    axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.yaxis.set_major_formatter("{x:g}")
+    axis.yaxis.set_minor_formatter(NullFormatter())
+
+
 def _by_rate(document: Document) -> Any:
     rows = [r for r in document["rows"] if r["rate_per_s"] and not r.get("axis")]
     rows = [r for r in rows if "day" not in r["scenario"]]
@@ -71,9 +90,9 @@ def _by_rate(document: Document) -> Any:
                 color=_COLOURS[system],
             )
         axis.axhline(P99_MS_MAX, ls=":", color="red", lw=1)
-        axis.set(title=percentile, xlabel="offered calls/s", yscale="log")
-        axis.yaxis.set_major_formatter("{x:g}")
-        axis.yaxis.set_minor_formatter("{x:g}")
+        axis.set(title=percentile, xlabel="offered calls/s")
+        _log_x(axis, {row["rate_per_s"] for row in rows})
+        _log_y(axis)
         axis.grid(alpha=0.3)
     axes[0].set_ylabel("ms from the intended send time")
     axes[0].legend(fontsize=8)
@@ -101,7 +120,7 @@ def _sequential(document: Document) -> Any:
 
 def _by_in_flight(document: Document) -> Any:
     rows = [r for r in document["rows"] if r["in_flight"] and r["mix"] == "targeted"]
-    rows = [r for r in rows if not r.get("axis")]
+    rows = [r for r in rows if not r.get("axis") and not r.get("account")]
     if document["command"] != "throughput" or not rows:
         return None
     figure, axis = plt.subplots(figsize=(7, 4.5))
@@ -109,8 +128,8 @@ def _by_in_flight(document: Document) -> Any:
         mine = [row for row in rows if row["system"] == system]
         look = {"label": system, "color": _COLOURS[system]}
         _line(axis, mine, "in_flight", lambda row: row["throughput_per_s"]["median"], **look)
-    axis.set(xlabel="calls in flight", ylabel="calls/s", xscale="log")
-    axis.set_xscale("log", base=2)
+    axis.set(xlabel="calls in flight", ylabel="calls/s")
+    _log_x(axis, {row["in_flight"] for row in rows})
     axis.set_ylim(bottom=0)
     axis.grid(alpha=0.3)
     axis.legend(fontsize=8)
@@ -119,7 +138,7 @@ def _by_in_flight(document: Document) -> Any:
 
 def _cpu(document: Document) -> Any:
     rows = [r for r in document["rows"] if r["in_flight"] == IN_FLIGHT and r["mix"] == "targeted"]
-    rows = [r for r in rows if not r.get("axis")]
+    rows = [r for r in rows if not r.get("axis") and not r.get("account")]
     if document["command"] != "throughput" or not rows:
         return None
     figure, axis = plt.subplots(figsize=(7, 4.2))
@@ -129,7 +148,7 @@ def _cpu(document: Document) -> Any:
         values = [row["cpu_us_per_call"][part] for row in rows]
         axis.bar(names, values, bottom=bottom, label=part)
         bottom = [low + value for low, value in zip(bottom, values, strict=True)]
-    axis.set(ylabel="CPU us a call", title=rows[0]["scenario"])
+    axis.set(ylabel="CPU us a call", title=rows[0]["scenario"], ylim=(0, max(bottom) * 1.08))
     axis.tick_params(axis="x", rotation=20, labelsize=8)
     axis.grid(alpha=0.3, axis="y")
     axis.legend(fontsize=8)
@@ -137,6 +156,8 @@ def _cpu(document: Document) -> Any:
 
 
 def _scale(document: Document) -> Any:
+    if document["command"] != "scale":
+        return None
     rows = [row | next(iter(_axes(row))) for row in document["rows"] if row.get("axis")]
     names = list(dict.fromkeys(row["axis_name"] for row in rows))
     if not names:
@@ -149,14 +170,25 @@ def _scale(document: Document) -> Any:
             closed = [row for row in mine if row["in_flight"]]
             opened = [row for row in mine if row["rate_per_s"]]
             _line(grid[0][column], closed, "at", _throughput, **look)
-            _line(grid[1][column], opened, "at", _p99, **look)
+            _line(grid[1][column], opened, "at", _p99, color=look["color"], label=f"{system} p99")
+            _line(
+                grid[1][column],
+                opened,
+                "at",
+                _p50,
+                color=look["color"],
+                label=f"{system} p50",
+                ls="--",
+            )
         grid[0][column].set(title=name, ylabel=f"calls/s, {IN_FLIGHT} in flight")
-        grid[1][column].set(xlabel=name, ylabel="p99 ms at a fixed rate")
+        grid[0][column].set_ylim(bottom=0)
+        grid[1][column].set(xlabel=name, ylabel="ms at a fixed rate")
+        _log_y(grid[1][column])
         for line in grid:
-            line[column].set_xscale("log", base=2)
-            line[column].set_ylim(bottom=0)
+            _log_x(line[column], {row["at"] for row in rows if row["axis_name"] == name})
             line[column].grid(alpha=0.3)
     grid[0][0].legend(fontsize=8)
+    grid[1][0].legend(fontsize=8)
     return figure
 
 
@@ -188,7 +220,7 @@ def _soak(document: Document) -> Any:
             if any(memory):
                 axes[2].plot(at, memory, label=f"{system} {part}")
     axes[1].axhline(P99_MS_MAX, ls=":", color="red", lw=1)
-    axes[1].set_yscale("log")
+    _log_y(axes[1])
     labels = ("offered calls/s", "ms", "resident MiB")
     for axis, label in zip(axes, labels, strict=True):
         axis.set_ylabel(label)
@@ -198,6 +230,73 @@ def _soak(document: Document) -> Any:
     return figure
 
 
+def _failovers(document: Document) -> Any:
+    """A strip for each kind: every failover is a dot, its p50 and p99 are marks, the bounds red."""
+    failovers = document.get("failovers")
+    if not failovers:
+        return None
+    kinds = list(failovers)
+    figure, axis = plt.subplots(figsize=(9, 0.8 * len(kinds) + 1.6))
+    for place, kind in enumerate(kinds):
+        gaps_ms, summary = failovers[kind]["gaps_ms"], failovers[kind]["gap_ms"]
+        heights = [place + ((7 * n) % 11 - 5) / 25 for n in range(len(gaps_ms))]
+        axis.scatter(gaps_ms, heights, s=12, alpha=0.45, color=_COLOURS["aegis"], lw=0)
+        for name, look in (("p50", "-"), ("p99", "--")):
+            axis.plot(
+                [summary[name]] * 2, [place - 0.36, place + 0.36], look, color="black", lw=1.5
+            )
+        for name, bound_ms in GAP_MS_MAX[kind].items():
+            axis.plot([bound_ms] * 2, [place - 0.42, place + 0.42], color="red", lw=2)
+            axis.text(bound_ms, place + 0.43, f" {name}", color="red", fontsize=7, ha="left")
+    axis.set_yticks(range(len(kinds)), [f"{kind} ({failovers[kind]['count']})" for kind in kinds])
+    axis.invert_yaxis()
+    axis.set(xscale="log", xlabel="longest wait of a caller, ms")
+    axis.set_title("black: p50, dashed p99; red: what is wanted", fontsize=9)
+    axis.xaxis.set_major_formatter("{x:g}")
+    axis.grid(alpha=0.3, which="both", axis="x")
+    return figure
+
+
+def _payload(document: Document) -> Any:
+    rows = [row for row in document["rows"] if row.get("note_bytes") is not None and row["calls"]]
+    if not rows:
+        return None
+    figure, axes = plt.subplots(1, 2, figsize=(11, 4.2))
+    for system in _systems(rows):
+        mine = [
+            row | {"bytes": max(64, row["note_bytes"])} for row in rows if row["system"] == system
+        ]
+        alone = [row for row in mine if row["in_flight"] == 1]
+        crowd = [row for row in mine if row["in_flight"] != 1]
+        look = {"color": _COLOURS[system]}
+        _line(axes[0], alone, "bytes", _p50, label=f"{system} p50", **look)
+        _line(axes[0], alone, "bytes", _p99, label=f"{system} p99", ls="--", **look)
+        _line(axes[1], crowd, "bytes", _throughput, label=system, **look)
+    in_flight = max(row["in_flight"] for row in rows)
+    axes[0].set(ylabel="ms, one call in flight")
+    axes[1].set(ylabel=f"calls/s, {in_flight} in flight")
+    for axis in axes:
+        _log_y(axis)
+        axis.set_xscale("log", base=2)
+        axis.set_xticks(*_byte_ticks(rows), fontsize=8, rotation=35, ha="right")
+        axis.xaxis.minorticks_off()
+        axis.set_xlabel("bytes of the note in each request")
+        axis.grid(alpha=0.3)
+        axis.legend(fontsize=8)
+    return figure
+
+
+def _byte_ticks(rows: Rows) -> tuple[list[int], list[str]]:
+    """Nothing is shown at 64 bytes: a logarithm has no zero."""
+    sizes = sorted({row["note_bytes"] for row in rows})
+    names = [f"{size // 1024} KiB" if size >= 1024 else str(size) for size in sizes]
+    return [max(64, size) for size in sizes], names
+
+
+def _p50(row: dict[str, Any]) -> float:
+    return float(row["latency_ms"]["p50"]["median"])
+
+
 _PLOTS: Final[dict[str, Callable[[Document], Any]]] = {
     "sequential": _sequential,
     "by-rate": _by_rate,
@@ -205,4 +304,6 @@ _PLOTS: Final[dict[str, Callable[[Document], Any]]] = {
     "cpu": _cpu,
     "scale": _scale,
     "over-time": _soak,
+    "gaps": _failovers,
+    "by-size": _payload,
 }

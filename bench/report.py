@@ -10,15 +10,100 @@ from typing import Any
 from bench.document import Document
 from bench.plots import draw
 
+ORDER = ("latency", "throughput", "scale", "soak", "failover", "payload", "loops", "start")
+"""Of the sections; what other commands leave in the folder is not part of the report."""
+GAP_NAMES = ("p50", "p90", "p99", "max")
+
 
 def write_report(document: Document, folder: Path) -> None:
-    """Write `<command>.json`, `.md` and the plots; what an earlier run left under these names goes."""
+    """Write `<command>.json`, `.md` and the plots; what an earlier run left under these names goes.
+
+    `report.md` is made anew from all the commands' results that the folder holds.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     name = document["command"]
+    for old in folder.glob(f"{name}-*.svg"):
+        old.unlink()
     plots = draw(document, folder)
     (folder / f"{name}.json").write_text(json.dumps(document, indent=1) + "\n")
-    pictures = "".join(f"\n![{plot.stem}]({plot.name})\n" for plot in plots)
-    (folder / f"{name}.md").write_text(markdown(document) + pictures)
+    (folder / f"{name}.md").write_text(markdown(document) + _pictures(plots))
+    (folder / "report.md").write_text(overview(stored(folder), folder))
+
+
+def stored(folder: Path) -> list[Document]:
+    """The results in a folder, in the order of the commands' place in `all`."""
+    found = [json.loads(path.read_text()) for path in folder.glob("*.json")]
+    return sorted(
+        (each for each in found if each.get("command") in ORDER),
+        key=lambda each: ORDER.index(each["command"]),
+    )
+
+
+def overview(documents: Sequence[Document], folder: Path) -> str:
+    """All commands' results on one page: verdicts, how to repeat them, where, and the plots."""
+    verdicts = [
+        (document["command"], each["name"], each["wanted"], each["measured"], _word(each))
+        for document in documents
+        for each in document["targets"]
+    ]
+    head = ("command", "target", "wanted", "measured", "verdict")
+    missed = sum(not each["met"] for document in documents for each in document["targets"])
+    parts = [
+        "# Benchmarks of AegisIPC",
+        f"{len(verdicts) - missed} of {len(verdicts)} targets met, {missed} missed.",
+        table(head, verdicts),
+        "## Where and how",
+        *map(_run, documents),
+        *(_section(document, folder) for document in documents),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _run(document: Document) -> str:
+    machine, settings = document["machine"], document["settings"]
+    libraries = ", ".join(f"{name} {version}" for name, version in machine["libraries"].items())
+    return (
+        f"- `{document['again']}`: {document['finished']}, {machine['processor']}, "
+        f"{machine['cpus']} CPUs, {machine['memory_gib']} GiB, {machine['system']}, "
+        f"scheduling {machine['scheduling']}; Python {machine['python']}, {libraries}; "
+        f"loop {settings['loop']}, sync_interval {settings['sync_interval']}, "
+        f"nodes of NATS {settings.get('nodes', 1)}"
+    )
+
+
+def _section(document: Document, folder: Path) -> str:
+    name = document["command"]
+    parts = [
+        f"## {name}",
+        _summary(document["rows"]),
+        *_special(document),
+        f"Everything: [{name}.md]({name}.md)",
+        _pictures(sorted(folder.glob(f"{name}-*.svg"))).strip(),
+    ]
+    return "\n\n".join(part for part in parts if part)
+
+
+def _summary(rows: list[dict[str, Any]]) -> str:
+    lines = [
+        (
+            row["scenario"] + _axis(row),
+            row["system"],
+            _number(row["latency_ms"]["p50"]["median"]),
+            _number(row["latency_ms"]["p99"]["median"]),
+            _number(row["throughput_per_s"]["median"]),
+            f"{row['cpu_us_per_call']['total']:.0f}",
+        )
+        for row in rows
+    ]
+    return table(("scenario", "system", "p50 ms", "p99 ms", "calls/s", "CPU us a call"), lines)
+
+
+def _pictures(plots: Sequence[Path]) -> str:
+    return "".join(f"\n![{plot.stem}]({plot.name})\n" for plot in plots)
+
+
+def _word(target: dict[str, Any]) -> str:
+    return "met" if target["met"] else "**MISSED**"
 
 
 def markdown(document: Document) -> str:
@@ -30,11 +115,55 @@ def markdown(document: Document) -> str:
         _where(document),
         _targets(document),
         _rows(document["rows"]),
+        *_special(document),
         _comparisons(document["comparisons"]),
         _losses(document["losses"]),
         _systems(document["systems"]),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _special(document: Document) -> list[str]:
+    """What one command has beside rows."""
+    return [
+        _gaps(document.get("failovers", {})),
+        _steps(document.get("failovers", {})),
+        _memory(document.get("memory_growth", [])),
+    ]
+
+
+def _gaps(failovers: dict[str, dict[str, Any]]) -> str:
+    lines = [
+        (kind, each["count"], *(_number(each["gap_ms"][name]) for name in GAP_NAMES))
+        for kind, each in failovers.items()
+    ]
+    head = ("failovers", "count", *(f"{name} ms" for name in GAP_NAMES))
+    return "" if not lines else "### The gap that callers see\n\n" + table(head, lines)
+
+
+def _steps(failovers: dict[str, dict[str, Any]]) -> str:
+    lines = [
+        (kind, step, _number(ms["p50"]), _number(ms["p99"]), f"{ms['seen']:.0f}")
+        for kind, each in failovers.items()
+        for step, ms in each["steps_ms"].items()
+    ]
+    head = ("failovers", "step", "after the strike, p50 ms", "p99 ms", "heard")
+    return "" if not lines else "### Where the time goes\n\n" + table(head, lines)
+
+
+def _memory(grown: list[dict[str, Any]]) -> str:
+    lines = [
+        (
+            f"{each['axis']}, from {each['least']:,} to {each['most']:,}",
+            part,
+            f"{each['bytes_each'][part]:,}",
+            f"{each['mib_a_process'].get(part, 0.0):.1f}",
+        )
+        for each in grown
+        for part in each["bytes_each"]
+    ]
+    head = ("axis", "part", "bytes for one more", "MiB a process at the most")
+    return "" if not lines else "### Memory of AegisIPC\n\n" + table(head, lines)
 
 
 def table(head: Sequence[str], lines: Iterable[Sequence[object]]) -> str:
@@ -57,7 +186,8 @@ def _where(document: Document) -> str:
             f"{machine['memory_gib']} GiB, {machine['system']}; all processes on it; "
             f"scheduling {machine['scheduling']}",
             f"- Versions: Python {machine['python']}, {libraries}",
-            f"- Event loop {settings['loop']}, sync_interval {settings['sync_interval']}; "
+            f"- Event loop {settings['loop']}, sync_interval {settings['sync_interval']}, "
+            f"nodes of NATS {settings.get('nodes', 1)}; "
             f"finished {document['finished']}",
         ]
     )
@@ -65,7 +195,7 @@ def _where(document: Document) -> str:
 
 def _targets(document: Document) -> str:
     lines = [
-        (each["name"], each["wanted"], each["measured"], "met" if each["met"] else "**missed**")
+        (each["name"], each["wanted"], each["measured"], _word(each))
         for each in document["targets"]
     ]
     return "## Targets\n\n" + table(("target", "wanted", "measured", "verdict"), lines)
@@ -85,6 +215,8 @@ def _axis(row: dict[str, Any]) -> str:
 
 
 def _rows(rows: list[dict[str, Any]]) -> str:
+    if not rows:
+        return ""
     lines = []
     for row in rows:
         ms = row["latency_ms"]
@@ -147,4 +279,5 @@ def _systems(systems: dict[str, dict[str, Any]]) -> str:
     for name, about in systems.items():
         settings = "; ".join(f"{key}: {value}" for key, value in about["settings"].items())
         lines.append((name, about["promises"], settings or "defaults"))
-    return "## What is compared\n\n" + table(("system", "promises", "settings"), lines)
+    shown = table(("system", "promises", "settings"), lines)
+    return f"## What is compared\n\n{shown}" if shown else ""

@@ -36,11 +36,14 @@ class Results:
 
     rows: list[Row] = field(default_factory=list)
     losses: dict[str, Verdict] = field(default_factory=dict)
+    memory: list[dict[str, Any]] = field(default_factory=list)
+    """Of each bed at its end: system, axis, processes and resident MiB by part."""
 
     def extend(self, other: Results, **axis: Any) -> None:
         """Add another run's; `axis` marks its rows and names its losses."""
         mark = ", ".join(f"{key} {value}" for key, value in axis.items())
         self.rows.extend(row | {"axis": axis or None} for row in other.rows)
+        self.memory.extend(each | {"axis": axis or None} for each in other.memory)
         for system, verdict in other.losses.items():
             self.losses[f"{system} ({mark})" if mark else system] = verdict
 
@@ -67,6 +70,7 @@ async def run_side_by_side(
         for each_bed in beds:
             await _warm_up(each_bed, beside, warm_up_s, seed)
         measured = await _interleave(beds, parts, beside, seed)
+        memory = [_memory(each_bed) for each_bed in beds]
         losses = {each_bed.settings.system: await each_bed.audit() for each_bed in beds}
     rows = []
     for part in parts:
@@ -75,7 +79,15 @@ async def run_side_by_side(
             same = [m for m in measured if m.system == each.system and m.block.name == name]
             if same:
                 rows.append(make_row(same))
-    return Results(rows, losses)
+    return Results(rows, losses, memory)
+
+
+def _memory(measured: Bed) -> dict[str, Any]:
+    return {
+        "system": measured.settings.system,
+        "processes": {part: len(pids) for part, pids in measured.pids.items()},
+        "mib": {part: round(mib, 2) for part, mib in measured.memory_mib().items()},
+    }
 
 
 async def _start(settings: Sequence[BedSettings], stack: AsyncExitStack) -> list[Bed]:

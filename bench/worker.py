@@ -1,6 +1,7 @@
-"""A caller or an instance as a process of its own: `python -m bench.worker JSON`.
+"""A caller or an instance as a process of its own: `python -m bench.worker`.
 
-It speaks JSON lines with the process that started it: it says `ready`, then answers one command a line,
+It speaks JSON lines with the process that started it: the first tells it what to be (10,000 accounts are
+too long for an argument), it says `ready`, then answers one command a line,
 and ends when its input ends. Everything else goes to stderr.
 """
 
@@ -68,7 +69,7 @@ async def run_caller(system_name: str, setup: CallerSetup) -> None:
 
 
 def main() -> None:
-    told = json.loads(sys.argv[1])
+    told = json.loads(sys.stdin.readline())
     if told["kind"] == "instance":
         work = run_instance(told["system"], InstanceSetup(**told["setup"]))
     else:

@@ -77,6 +77,7 @@ class Traffic:
     Args:
         spread: "zipf" for hot accounts, "even" for one after the other.
         first_id: the number of requests this caller has made before.
+        note_bytes: the length of a fill's note; None makes fills of the usual length.
     """
 
     def __init__(
@@ -88,6 +89,7 @@ class Traffic:
         spread: str,
         caller_index: int,
         first_id: int,
+        note_bytes: int | None = None,
     ) -> None:
         self._rng = rng
         self._accounts = accounts
@@ -95,6 +97,7 @@ class Traffic:
         self._ops = list(mix)
         self._op_weights = list(accumulate(mix.values()))
         self._base = (caller_index + 1) << _ID_BITS
+        self._note = None if note_bytes is None else "x" * note_bytes
         self.made = first_id
 
     def __iter__(self) -> Iterator[tuple[Op, Fill | Lookup]]:
@@ -111,7 +114,12 @@ class Traffic:
         if op is Op.QUERY:
             return op, Lookup(id=request_id, account=account)
         quantity = self._rng.randrange(1, 500) * (1 if self._rng.random() < 0.5 else -1)
-        return op, make_fill(request_id, account, quantity, self._rng.randrange(500_000, 600_000))
+        price = self._rng.randrange(500_000, 600_000)
+        if self._note is not None:
+            return op, Fill(
+                id=request_id, account=account, quantity=quantity, price=price, note=self._note
+            )
+        return op, make_fill(request_id, account, quantity, price)
 
     def _next_account(self) -> str:
         if self._weights is None:

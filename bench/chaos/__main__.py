@@ -16,6 +16,7 @@ def main() -> int:
     parser.add_argument(
         "--json", action="store_true", help="kept for symmetry: JSON is printed anyway"
     )
+    parser.add_argument("--nodes", type=int, choices=(1, 3), default=1, help="of NATS")
     add_arguments(parser)
     parsed = parser.parse_args()
     result = asyncio.run(perform(parsed.seed, parsed))

@@ -28,9 +28,8 @@ KEPT = Path(__file__).resolve().parents[1] / "report" / "chaos"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The arguments of this command; `--seed` and `--json` are shared by all."""
+    """The arguments of this command; `--seed`, `--nodes` and `--json` are shared by all."""
     parser.add_argument("--seconds", type=float, default=60.0, help="how long faults strike")
-    parser.add_argument("--nodes", type=int, choices=(1, 3), default=1, help="of NATS")
     parser.add_argument(
         "--faults", type=_faults, default=list(Kind), help=f"of: all, none, {','.join(Kind)}"
     )

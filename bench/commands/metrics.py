@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from bench.bed import BedSettings
 from bench.block import Block
 from bench.document import make_document
 from bench.options import Options
@@ -33,10 +32,7 @@ def parts(*, quick: bool) -> list[Part]:
 
 async def run(options: Options, parsed: argparse.Namespace) -> dict[str, Any]:
     accounts = account_names(ACCOUNTS)
-    beds = [
-        BedSettings(name, accounts, loop=options.loop, sync_interval=options.sync)
-        for name in SYSTEMS
-    ]
+    beds = [options.bed(name, accounts) for name in SYSTEMS]
     results = await run_side_by_side(
         beds,
         parts(quick=options.quick),

@@ -1,68 +1,90 @@
-"""How throughput and latency change with resources, instances and callers."""
+"""How latency, throughput and memory change with resources, instances and callers."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+from bench import targets
 from bench.bed import BedSettings
 from bench.block import Block
 from bench.document import make_document
+from bench.memory import growth
 from bench.options import Options
 from bench.runner import Part, Results, run_side_by_side, say
 from bench.workload import account_names
 
-HELP = "curves over resources, instances and callers"
+HELP = "curves over resources, instances and callers; memory of each"
 IN_ALL = 3
-DEFAULT_SYSTEMS = ("aegis", "jetstream-durable")
-BASE = BedSettings("aegis", account_names(64))
-IN_FLIGHT = 64
+DEFAULT_SYSTEMS = ("aegis", targets.RIVAL)
+ACCOUNTS = 64
+RATE_PER_S = 300.0
+"""Fixed over all points: what changes is how many there are, not what they do."""
+RIVALS_MAX = {"resources": 1000, "instances": 10, "callers": 10}
+"""A consumer of 10,000 filters, and 50 processes of each kind, are asked of AegisIPC alone."""
+POINTS = {
+    "resources": (1, 10, 100, 1000, 10_000),
+    "instances": (1, 10, 50),
+    "callers": (1, 10, 50),
+}
+QUICK_POINTS = {"resources": (1, 1000), "instances": (1, 4), "callers": (1, 4)}
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One place on one axis."""
+
+    axis: str
+    count: int
+
+    def beds(self, systems: Sequence[str], options: Options) -> list[BedSettings]:
+        accounts = account_names(self.count if self.axis == "resources" else ACCOUNTS)
+        more = {} if self.axis == "resources" else {self.axis: self.count}
+        chosen = [n for n in systems if n == "aegis" or self.count <= RIVALS_MAX[self.axis]]
+        return [options.bed(name, accounts, **more) for name in chosen]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--axes", default="resources,instances,callers", help="comma-separated")
+    parser.add_argument("--axes", default=",".join(POINTS), help="comma-separated")
 
 
-def steps(axis: str, *, quick: bool) -> Iterator[tuple[int, BedSettings]]:
-    """Each point of an axis, and the bed for it. Raises: SystemExit for an unknown axis."""
-    if axis == "resources":
-        for count in (1, 64) if quick else (1, 4, 16, 64, 256, 1000):
-            yield count, replace(BASE, accounts=account_names(count))
-    elif axis == "instances":
-        for count in (1, 2) if quick else (1, 2, 4, 8):
-            yield count, replace(BASE, instances=count)
-    elif axis == "callers":
-        for count in (1, 2) if quick else (1, 2, 4, 8):
-            yield count, replace(BASE, callers=count)
-    else:
-        raise SystemExit(f"bench: unknown axis {axis!r}: use resources, instances or callers")
+def points(axes: str, *, quick: bool) -> Iterator[Point]:
+    """Raises: SystemExit for an unknown axis."""
+    for axis in (name.strip() for name in axes.split(",")):
+        if axis not in POINTS:
+            raise SystemExit(f"bench: unknown axis {axis!r}: use {', '.join(POINTS)}")
+        for count in (QUICK_POINTS if quick else POINTS)[axis]:
+            yield Point(axis, count)
 
 
 def parts(*, quick: bool) -> list[Part]:
-    duration_s = 1.0 if quick else 4.0
-    repeats = 1 if quick else 3
+    duration_s = 1.0 if quick else 1.5
     return [
-        Part(Block("targeted", "closed", duration_s, IN_FLIGHT, spread="even"), repeats),
-        Part(Block("mix", "open", duration_s, rate_per_s=500.0), repeats),
+        Part(Block("targeted", "open", duration_s, rate_per_s=RATE_PER_S, spread="even"), 3),
+        Part(
+            Block("targeted", "closed", duration_s, targets.IN_FLIGHT, spread="even"),
+            1 if quick else 2,
+        ),
     ]
 
 
 async def run(options: Options, parsed: argparse.Namespace) -> dict[str, Any]:
     results = Results()
-    for axis in parsed.axes.split(","):
-        for count, settings in steps(axis.strip(), quick=options.quick):
-            say(f"{axis}: {count}")
-            beds = [
-                replace(settings, system=name, loop=options.loop, sync_interval=options.sync)
-                for name in options.systems or DEFAULT_SYSTEMS
-            ]
-            point = await run_side_by_side(
-                beds,
-                parts(quick=options.quick),
-                warm_up_s=0.4 if options.quick else 2.0,
-                seed=options.seed,
+    for point in points(parsed.axes, quick=options.quick):
+        say(f"{point.axis}: {point.count}")
+        beds = point.beds(options.systems or DEFAULT_SYSTEMS, options)
+        if beds:
+            at_point = await run_side_by_side(
+                beds, parts(quick=options.quick), warm_up_s=0.6, seed=options.seed
             )
-            results.extend(point, **{axis: count})
-    return make_document("scale", options, results, [])
+            results.extend(at_point, **{point.axis: point.count})
+    return make_document(
+        "scale",
+        options,
+        results,
+        targets.flat(results.rows),
+        memory=[each for each in results.memory if each["system"] == "aegis"],
+        memory_growth=growth(results.memory),
+    )

@@ -84,17 +84,16 @@ async def run(options: Options, parsed: argparse.Namespace) -> dict[str, Any]:
     targets: list[Target] = []
     async with reference() as beside:
         for name in options.systems or ("aegis",):
-            settings = BedSettings(
+            settings = options.bed(
                 name,
                 account_names(ACCOUNTS),
                 callers=parsed.callers,
                 instances=parsed.instances,
-                loop=options.loop,
-                sync_interval=options.sync,
             )
             samples[name] = await _soak(settings, plan, beside, results, options.seed)
             targets += steady(name, samples[name], per_part=parsed.callers)
-    return make_document("soak", options, results, targets, samples=samples)
+    again = f"{options.command_line('soak')} --minutes {minutes:g} --rate {parsed.rate:g}"
+    return make_document("soak", options, results, targets, samples=samples, again=again)
 
 
 async def _soak(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from typing import Any
 
 from bench import targets
@@ -10,12 +11,15 @@ from bench.bed import BedSettings
 from bench.block import Block
 from bench.document import make_document
 from bench.options import Options
-from bench.runner import Part, run_side_by_side
+from bench.rows import Row, find_rows
+from bench.runner import Part, Results, run_side_by_side
 from bench.systems import SYSTEM_NAMES
+from bench.targets import IN_FLIGHT
 from bench.workload import account_names
 
 HELP = "calls a second by calls in flight, and CPU a call"
 IN_ALL = 2
+PAIR = ("aegis", targets.RIVAL)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,33 +30,58 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def parts(*, quick: bool) -> list[Part]:
     in_flight = (64,) if quick else (1, 4, 16, 64, 256)
-    duration_s = 0.8 if quick else 3.0
-    repeats = 3 if quick else 5
+    duration_s = 0.8 if quick else 1.0
+    repeats = 3
     blocks = [
         Block("targeted", "closed", duration_s, in_flight=n, spread="even") for n in in_flight
     ]
-    blocks.append(Block("group", "closed", duration_s, in_flight=64, spread="even"))
+    blocks.append(Block("group", "closed", duration_s, in_flight=IN_FLIGHT, spread="even"))
     if not quick:
-        blocks.append(Block("mix", "closed", duration_s, in_flight=64, spread="zipf"))
-    return [Part(block, repeats) for block in blocks]
+        blocks.append(Block("mix", "closed", duration_s, in_flight=IN_FLIGHT, spread="zipf"))
+    hot = Block("targeted", "closed", duration_s, in_flight=IN_FLIGHT, account=account_names(1)[0])
+    return [*(Part(block, repeats) for block in blocks), Part(hot, repeats, PAIR)]
+
+
+def half_of_highest(rows: Sequence[Row], *, quick: bool) -> list[Part]:
+    """Open loop at half of the subject's highest throughput, for each mode that was measured."""
+    parts = []
+    for mix in ("targeted", "group"):
+        found = [row for row in find_rows(rows, system="aegis", mix=mix) if not row["account"]]
+        if found:
+            rate = max(row["throughput_per_s"]["median"] for row in found) / 2
+            block = Block(
+                mix, "open", 1.0 if quick else 2.0, rate_per_s=round(rate, -1), spread="even"
+            )
+            parts.append(Part(block, 2 if quick else 5))
+    return parts
 
 
 async def run(options: Options, parsed: argparse.Namespace) -> dict[str, Any]:
     beds = [
-        BedSettings(
+        options.bed(
             name,
             account_names(parsed.resources),
             callers=parsed.callers,
             instances=parsed.instances,
-            loop=options.loop,
-            sync_interval=options.sync,
         )
         for name in options.systems or SYSTEM_NAMES
     ]
     results = await run_side_by_side(
         beds,
         parts(quick=options.quick),
-        warm_up_s=0.5 if options.quick else 3.0,
+        warm_up_s=0.5 if options.quick else 1.5,
         seed=options.seed,
     )
-    return make_document("throughput", options, results, targets.throughput(results.rows))
+    found = targets.crowd(results.rows) + targets.hot(results.rows)
+    half = await _half_load(beds, results.rows, options)
+    results.extend(half, load="half of the highest")
+    found += targets.half_load(half.rows)
+    return make_document("throughput", options, results, found)
+
+
+async def _half_load(beds: Sequence[BedSettings], rows: Sequence[Row], options: Options) -> Results:
+    parts = half_of_highest(rows, quick=options.quick)
+    pair = [each for each in beds if each.system in PAIR]
+    if not parts:
+        return Results()
+    return await run_side_by_side(pair, parts, warm_up_s=1.0, seed=options.seed)

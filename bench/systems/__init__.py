@@ -17,7 +17,10 @@ _WHERE: Final = {
     "zmq": "bench.systems.zmq_asyncio:SYSTEM",
 }
 """Imported when used: a worker of one system does not carry the libraries of the others."""
-_VARIANTS: Final = {"aegis-without-metrics": "bench.systems.aegis:WITHOUT_METRICS"}
+_VARIANTS: Final = {
+    "aegis-without-metrics": "bench.systems.aegis:WITHOUT_METRICS",
+    "aegis-on-asyncio": "bench.systems.aegis:ON_ASYNCIO",
+}
 """The subject in other settings, for commands that ask what a setting costs."""
 
 SYSTEM_NAMES: Final = tuple(_WHERE)

@@ -10,7 +10,7 @@ from typing import Final
 
 import aegis_sdk
 from aegis_sdk import Context, Method, ResourceContext, Role, Service
-from aegis_sdk.errors import NotExecuted
+from aegis_sdk.errors import ContractError, NotExecuted
 
 from bench.model import Book, Fill, Lookup, Op, Position, position_after, position_read
 from bench.systems.api import CALL_TIMEOUT_S, CallerSetup, InstanceSetup, Refused, Serving, System
@@ -60,7 +60,7 @@ class AegisCaller:
     async def call(self, op: Op, request: Fill | Lookup) -> Position:
         try:
             return await self._request(op, request)
-        except NotExecuted as error:
+        except (NotExecuted, ContractError) as error:
             raise Refused(str(error)) from error
 
     async def _request(self, op: Op, request: Fill | Lookup) -> Position:
@@ -95,3 +95,4 @@ WITHOUT_METRICS = replace(
     connect=partial(connect, metrics=False),
     settings={"metrics": "False"},
 )
+ON_ASYNCIO = replace(SYSTEM, name="aegis-on-asyncio", settings={"event loop": "asyncio"})

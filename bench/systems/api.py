@@ -88,7 +88,7 @@ class System:
     connect: Callable[[CallerSetup], AbstractAsyncContextManager[Client]]
     uses_nats: bool = True
     uses_control: bool = False
-    prepare: Callable[[str], Awaitable[None]] | None = None
-    """Makes streams and the like, once, before any instance."""
+    prepare: Callable[[str, int], Awaitable[None]] | None = None
+    """Makes streams (and so many copies of them) and the like, once, before any instance."""
     settings: Mapping[str, str] = field(default_factory=dict)
     """How it is tuned, for the report."""

@@ -45,7 +45,7 @@ async def subscribe_targeted(
 
 @asynccontextmanager
 async def serve(setup: InstanceSetup) -> AsyncIterator[Serving]:
-    async with await nats.connect(setup.url, pending_size=PENDING_BYTES) as connection:
+    async with await nats.connect(setup.url.split(","), pending_size=PENDING_BYTES) as connection:
         serving = Serving()
         await connection.subscribe("rpc.order", queue=QUEUE, cb=responder(serving, Op.ORDER))
         await subscribe_targeted(connection, serving, setup, Op.FILL)
@@ -69,7 +69,7 @@ class CoreCaller:
 
 @asynccontextmanager
 async def connect(setup: CallerSetup) -> AsyncIterator[CoreCaller]:
-    async with await nats.connect(setup.url, pending_size=PENDING_BYTES) as connection:
+    async with await nats.connect(setup.url.split(","), pending_size=PENDING_BYTES) as connection:
         yield CoreCaller(connection)
 
 

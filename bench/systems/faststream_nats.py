@@ -13,7 +13,7 @@ from bench.systems.core_nats import PENDING_BYTES, QUEUE, subject
 
 
 def _broker(url: str) -> NatsBroker:
-    return NatsBroker(url, logger=None, pending_size=PENDING_BYTES)
+    return NatsBroker(url.split(","), logger=None, pending_size=PENDING_BYTES)
 
 
 def _subscribe(broker: NatsBroker, serving: Serving, accounts: list[str]) -> None:

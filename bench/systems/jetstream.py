@@ -53,8 +53,8 @@ def address(stored: str) -> str:
     return ".".join(stored.rsplit(".", 2)[1:])
 
 
-async def prepare(url: str, *, durable: bool) -> None:
-    async with await nats.connect(url) as connection:
+async def prepare(url: str, replicas: int, *, durable: bool) -> None:
+    async with await nats.connect(url.split(",")) as connection:
         js = connection.jetstream()
         names = {REQUESTS: ["req.>"]} | ({REPLIES: ["stored.>"]} if durable else {})
         for name, subjects in names.items():
@@ -65,6 +65,7 @@ async def prepare(url: str, *, durable: bool) -> None:
                     storage=StorageType.FILE,
                     discard=DiscardPolicy.NEW,
                     duplicate_window=DUPLICATE_WINDOW_S,
+                    num_replicas=replicas,
                 )
             )
 
@@ -141,7 +142,7 @@ async def _exists(js: JetStreamContext, durable_name: str) -> bool:
 @asynccontextmanager
 async def serve(setup: InstanceSetup, *, durable: bool) -> AsyncIterator[Serving]:
     pending = core_nats.PENDING_BYTES
-    async with await nats.connect(setup.url, pending_size=pending) as connection:
+    async with await nats.connect(setup.url.split(","), pending_size=pending) as connection:
         serving = Serving()
         handler = Handler(connection, serving, durable=durable)
         js = connection.jetstream()
@@ -198,7 +199,7 @@ class JetStreamCaller:
 @asynccontextmanager
 async def connect(setup: CallerSetup, *, durable: bool) -> AsyncIterator[JetStreamCaller]:
     pending = core_nats.PENDING_BYTES
-    async with await nats.connect(setup.url, pending_size=pending) as connection:
+    async with await nats.connect(setup.url.split(","), pending_size=pending) as connection:
         caller = JetStreamCaller(connection, setup.index, durable=durable)
         await caller.start()
         yield caller

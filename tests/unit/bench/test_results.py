@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,14 +15,18 @@ from bench.bed import Measured
 from bench.block import Block, Told
 from bench.commands import commands
 from bench.commands.soak import plan_for
+from bench.commands.throughput import half_of_highest
 from bench.document import Document, make_document
+from bench.failover.gap import steps_ms, summary_ms
 from bench.latencies import Latencies
 from bench.ledger import Ledger, Verdict
 from bench.machine import Noise
+from bench.memory import growth
 from bench.options import Options
-from bench.report import markdown, write_report
+from bench.report import ORDER, markdown, write_report
 from bench.rows import compare, make_row
 from bench.runner import Results
+from bench.targets import Target
 
 CLEAN = Verdict(10, 10, 0, 0, 0, 0, 0, 0)
 LOSSY = Verdict(10, 9, 0, 1, 0, 0, 0, 0)
@@ -72,12 +78,160 @@ def test_a_lossy_run_fails_however_fast_it_was() -> None:
     assert not document(LOSSY)["passed"]
 
 
-def test_a_slow_run_misses_its_target_but_passes() -> None:
-    rows = [make_row([measured("aegis", 50.0)]), make_row([measured("aegis", 1.0, OFFERED)])]
+def test_alone_it_may_be_no_slower_than_the_rival() -> None:
+    rows = [make_row([measured("aegis", 2.0)]), make_row([measured("jetstream-durable", 1.0)])]
 
-    met = [target.met for target in targets.latency(rows)]
+    assert [target.met for target in targets.alone(rows)] == [False, False]
 
-    assert met == [False, True]
+    rows[1]["latency_ms"] = rows[0]["latency_ms"]
+
+    assert [target.met for target in targets.alone(rows)] == [True, True]
+
+
+def test_a_target_against_a_rival_that_was_not_measured_is_not_claimed() -> None:
+    assert targets.alone([make_row([measured("aegis", 1.0)])]) == []
+
+
+def test_in_a_crowd_it_needs_more_throughput_than_the_rival_and_less_cpu() -> None:
+    crowd = Block("targeted", "closed", 1.0, in_flight=64)
+    mine, theirs = (make_row([measured(name, 1.0, crowd)]) for name in ("aegis", targets.RIVAL))
+    mine["throughput_per_s"]["median"] = theirs["throughput_per_s"]["median"] * 1.19
+
+    assert [target.met for target in targets.crowd([mine, theirs])] == [False, True]
+
+    mine["throughput_per_s"]["median"] = theirs["throughput_per_s"]["median"] * 1.21
+    mine["cpu_us_per_call"]["total"] += 1.0
+
+    assert [target.met for target in targets.crowd([mine, theirs])] == [True, False]
+
+
+def test_the_hot_resource_is_no_row_of_the_crowd() -> None:
+    hot = Block("targeted", "closed", 1.0, in_flight=64, account="ACC-0000")
+    rows = [make_row([measured(name, 1.0, hot)]) for name in ("aegis", targets.RIVAL)]
+
+    assert targets.crowd(rows) == []
+    (only,) = targets.hot(rows)
+    assert not only.met  # 200 calls a second
+
+
+def test_flat_compares_the_ends_of_an_axis_at_a_fixed_rate() -> None:
+    rows = [
+        make_row([measured("aegis", ms, OFFERED)]) | {"axis": {"resources": count}}
+        for count, ms in ((100, 9.0), (10_000, 1.3), (1, 1.0))
+    ]
+
+    (only,) = targets.flat(rows)
+
+    assert not only.met
+    assert only.measured.startswith("1.30 x")
+    assert targets.flat(rows[1:2]) == []
+
+
+def test_half_of_the_highest_throughput_is_offered_in_both_modes() -> None:
+    rows = []
+    group = Block("group", "closed", 1.0, in_flight=64)
+    for block, rate in ((SEQUENTIAL, 3000.0), (SEQUENTIAL, 2000.0), (group, 1000.0)):
+        row = make_row([measured("aegis", 1.0, block)])
+        row["throughput_per_s"]["median"] = rate
+        rows.append(row)
+    faster_rival = make_row([measured("zmq", 1.0, Block("targeted", "closed", 1.0))])
+    faster_rival["throughput_per_s"]["median"] = 90_000.0
+
+    offered = [part.block for part in half_of_highest([*rows, faster_rival], quick=True)]
+
+    assert [(block.mix, block.mode, block.rate_per_s) for block in offered] == [
+        ("targeted", "open", 1500.0),
+        ("group", "open", 500.0),
+    ]
+
+
+def test_each_kind_of_failover_has_its_own_bounds() -> None:
+    gaps: dict[str, dict[str, float]] = {
+        "kill": {"p50": 31.0, "p99": 99.0},
+        "pause": {"p50": 600.0, "p99": 1201.0},
+        "many": {},
+    }
+
+    assert [(target.name, target.met) for target in targets.failover(gaps)] == [
+        ("gap of kill, p50", False),
+        ("gap of kill, p99", True),
+        ("gap of pause, p99", False),
+    ]
+
+
+def test_memory_is_the_growth_between_the_ends_of_an_axis() -> None:
+    def end(count: int, instance_mib: float) -> dict[str, Any]:
+        mib = {"instance": instance_mib, "control": 50.0}
+        processes = {"instance": 1, "control": 1}
+        return {"system": "aegis", "axis": {"resources": count}, "mib": mib, "processes": processes}
+
+    rival = end(1, 999.0) | {"system": targets.RIVAL}
+    (only,) = growth([end(1, 40.0), end(10, 99.0), end(1001, 41.0), rival])
+
+    assert only["bytes_each"] == {"instance": round(2**20 / 1000), "control": 0}
+    assert only["mib_a_process"] == {"instance": 41.0, "control": 50.0}
+
+
+def failover_document(verdict: Verdict = CLEAN) -> Document:
+    gaps_s = [0.01, 0.02, 0.05]
+    shown: dict[str, Any] = {
+        "count": 3,
+        "gap_ms": summary_ms(gaps_s),
+        "gaps_ms": [gap * 1e3 for gap in gaps_s],
+        "steps_ms": steps_ms([{"control decides": 0.004}, {"control decides": 0.006}, {}]),
+    }
+    return make_document(
+        "failover",
+        Options(),
+        Results(losses={"kill": verdict}),
+        targets.failover({"kill": shown["gap_ms"]}),
+        failovers={"kill": shown},
+    )
+
+
+def test_the_failovers_report_has_gaps_steps_and_a_plot(tmp_path: Path) -> None:
+    write_report(failover_document(), tmp_path)
+
+    text = (tmp_path / "failover.md").read_text()
+    assert "| kill | 3 | 20.00 | 50.00 | 50.00 | 50.00 |" in text
+    assert "| kill | control decides | 4.00 | 6.00 | 2 |" in text
+    assert "failover-gaps.svg" in text
+
+
+def test_a_plot_that_this_run_did_not_draw_does_not_stay(tmp_path: Path) -> None:
+    (tmp_path / "failover-of-old.svg").write_text("")
+
+    write_report(failover_document(), tmp_path)
+
+    assert [path.name for path in tmp_path.glob("*.svg")] == ["failover-gaps.svg"]
+
+
+def test_a_failover_that_lost_a_call_fails_the_run() -> None:
+    assert failover_document()["passed"]
+    assert not failover_document(LOSSY)["passed"]
+
+
+def test_one_page_shows_all_results_of_the_folder_with_what_was_missed(tmp_path: Path) -> None:
+    write_report(failover_document(), tmp_path)
+    write_report(
+        document() | {"targets": [asdict(Target("speed", "< 1", "2", met=False))]}, tmp_path
+    )
+    (tmp_path / "chaos.json").write_text('{"command": "chaos"}')
+
+    page = (tmp_path / "report.md").read_text()
+
+    assert "3 of 4 targets met, 1 missed" in page
+    assert "| latency | speed | < 1 | 2 | **MISSED** |" in page
+    assert page.index("## latency") < page.index("## failover")
+    assert "python -m bench latency --seed 9 --quick" in page
+    assert "(latency-by-rate.svg)" in page
+    assert "(failover-gaps.svg)" in page
+
+
+def test_the_commands_of_all_have_their_place_in_the_report() -> None:
+    taking_part = {name for name, command in commands().items() if command.IN_ALL}
+
+    assert taking_part == set(ORDER)
 
 
 def test_the_report_has_table_plots_and_the_command_to_repeat(tmp_path: Path) -> None:
@@ -99,7 +253,7 @@ def test_the_table_shows_losses() -> None:
 def test_every_command_has_what_the_registry_needs() -> None:
     found = commands()
 
-    assert {"latency", "throughput", "scale", "soak", "all"} <= found.keys()
+    assert {"latency", "throughput", "scale", "soak", "failover", "payload", "all"} <= found.keys()
     for command in found.values():
         assert command.HELP
         assert command.IN_ALL >= 0
