@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from typing import Any
 
@@ -226,6 +226,24 @@ async def test_a_cancel_that_meets_the_commit_returns_what_was_stored(
         answer = await aegis.request(ADD, Add(tag="slow"), resource="A", timeout_s=SHORT_S)
     assert answer == 1
     assert list(kinds(aegis.bus).values()) == [OutcomeKind.EXECUTED]
+
+
+async def test_a_clock_that_is_set_back_lengthens_no_wait(
+    aegis: MemoryAegis, runs: Runs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """G4: by an hour, while the request is on its way."""
+    runs.hold("slow")
+    look = aegis.link.replies.expect
+
+    async def expect_late(request_id: str, deliver: Callable[[Outcome], None]) -> None:
+        true_s = time.time
+        monkeypatch.setattr(time, "time", lambda: true_s() - 3600.0)
+        await look(request_id, deliver)
+
+    monkeypatch.setattr(aegis.link.replies, "expect", expect_late)
+    async with asyncio.timeout(WAIT_S):
+        with pytest.raises(Cancelled):
+            await aegis.request(ADD, Add(tag="slow"), resource="A", timeout_s=SHORT_S)
 
 
 async def test_a_deadline_in_the_past_ends_at_once(aegis: MemoryAegis, runs: Runs) -> None:

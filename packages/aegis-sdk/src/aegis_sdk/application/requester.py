@@ -367,16 +367,18 @@ class Requester:
 
     async def _settle(self, request: Request, *, again: bool) -> Outcome:
         """`again`: this id may have an outcome already."""
+        assert request.deadline_s is not None
+        # From here on by the monotonic clock: the other one may be set back by an hour.
+        ends_s = time.monotonic() + request.deadline_s - time.time()
         await self._check(request)
         entry = self._begin(request)
         try:
             await self._replies.expect(request.request_id, entry.deliver)
             if again and (stored := await self._read_outcome(request)) is not None:
                 return self._same_key(request, stored)
-            assert request.deadline_s is not None
             with contextlib.suppress(StoreUnreachable):  # sent again by the watcher
                 self._log.post(request)
-            outcome = await entry.wait(request.deadline_s - time.time())
+            outcome = await entry.wait(ends_s - time.monotonic())
             if outcome is None:
                 outcome = await self._end_doubt(entry)
                 if entry.full and outcome.kind is OutcomeKind.CANCELLED:
