@@ -78,7 +78,7 @@ class NatsDeliveries:
     async def open_group(
         self, service: str, *, credit: int, on_delivery: Callable[[Delivery], None]
     ) -> PullLoop:
-        async def make(again: bool) -> str:
+        async def make(again: bool, timeout_s: float) -> str:
             return GROUP_CONSUMER  # control made it, shared by all instances
 
         acks = _Acks(self._link)
@@ -113,10 +113,10 @@ class NatsDeliveries:
 
         acks = _Acks(self._link)
 
-        async def make(again: bool) -> str:
+        async def make(again: bool, timeout_s: float) -> str:
             if again:
                 on_restart()
-            return await reader.make()
+            return await reader.make(timeout_s)
 
         def on_message(message: Message, meta: Meta) -> None:
             self._deliver(service, message, meta, grant, reader.suspect_to, acks, on_delivery)
@@ -212,11 +212,11 @@ class _GrantReader:
         """Last request stored when this process first read the grant: an earlier active may have
         begun any up to it."""
 
-    async def make(self) -> str:
-        """Raises: StoreError."""
-        await self._remove_old()
+    async def make(self, timeout_s: float) -> str:
+        """`timeout_s` is for each call. Raises: StoreError."""
+        await self._remove_old(timeout_s)
         if self.suspect_to < 0:
-            info = await self._link.api(f"STREAM.INFO.{self._stream}", {})
+            info = await self._link.api(f"STREAM.INFO.{self._stream}", {}, timeout_s=timeout_s)
             self.suspect_to = int(info["state"]["last_seq"])
         config = {
             "durable_name": self._grant,
@@ -233,19 +233,21 @@ class _GrantReader:
         await self._link.api(
             f"CONSUMER.DURABLE.CREATE.{self._stream}.{self._grant}",
             {"stream_name": self._stream, "config": config},
+            timeout_s=timeout_s,
         )
         self._made = True
         return self._grant
 
-    async def _remove_old(self) -> None:
+    async def _remove_old(self, timeout_s: float) -> None:
+        consumer = f"{self._stream}.{self._grant}"
         try:
-            info = await self._link.api(f"CONSUMER.INFO.{self._stream}.{self._grant}", {})
+            info = await self._link.api(f"CONSUMER.INFO.{consumer}", {}, timeout_s=timeout_s)
         except StoreMissing:
             return
         if self._made:  # one of fewer resources, made before, says nothing about the others
             floor = int(info.get("ack_floor", {}).get("stream_seq", 0))
             self._start_seq = max(self._start_seq, floor + 1)
-        await self._link.api(f"CONSUMER.DELETE.{self._stream}.{self._grant}", {})
+        await self._link.api(f"CONSUMER.DELETE.{consumer}", {}, timeout_s=timeout_s)
 
 
 def _resource_of(subject: str) -> str | None:
