@@ -151,3 +151,20 @@ async def started(make: Make, link: LeaderlessLink) -> PullLoop:
     )
     await loop.start()
     return loop
+
+
+async def test_a_new_connection_is_asked_with_short_waits_again(no_waits: list[float]) -> None:
+    """What an earlier server did not answer says nothing about the next one."""
+    link = LeaderlessLink(0)
+    given: list[float] = []
+
+    async def make(again: bool, timeout_s: float) -> str:
+        given.append(timeout_s)
+        link.is_connected = len(given) != 4
+        if len(given) < 6:
+            raise StoreUnreachable("the connection to NATS was lost")
+        return "made"
+
+    await started(make, link)
+    assert given[3] > given[4]
+    assert given[4] == consumer.ANSWER_S

@@ -138,13 +138,16 @@ class PullLoop:
         self._next_seq = 1
         if self._in_order:
             self._held = 0  # what was held is delivered again
-        for n in itertools.count(1):
+        n = 1
+        while True:
             try:
                 self._consumer = await self._make(again, min(n * ANSWER_S, ANSWER_S_MAX))
                 break
             except StoreError as error:
                 log.debug("consumer_not_made", stream=self._stream, error=str(error), attempt=n)
                 await asyncio.sleep(backoff_s(n, first_s=0.02, max_s=0.5))
+                # Another connection is another server, which was not slow yet.
+                n = n + 1 if self._link.is_connected else 1
         subject = f"{self._link.client.new_inbox()}.{next(self._generations)}"
         self._subject = subject
         self._doubt.clear()
