@@ -42,7 +42,9 @@ class Child:
                 stdout=asyncio.subprocess.PIPE,
                 stderr=stderr,
                 cwd=ROOT,
-                env=os.environ | {"PYTHONPATH": os.pathsep.join(_paths())} | dict(environment or {}),
+                env=os.environ
+                | {"PYTHONPATH": os.pathsep.join(_paths())}
+                | dict(environment or {}),
                 preexec_fn=_die_with_parent,
                 start_new_session=True,
             )

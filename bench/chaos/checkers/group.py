@@ -42,9 +42,7 @@ def _problem(elements: Sequence[str] | None, operation: Operation, reply: Any) -
     return ""
 
 
-def _elements(
-    lists: dict[str, Sequence[str]], operations: dict[str, Operation]
-) -> list[Violation]:
+def _elements(lists: dict[str, Sequence[str]], operations: dict[str, Operation]) -> list[Violation]:
     """Nothing twice, nothing that nobody asked for, nothing in another's list."""
     asked = {(op.args["element"], op.args["to"]) for op in operations.values()}
     found = []
