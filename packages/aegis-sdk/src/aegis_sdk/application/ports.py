@@ -152,6 +152,9 @@ class DeliverySource(Protocol):
     def finished(self) -> None:
         """One delivery is out of hand: its credit may be used again."""
 
+    async def retire(self) -> None:
+        """Stop, but deliver first what is already on its way."""
+
     async def stop(self) -> None: ...
 
 

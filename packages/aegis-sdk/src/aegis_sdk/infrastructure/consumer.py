@@ -8,6 +8,7 @@ without a gap, or the generation ends and `make` is asked for a consumer again.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import time
 from collections.abc import Awaitable, Callable
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from nats.aio.subscription import Subscription
+from nats.errors import Error as NatsError
 
 from aegis_sdk.application.ports import StoreError
 from aegis_sdk.domain.delivery import backoff_s
@@ -29,8 +31,10 @@ SILENCE_S_MAX: Final = 2.5
 AGAIN_WAIT_S: Final = 0.01
 AGAIN_WAIT_S_MAX: Final = 0.2
 """A server that ends each pull at once must not be asked without pause: it elects a leader just then."""
+RETIRE_S: Final = 1
+"""How long a server may take to say that it has sent everything."""
 ANSWER_S: Final = 0.5
-ANSWER_S_MAX: Final = 5.0
+ANSWER_S_MAX: Final = 3.0
 """How long the n-th try waits for an answer: n times the first. A cluster without a leader drops what
 it is asked, so a long first wait is lost; a busy one is slow, so later waits are longer."""
 
@@ -117,6 +121,20 @@ class PullLoop:
         await self._begin(again=False)
         self._keeper = asyncio.create_task(self._keep())
 
+    async def retire(self) -> None:
+        """Ask for nothing more; returns when all that the server had sent was delivered, and stops.
+
+        What is dropped instead would be delivered elsewhere only after the consumer's ack_wait.
+        """
+        self._stopped = True
+        if self._keeper is not None:
+            self._keeper.cancel()
+        if self._subscription is not None:
+            with contextlib.suppress(NatsError, TimeoutError):
+                await self._subscription.unsubscribe()
+                await self._link.client.flush(timeout=RETIRE_S)
+        await self.stop()
+
     async def stop(self) -> None:
         """Nothing is delivered after this returns. Safe twice."""
         self._stopped = True
@@ -138,6 +156,7 @@ class PullLoop:
         self._next_seq = 1
         if self._in_order:
             self._held = 0  # what was held is delivered again
+        self._doubt.clear()
         n = 1
         while True:
             try:
@@ -147,7 +166,8 @@ class PullLoop:
                 log.debug("consumer_not_made", stream=self._stream, error=str(error), attempt=n)
                 await asyncio.sleep(backoff_s(n, first_s=0.02, max_s=0.5))
                 # Another connection is another server, which was not slow yet.
-                n = n + 1 if self._link.is_connected else 1
+                n = 1 if self._doubt.is_set() else n + 1
+                self._doubt.clear()
         subject = f"{self._link.client.new_inbox()}.{next(self._generations)}"
         self._subject = subject
         self._doubt.clear()
