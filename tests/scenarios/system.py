@@ -248,14 +248,19 @@ def new_service() -> str:
 
 @asynccontextmanager
 async def running_system(
-    *, nodes: int = 1, system_account: bool = True, controls: int = 1, sync: str | None = None
+    *,
+    nodes: int = 1,
+    system_account: bool = True,
+    controls: int = 1,
+    sync: str | None = None,
+    file_store: int | None = None,
 ) -> AsyncIterator[System]:
     """A whole system that is gone afterwards, whatever happened."""
     with tempfile.TemporaryDirectory(prefix="aegis-test-") as name:
         folder = Path(name)
         server: EmbeddedNats | NatsCluster
         server = (
-            EmbeddedNats(folder / "nats", sync_interval=sync)
+            EmbeddedNats(folder / "nats", sync_interval=sync, max_file_store=file_store)
             if nodes == 1
             else NatsCluster(folder / "nats")
         )
