@@ -19,6 +19,7 @@ from aegis_sdk import (
     InvalidPayload,
     KeyReused,
     Method,
+    NeverAccepted,
     NoRoute,
     OutcomeUnknown,
     Overloaded,
@@ -320,6 +321,24 @@ async def test_attach_never_sends_anything(aegis: MemoryAegis, runs: Runs) -> No
     assert caught.value.request_id == "somebody.7"
     assert _requests(aegis) == []
     assert kinds(aegis.bus) == {}
+
+
+async def test_attach_tells_what_was_never_accepted_from_what_is_still_open(
+    aegis: MemoryAegis, runs: Runs
+) -> None:
+    """G4: nothing comes of waiting for an id that is nowhere."""
+    release = runs.hold("slow")
+    ticket = await aegis.submit(ADD, Add(tag="slow"), resource="A")
+    with pytest.raises(OutcomeUnknown) as open_:
+        await aegis.attach(ticket.id, ADD, timeout_s=SHORT_S)
+    assert type(open_.value) is OutcomeUnknown
+    with pytest.raises(NeverAccepted, match="never accepted"):
+        await aegis.attach("somebody.7", ADD, timeout_s=SHORT_S)
+    aegis.link.cut()
+    with pytest.raises(OutcomeUnknown) as unreachable:
+        await aegis.attach("somebody.7", ADD, timeout_s=SHORT_S)
+    assert type(unreachable.value) is OutcomeUnknown
+    release.set()
 
 
 async def test_attach_wants_a_request_id(aegis: MemoryAegis) -> None:

@@ -66,6 +66,12 @@ class RequestLog(Protocol):
         Raises: StoreTooLarge, StoreUnreachable.
         """
 
+    async def holds(self, service: str, request_id: str, *, timeout_s: float) -> bool:
+        """Whether the stream has this request now. It looks at every one that is kept: not for often.
+
+        Raises: StoreMissing, StoreUnreachable (also when it did not come to the end in time).
+        """
+
     async def read(self, service: str, seq: int) -> Request | None:
         """The stored request at `seq`. Raises: StoreMissing, StoreUnreachable."""
 

@@ -44,6 +44,7 @@ from aegis_sdk.errors import (
     Deadlock,
     Draining,
     KeyReused,
+    NeverAccepted,
     OutcomeUnknown,
     Overloaded,
     PayloadTooLarge,
@@ -195,10 +196,28 @@ class Requester:
         finally:
             self._end(entry)
         if outcome is None:
-            raise OutcomeUnknown(
-                f"{request_id} has no outcome yet after {timeout_s:g} s: attach again", request_id
-            )
+            outcome = await self._late_outcome(request, timeout_s)
         return result_of(outcome, method)
+
+    async def _late_outcome(self, request: Request, waited_s: float) -> Outcome:
+        """Say why there is none after so long. Raises: OutcomeUnknown."""
+        request_id = request.request_id
+        try:
+            accepted = await self._log.holds(request.service, request_id, timeout_s=RESOLVE_S)
+            outcome = await self._journal.outcome(request, anywhere=True)
+        except StoreError:
+            accepted, outcome = True, None  # as far as can be told now
+        if outcome is not None:
+            return outcome
+        if not accepted:
+            raise NeverAccepted(
+                f"{request_id}: neither the requests of {request.service} nor its journal have it;"
+                " it was never accepted, or is past its retention",
+                request_id,
+            )
+        raise OutcomeUnknown(
+            f"{request_id} has no outcome yet after {waited_s:g} s: attach again", request_id
+        )
 
     # --- what handlers use (context.Asks) ----------------------------------------------------------
     async def ask(
