@@ -82,7 +82,7 @@ async def test_a_reader_that_retires_is_given_what_was_on_its_way(
 ) -> None:
     """What it drops would be delivered elsewhere only after ack_wait, and counts as delivered then."""
     for n in range(20):
-        one = await _group(world, ports, credit=64)
+        one = await _group(world, ports, credit=16)
         sent = [f"r{n}.{number}" for number in range(40)]
         for request_id in sent:
             ports.requests.post(request(world.service, request_id, None))

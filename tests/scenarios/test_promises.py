@@ -328,3 +328,30 @@ async def test_keys_of_two_services_are_two_keys(system: System) -> None:
             )
         )
     assert [total.count for total in totals] == [2, 1]
+
+
+async def test_both_controls_killed_and_restarted_under_load_lose_nothing() -> None:
+    """G1, G5, G6, G8: the data path serves without any; the new ones fail an active over."""
+    async with running_system(controls=2) as system:
+        service = new_service()
+        methods = Methods(service)
+        one, two = await start_pair(system, service)
+        async with aegis_sdk.connect(system.url) as aegis:
+            load = Load(aegis, methods)
+            load.start(*PAIR)
+            await load.wait_done(50)
+            for control in system.processes[:2]:
+                await control.kill()
+            await load.wait_done(load.done + 100)
+            for _ in range(2):
+                await system.start_control()
+            await load.wait_done(load.done + 100)
+            assert (
+                one.count("demoted") == two.count("demoted") == 0
+            ), "nobody was judged by the past"
+            await one.kill()
+            await load.wait_done(load.done + 100)
+            await load.stop()
+            assert load.errors == []
+        assert two.count("promoted") == len(PAIR)
+        assert len(await system.journal(service)) == load.done

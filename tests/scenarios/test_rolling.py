@@ -77,4 +77,31 @@ async def test_a_rolling_restart_shows_no_error_and_hardly_any_wait(system: Syst
     assert max(targeted.waits_s) < 0.5
     assert max(group.waits_s) < 0.9
     outcomes = await system.journal(service)
+    assert all(process.logged("link_task_failed") == [] for process in system.processes)
     assert len(outcomes) == targeted.done + group.done
+
+
+async def test_a_long_group_request_holds_no_resource_up_while_its_member_drains(
+    system: System,
+) -> None:
+    """G8: resources are served until the handover, however long the rest of the drain takes."""
+    service = new_service()
+    methods = Methods(service)
+    one = await system.start_ledger(service, {"A": "auto"}, instance_id="one")
+    async with aegis_sdk.connect(system.url) as aegis:
+        long_ = asyncio.create_task(
+            aegis.request(methods.echo, Echo(text="long", hold_s=1.5), timeout_s=10)
+        )
+        await one.wait_for("begun", op="long")
+        two = await system.start_ledger(service, {"A": "auto"}, instance_id="two")
+        load = Load(aegis, methods)
+        load.start("A")
+        await load.wait_done(20)
+        load.forget_waits()
+        assert await one.end() == 0
+        await two.wait_for("promoted", resource="A")
+        await load.wait_done(load.done + 20)
+        await load.stop()
+        assert (await long_).instance_id == "one"
+    assert load.errors == []
+    assert max(load.waits_s) < 1.0

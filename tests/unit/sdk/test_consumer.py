@@ -30,6 +30,7 @@ class LeaderlessLink:
         self.is_connected = True
         self.reconnect: Callable[[], Awaitable[None]] | None = None
         self.lost_s = 0.0
+        self.retired = 0
         self.pulled: list[str] = []
         self.receive: Callback | None = None
         self._dropped = dropped
@@ -51,6 +52,9 @@ class LeaderlessLink:
         self.pulled.append(reply)
 
     def drop(self, subscription: object) -> None: ...
+
+    async def retire(self, subscription: object, *, timeout_s: float) -> None:
+        self.retired += 1
 
     def on_restored(self, callback: Callable[[], Awaitable[None]]) -> None:
         self.reconnect = callback
@@ -171,3 +175,25 @@ async def test_a_new_connection_is_asked_with_short_waits_again(no_waits: list[f
     await started(make, link)
     assert given[3] > given[4]
     assert given[4] == consumer.ANSWER_S
+
+
+async def test_a_reader_retires_only_when_what_it_asked_for_has_come() -> None:
+    """An unsubscription that overtakes a message costs its caller a whole ack_wait."""
+
+    async def make(again: bool, timeout_s: float) -> str:
+        return "made"
+
+    link = LeaderlessLink(0)
+    loop = await started(make, link)
+    retiring = asyncio.create_task(loop.retire())
+    for seq in range(1, 9):  # its whole credit
+        await asyncio.sleep(consumer.QUIET_S / 50)
+        assert not retiring.done()
+        assert link.retired == 0
+        assert link.receive is not None
+        reply = f"$JS.ACK.stream.made.1.{seq}.{seq}.0.0"
+        link.receive(Message("_INBOX.x", reply, b"", b""))
+    async with asyncio.timeout(1.0):
+        await retiring
+    assert link.retired == 1
+    assert len(link.pulled) == 1, "it asked for more"

@@ -8,7 +8,6 @@ without a gap, or the generation ends and `make` is asked for a consumer again.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import itertools
 import time
 from collections.abc import Awaitable, Callable
@@ -16,7 +15,6 @@ from dataclasses import dataclass
 from typing import Final
 
 from nats.aio.subscription import Subscription
-from nats.errors import Error as NatsError
 
 from aegis_sdk.application.ports import StoreError
 from aegis_sdk.domain.delivery import backoff_s
@@ -31,8 +29,9 @@ SILENCE_S_MAX: Final = 2.5
 AGAIN_WAIT_S: Final = 0.01
 AGAIN_WAIT_S_MAX: Final = 0.2
 """A server that ends each pull at once must not be asked without pause: it elects a leader just then."""
-RETIRE_S: Final = 1
-"""How long a server may take to say that it has sent everything."""
+RETIRE_S: Final = 1.0
+"""How long a server may take to send what we have asked for, and to say that it has."""
+QUIET_S: Final = 0.05
 ANSWER_S: Final = 0.5
 ANSWER_S_MAX: Final = 3.0
 """How long the n-th try waits for an answer: n times the first. A cluster without a leader drops what
@@ -122,18 +121,27 @@ class PullLoop:
         self._keeper = asyncio.create_task(self._keep())
 
     async def retire(self) -> None:
-        """Ask for nothing more; returns when all that the server had sent was delivered, and stops.
+        """Ask for nothing more; returns when what the server had given us was delivered, and stops.
 
-        What is dropped instead would be delivered elsewhere only after the consumer's ack_wait.
+        What is dropped instead would be delivered elsewhere only after the consumer's ack_wait. An
+        unsubscription may overtake messages inside the server: so it is sent when all that was asked
+        for has come, or nothing comes any more.
         """
         self._stopped = True
         if self._keeper is not None:
             self._keeper.cancel()
-        if self._subscription is not None:
-            with contextlib.suppress(NatsError, TimeoutError):
-                await self._subscription.unsubscribe()
-                await self._link.client.flush(timeout=RETIRE_S)
+        subscription, self._subscription = self._subscription, None
+        if subscription is not None:
+            await self._quiet()
+            await self._link.retire(subscription, timeout_s=RETIRE_S)
         await self.stop()
+
+    async def _quiet(self) -> None:
+        begun_s = time.monotonic()
+        while self._asked > 0 and (now_s := time.monotonic()) < begun_s + RETIRE_S:
+            if now_s - max(begun_s, self._heard_s) > QUIET_S:
+                return
+            await asyncio.sleep(QUIET_S / 10)
 
     async def stop(self) -> None:
         """Nothing is delivered after this returns. Safe twice."""
