@@ -37,6 +37,8 @@ class Kind(StrEnum):
     """Everything between an instance and NATS takes longer."""
     JUMP_CLOCK = "jump_clock"
     """The wall clock of an instance, a control or a client is wrong for a while."""
+    FULL_STREAMS = "full_streams"
+    """The request streams take no more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,4 +142,6 @@ def _part(kind: Kind) -> str:
             return "client"
         case Kind.JUMP_CLOCK:
             return "clock"
+        case Kind.FULL_STREAMS:
+            return "streams"
     return "instance"

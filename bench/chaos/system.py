@@ -17,10 +17,12 @@ from aegis_control.infrastructure.embedded_nats import EmbeddedNats
 from aegis_control.infrastructure.nats_cluster import NatsCluster
 from aegis_sdk.contract.subjects import Subjects
 
+from bench.chaos import bounds
 from bench.chaos.children import Child
 from bench.chaos.clocks import Clocks
 from bench.chaos.nemesis import Kind
 from bench.chaos.proxy import Proxy
+from bench.chaos.workloads import WORKLOADS
 
 CONTROLS = 2
 INSTANCES = 3
@@ -74,6 +76,7 @@ class System:
             Kind.KILL_NATS: len(self._nodes),
             Kind.KILL_CLIENT: CLIENTS,
             Kind.JUMP_CLOCK: len(CLOCKS),
+            Kind.FULL_STREAMS: 1,
         }
         return {**dict.fromkeys(Kind, INSTANCES), **of_controls, **others}
 
@@ -91,6 +94,10 @@ class System:
     def client_files(self) -> list[Path]:
         """What the clients wrote down, those of killed ones too."""
         return sorted(self._folder.glob("client-*.jsonl"))
+
+    @property
+    def _services(self) -> list[str]:
+        return [WORKLOADS[name].service_name for name in self._settings.workloads]
 
     # --- life -------------------------------------------------------------------------------------
     async def start(self) -> None:
@@ -196,6 +203,8 @@ class System:
                 return self._instances[target].name
             case Kind.JUMP_CLOCK:
                 return f"{CLOCKS[target]} by {self._of_clocks.jump(CLOCKS[target]):+g} s"
+            case Kind.FULL_STREAMS:
+                return "requests" if await bounds.fill(self.urls, self._services) else None
         child = self._child(kind, target)
         if kind in (Kind.PAUSE_INSTANCE, Kind.PAUSE_CONTROL):
             child.pause()
@@ -214,6 +223,8 @@ class System:
                 reset = self._source.random() < 0.5
                 for proxy in self._proxies[target]:
                     proxy.heal(reset=reset)
+            case Kind.FULL_STREAMS:
+                await bounds.lift(self.urls, self._services)
             case Kind.JUMP_CLOCK:
                 self._of_clocks.set(CLOCKS[target], 0.0)
             case Kind.PAUSE_INSTANCE | Kind.PAUSE_CONTROL:
