@@ -8,6 +8,7 @@ import ctypes
 import os
 import signal
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Self
 
@@ -29,7 +30,9 @@ class Child:
         self._log = log
 
     @classmethod
-    async def start(cls, name: str, *arguments: str, folder: Path) -> Self:
+    async def start(
+        cls, name: str, *arguments: str, folder: Path, environment: Mapping[str, str] | None = None
+    ) -> Self:
         log = folder / f"{name}.log"
         with log.open("ab") as stderr:
             process = await asyncio.create_subprocess_exec(
@@ -39,7 +42,9 @@ class Child:
                 stdout=asyncio.subprocess.PIPE,
                 stderr=stderr,
                 cwd=ROOT,
-                env=os.environ | {"PYTHONPATH": os.pathsep.join(_paths())},
+                env=os.environ
+                | {"PYTHONPATH": os.pathsep.join(_paths())}
+                | dict(environment or {}),
                 preexec_fn=_die_with_parent,
                 start_new_session=True,
             )

@@ -85,7 +85,7 @@ class Client:
                 process=self._name,
                 workload=self._workload.name,
                 service=self._workload.service_name,
-                resource=ask.resource,
+                resource=ask.resource or "",
                 kind=ask.kind,
                 args=ask.args,
                 invoked_s=time.monotonic(),

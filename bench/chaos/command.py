@@ -17,6 +17,7 @@ from bench.bed import BedError
 from bench.chaos.check import describe, summary
 from bench.chaos.checkers import check_all
 from bench.chaos.children import ChildError
+from bench.chaos.clocks import LIBRARY, NoLibrary
 from bench.chaos.nemesis import Kind
 from bench.chaos.run import Plan, attack
 from bench.chaos.workloads import WORKLOADS
@@ -31,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of this command; `--seed`, `--nodes` and `--json` are shared by all."""
     parser.add_argument("--seconds", type=float, default=60.0, help="how long faults strike")
     parser.add_argument(
-        "--faults", type=_faults, default=list(Kind), help=f"of: all, none, {','.join(Kind)}"
+        "--faults", type=_faults, default=_possible(), help=f"of: all, none, {','.join(Kind)}"
     )
     parser.add_argument(
         "--workloads", type=_workloads, default=list(WORKLOADS), help=f"of: {','.join(WORKLOADS)}"
@@ -63,7 +64,7 @@ async def run(options: Options, parsed: argparse.Namespace) -> dict[str, Any]:
     """As a command of `python -m bench`. Raises: BedError when the system could not be run at all."""
     try:
         result = await perform(options.seed, parsed)
-    except (ChildError, EmbeddedNatsError, TimeoutError) as error:
+    except (ChildError, EmbeddedNatsError, NoLibrary, TimeoutError) as error:
         raise BedError(f"chaos: {error}") from error
     # For people everything is said already: a document of no documents prints nothing more.
     return result if options.json else {**result, "documents": {}}
@@ -71,8 +72,13 @@ async def run(options: Options, parsed: argparse.Namespace) -> dict[str, Any]:
 
 def _faults(text: str) -> list[Kind]:
     if text in ("all", "none"):
-        return list(Kind) if text == "all" else []
+        return _possible() if text == "all" else []
     return [Kind(name) for name in text.split(",")]
+
+
+def _possible() -> list[Kind]:
+    """All kinds; without libfaketime, no jumps of clocks."""
+    return [kind for kind in Kind if kind is not Kind.JUMP_CLOCK or LIBRARY is not None]
 
 
 def _workloads(text: str) -> list[str]:

@@ -25,7 +25,7 @@ from enum import StrEnum
 from typing import Any, TypeAlias
 
 Place: TypeAlias = tuple[str, str]
-"""(service, resource)."""
+"""(service, resource); the resource is empty for group requests."""
 
 
 def nested(op: str) -> str:

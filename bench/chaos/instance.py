@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import sys
 from typing import Any
 
@@ -43,5 +44,5 @@ def roles(resources: tuple[str, ...], index: int, of: int) -> dict[str, Role]:
 
 
 if __name__ == "__main__":
-    aegis_sdk.configure_logs(level="INFO")
+    aegis_sdk.configure_logs(level=os.environ.get("CHAOS_LOG_LEVEL", "INFO"))
     asyncio.run(serve(json.loads(sys.argv[1])))

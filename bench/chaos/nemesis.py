@@ -35,6 +35,10 @@ class Kind(StrEnum):
     CUT_FROM_NATS = "cut_from_nats"
     DELAY = "delay"
     """Everything between an instance and NATS takes longer."""
+    JUMP_CLOCK = "jump_clock"
+    """The wall clock of an instance, a control or a client is wrong for a while."""
+    FULL_STREAMS = "full_streams"
+    """The request streams take no more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,4 +140,8 @@ def _part(kind: Kind) -> str:
             return "nats"
         case Kind.KILL_CLIENT:
             return "client"
+        case Kind.JUMP_CLOCK:
+            return "clock"
+        case Kind.FULL_STREAMS:
+            return "streams"
     return "instance"

@@ -74,7 +74,12 @@ def _folder(planned: Plan, stack: contextlib.ExitStack) -> Path:
 
 
 async def _run_in(planned: Plan, folder: Path) -> History:
-    settings = Settings(planned.workloads, planned.seed, planned.nodes)
+    settings = Settings(
+        planned.workloads,
+        planned.seed,
+        planned.nodes,
+        clocks=Kind.JUMP_CLOCK in planned.faults,
+    )
     workloads = [WORKLOADS[name] for name in planned.workloads]
     services = [workload.service_name for workload in workloads]
     async with running(settings, folder) as system, _fences(system, services) as fences:

@@ -17,13 +17,22 @@ from aegis_control.infrastructure.embedded_nats import EmbeddedNats
 from aegis_control.infrastructure.nats_cluster import NatsCluster
 from aegis_sdk.contract.subjects import Subjects
 
+from bench.chaos import bounds
 from bench.chaos.children import Child
+from bench.chaos.clocks import Clocks
 from bench.chaos.nemesis import Kind
 from bench.chaos.proxy import Proxy
+from bench.chaos.workloads import WORKLOADS
 
 CONTROLS = 2
 INSTANCES = 3
 CLIENTS = 2
+CLOCKS = [
+    *(f"instance-{n}" for n in range(INSTANCES)),
+    *(f"control-{n}" for n in range(CONTROLS)),
+    *(f"client-{n}" for n in range(CLIENTS)),
+]
+"""The processes whose clocks can be set; NATS reads its own past libfaketime."""
 DELAY_S = 0.05
 READY_TIMEOUT_S = 60.0
 END_TIMEOUT_S = 90.0
@@ -39,6 +48,8 @@ class Settings:
     nodes: int = 1
     each: int = 3
     pause_s: float = 0.05
+    clocks: bool = False
+    """Whether clocks can be set; reading them costs each process some microseconds then."""
 
 
 class System:
@@ -48,6 +59,7 @@ class System:
         self._settings = settings
         self._folder = folder
         self._source = Random(f"{settings.seed}/heal")
+        self._clocks = Clocks(folder / "clocks", settings.seed) if settings.clocks else None
         self._cluster = NatsCluster(folder / "nats") if settings.nodes > 1 else None
         self._nodes = self._cluster.nodes if self._cluster else [EmbeddedNats(folder / "nats")]
         self._proxies: list[list[Proxy]] = []
@@ -60,7 +72,12 @@ class System:
     def sizes(self) -> dict[Kind, int]:
         """How many targets there are of each kind of fault."""
         of_controls = dict.fromkeys((Kind.KILL_CONTROL, Kind.PAUSE_CONTROL), CONTROLS)
-        others = {Kind.KILL_NATS: len(self._nodes), Kind.KILL_CLIENT: CLIENTS}
+        others = {
+            Kind.KILL_NATS: len(self._nodes),
+            Kind.KILL_CLIENT: CLIENTS,
+            Kind.JUMP_CLOCK: len(CLOCKS),
+            Kind.FULL_STREAMS: 1,
+        }
         return {**dict.fromkeys(Kind, INSTANCES), **of_controls, **others}
 
     @property
@@ -77,6 +94,10 @@ class System:
     def client_files(self) -> list[Path]:
         """What the clients wrote down, those of killed ones too."""
         return sorted(self._folder.glob("client-*.jsonl"))
+
+    @property
+    def _services(self) -> list[str]:
+        return [WORKLOADS[name].service_name for name in self._settings.workloads]
 
     # --- life -------------------------------------------------------------------------------------
     async def start(self) -> None:
@@ -109,7 +130,7 @@ class System:
             self._nodes[0].kill()
 
     async def _start_control(self, n: int) -> Child:
-        return await Child.start(
+        return await self._start_child(
             f"control-{n}",
             "-m",
             "aegis_control.entrypoints.service",
@@ -122,7 +143,6 @@ class System:
             "0",
             "--replicas",
             str(len(self._nodes)),
-            folder=self._folder,
         )
 
     async def _control_answers(self) -> None:
@@ -146,12 +166,8 @@ class System:
             "of": INSTANCES,
             "workloads": list(self._settings.workloads),
         }
-        return await Child.start(
-            f"instance-{n}",
-            "-m",
-            "bench.chaos.instance",
-            json.dumps(options),
-            folder=self._folder,
+        return await self._start_child(
+            f"instance-{n}", "-m", "bench.chaos.instance", json.dumps(options)
         )
 
     async def _start_client(self, n: int, *, opens: bool) -> Child:
@@ -167,9 +183,13 @@ class System:
             "file": str(self._folder / f"client-{name}.jsonl"),
             "opens": opens,
         }
-        return await Child.start(
-            f"client-{n}", "-m", "bench.chaos.client", json.dumps(options), folder=self._folder
+        return await self._start_child(
+            f"client-{n}", "-m", "bench.chaos.client", json.dumps(options)
         )
+
+    async def _start_child(self, name: str, *arguments: str) -> Child:
+        environment = self._clocks.environment(name) if self._clocks else None
+        return await Child.start(name, *arguments, folder=self._folder, environment=environment)
 
     # --- faults -----------------------------------------------------------------------------------
     async def strike(self, kind: Kind, target: int) -> str | None:
@@ -181,6 +201,10 @@ class System:
             case Kind.CUT | Kind.CUT_TO_NATS | Kind.CUT_FROM_NATS | Kind.DELAY:
                 self._disturb(kind, target)
                 return self._instances[target].name
+            case Kind.JUMP_CLOCK:
+                return f"{CLOCKS[target]} by {self._of_clocks.jump(CLOCKS[target]):+g} s"
+            case Kind.FULL_STREAMS:
+                return "requests" if await bounds.fill(self.urls, self._services) else None
         child = self._child(kind, target)
         if kind in (Kind.PAUSE_INSTANCE, Kind.PAUSE_CONTROL):
             child.pause()
@@ -199,6 +223,10 @@ class System:
                 reset = self._source.random() < 0.5
                 for proxy in self._proxies[target]:
                     proxy.heal(reset=reset)
+            case Kind.FULL_STREAMS:
+                await bounds.lift(self.urls, self._services)
+            case Kind.JUMP_CLOCK:
+                self._of_clocks.set(CLOCKS[target], 0.0)
             case Kind.PAUSE_INSTANCE | Kind.PAUSE_CONTROL:
                 self._child(kind, target).wake()
             case Kind.KILL_INSTANCE:
@@ -207,6 +235,11 @@ class System:
                 self._controls[target] = await self._start_control(target)
             case Kind.KILL_CLIENT:
                 self._clients[target] = await self._start_client(target, opens=False)
+
+    @property
+    def _of_clocks(self) -> Clocks:
+        assert self._clocks is not None  # the plan has jumps only with clocks
+        return self._clocks
 
     def _disturb(self, kind: Kind, target: int) -> None:
         for proxy in self._proxies[target]:

@@ -77,6 +77,30 @@ async def _send(
     return ids
 
 
+async def test_a_reader_that_retires_is_given_what_was_on_its_way(
+    world: World, ports: Ports
+) -> None:
+    """What it drops would be delivered elsewhere only after ack_wait, and counts as delivered then."""
+    for n in range(20):
+        one = await _group(world, ports, credit=16)
+        sent = [f"r{n}.{number}" for number in range(40)]
+        for request_id in sent:
+            ports.requests.post(request(world.service, request_id, None))
+        await asyncio.sleep(n * 0.0002)  # each time they are somewhere else on their way
+        assert one.source is not None
+        await one.source.retire()
+        kept = set(one.ids)
+        for delivery in one.given:
+            delivery.ack()
+        two = await _group(world, ports, credit=64)
+        await until(lambda two=two, kept=kept, sent=sent: kept | set(two.ids) >= set(sent))  # type: ignore[misc]
+        late = [d.request.request_id for d in two.given if d.arrival.delivered > 1]
+        assert [request_id for request_id in late if request_id not in kept] == []
+        two.end_all()
+        assert two.source is not None
+        await two.source.retire()
+
+
 # --- the group --------------------------------------------------------------------------------------------
 
 

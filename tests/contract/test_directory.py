@@ -14,6 +14,7 @@ from aegis_sdk.errors import (
     UnknownMethod,
     UnknownService,
 )
+from aegis_sdk.infrastructure.directory import NatsDirectory, _Service
 
 from tests.contract.worlds import (
     WAIT_S,
@@ -74,6 +75,25 @@ async def test_a_service_that_was_never_registered_is_unknown(world: World, port
 async def test_a_service_whose_instances_left_has_no_route(world: World, ports: Ports) -> None:
     """It is known, so that a typo can be told from an outage."""
     await world.put(service_record(world.service))
+    with pytest.raises(NoRoute):
+        await ports.directory.check(world.service, "price", None)
+
+
+async def test_an_instance_that_left_last_does_not_hide_the_others(
+    world: World, ports: Ports, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the registry could not be followed in time: its newest record is a deletion then."""
+
+    async def not_yet(directory: NatsDirectory, service: str) -> None:
+        directory._services.setdefault(service, _Service())
+
+    monkeypatch.setattr(NatsDirectory, "_follow", not_yet)
+    await world.put(service_record(world.service))
+    for name in ("stays", "leaves"):
+        await world.put(instance_record(world.service, name))
+    await world.remove("leaves")
+    await ports.directory.check(world.service, "price", None)
+    await world.remove("stays")
     with pytest.raises(NoRoute):
         await ports.directory.check(world.service, "price", None)
 

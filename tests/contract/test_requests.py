@@ -14,7 +14,7 @@ from aegis_sdk.application.ports import (
 )
 from aegis_sdk.contract.envelope import Request
 
-from tests.contract.worlds import PAYLOAD_BYTES_MAX, Ports, World, request
+from tests.contract.worlds import PAYLOAD_BYTES_MAX, WAIT_S, Ports, World, request
 
 
 async def _append(ports: Ports, asked: Request) -> Accepted:
@@ -101,6 +101,29 @@ async def test_a_payload_over_the_bound_is_too_large(world: World, ports: Ports)
     with pytest.raises(StoreTooLarge):
         ports.requests.post(large)
     assert await _append(ports, request(world.service, "c.2")) == Accepted(1, duplicate=False)
+
+
+async def test_a_request_is_found_by_its_id_alone(world: World, ports: Ports) -> None:
+    async def holds(request_id: str) -> bool:
+        return await ports.requests.holds(world.service, request_id, timeout_s=WAIT_S)
+
+    assert not await holds("c.1")
+    for n in range(1, 200):
+        resource = "ACC 1" if n % 2 else None
+        ports.requests.post(request(world.service, f"c.{n}", resource))
+    await ports.requests.append(request(world.service, "c.200"), timeout_s=WAIT_S)
+    assert [await holds(f"c.{n}") for n in (1, 2, 100, 200)] == [True] * 4
+    assert [await holds(name) for name in ("c.201", "c.20x", "d.1")] == [False] * 3
+
+
+async def test_requests_that_can_not_be_read_are_not_said_to_be_missing(
+    world: World, ports: Ports
+) -> None:
+    """G4: a doubt stays a doubt."""
+    await ports.requests.append(request(world.service, "c.1"), timeout_s=WAIT_S)
+    await world.cut(ports)
+    with pytest.raises(StoreUnreachable):
+        await ports.requests.holds(world.service, "c.2", timeout_s=0.5)
 
 
 async def test_a_service_without_streams_is_missing(ports: Ports) -> None:

@@ -89,6 +89,9 @@ class World(Protocol):
     async def put(self, *records: ServiceRecord | InstanceRecord | LeaseRecord) -> None:
         """What control knows of the service."""
 
+    async def remove(self, instance_id: str) -> None:
+        """The instance left: control deletes its record."""
+
     async def run_control(self) -> None: ...
 
     async def dead_letters(self) -> list[str]:
@@ -143,6 +146,9 @@ class MemoryWorld:
                     control.instances[self.service, record.instance_id] = record
                 case LeaseRecord():
                     control.leases[self.service, record.resource] = record
+
+    async def remove(self, instance_id: str) -> None:
+        del self.bus.control.instances[self.service, instance_id]
 
     async def run_control(self) -> None:
         self.bus.control.running = True
@@ -244,6 +250,12 @@ class NatsWorld:
                 case LeaseRecord():
                     key = f"{names.leases_bucket}.{names.lease_key(self.service, record.resource)}"
             await stream.publish(f"$KV.{key}", record.model_dump_json().encode())
+
+    async def remove(self, instance_id: str) -> None:
+        names = self._subjects
+        key = f"{names.registry_bucket}.{names.instance_key(self.service, instance_id)}"
+        stream = self._control.client.jetstream()
+        await stream.publish(f"$KV.{key}", headers={"KV-Operation": "DEL"})
 
     async def run_control(self) -> None:
         settings = Settings(

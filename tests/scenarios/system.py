@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -50,7 +50,9 @@ class Process:
         self._listener = asyncio.create_task(self._listen())
 
     @classmethod
-    async def start(cls, name: str, *arguments: str, folder: Path) -> Process:
+    async def start(
+        cls, name: str, *arguments: str, folder: Path, environment: Mapping[str, str] | None = None
+    ) -> Process:
         log = folder / f"{name}.log"
         with log.open("ab") as stderr:
             process = await asyncio.create_subprocess_exec(
@@ -58,6 +60,7 @@ class Process:
                 *arguments,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=stderr,
+                env=os.environ | dict(environment or {}),
                 preexec_fn=_die_with_parent,
             )
         return cls(name, process, log)
@@ -201,7 +204,12 @@ class System:
             await client.close()
 
     async def start_ledger(
-        self, service: str, resources: dict[str, str] | None = None, *, instance_id: str
+        self,
+        service: str,
+        resources: dict[str, str] | None = None,
+        *,
+        instance_id: str,
+        environment: Mapping[str, str] | None = None,
     ) -> Process:
         """Returns when it is registered."""
         options = {
@@ -211,7 +219,12 @@ class System:
             "id": instance_id,
         }
         process = await Process.start(
-            instance_id, "-m", "tests.scenarios.ledger", json.dumps(options), folder=self.folder
+            instance_id,
+            "-m",
+            "tests.scenarios.ledger",
+            json.dumps(options),
+            folder=self.folder,
+            environment=environment,
         )
         self.processes.append(process)
         await process.wait_for("ready", timeout_s=START_TIMEOUT_S)
@@ -252,14 +265,19 @@ def new_service() -> str:
 
 @asynccontextmanager
 async def running_system(
-    *, nodes: int = 1, system_account: bool = True, controls: int = 1, sync: str | None = None
+    *,
+    nodes: int = 1,
+    system_account: bool = True,
+    controls: int = 1,
+    sync: str | None = None,
+    file_store: int | None = None,
 ) -> AsyncIterator[System]:
     """A whole system that is gone afterwards, whatever happened."""
     with tempfile.TemporaryDirectory(prefix="aegis-test-") as name:
         folder = Path(name)
         server: EmbeddedNats | NatsCluster
         server = (
-            EmbeddedNats(folder / "nats", sync_interval=sync)
+            EmbeddedNats(folder / "nats", sync_interval=sync, max_file_store=file_store)
             if nodes == 1
             else NatsCluster(folder / "nats")
         )

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from bench.chaos.checkers.group import WORKLOAD as GROUP
 from bench.chaos.checkers.kept import COLLECTIONS
 from bench.chaos.history import History, OutcomeEntry, Place, Violation, nested
 
@@ -45,10 +46,13 @@ def check(history: History) -> list[Violation]:
 
 
 def _asked(history: History) -> dict[str, _Asked]:
-    """The clients' operations, and the credits that transfers ask for."""
+    """The clients' operations, and what their handlers ask for."""
     asked: dict[str, _Asked] = {}
     for operation in history.operations:
         if operation.workload not in _STEPS:
+            continue
+        if operation.kind == "deal":
+            asked[nested(operation.op)] = _Asked(operation.workload, "append", operation.args)
             continue
         asked[operation.op] = _Asked(operation.workload, operation.kind, operation.args)
         if operation.kind == "transfer":
@@ -78,7 +82,7 @@ def _account(balance: Any, kind: str, args: Mapping[str, Any]) -> tuple[Any, Any
 
 
 _STEPS: dict[str, Step] = {
-    **dict.fromkeys(COLLECTIONS, _collection),
+    **dict.fromkeys((*COLLECTIONS, GROUP), _collection),
     "register": _register,
     "transfers": _account,
 }

@@ -12,7 +12,7 @@ def check(history: History) -> list[Violation]:
     """Effects follow acceptance, real time, and each client's own sequence."""
     executed: dict[Place, list[OutcomeEntry]] = defaultdict(list)
     for entry in history.outcomes:
-        if entry.executed:
+        if entry.executed and entry.resource:  # group requests have no order
             executed[entry.place].append(entry)
     by_id = {operation.op: operation for operation in history.operations}
     found: list[Violation] = []

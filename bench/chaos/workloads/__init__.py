@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from bench.chaos.workloads.api import Ask, Workload
 from bench.chaos.workloads.collections import DEADLINES, LIST, SET
+from bench.chaos.workloads.group import GROUP
 from bench.chaos.workloads.register import REGISTER
 from bench.chaos.workloads.transfers import TRANSFERS
 
 __all__ = ["WORKLOADS", "Ask", "Workload"]
 
 WORKLOADS: dict[str, Workload] = {
-    workload.name: workload for workload in (SET, LIST, REGISTER, TRANSFERS, DEADLINES)
+    workload.name: workload for workload in (SET, LIST, REGISTER, TRANSFERS, DEADLINES, GROUP)
 }

@@ -25,7 +25,8 @@ class Ask:
     """An operation that a client is about to make."""
 
     kind: str
-    resource: str
+    resource: str | None
+    """None: any instance of the service."""
     method: Method[Any, Any]
     payload: Named
     args: Mapping[str, Any] = field(default_factory=dict)

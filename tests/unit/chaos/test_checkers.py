@@ -536,3 +536,79 @@ def test_a_handlers_refusal_is_an_answer() -> None:
 @pytest.mark.parametrize("checker", CHECKERS.values(), ids=CHECKERS.keys())
 def test_every_checker_can_judge_an_empty_history(checker: Callable[[History], object]) -> None:
     assert isinstance(checker(History()), list)
+
+
+# --- group requests ------------------------------------------------------------------------------
+def dealt(*, outcome: str = "executed", appended: bool = True, reply: int = 0) -> Story:
+    """One group request, whose handler appends `x` to the list `G` by a nested request."""
+    story = Story(workload="group", service="group", resource="")
+    status = Status.OK if outcome == "executed" else Status.FAIL
+    deal = story.ask("deal", element="x", to="G", status=status, result=reply)
+    deal = replace(deal, resource="")
+    story.operations[-1] = deal
+    if appended:
+        story.store(deal, op=nested(deal.op), resource="G", reply=0)
+    story.store(deal, outcome=outcome, epoch=0, reply=reply, resource="")
+    return story
+
+
+def of_group(story: Story) -> list[str]:
+    return [str(found) for found in check_all(story.history(), [CHECKERS["group"]])]
+
+
+def test_a_group_request_with_one_effect_passes() -> None:
+    story = dealt()
+    story.final(["x"], resource="G")
+    assert found_by(story.history()) == set()
+
+
+def test_a_cancelled_group_request_may_have_its_nested_effect_or_not() -> None:
+    for appended in (False, True):
+        story = dealt(outcome="cancelled", appended=appended)
+        story.final(["x"] if appended else [], resource="G")
+        assert of_group(story) == []
+
+
+def test_a_group_request_with_two_effects_is_found() -> None:
+    """G3: two members ran it, and both appended."""
+    for outcome in ("executed", "cancelled"):
+        story = dealt(outcome=outcome)
+        story.final(["x", "x"], resource="G")
+        assert any("took effect 2 times" in found for found in of_group(story))
+
+
+def test_a_group_request_whose_effect_is_gone_or_elsewhere_is_found() -> None:
+    """G3."""
+    story = dealt()
+    story.final([], resource="G")
+    story.final(["x"], resource="H")
+    found = of_group(story)
+    assert any("does not have it" in each for each in found)
+    assert any("nobody asked" in each for each in found)
+
+
+def test_a_group_request_that_was_told_another_position_is_found() -> None:
+    story = dealt(reply=1)
+    story.final(["x"], resource="G")
+    assert any("is number 0" in found for found in of_group(story))
+
+
+def test_a_group_request_answered_without_its_nested_request_is_found() -> None:
+    story = dealt(appended=False)
+    story.final(["x"], resource="G")
+    assert any("nested request was not" in found for found in of_group(story))
+
+
+def test_a_list_of_group_requests_that_can_not_be_read_is_found() -> None:
+    assert any("could not be read" in found for found in of_group(dealt()))
+
+
+def test_group_requests_have_no_order() -> None:
+    story = Story(workload="group", service="group", resource="")
+    deals = [
+        replace(story.ask("deal", element=name, to="G", result=at), resource="")
+        for at, name in enumerate("xy")
+    ]
+    for at, deal in reversed(list(enumerate(deals))):
+        story.store(deal, epoch=0, resource="", request_seq=at + 1)
+    assert check_all(story.history(), [CHECKERS["order"]]) == []

@@ -24,6 +24,7 @@ PUBLIC = [
     "InvalidPayload",
     "KeyReused",
     "Method",
+    "NeverAccepted",
     "NoRoute",
     "NotExecuted",
     "OutcomeUnknown",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from typing import Any
 
@@ -19,6 +19,7 @@ from aegis_sdk import (
     InvalidPayload,
     KeyReused,
     Method,
+    NeverAccepted,
     NoRoute,
     OutcomeUnknown,
     Overloaded,
@@ -228,6 +229,24 @@ async def test_a_cancel_that_meets_the_commit_returns_what_was_stored(
     assert list(kinds(aegis.bus).values()) == [OutcomeKind.EXECUTED]
 
 
+async def test_a_clock_that_is_set_back_lengthens_no_wait(
+    aegis: MemoryAegis, runs: Runs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """G4: by an hour, while the request is on its way."""
+    runs.hold("slow")
+    look = aegis.link.replies.expect
+
+    async def expect_late(request_id: str, deliver: Callable[[Outcome], None]) -> None:
+        true_s = time.time
+        monkeypatch.setattr(time, "time", lambda: true_s() - 3600.0)
+        await look(request_id, deliver)
+
+    monkeypatch.setattr(aegis.link.replies, "expect", expect_late)
+    async with asyncio.timeout(WAIT_S):
+        with pytest.raises(Cancelled):
+            await aegis.request(ADD, Add(tag="slow"), resource="A", timeout_s=SHORT_S)
+
+
 async def test_a_deadline_in_the_past_ends_at_once(aegis: MemoryAegis, runs: Runs) -> None:
     """G4."""
     with pytest.raises((Cancelled, Expired)):
@@ -302,6 +321,24 @@ async def test_attach_never_sends_anything(aegis: MemoryAegis, runs: Runs) -> No
     assert caught.value.request_id == "somebody.7"
     assert _requests(aegis) == []
     assert kinds(aegis.bus) == {}
+
+
+async def test_attach_tells_what_was_never_accepted_from_what_is_still_open(
+    aegis: MemoryAegis, runs: Runs
+) -> None:
+    """G4: nothing comes of waiting for an id that is nowhere."""
+    release = runs.hold("slow")
+    ticket = await aegis.submit(ADD, Add(tag="slow"), resource="A")
+    with pytest.raises(OutcomeUnknown) as open_:
+        await aegis.attach(ticket.id, ADD, timeout_s=SHORT_S)
+    assert type(open_.value) is OutcomeUnknown
+    with pytest.raises(NeverAccepted, match="never accepted"):
+        await aegis.attach("somebody.7", ADD, timeout_s=SHORT_S)
+    aegis.link.cut()
+    with pytest.raises(OutcomeUnknown) as unreachable:
+        await aegis.attach("somebody.7", ADD, timeout_s=SHORT_S)
+    assert type(unreachable.value) is OutcomeUnknown
+    release.set()
 
 
 async def test_attach_wants_a_request_id(aegis: MemoryAegis) -> None:

@@ -116,6 +116,8 @@ class Aegis:
 
         Raises:
             OutcomeUnknown: it has none after `timeout_s`; attach again.
+            NeverAccepted: nobody knows the id (a kind of OutcomeUnknown); found out after `timeout_s`, by
+                reading the ids of all requests that are kept.
         """
         return await self._requests.requester.attach(request_id, method, timeout_s=timeout_s)
 

@@ -18,6 +18,7 @@ AegisError
 │  ├─ Cancelled           the caller's deadline passed and it cancelled in time
 │  └─ Draining            this client is closing
 ├─ OutcomeUnknown       NATS could not be reached; carries request_id               attach, or same key
+│  └─ NeverAccepted       neither the request stream nor the journal has the id       same key
 ├─ Unavailable          NATS or control could not be reached; nothing was sent      retry later
 ├─ RegistrationRefused  control refused this instance                               fix the cause
 │  └─ SecondActive        another instance is active for the resource
@@ -153,6 +154,15 @@ class OutcomeUnknown(AegisError):
     def __init__(self, message: str, request_id: str) -> None:
         super().__init__(message)
         self.request_id = request_id
+
+
+class NeverAccepted(OutcomeUnknown):
+    """Attached to an id that is nowhere: it did not reach the request stream, or both forgot it since.
+
+    To attach again will not help. A request with a key may be handed in again under that key.
+    """
+
+    code = "never_accepted"
 
 
 class Unavailable(AegisError):

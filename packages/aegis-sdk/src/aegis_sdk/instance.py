@@ -347,13 +347,12 @@ class Instance:
             return
         begun_s = time.perf_counter()
         log.info("draining", service=self.service, instance_id=self.id, reason=reason)
-        waits = []
-        if self._host is not None:
-            waits.append(asyncio.create_task(self._host.pause(timeout_s=timeout_s)))
+        give_up_s = time.monotonic() + timeout_s
         if self._group is not None:
-            waits.append(asyncio.create_task(self._drain_group(timeout_s)))
-        if waits:
-            await asyncio.wait(waits)
+            await self._group.drain(timeout_s=timeout_s)
+        # Last: from the pause to the handover its resources are served by nobody.
+        if self._host is not None:
+            await self._host.pause(timeout_s=max(0.0, give_up_s - time.monotonic()))
         await self._membership.leave(reason, timeout_s=LEAVE_TIMEOUT_S)
         await self.stop()
         log.info(
@@ -362,11 +361,6 @@ class Instance:
             instance_id=self.id,
             duration_s=round(time.perf_counter() - begun_s, 6),
         )
-
-    async def _drain_group(self, timeout_s: float) -> bool:
-        assert self._group is not None
-        await self._group.drain(timeout_s=timeout_s)
-        return True
 
     def _handle_signals(self) -> list[signal.Signals]:
         if threading.current_thread() is not threading.main_thread():

@@ -85,6 +85,7 @@ class EmbeddedNats:
         port: None picks a free one, which stays the same over restarts of this object.
         sync_interval: nats-server's words ("always", "10s"); None is the server's default (2 min).
         max_payload: bytes; None is the server's default (1 MiB).
+        max_file_store: bytes that all streams may take together; None is what the disk has.
         member: set for a node of a cluster.
 
     `start` must be called from a thread that outlives the server: Linux ends the child with the
@@ -98,6 +99,7 @@ class EmbeddedNats:
         sync_interval: str | None = None,
         *,
         max_payload: int | None = None,
+        max_file_store: int | None = None,
         member: ClusterMember | None = None,
     ) -> None:
         self._temporary = data_dir is None
@@ -106,6 +108,7 @@ class EmbeddedNats:
         self._port_is_given = port is not None
         self._sync_interval = sync_interval
         self._max_payload = max_payload
+        self._max_file_store = max_file_store
         self._member = member
         self._process: subprocess.Popen[bytes] | None = None
         self._lock: IO[bytes] | None = None
@@ -241,6 +244,8 @@ class EmbeddedNats:
         ]
         if self._sync_interval is not None:
             lines.append(f"  sync_interval: {self._sync_interval}")
+        if self._max_file_store is not None:
+            lines.append(f"  max_file_store: {self._max_file_store}")
         lines.append("}")
         if self._max_payload is not None:
             lines.append(f"max_payload: {self._max_payload}")

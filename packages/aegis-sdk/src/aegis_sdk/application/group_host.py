@@ -68,7 +68,7 @@ class GroupHost:
         """Take nothing new and finish what has begun, within `timeout_s`."""
         self._draining = True
         if self._source is not None:
-            await self._source.stop()
+            await self._source.retire()  # what still comes is handed back at once
         if self._in_hand:
             await asyncio.wait(self._in_hand, timeout=timeout_s)
         await self.stop()

@@ -66,6 +66,12 @@ class RequestLog(Protocol):
         Raises: StoreTooLarge, StoreUnreachable.
         """
 
+    async def holds(self, service: str, request_id: str, *, timeout_s: float) -> bool:
+        """Whether the stream has this request now. It looks at every one that is kept: not for often.
+
+        Raises: StoreMissing, StoreUnreachable (also when it did not come to the end in time).
+        """
+
     async def read(self, service: str, seq: int) -> Request | None:
         """The stored request at `seq`. Raises: StoreMissing, StoreUnreachable."""
 
@@ -151,6 +157,9 @@ class DeliverySource(Protocol):
 
     def finished(self) -> None:
         """One delivery is out of hand: its credit may be used again."""
+
+    async def retire(self) -> None:
+        """Stop, but deliver first what is already on its way."""
 
     async def stop(self) -> None: ...
 

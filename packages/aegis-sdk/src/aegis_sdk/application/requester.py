@@ -45,6 +45,7 @@ from aegis_sdk.errors import (
     Deadlock,
     Draining,
     KeyReused,
+    NeverAccepted,
     OutcomeUnknown,
     Overloaded,
     PayloadTooLarge,
@@ -199,10 +200,28 @@ class Requester:
         finally:
             self._end(entry)
         if outcome is None:
-            raise OutcomeUnknown(
-                f"{request_id} has no outcome yet after {timeout_s:g} s: attach again", request_id
-            )
+            outcome = await self._late_outcome(request, timeout_s)
         return result_of(outcome, method)
+
+    async def _late_outcome(self, request: Request, waited_s: float) -> Outcome:
+        """Say why there is none after so long. Raises: OutcomeUnknown."""
+        request_id = request.request_id
+        try:
+            accepted = await self._log.holds(request.service, request_id, timeout_s=RESOLVE_S)
+            outcome = await self._journal.outcome(request, anywhere=True)
+        except StoreError:
+            accepted, outcome = True, None  # as far as can be told now
+        if outcome is not None:
+            return outcome
+        if not accepted:
+            raise NeverAccepted(
+                f"{request_id}: neither the requests of {request.service} nor its journal have it;"
+                " it was never accepted, or is past its retention",
+                request_id,
+            )
+        raise OutcomeUnknown(
+            f"{request_id} has no outcome yet after {waited_s:g} s: attach again", request_id
+        )
 
     # --- what handlers use (context.Asks) ----------------------------------------------------------
     async def ask(
@@ -377,16 +396,18 @@ class Requester:
 
     async def _settle(self, request: Request, *, again: bool) -> Outcome:
         """`again`: this id may have an outcome already."""
+        assert request.deadline_s is not None
+        # From here on by the monotonic clock: the other one may be set back by an hour.
+        ends_s = time.monotonic() + request.deadline_s - time.time()
         await self._check(request)
         entry = self._begin(request)
         try:
             await self._replies.expect(request.request_id, entry.deliver)
             if again and (stored := await self._read_outcome(request)) is not None:
                 return self._same_key(request, stored)
-            assert request.deadline_s is not None
             with contextlib.suppress(StoreUnreachable):  # sent again by the watcher
                 self._log.post(request)
-            outcome = await entry.wait(request.deadline_s - time.time())
+            outcome = await entry.wait(ends_s - time.monotonic())
             if outcome is None:
                 outcome = await self._end_doubt(entry)
                 if entry.full and outcome.kind is OutcomeKind.CANCELLED:

@@ -27,7 +27,20 @@ HEARTBEAT_S: Final = 1.0
 """The server says at least this often that it still knows our pull."""
 SILENCE_S_MAX: Final = 2.5
 AGAIN_WAIT_S: Final = 0.01
-"""A server that ends each pull at once must not be asked without pause."""
+AGAIN_WAIT_S_MAX: Final = 0.2
+"""A server that ends each pull at once must not be asked without pause: it elects a leader just then."""
+RETIRE_S: Final = 1.0
+"""How long a server may take to send what we have asked for, and to say that it has."""
+QUIET_S: Final = 0.05
+ANSWER_S: Final = 0.5
+ANSWER_S_MAX: Final = 3.0
+"""How long the n-th try waits for an answer: n times the first. A cluster without a leader drops what
+it is asked, so a long first wait is lost; a busy one is slow, so later waits are longer."""
+
+
+_NOBODY: Final = "503"
+
+Make = Callable[[bool, float], Awaitable[str]]
 
 
 class Unreadable(Exception):
@@ -58,14 +71,18 @@ def parse_meta(reply: str) -> Meta:
 
 
 class PullLoop:
-    """Reads one consumer for ever. `make(again)` creates or finds it and returns its name."""
+    """Reads one consumer for ever.
+
+    `make(again, timeout_s)` creates or finds it and returns its name; each of its calls to the server
+    may wait for `timeout_s`, and it may be tried any number of times.
+    """
 
     def __init__(
         self,
         link: Link,
         stream: str,
         *,
-        make: Callable[[bool], Awaitable[str]],
+        make: Make,
         on_message: Callable[[Message, Meta], None],
         credit: int,
         in_order: bool,
@@ -83,6 +100,8 @@ class PullLoop:
         self._holds = holds
         self._asked = 0
         self._held = 0
+        self._refused = 0
+        """Pulls in a row that no server took."""
         self._next_seq = 1
         self._generations = itertools.count(1)
         self._subject = ""
@@ -100,6 +119,29 @@ class PullLoop:
         self._link.on_restored(self._on_restored)
         await self._begin(again=False)
         self._keeper = asyncio.create_task(self._keep())
+
+    async def retire(self) -> None:
+        """Ask for nothing more; returns when what the server had given us was delivered, and stops.
+
+        What is dropped instead would be delivered elsewhere only after the consumer's ack_wait. An
+        unsubscription may overtake messages inside the server: so it is sent when all that was asked
+        for has come, or nothing comes any more.
+        """
+        self._stopped = True
+        if self._keeper is not None:
+            self._keeper.cancel()
+        subscription, self._subscription = self._subscription, None
+        if subscription is not None:
+            await self._quiet()
+            await self._link.retire(subscription, timeout_s=RETIRE_S)
+        await self.stop()
+
+    async def _quiet(self) -> None:
+        begun_s = time.monotonic()
+        while self._asked > 0 and (now_s := time.monotonic()) < begun_s + RETIRE_S:
+            if now_s - max(begun_s, self._heard_s) > QUIET_S:
+                return
+            await asyncio.sleep(QUIET_S / 10)
 
     async def stop(self) -> None:
         """Nothing is delivered after this returns. Safe twice."""
@@ -122,13 +164,18 @@ class PullLoop:
         self._next_seq = 1
         if self._in_order:
             self._held = 0  # what was held is delivered again
-        for n in itertools.count(1):
+        self._doubt.clear()
+        n = 1
+        while True:
             try:
-                self._consumer = await self._make(again)
+                self._consumer = await self._make(again, min(n * ANSWER_S, ANSWER_S_MAX))
                 break
             except StoreError as error:
                 log.debug("consumer_not_made", stream=self._stream, error=str(error), attempt=n)
                 await asyncio.sleep(backoff_s(n, first_s=0.02, max_s=0.5))
+                # Another connection is another server, which was not slow yet.
+                n = 1 if self._doubt.is_set() else n + 1
+                self._doubt.clear()
         subject = f"{self._link.client.new_inbox()}.{next(self._generations)}"
         self._subject = subject
         self._doubt.clear()
@@ -160,7 +207,9 @@ class PullLoop:
                 self._doubt.set()  # `on_restored` or the next round
                 await asyncio.sleep(0.05)
                 continue
-            await asyncio.sleep(AGAIN_WAIT_S)
+            await asyncio.sleep(
+                backoff_s(self._refused + 1, first_s=AGAIN_WAIT_S, max_s=AGAIN_WAIT_S_MAX)
+            )
             await self._begin(again=True)
 
     def _is_silent(self) -> bool:
@@ -175,6 +224,7 @@ class PullLoop:
         if not message.reply.startswith("$JS.ACK."):
             self._status(message)
             return
+        self._refused = 0
         meta = parse_meta(message.reply)
         self._asked -= 1
         if self._in_order and meta.consumer_seq != self._next_seq:
@@ -197,7 +247,9 @@ class PullLoop:
     def _status(self, message: Message) -> None:
         status, headers = message.status, message.headers
         if status == "100":
+            self._refused = 0
             return
+        self._refused += status == _NOBODY
         if status in ("404", "408"):
             self._asked = max(
                 0, self._asked - int(headers.get("Nats-Pending-Messages", self._asked))

@@ -110,9 +110,16 @@ class NatsDirectory:
         return None if data is None else LeaseRecord.model_validate_json(data).state
 
     async def _any_instance(self, service: str) -> bool:
-        key = self._subjects.instance_key(service, "*")
-        data = await self._read(self._subjects.registry_bucket, key)
-        return data is not None
+        """The newest record of all may be of one that left: then every instance's own is read."""
+        bucket, key = self._subjects.registry_bucket, self._subjects.instance_key(service, "*")
+        if await self._read(bucket, key) is not None:
+            return True
+        messages = await self._link.collect(
+            f"$JS.API.DIRECT.GET.KV_{bucket}",
+            {"multi_last": [f"$KV.{bucket}.{key}"]},
+            timeout_s=READY_TIMEOUT_S,
+        )
+        return any(message.headers.get("KV-Operation") not in _DELETED for message in messages)
 
     async def _read(self, bucket: str, key: str) -> bytes | None:
         try:
@@ -157,10 +164,14 @@ class NatsDirectory:
     ) -> None:
         caught_up = asyncio.Event()
 
-        async def make(again: bool) -> str:
+        async def make(again: bool, timeout_s: float) -> str:
             try:
                 name, waiting = await make_reader(
-                    self._link, f"KV_{bucket}", filters, {"deliver_policy": "last_per_subject"}
+                    self._link,
+                    f"KV_{bucket}",
+                    filters,
+                    {"deliver_policy": "last_per_subject"},
+                    timeout_s=timeout_s,
                 )
             except StoreMissing:
                 if again:

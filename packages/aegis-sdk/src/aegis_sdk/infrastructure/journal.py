@@ -232,12 +232,13 @@ class _Follower:
     async def stop(self) -> None:
         await self._loop.stop()
 
-    async def _make(self, again: bool) -> str:
+    async def _make(self, again: bool, timeout_s: float) -> str:
         name, _ = await make_reader(
             self._link,
             self._stream,
             self._filters,
             {"deliver_policy": "by_start_sequence", "opt_start_seq": self._next_seq},
+            timeout_s=timeout_s,
         )
         return name
 
@@ -262,7 +263,12 @@ def parse_entry(message: Message, seq: int) -> Entry | None:
 
 
 async def make_reader(
-    link: Link, stream: str, filters: Sequence[str], start: Mapping[str, Any]
+    link: Link,
+    stream: str,
+    filters: Sequence[str],
+    start: Mapping[str, Any],
+    *,
+    timeout_s: float,
 ) -> tuple[str, int]:
     """An ephemeral consumer without acknowledgements: its name and how much it has to deliver now.
 
@@ -281,7 +287,9 @@ async def make_reader(
     else:
         config["filter_subjects"] = list(filters)
     made = await link.api(
-        f"CONSUMER.CREATE.{stream}", {"stream_name": stream, "config": config}, timeout_s=5.0
+        f"CONSUMER.CREATE.{stream}",
+        {"stream_name": stream, "config": config},
+        timeout_s=timeout_s,
     )
     return str(made["name"]), int(made.get("num_pending", 0))
 

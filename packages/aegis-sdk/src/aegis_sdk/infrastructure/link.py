@@ -305,6 +305,16 @@ class Link:
         if not self._client.is_closed:
             self.aside(subscription.unsubscribe())
 
+    async def retire(self, subscription: Subscription, *, timeout_s: float) -> None:
+        """Unsubscribe, and return when all that the server had sent was handed to the callback."""
+        try:
+            await subscription.unsubscribe()
+            await self._client.flush(timeout=timeout_s)  # type: ignore[arg-type] # it takes any number
+        except (NatsError, TimeoutError):
+            log.debug("retired_without_answer", subject=subscription.subject)
+        finally:
+            self._tap.callbacks.pop(subscription._id, None)
+
     def aside(self, work: Coroutine[Any, Any, None]) -> None:
         """Run what a callback can't wait for; its errors are logged."""
         task = asyncio.create_task(work)

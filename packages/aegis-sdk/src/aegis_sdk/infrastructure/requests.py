@@ -8,12 +8,13 @@ import json
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from aegis_sdk.application.ports import Accepted, Delivery, StoreMissing
-from aegis_sdk.contract.envelope import Request
+from aegis_sdk.application.ports import Accepted, Delivery, StoreMissing, StoreUnreachable
+from aegis_sdk.contract.envelope import MSG_ID, Request
 from aegis_sdk.contract.names import decode_token
 from aegis_sdk.contract.subjects import GROUP_CONSUMER, Subjects
 from aegis_sdk.domain.delivery import Arrival
 from aegis_sdk.infrastructure.consumer import Meta, PullLoop, Unreadable
+from aegis_sdk.infrastructure.journal import make_reader
 from aegis_sdk.infrastructure.link import Link
 from aegis_sdk.infrastructure.wire import Message, parse_headers
 from aegis_sdk.telemetry import log
@@ -24,6 +25,7 @@ redelivered by time, which would break the order."""
 GRANT_PENDING_MAX: Final = 20_000
 ACK_DELAY_S: Final = 0.003
 """An acknowledgement is not urgent, and one for many saves a write on both sides."""
+SEARCH_CREDIT: Final = 5000
 HAND_BACK_DELAY_S: Final = 0.02
 """A bare nak burns the delivery count in milliseconds."""
 
@@ -51,6 +53,16 @@ class NatsRequestLog:
             request.headers(),
         )
 
+    async def holds(self, service: str, request_id: str, *, timeout_s: float) -> bool:
+        search = _Search(self._link, self._subjects, service, request_id)
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await search.found()
+        except TimeoutError as error:
+            raise StoreUnreachable(f"not all requests were read in {timeout_s:g} s") from error
+        finally:
+            await search.stop()
+
     async def read(self, service: str, seq: int) -> Request | None:
         stream = self._subjects.request_stream(service)
         try:
@@ -68,6 +80,55 @@ class NatsRequestLog:
         )
 
 
+class _Search:
+    """Reads the ids of all requests that a service's stream keeps, until it meets one."""
+
+    def __init__(self, link: Link, subjects: Subjects, service: str, request_id: str) -> None:
+        self._link = link
+        self._stream = subjects.request_stream(service)
+        self._filter = subjects.requests(service)
+        self._request_id = request_id
+        self._answer: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self._loop = PullLoop(
+            link,
+            self._stream,
+            make=self._make,
+            on_message=self._look,
+            credit=SEARCH_CREDIT,
+            in_order=True,
+            holds=False,
+        )
+
+    async def found(self) -> bool:
+        await self._loop.start()
+        return await self._answer
+
+    async def stop(self) -> None:
+        await self._loop.stop()
+
+    async def _make(self, again: bool, timeout_s: float) -> str:
+        name, waiting = await make_reader(
+            self._link,
+            self._stream,
+            [self._filter],
+            {"deliver_policy": "all", "headers_only": True},
+            timeout_s=timeout_s,
+        )
+        if not waiting:
+            self._end(found=False)
+        return name
+
+    def _look(self, message: Message, meta: Meta) -> None:
+        if message.headers.get(MSG_ID) == self._request_id:
+            self._end(found=True)
+        elif not meta.pending:
+            self._end(found=False)
+
+    def _end(self, *, found: bool) -> None:
+        if not self._answer.done():
+            self._answer.set_result(found)
+
+
 class NatsDeliveries:
     """Deliveries (application/ports.py)."""
 
@@ -78,7 +139,7 @@ class NatsDeliveries:
     async def open_group(
         self, service: str, *, credit: int, on_delivery: Callable[[Delivery], None]
     ) -> PullLoop:
-        async def make(again: bool) -> str:
+        async def make(again: bool, timeout_s: float) -> str:
             return GROUP_CONSUMER  # control made it, shared by all instances
 
         acks = _Acks(self._link)
@@ -113,10 +174,10 @@ class NatsDeliveries:
 
         acks = _Acks(self._link)
 
-        async def make(again: bool) -> str:
+        async def make(again: bool, timeout_s: float) -> str:
             if again:
                 on_restart()
-            return await reader.make()
+            return await reader.make(timeout_s)
 
         def on_message(message: Message, meta: Meta) -> None:
             self._deliver(service, message, meta, grant, reader.suspect_to, acks, on_delivery)
@@ -212,11 +273,11 @@ class _GrantReader:
         """Last request stored when this process first read the grant: an earlier active may have
         begun any up to it."""
 
-    async def make(self) -> str:
-        """Raises: StoreError."""
-        await self._remove_old()
+    async def make(self, timeout_s: float) -> str:
+        """`timeout_s` is for each call. Raises: StoreError."""
+        await self._remove_old(timeout_s)
         if self.suspect_to < 0:
-            info = await self._link.api(f"STREAM.INFO.{self._stream}", {})
+            info = await self._link.api(f"STREAM.INFO.{self._stream}", {}, timeout_s=timeout_s)
             self.suspect_to = int(info["state"]["last_seq"])
         config = {
             "durable_name": self._grant,
@@ -233,19 +294,21 @@ class _GrantReader:
         await self._link.api(
             f"CONSUMER.DURABLE.CREATE.{self._stream}.{self._grant}",
             {"stream_name": self._stream, "config": config},
+            timeout_s=timeout_s,
         )
         self._made = True
         return self._grant
 
-    async def _remove_old(self) -> None:
+    async def _remove_old(self, timeout_s: float) -> None:
+        consumer = f"{self._stream}.{self._grant}"
         try:
-            info = await self._link.api(f"CONSUMER.INFO.{self._stream}.{self._grant}", {})
+            info = await self._link.api(f"CONSUMER.INFO.{consumer}", {}, timeout_s=timeout_s)
         except StoreMissing:
             return
         if self._made:  # one of fewer resources, made before, says nothing about the others
             floor = int(info.get("ack_floor", {}).get("stream_seq", 0))
             self._start_seq = max(self._start_seq, floor + 1)
-        await self._link.api(f"CONSUMER.DELETE.{self._stream}.{self._grant}", {})
+        await self._link.api(f"CONSUMER.DELETE.{consumer}", {}, timeout_s=timeout_s)
 
 
 def _resource_of(subject: str) -> str | None:

@@ -188,6 +188,9 @@ class GroupReader:
         self._held = max(0, self._held - 1)
         self._consumer.wake()
 
+    async def retire(self) -> None:
+        await self.stop()  # in memory nothing is ever on its way
+
     async def stop(self) -> None:
         self._consumer.leave(self)
         self._link.drop_pump(Flow.DELIVERIES, self._consumer.wake)
@@ -243,6 +246,9 @@ class GrantReader:
     def finished(self) -> None:
         self._held = max(0, self._held - 1)
         self._wake()
+
+    async def retire(self) -> None:
+        await self.stop()
 
     async def stop(self) -> None:
         if not self._stopped:

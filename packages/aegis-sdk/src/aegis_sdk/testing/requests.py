@@ -39,5 +39,13 @@ class MemoryRequestLog:
             with contextlib.suppress(StoreError):
                 bus.requests(request.service).append(request, now_s=bus.clock.now_s())
 
+    async def holds(self, service: str, request_id: str, *, timeout_s: float) -> bool:
+        def looked() -> bool:
+            stream = self._link.bus.requests(service)
+            kept = [stream.get(seq) for seq in range(1, stream.last_seq + 1)]
+            return any(request is not None and request.request_id == request_id for request in kept)
+
+        return await self._link.call(Op.READ, looked)
+
     async def read(self, service: str, seq: int) -> Request | None:
         return await self._link.call(Op.READ, lambda: self._link.bus.requests(service).get(seq))

@@ -1,0 +1,199 @@
+"""A reader of a consumer outlasts a server that drops what it is asked, without losing much time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, cast
+
+import pytest
+from aegis_sdk.application.ports import StoreUnreachable
+from aegis_sdk.contract.subjects import Subjects
+from aegis_sdk.infrastructure import consumer
+from aegis_sdk.infrastructure.consumer import Make, PullLoop
+from aegis_sdk.infrastructure.journal import NatsJournal
+from aegis_sdk.infrastructure.link import Link
+from aegis_sdk.infrastructure.requests import NatsDeliveries
+from aegis_sdk.infrastructure.wire import Callback, Message
+
+
+class Inboxes:
+    def new_inbox(self) -> str:
+        return "_INBOX.x"
+
+
+class LeaderlessLink:
+    """Drops the first `dropped` calls; `lost_s` is the time that was spent on waiting for them."""
+
+    def __init__(self, dropped: int) -> None:
+        self.client = Inboxes()
+        self.is_connected = True
+        self.reconnect: Callable[[], Awaitable[None]] | None = None
+        self.lost_s = 0.0
+        self.retired = 0
+        self.pulled: list[str] = []
+        self.receive: Callback | None = None
+        self._dropped = dropped
+
+    async def api(
+        self, subject: str, request: Mapping[str, Any], *, timeout_s: float
+    ) -> dict[str, Any]:
+        if self._dropped:
+            self._dropped -= 1
+            self.lost_s += timeout_s
+            raise StoreUnreachable("no answer in time")
+        return {"name": "made", "state": {"last_seq": 0}, "ack_floor": {"stream_seq": 0}}
+
+    async def subscribe(self, subject: str, callback: Callback) -> object:
+        self.receive = callback
+        return object()
+
+    def publish(self, subject: str, payload: bytes = b"", *, reply: str = "") -> None:
+        self.pulled.append(reply)
+
+    def drop(self, subscription: object) -> None: ...
+
+    async def retire(self, subscription: object, *, timeout_s: float) -> None:
+        self.retired += 1
+
+    def on_restored(self, callback: Callable[[], Awaitable[None]]) -> None:
+        self.reconnect = callback
+
+    def off_restored(self, callback: Callable[[], Awaitable[None]]) -> None: ...
+
+
+@pytest.fixture
+def no_waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Sleeps between tries take no time; how long they would have."""
+    waits: list[float] = []
+    sleep = asyncio.sleep
+
+    async def wait(delay_s: float) -> None:
+        waits.append(delay_s)
+        await sleep(0)
+
+    monkeypatch.setattr("aegis_sdk.infrastructure.consumer.asyncio.sleep", wait)
+    return waits
+
+
+async def follow(link: Link) -> None:
+    follower = await NatsJournal(link, Subjects()).follow(
+        "svc", whole=["A"], fences=[], from_seq=1, on_entry=lambda _: None
+    )
+    await follower.stop()
+
+
+async def read_grant(link: Link) -> None:
+    reader = await NatsDeliveries(link, Subjects()).open_grant(
+        "svc",
+        "g-1",
+        ["A"],
+        start_seq=1,
+        credit=8,
+        on_delivery=lambda _: None,
+        on_restart=lambda: None,
+    )
+    await reader.stop()
+
+
+@pytest.mark.parametrize("read", [follow, read_grant])
+async def test_calls_that_a_leaderless_cluster_drops_cost_little_time(
+    read: Callable[[Link], Awaitable[None]], no_waits: list[float]
+) -> None:
+    """G8: an election drops whatever is asked meanwhile; four calls lost are not four long waits."""
+    link = LeaderlessLink(dropped=4)
+    await read(cast(Link, link))
+    assert link.lost_s + sum(no_waits) < 6.0
+
+
+async def test_a_server_that_is_slow_is_given_more_time_at_each_try(no_waits: list[float]) -> None:
+    """One that needs three seconds for an answer gets them before long."""
+    given: list[float] = []
+
+    async def make(again: bool, timeout_s: float) -> str:
+        given.append(timeout_s)
+        if timeout_s < 3.0:
+            raise StoreUnreachable("no answer in time")
+        return "made"
+
+    await started(make, LeaderlessLink(0))
+    assert given == sorted(given)
+    assert len(given) < 10
+
+
+async def test_pulls_that_nobody_takes_are_not_sent_a_hundred_times_a_second(
+    no_waits: list[float],
+) -> None:
+    """A consumer without a leader refuses each pull at once, for seconds."""
+
+    async def make(again: bool, timeout_s: float) -> str:
+        return "made"
+
+    link = LeaderlessLink(0)
+    loop = await started(make, link)
+    no_waits.clear()
+    for _ in range(8):
+        pulls = len(link.pulled)
+        assert link.receive is not None
+        link.receive(Message("_INBOX.x", "", b"NATS/1.0 503\r\n\r\n", b""))
+        async with asyncio.timeout(5.0):
+            while len(link.pulled) == pulls:  # noqa: ASYNC110 - its own task goes on by turns
+                await asyncio.sleep(0)
+    await loop.stop()
+    waits = [wait_s for wait_s in no_waits if wait_s]
+    assert waits[-1] == consumer.AGAIN_WAIT_S_MAX
+    assert waits[0] < waits[-1]
+
+
+async def started(make: Make, link: LeaderlessLink) -> PullLoop:
+    loop = PullLoop(
+        cast(Link, link),
+        "stream",
+        make=make,
+        on_message=lambda message, meta: None,
+        credit=8,
+        in_order=True,
+        holds=False,
+    )
+    await loop.start()
+    return loop
+
+
+async def test_a_new_connection_is_asked_with_short_waits_again(no_waits: list[float]) -> None:
+    """What an earlier server did not answer says nothing about the next one."""
+    link = LeaderlessLink(0)
+    given: list[float] = []
+
+    async def make(again: bool, timeout_s: float) -> str:
+        given.append(timeout_s)
+        if len(given) == 4 and link.reconnect is not None:
+            await link.reconnect()
+        if len(given) < 6:
+            raise StoreUnreachable("the connection to NATS was lost")
+        return "made"
+
+    await started(make, link)
+    assert given[3] > given[4]
+    assert given[4] == consumer.ANSWER_S
+
+
+async def test_a_reader_retires_only_when_what_it_asked_for_has_come() -> None:
+    """An unsubscription that overtakes a message costs its caller a whole ack_wait."""
+
+    async def make(again: bool, timeout_s: float) -> str:
+        return "made"
+
+    link = LeaderlessLink(0)
+    loop = await started(make, link)
+    retiring = asyncio.create_task(loop.retire())
+    for seq in range(1, 9):  # its whole credit
+        await asyncio.sleep(consumer.QUIET_S / 50)
+        assert not retiring.done()
+        assert link.retired == 0
+        assert link.receive is not None
+        reply = f"$JS.ACK.stream.made.1.{seq}.{seq}.0.0"
+        link.receive(Message("_INBOX.x", reply, b"", b""))
+    async with asyncio.timeout(1.0):
+        await retiring
+    assert link.retired == 1
+    assert len(link.pulled) == 1, "it asked for more"
