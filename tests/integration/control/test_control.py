@@ -419,3 +419,13 @@ async def _numbers(client: Client, subjects: Subjects) -> list[int]:
         for seq in range(info.state.first_seq, info.state.last_seq + 1)
     ]
     return [json.loads(message.data or b"")["n"] for message in messages]
+
+
+async def test_a_stopped_control_leaves_nothing_running(server: EmbeddedNats, prefix: str) -> None:
+    """Not even a reader that a message reaches in the moment of its cancellation: its last event does."""
+    before = asyncio.all_tasks()
+    for _ in range(5):
+        async with control(server.url, prefix):
+            pass
+        left = [task for task in asyncio.all_tasks() - before if "aegis_control" in str(task)]
+        assert left == []

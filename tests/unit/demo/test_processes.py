@@ -86,7 +86,8 @@ async def test_a_child_that_finished_its_work_may_end(
     child = await start(
         crew, module("""print('{"event":"finished","session_s":1,"held_s":0}', flush=True)""")
     )
-    await asyncio.wait_for(child.ended.wait(), DEADLINE_S)
+    async with asyncio.timeout(DEADLINE_S):
+        await child.ended.wait()
     assert await crew.attended(asyncio.sleep(0, "fine")) == "fine"
 
 
@@ -94,7 +95,8 @@ async def test_a_killed_child_is_no_failure(crew: Crew, module: Callable[[str], 
     child = await start(crew, module(f"{READY}\n{FOREVER}"))
     await crew.until_ready(child)
     child.kill()
-    await asyncio.wait_for(child.ended.wait(), DEADLINE_S)
+    async with asyncio.timeout(DEADLINE_S):
+        await child.ended.wait()
     assert await crew.attended(asyncio.sleep(0, "fine")) == "fine"
 
 
@@ -108,7 +110,8 @@ async def test_a_child_that_ignores_sigterm_and_a_paused_one_are_ended_all_the_s
     children = [await start(crew, stubborn), await start(crew, stubborn)]
     await crew.until_ready(*children)
     children[0].pause()
-    await asyncio.wait_for(crew.stop(), DEADLINE_S)
+    async with asyncio.timeout(DEADLINE_S):
+        await crew.stop()
     assert not any(psutil.pid_exists(child.pid) for child in children)
 
 

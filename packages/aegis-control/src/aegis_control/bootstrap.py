@@ -119,6 +119,8 @@ class Control:
             await events.flush()
             for task in beside:
                 task.cancel()
+            # Before the connection closes: a reader would be told of that instead of its end.
+            await asyncio.gather(*beside, return_exceptions=True)
 
     def _heard(self, snapshot: Snapshot) -> None:
         self._gather.heard(snapshot, counting=self.leading)

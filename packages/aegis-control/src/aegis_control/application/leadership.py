@@ -181,4 +181,5 @@ class Leadership:
         if self._stop.is_set():
             return
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._hint.wait(), self._pace.renewal_s)
+            async with asyncio.timeout(self._pace.renewal_s):
+                await self._hint.wait()

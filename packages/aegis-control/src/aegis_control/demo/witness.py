@@ -43,7 +43,8 @@ async def observer(url: str) -> AsyncIterator[Client]:
         yield client
     finally:
         with contextlib.suppress(NatsError, TimeoutError):
-            await asyncio.wait_for(client.close(), 2.0)
+            async with asyncio.timeout(2.0):
+                await client.close()
 
 
 async def control_is_there(client: Client, subjects: Subjects) -> None:

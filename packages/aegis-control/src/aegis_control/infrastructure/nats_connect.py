@@ -152,7 +152,8 @@ async def _try(
         )
     except (_AllFailed, OSError) as error:
         with contextlib.suppress(TimeoutError):  # the same wait again
-            await asyncio.wait_for(client.close(), _CLOSE_TIMEOUT_S)
+            async with asyncio.timeout(_CLOSE_TIMEOUT_S):
+                await client.close()
         what = "; ".join(dict.fromkeys(map(_words, failures))) or _words(error)
         raise NatsAbsent(f"no NATS server answered at {redacted(url)}: {what}") from error
     connected.set()

@@ -209,7 +209,8 @@ class NatsEvents:
     async def flush(self) -> None:
         """Wait for what was emitted so far, but not long."""
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._queue.join(), _FLUSH_TIMEOUT_S)
+            async with asyncio.timeout(_FLUSH_TIMEOUT_S):
+                await self._queue.join()
 
     async def _store(self, batch: list[Outgoing]) -> None:
         """Their ids make a second publish of the same event one entry."""

@@ -253,8 +253,8 @@ class NatsLink:
                 f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{consumer}", json.dumps(ask).encode(), inbox
             )
             while True:
-                left_s = deadline_s - asyncio.get_running_loop().time()
-                message = await subscription.next_msg(timeout=max(left_s, 0.001))
+                async with asyncio.timeout_at(deadline_s):
+                    message = await subscription.next_msg(timeout=None)
                 if not message.reply:
                     _check_end(stream, message)
                     return
