@@ -201,8 +201,7 @@ async def test_everyone_logs_in_with_credentials(folder: Path) -> None:
         async with control(url, "aegis", creds=creds["AEGIS"], system_creds=creds["SYS"]):
             assert await count_twice(url, credentials=creds["AEGIS"]) == [2, 5]
             shown = await run_cli("status", "--url", url, "--creds", creds["AEGIS"])
-            # Degraded is an answer too: on a busy machine the client closed before its instance had left.
-            assert shown.code in (0, 6), shown.err
+            assert shown.code == 0, shown.err
 
 
 async def test_a_missing_file_is_named() -> None:

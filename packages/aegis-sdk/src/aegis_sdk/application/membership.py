@@ -43,6 +43,7 @@ class Membership:
         self._control = control
         self._registration = registration
         self._again: asyncio.Task[None] | None = None
+        self._left = False
         self.on_evicted: Callable[[str], None] = lambda reason: None
         self.on_drain: Callable[[str], None] = lambda reason: None
 
@@ -54,7 +55,9 @@ class Membership:
         return await self._register(self._registration, time.monotonic() + wait_s)
 
     async def leave(self, reason: str, *, timeout_s: float) -> None:
-        """Give the leases up; without control they move when the heartbeats are missed."""
+        """Give the leases up for good; without control they move when the heartbeats are missed."""
+        self._left = True
+        self.stop()
         r = self._registration
         try:
             ack = await self._control.leave(
@@ -73,7 +76,12 @@ class Membership:
             log.warning("leave_refused", instance_id=r.instance_id, error=ack.message)
 
     def come_back(self) -> None:
-        """Control doesn't know this instance any more: register again, with all roles `auto`."""
+        """Control doesn't know this instance any more: register again, with all roles `auto`.
+
+        Not when it has left: a heartbeat that is slower than its leaving makes control ask for that.
+        """
+        if self._left:
+            return
         if self._again is None or self._again.done():
             self._again = asyncio.create_task(self._come_back())
 
