@@ -105,9 +105,10 @@ async def test_one_trace_id_connects_all_who_had_a_request_in_hand(story: Story)
     assert again["request_id"] == begun["request_id"]
     [asked_again] = story.lines(story.new, event="request_sent")
     assert asked_again["request_id"] == asked["request_id"]
-    [stored] = story.lines(story.new, event="request_stored")
+    # An instance answers before it writes its line.
+    [stored] = await eventually(lambda: story.lines(story.new, event="request_stored"))
     assert (stored["outcome"], stored["instance_id"]) == ("executed", "new")
-    [nested] = story.lines(story.nested, event="request_stored")
+    [nested] = await eventually(lambda: story.lines(story.nested, event="request_stored"))
     assert nested["request_id"] == asked["request_id"]
 
 
@@ -143,7 +144,7 @@ async def test_a_zombies_refused_commit_is_told_in_the_same_trace(story: Story) 
     story.old.send(signal.SIGCONT)
     [refused] = await eventually(lambda: story.lines(story.old, event="commit_fenced"))
     assert (refused["level"], refused["epoch"], refused["instance_id"]) == ("warning", 1, "old")
-    [stored] = story.lines(story.new, event="request_stored")
+    [stored] = await eventually(lambda: story.lines(story.new, event="request_stored"))
     assert stored["request_id"] == refused["request_id"]
     [demoted] = await eventually(lambda: story.old.logged("demoted"))
     assert (demoted["resource"], demoted["instance_id"]) == ("A", "old")
