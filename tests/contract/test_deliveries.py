@@ -180,7 +180,7 @@ async def test_what_is_extended_stays_in_hand(world: World, ports: Ports) -> Non
     kept = reader.given[0]
     for _ in range(10):
         await asyncio.sleep(ACK_WAIT_S / 4)
-        await kept.extend()
+        kept.extend()
     assert reader.ids.count("c.1") == 1
     assert reader.ids.count("c.2") > 1
 
@@ -194,7 +194,7 @@ async def test_what_is_handed_back_comes_to_another_at_once(world: World, ports:
     await first.source.stop()
     second = await _group(world, ports)
     begun_s = asyncio.get_running_loop().time()
-    await first.given[0].hand_back()
+    first.given[0].hand_back()
     await until(lambda: second.given)
     assert asyncio.get_running_loop().time() - begun_s < 0.75 * ACK_WAIT_S
     assert second.given[0].arrival.delivered == 2

@@ -22,7 +22,7 @@ async def nats_server() -> AsyncIterator[EmbeddedNats]:
 async def test_a_message_reaches_its_callback_without_a_task_of_its_own(
     nats_server: EmbeddedNats,
 ) -> None:
-    """Fails when the client library no longer lets its queue be replaced."""
+    """Fails when the client library no longer lets its parser be replaced."""
     link = await Link.open(Server(nats_server.url), name="test")
     got: list[bytes] = []
     arrived = asyncio.Event()

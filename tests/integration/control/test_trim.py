@@ -113,10 +113,16 @@ async def test_a_large_state_keeps_the_parts_of_its_newest_checkpoint_alone(
     aegis: Aegis, broker: Broker
 ) -> None:
     active = await serve(aegis, R1=Role.ACTIVE)
+    assert active._host is not None
+    written = active._host.actors["R1"].journal
     sizes = range(400_000, 400_006)
+
+    async def covered() -> bool:
+        return written.is_covered
+
     for size in sizes:
         await aegis.request(LARGE, size, resource="R1")
-        await asyncio.sleep(0.3)  # several checkpoints by age
+        await until(covered, "a checkpoint by age")
     await until_no(broker, "out.>")
     assert 0 < await entries(broker, "part.>") <= 6
     standby = await serve(aegis, R1=Role.STANDBY)

@@ -215,10 +215,10 @@ class Hand:
         def ack() -> None:
             self.acked += 1
 
-        async def extend() -> None:
+        def extend() -> None:
             self.extended += 1
 
-        async def hand_back() -> None:
+        def hand_back() -> None:
             self.handed_back += 1
 
         return Delivery(request, Arrival(seq, delivered, suspect), grant, ack, extend, hand_back)

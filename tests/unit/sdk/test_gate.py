@@ -40,8 +40,7 @@ class _Line:
             async with self.gate.alone(request_id):
                 await self._be_inside(request_id)
             return
-        if not self.gate.admits(request_id):
-            await self.gate.opened()
+        await self.gate.admitted(request_id)
         with self.gate:
             await self._be_inside(request_id)
 

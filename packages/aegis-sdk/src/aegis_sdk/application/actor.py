@@ -184,20 +184,24 @@ class Actor:
             self._worker = asyncio.create_task(self._work())
 
     async def _work(self) -> None:
-        if self._checkpoint_due:
-            await self._checkpoint_now()
-        while self._queue and not self._paused:
-            if not self._may_judge(self._queue[0]):
+        while (self._queue or self._checkpoint_due) and not self._paused:
+            if self._checkpoint_due:
+                await self._checkpoint_now()
+            elif self._may_judge(self._queue[0]):
+                await self._serve_next()
+            else:
                 return  # the fence that decides has not been read yet
-            delivery = self._queue.popleft()
-            try:
-                await self._serve(delivery)
-            except Exception as error:
-                # A bug of ours: the request must neither be lost nor skipped.
-                log.error("delivery_failed", **about(delivery.request), exc_info=error)
-                self._queue.appendleft(delivery)
-                await asyncio.sleep(FAILED_WAIT_S)
-                continue
+
+    async def _serve_next(self) -> None:
+        delivery = self._queue.popleft()
+        try:
+            await self._serve(delivery)
+        except Exception as error:
+            # A bug of ours: the request must neither be lost nor skipped.
+            log.error("delivery_failed", **about(delivery.request), exc_info=error)
+            self._queue.appendleft(delivery)
+            await asyncio.sleep(FAILED_WAIT_S)
+        else:
             self._host.finished(delivery)
 
     def _may_judge(self, delivery: Delivery) -> bool:
@@ -268,13 +272,11 @@ class Actor:
         gate = self._host.gate
         match judge(second=second, noted=noted):
             case Verdict.RUN:
-                if not gate.admits(request.request_id):
-                    await gate.opened()
+                await gate.admitted(request.request_id)
                 with gate:
                     await self._run(delivery, mark, begun=1)
             case Verdict.RUN_NOTED:
-                if not gate.admits(request.request_id):
-                    await gate.opened()
+                await gate.admitted(request.request_id)
                 with gate:
                     await self._note(request, noted + 1, mark)
                     await self._run(delivery, mark, begun=noted + 2)

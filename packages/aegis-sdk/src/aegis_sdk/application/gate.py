@@ -13,8 +13,7 @@ from contextlib import asynccontextmanager
 class Gate:
     """Shared by all of an instance's handlers.
 
-    Beside others: `if not gate.admits(id): await gate.opened()`, then `with gate:`. A suspect:
-    `async with gate.alone(id):`.
+    Beside others: `await gate.admitted(id)`, then `with gate:`. A suspect: `async with gate.alone(id):`.
     """
 
     def __init__(self) -> None:
@@ -25,18 +24,18 @@ class Gate:
         self._quiet = asyncio.Event()
         self._quiet.set()
 
-    def admits(self, request_id: str) -> bool:
-        """Whether a request may run beside others now."""
+    async def admitted(self, request_id: str) -> None:
+        """Wait until a request may run beside others."""
+        if not self._admits(request_id):
+            async with self._lock:
+                pass
+
+    def _admits(self, request_id: str) -> bool:
         if not self._alone_id:
             return True
         if self._is_alone:
             return request_id.startswith(self._alone_id.replace(".", "~", 1))  # the suspect's own
         return "~" in request_id
-
-    async def opened(self) -> None:
-        """Wait until no suspect runs or waits."""
-        async with self._lock:
-            pass
 
     def __enter__(self) -> None:
         self._running += 1

@@ -97,7 +97,7 @@ class GroupHost:
             self._recorder.redelivered(self._service)
         try:
             if self._draining:
-                await delivery.hand_back()
+                delivery.hand_back()
                 return
             if needs_lookup(delivery.request, delivery.arrival) and await self._answered(delivery):
                 delivery.ack()
@@ -130,13 +130,11 @@ class GroupHost:
         noted = await self._journal.attempts(request) if second else 0
         match judge(second=second, noted=noted):
             case Verdict.RUN:
-                if not self._gate.admits(request.request_id):
-                    await self._gate.opened()
+                await self._gate.admitted(request.request_id)
                 with self._gate:
                     await self._run(delivery, begun=1)
             case Verdict.RUN_NOTED:
-                if not self._gate.admits(request.request_id):
-                    await self._gate.opened()
+                await self._gate.admitted(request.request_id)
                 with self._gate:
                     await note_attempt(self._journal, request, noted + 1, fence_seq=None)
                     await self._run(delivery, begun=noted + 2)
@@ -181,4 +179,4 @@ class GroupHost:
             now = time.monotonic()
             for delivery, since_s in list(self._in_hand.values()):
                 if now - since_s < EXTEND_S_MAX:
-                    await delivery.extend()
+                    delivery.extend()

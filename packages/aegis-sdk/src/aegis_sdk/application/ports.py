@@ -4,7 +4,7 @@ implementation: the in-memory fakes of `aegis_sdk.testing` and the NATS adapters
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -148,8 +148,8 @@ class Delivery:
     arrival: Arrival
     grant: str
     ack: Callable[[], None]
-    extend: Callable[[], Awaitable[None]]
-    hand_back: Callable[[], Awaitable[None]]
+    extend: Callable[[], None]
+    hand_back: Callable[[], None]
 
 
 class DeliverySource(Protocol):

@@ -216,10 +216,10 @@ class NatsDeliveries:
             raise Unreadable from error
         reply, link = message.reply, self._link
 
-        async def extend() -> None:
+        def extend() -> None:
             link.publish(reply, b"+WPI")
 
-        async def hand_back() -> None:
+        def hand_back() -> None:
             link.publish(
                 reply, b"-NAK " + json.dumps({"delay": int(HAND_BACK_DELAY_S * 1e9)}).encode()
             )

@@ -173,11 +173,11 @@ class GroupReader:
             if link.reachable:
                 consumer.ack(seq)
 
-        async def extend() -> None:
+        def extend() -> None:
             if link.reachable:
                 consumer.extend(seq)
 
-        async def hand_back() -> None:
+        def hand_back() -> None:
             if link.reachable:
                 consumer.hand_back(seq)
 
@@ -294,7 +294,7 @@ class GrantReader:
                 self._unacked.discard(seq)
                 self._stream.ack_floors[self._grant] = self.ack_floor
 
-        async def nothing() -> None:
+        def nothing() -> None:
             """A grant's requests are never taken from its one reader by time."""
 
         arrival = Arrival(seq, 1, suspect=seq <= self._suspect_to)
