@@ -57,7 +57,8 @@ async def test_a_reply_that_is_lost_with_its_connection_is_fetched(system: Syste
             )
             await one.wait_for("begun", op="second")
             proxy.cut(to_nats=False)
-            await asyncio.sleep(0.6)  # it is committed, and its reply lies in the cut
+            while len(await system.journal(service)) < 2:  # then its reply lies in the cut
+                continue
             assert not call.done()
             proxy.heal(reset=True)
             total = await call

@@ -12,6 +12,7 @@ from typing import Any
 
 from aegis_sdk import Method, ResourceContext, Service
 
+from bench.chaos.workloads import elements
 from bench.chaos.workloads.api import TIMEOUT_S, Ask, Named
 
 
@@ -49,15 +50,11 @@ class Collection:
         async def add(ctx: ResourceContext, request: Add) -> int:
             if request.hold_s:
                 await asyncio.sleep(request.hold_s)
-            position = ctx.state.get("count", int) or 0
-            ctx.state.set(f"e{position}", request.element)
-            ctx.state.set("count", position + 1)
-            return position
+            return elements.append(ctx, request.element)
 
         @service.handles(self.read)
         async def read(ctx: ResourceContext, _: Named) -> list[str]:
-            count = ctx.state.get("count", int) or 0
-            return [str(ctx.state.get(f"e{position}")) for position in range(count)]
+            return elements.read(ctx)
 
         return service
 

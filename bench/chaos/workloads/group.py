@@ -13,6 +13,7 @@ from typing import Any
 from aegis_sdk import Context, Method, ResourceContext, Service
 
 from bench.chaos.history import nested
+from bench.chaos.workloads import elements
 from bench.chaos.workloads.api import TIMEOUT_S, Ask, Named
 
 DEADLINE_SHARE = 0.3
@@ -57,15 +58,11 @@ class Group:
 
         @service.handles(self.append)
         async def append(ctx: ResourceContext, request: Append) -> int:
-            position = ctx.state.get("count", int) or 0
-            ctx.state.set(f"e{position}", request.element)
-            ctx.state.set("count", position + 1)
-            return position
+            return elements.append(ctx, request.element)
 
         @service.handles(self.read)
         async def read(ctx: ResourceContext, _: Named) -> list[str]:
-            count = ctx.state.get("count", int) or 0
-            return [str(ctx.state.get(f"e{position}")) for position in range(count)]
+            return elements.read(ctx)
 
         return service
 

@@ -227,7 +227,7 @@ class Link:
         """Send without waiting; what one turn of the loop sends leaves in one write.
 
         While NATS is away it is kept, within PENDING_BYTES_MAX, and sent when it is back.
-        Raises: StoreTooLarge, StoreUnreachable.
+        Raises: StoreTooLarge, StoreUnreachable; ValueError for a header with a line break in it.
         """
         client = self._client
         self._check_size(payload, headers)
