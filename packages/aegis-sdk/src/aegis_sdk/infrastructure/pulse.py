@@ -102,7 +102,8 @@ class Pulse:
             link.publish(subject, payload)
             if guard is not None:
                 guard.told(subject, payload, self._interval_s)
-            self._lag.ask()  # last: the loop needs the interpreter that this thread now gives up
+            # After the sending: the loop needs the interpreter, which this thread then gives up.
+            asyncio.get_running_loop().call_soon(self._lag.ask)
             await asyncio.sleep(self._interval_s)
         if guard is not None:
             await guard.close()
