@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, cast
 
@@ -145,7 +146,7 @@ async def test_pulls_that_nobody_takes_are_not_sent_a_hundred_times_a_second(
     assert waits[0] < waits[-1]
 
 
-async def started(make: Make, link: LeaderlessLink) -> PullLoop:
+async def started(make: Make, link: LeaderlessLink, *, holds: bool = False) -> PullLoop:
     loop = PullLoop(
         cast(Link, link),
         "stream",
@@ -153,10 +154,37 @@ async def started(make: Make, link: LeaderlessLink) -> PullLoop:
         on_message=lambda message, meta: None,
         credit=8,
         in_order=True,
-        holds=False,
+        holds=holds,
     )
     await loop.start()
     return loop
+
+
+async def test_silence_counts_from_when_the_server_was_asked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A reader whose credit was held for long was owed nothing; a pull without an answer is a doubt."""
+    monkeypatch.setattr(consumer, "SILENCE_S_MAX", 0.2)
+    made_again = asyncio.Event()
+
+    async def make(again: bool, timeout_s: float) -> str:
+        if again:
+            made_again.set()
+        return "made"
+
+    link = LeaderlessLink(0)
+    loop = await started(make, link, holds=True)
+    assert link.receive is not None
+    for seq in range(1, 9):
+        link.receive(Message("_INBOX.x", f"$JS.ACK.stream.made.1.{seq}.{seq}.0.0", b"", b""))
+    await asyncio.sleep(0.3)
+    asked_s = time.monotonic()
+    for _ in range(8):
+        loop.finished()
+    async with asyncio.timeout(5.0):
+        await made_again.wait()
+    assert time.monotonic() - asked_s >= consumer.SILENCE_S_MAX
+    await loop.stop()
 
 
 async def test_a_new_connection_is_asked_with_short_waits_again(no_waits: list[float]) -> None:

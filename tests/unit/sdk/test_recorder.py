@@ -198,12 +198,27 @@ def test_prometheus_is_shown_the_same_figures() -> None:
         assert line in text
 
 
+def test_a_loop_that_is_on_time_is_no_activity_and_one_that_is_late_is() -> None:
+    """A process that only tells that its loop runs has no news for control."""
+    recorder = Recorder()
+    recorder.serves(SERVICE, [("add", True)])
+    before = recorder.activity()
+    recorder.loop_late(SERVICE, 0.0002)
+    recorder.loop_late(SERVICE, 0.02)
+    assert recorder.activity() == before
+    recorder.loop_late(SERVICE, 0.03)
+    late = recorder.activity()
+    assert late != before
+    recorder.gave_up(add_request("c.1"))
+    assert recorder.activity() != late
+
+
 def test_without_metrics_nothing_is_counted() -> None:
     """Every way to count is a way to count nothing: a new one can't be forgotten."""
     counting = {
         name
         for name in vars(Recorder)
-        if not name.startswith("_") and name not in ("numbers", "histograms", "runs")
+        if not name.startswith("_") and name not in ("numbers", "histograms", "activity", "runs")
     }
     assert counting == {name for name in vars(NoRecorder) if not name.startswith("_")}
 

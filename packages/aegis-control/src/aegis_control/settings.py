@@ -68,9 +68,7 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="least important level that is logged"
     )
-    heartbeat_interval_s: Seconds = Field(
-        0.15, description="how often instances say that they live"
-    )
+    heartbeat_interval_s: Seconds = Field(0.2, description="how often instances say that they live")
     heartbeat_timeout_s: Seconds = Field(0.7, description="silence after which one is lost")
     stall_limit_s: Seconds = Field(5.0, description="how long a main loop may hang")
     return_grace_s: Seconds = Field(

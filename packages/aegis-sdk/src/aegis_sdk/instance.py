@@ -241,7 +241,7 @@ class Instance:
             name=lambda kind: self._subjects.client_name(self.service, self.id, kind),
             interval_s=reply.heartbeat_interval_s,
             gather=self._heartbeat,
-            on_tick=self._ticked,
+            on_lag=self._loop_late,
         )
         self._pulse.start()
         await MicroService(self._link, self._subjects, self._registration(), self._recorder).start()
@@ -297,7 +297,7 @@ class Instance:
     def _lag_entries(self) -> int:
         return 0 if self._stopped or self._host is None else self._host.lag_entries
 
-    def _ticked(self, late_s: float) -> None:
+    def _loop_late(self, late_s: float) -> None:
         self._recorder.loop_late(self.service, late_s)
 
     def _heartbeat(self, n: int, loop_lag_s: float) -> Heartbeat:

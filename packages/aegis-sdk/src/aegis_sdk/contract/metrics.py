@@ -20,6 +20,8 @@ BUCKETS_S: Final = (
 
 PUBLISH_INTERVAL_S: Final = 1.0
 """How often a process sends its snapshot: half of control's step, so that each step hears of all."""
+QUIET_INTERVAL_S: Final = 5.0
+"""How often one that has counted nothing does: it only says that it is still there."""
 SERIES_MAX: Final = 2_000
 """Combinations of labels that one process, or control for all of them, keeps."""
 OTHER: Final = "-"
@@ -117,7 +119,7 @@ LOOP_LAG: Final = Family(
     "aegis_event_loop_lag_seconds",
     Kind.HISTOGRAM,
     _SERVICE,
-    "How late an instance's event loop ran, looked at every 50 ms.",
+    "How late an instance's event loop ran, asked at each of its heartbeats.",
 )
 STANDBY_LAG: Final = Family(
     "aegis_standby_lag_entries",

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator
+from typing import Final
 
 from aegis_sdk.contract.envelope import Outcome, OutcomeKind, Request
 from aegis_sdk.contract.metrics import (
@@ -32,6 +33,9 @@ from aegis_sdk.contract.metrics import (
 )
 from aegis_sdk.domain.delivery import Arrival
 
+LATE_S: Final = 0.025
+"""A loop that is less late than this is on time: the machine's own scheduling takes as long."""
+
 
 class Histogram:
     """How many observed values fell into each bucket, and their sum."""
@@ -49,6 +53,10 @@ class Histogram:
     @property
     def total(self) -> int:
         return sum(self.counts)
+
+    def above(self, seconds: float) -> int:
+        """How many fell into buckets that begin at `seconds` or later."""
+        return sum(self.counts[bisect_left(BUCKETS_S, seconds) + 1 :])
 
 
 class MethodSeries:
@@ -192,6 +200,16 @@ class Recorder:
                 yield COMMIT_DURATION, labels, series.commit
         for service, of in list(self._services.items()):
             yield LOOP_LAG, (service,), of.loop_lag
+
+    def activity(self) -> tuple[float, ...]:
+        """Differs from an earlier one when something was counted since, but for a loop that was on time."""
+        return (
+            *(value for _, _, value in self.numbers()),
+            *(
+                figures.above(LATE_S) if family is LOOP_LAG else figures.total
+                for family, _, figures in self.histograms()
+            ),
+        )
 
     def runs(self, service: str, method: str, *, targeted: bool) -> tuple[int, int, float]:
         """(handler runs, of which failed, seconds in all) of a served method."""

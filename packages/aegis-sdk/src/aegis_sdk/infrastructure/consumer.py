@@ -23,9 +23,9 @@ from aegis_sdk.infrastructure.wire import Message
 from aegis_sdk.telemetry import log
 
 EXPIRES_S: Final = 30.0
-HEARTBEAT_S: Final = 1.0
-"""The server says at least this often that it still knows our pull."""
-SILENCE_S_MAX: Final = 2.5
+HEARTBEAT_S: Final = 1.5
+"""The server says at least this often that it still knows our pull. Each wakes this process."""
+SILENCE_S_MAX: Final = 3.0
 AGAIN_WAIT_S: Final = 0.01
 AGAIN_WAIT_S_MAX: Final = 0.2
 """A server that ends each pull at once must not be asked without pause: it elects a leader just then."""
@@ -197,10 +197,10 @@ class PullLoop:
         """Notice doubt or silence, and begin a new generation."""
         while True:
             try:
-                async with asyncio.timeout(HEARTBEAT_S):
+                async with asyncio.timeout(self._patience_s()):
                     await self._doubt.wait()
             except TimeoutError:
-                if not self._is_silent():
+                if self._patience_s() > 0:
                     continue
                 log.debug("consumer_silent", stream=self._stream, consumer=self._consumer)
             if not self._link.is_connected:
@@ -212,8 +212,10 @@ class PullLoop:
             )
             await self._begin(again=True)
 
-    def _is_silent(self) -> bool:
-        return self._asked > 0 and time.monotonic() - self._heard_s > SILENCE_S_MAX
+    def _patience_s(self) -> float:
+        """How long the server may still be silent. One that was asked for nothing may be for ever."""
+        since_s = self._heard_s if self._asked > 0 else time.monotonic()
+        return since_s + SILENCE_S_MAX - time.monotonic()
 
     async def _on_restored(self) -> None:
         self._doubt.set()
@@ -268,6 +270,8 @@ class PullLoop:
         free = self._credit - self._asked - self._held
         if self._stopped or free < max(1, self._credit // 2) or not self._subject:
             return
+        if not self._asked:
+            self._heard_s = time.monotonic()  # until now the server had nothing to say
         self._asked += free
         pull = b'{"batch":%d,"expires":%d,"idle_heartbeat":%d}' % (
             free,

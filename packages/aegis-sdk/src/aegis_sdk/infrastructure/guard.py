@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import mmap
 import os
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
-from aegis_sdk.contract.control import Heartbeat
 from aegis_sdk.errors import Unavailable
+from aegis_sdk.infrastructure import guard_process
 from aegis_sdk.infrastructure.link import Link, Server
 from aegis_sdk.telemetry import log
 
@@ -20,17 +22,23 @@ _SCRIPT = Path(__file__).with_name("guard_process.py")
 class Guard:
     """Told each heartbeat; sends it on while this process can't, over a connection made here.
 
+    Heartbeats are laid into memory that both share, which wakes nobody; the channel is for the socket.
     Linux and plain TCP alone: elsewhere, and when it can't be started, heartbeats come from the
     thread only, and an interpreter that is held for longer than the heartbeat timeout fails over.
     """
 
     def __init__(
-        self, link: Link, process: subprocess.Popen[bytes], channel: socket.socket
+        self,
+        link: Link,
+        process: subprocess.Popen[bytes],
+        channel: socket.socket,
+        shared: mmap.mmap,
     ) -> None:
         self._link = link
         self._process = process
         self._channel = channel
-        self._shared_fd = -1
+        self._shared = shared
+        self._given_fd = -1
 
     @classmethod
     async def start(cls, server: Server, *, name: str) -> Guard | None:
@@ -47,8 +55,11 @@ class Guard:
             return None
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         ours.setblocking(False)
+        memory = os.memfd_create("aegis-guard")
         try:
-            process = _spawn(theirs)
+            os.ftruncate(memory, guard_process.SHARED_BYTES)
+            shared = mmap.mmap(memory, guard_process.SHARED_BYTES)
+            process = _spawn(theirs, memory)
         except OSError as error:
             log.debug("guard_not_started", error=str(error))
             await link.close()
@@ -56,21 +67,24 @@ class Guard:
             return None
         finally:
             theirs.close()
-        return cls(link, process, ours)
+            os.close(memory)
+        return cls(link, process, ours, shared)
 
-    def told(self, subject: str, beat: Heartbeat, interval_s: float) -> None:
-        """Hand over the newest heartbeat. Never waits."""
+    def told(self, subject: str, beat: bytes, interval_s: float) -> None:
+        """Leave the newest heartbeat to it. Never waits."""
+        guard_process.write(self._shared, beat, time.monotonic())
         fd = self._link.plain_socket_fd
-        if fd is None:
-            return  # not connected now
-        fds = [fd] if fd != self._shared_fd else []
-        message = {"subject": subject, "beat": beat.model_dump_json(), "interval_s": interval_s}
+        if fd is not None and fd != self._given_fd:
+            self._give(fd, subject, interval_s)
+
+    def _give(self, fd: int, subject: str, interval_s: float) -> None:
+        message = json.dumps({"subject": subject, "interval_s": interval_s}).encode()
         try:
-            socket.send_fds(self._channel, [json.dumps(message).encode()], fds)
+            socket.send_fds(self._channel, [message], [fd])
         except OSError as error:
             log.debug("guard_not_told", error=str(error))
         else:
-            self._shared_fd = fd
+            self._given_fd = fd
 
     async def close(self) -> None:
         """Its process ends when it sees the channel close."""
@@ -81,13 +95,15 @@ class Guard:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+        self._shared.close()
 
 
-def _spawn(channel: socket.socket) -> subprocess.Popen[bytes]:
+def _spawn(channel: socket.socket, memory: int) -> subprocess.Popen[bytes]:
     """Raises: OSError."""
+    fds = [channel.fileno(), memory]
     return subprocess.Popen(
-        [sys.executable, "-ISE", str(_SCRIPT), str(channel.fileno()), str(os.getpid())],
-        pass_fds=[channel.fileno()],
+        [sys.executable, "-ISE", str(_SCRIPT), *map(str, fds), str(os.getpid())],
+        pass_fds=fds,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

@@ -6,6 +6,7 @@ prometheus-client only renders: it is loaded when somebody serves metrics, and n
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final
 
@@ -13,6 +14,7 @@ from aegis_sdk.contract.metrics import (
     BUCKETS_S,
     FAMILIES,
     PUBLISH_INTERVAL_S,
+    QUIET_INTERVAL_S,
     Kind,
     Number,
     Observations,
@@ -58,7 +60,10 @@ def _without_zeros(histogram: Histogram) -> list[int]:
 
 
 class Publisher:
-    """Sends a recorder's snapshot again and again; what is lost on the way the next one has too."""
+    """Sends a recorder's snapshot again and again; what is lost on the way the next one has too.
+
+    While nothing is counted it does so seldom: many idle processes would keep control and NATS busy.
+    """
 
     def __init__(self, link: Link, subjects: Subjects, recorder: Recorder, *, source: str) -> None:
         self._link = link
@@ -66,6 +71,9 @@ class Publisher:
         self._recorder = recorder
         self._source = source
         self._n = 0
+        self._sent: tuple[float, ...] = ()
+        """The recorder's activity as of the last snapshot."""
+        self._sent_s = 0.0
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -78,17 +86,22 @@ class Publisher:
             return
         self._task.cancel()
         self._task = None
-        await self._send(final=True)
+        self._send(final=True)
 
     async def _publish(self) -> None:
         while True:
-            await self._send()
+            if self._recorder.activity() != self._sent or self._is_due():
+                self._send()
             await asyncio.sleep(PUBLISH_INTERVAL_S)
 
-    async def _send(self, *, final: bool = False) -> None:
+    def _is_due(self) -> bool:
+        return time.monotonic() - self._sent_s > QUIET_INTERVAL_S - PUBLISH_INTERVAL_S / 2
+
+    def _send(self, *, final: bool = False) -> None:
         if not self._link.is_connected:
             return  # the client would keep it, and send it when newer ones are there
         self._n += 1
+        self._sent, self._sent_s = self._recorder.activity(), time.monotonic()
         snapshot = snapshot_of(self._recorder, source=self._source, n=self._n, final=final)
         self._link.publish(self._subject, snapshot.model_dump_json().encode())
 

@@ -1,13 +1,15 @@
 """Heartbeats from a thread of their own, on a connection of their own.
 
 A handler that blocks the main loop does not stop them: they carry how late the loop is, so that dead,
-stalled and busy can be told apart. The thread shares nothing with the loop but plain numbers. What
-holds the whole interpreter stops the thread too; then the guard speaks (guard.py).
+stalled and busy can be told apart. The thread asks the loop at each heartbeat, so a loop with nothing
+to do is woken as seldom as that. They share nothing but plain numbers. What holds the whole interpreter
+stops the thread too; then the guard speaks (guard.py).
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 import time
 from collections.abc import Callable
@@ -20,8 +22,36 @@ from aegis_sdk.infrastructure.guard import Guard
 from aegis_sdk.infrastructure.link import Link, Server
 from aegis_sdk.telemetry import log
 
-TICK_S: Final = 0.05
-"""How often the main loop says that it runs; the resolution of its measured lag."""
+JOIN_TIMEOUT_S: Final = 1.0
+
+
+class Lag:
+    """How late an event loop is: asked from another thread, answered when the loop comes to it."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, on_answer: Callable[[float], None]) -> None:
+        """`on_answer` is told, on the loop, how long each question waited."""
+        self._loop = loop
+        self._on_answer = on_answer
+        self._asked_s: float | None = None
+        """When the question was put that is not answered yet."""
+
+    @property
+    def seconds(self) -> float:
+        """For how long the open question has waited; 0 when the last one was answered."""
+        asked_s = self._asked_s
+        return 0.0 if asked_s is None else time.monotonic() - asked_s
+
+    def ask(self) -> None:
+        """From the other thread; nothing while an earlier question waits."""
+        if self._asked_s is not None:
+            return
+        self._asked_s = time.monotonic()
+        with contextlib.suppress(RuntimeError):  # the loop is closed: this process ends
+            self._loop.call_soon_threadsafe(self._answer)
+
+    def _answer(self) -> None:
+        waited_s, self._asked_s = self.seconds, None
+        self._on_answer(waited_s)
 
 
 class Pulse:
@@ -35,42 +65,27 @@ class Pulse:
         name: Callable[[str], str],
         interval_s: float,
         gather: Callable[[int, float], Heartbeat],
-        on_tick: Callable[[float], None],
+        on_lag: Callable[[float], None],
     ) -> None:
-        """`name` makes a connection's name from its kind; `on_tick` is told, on the main loop, how
-        late each tick was.
+        """`name` makes a connection's name from its kind; `on_lag` is told, on the main loop, how late
+        that was at each heartbeat.
         """
         self._server = server
         self._subjects = subjects
         self._name = name
         self._interval_s = interval_s
         self._gather = gather
-        self._on_tick = on_tick
-        self._ticked_s = time.monotonic()
-        self._ticker: asyncio.Task[None] | None = None
+        self._lag = Lag(asyncio.get_running_loop(), on_lag)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="aegis-pulse", daemon=True)
 
     def start(self) -> None:
-        self._ticker = asyncio.create_task(self._tick())
         self._thread.start()
 
     async def stop(self) -> None:
         """Returns when the thread has ended, or after a second without it."""
         self._stop.set()
-        if self._ticker is not None:
-            self._ticker.cancel()
-        await asyncio.to_thread(self._thread.join, 1.0)
-
-    @property
-    def loop_lag_s(self) -> float:
-        return max(0.0, time.monotonic() - self._ticked_s - TICK_S)
-
-    async def _tick(self) -> None:
-        while True:
-            self._ticked_s = time.monotonic()
-            await asyncio.sleep(TICK_S)
-            self._on_tick(self.loop_lag_s)
+        await asyncio.to_thread(self._thread.join, JOIN_TIMEOUT_S)
 
     def _run(self) -> None:
         asyncio.run(self._beat())
@@ -81,11 +96,14 @@ class Pulse:
         n = 0
         while link is not None and not self._stop.is_set():
             n += 1
-            heartbeat = self._gather(n, self.loop_lag_s)
+            heartbeat = self._gather(n, self._lag.seconds)
             subject = self._subjects.heartbeat(heartbeat.service, heartbeat.instance_id)
-            link.publish(subject, heartbeat.model_dump_json().encode())
+            payload = heartbeat.model_dump_json().encode()
+            link.publish(subject, payload)
             if guard is not None:
-                guard.told(subject, heartbeat, self._interval_s)
+                guard.told(subject, payload, self._interval_s)
+            # After the sending: the loop needs the interpreter, which this thread then gives up.
+            asyncio.get_running_loop().call_soon(self._lag.ask)
             await asyncio.sleep(self._interval_s)
         if guard is not None:
             await guard.close()
