@@ -48,13 +48,15 @@ class GroupLoad:
                 return
             self.waits_s.append(time.monotonic() - begun_s)
             self.done += 1
-            if reply.text != text:
-                self.errors.append(f"{text}: answered {reply.text}")
+            if (reply.text, reply.attempt) != (text, 1):
+                self.errors.append(f"{text}: answered {reply.text}, run {reply.attempt}")
             await asyncio.sleep(0.002)
 
 
 async def test_a_rolling_restart_shows_no_error_and_hardly_any_wait(system: System) -> None:
-    """G8: three instances, each drained by SIGTERM and replaced, on both routes."""
+    """G8: three instances, each drained by SIGTERM and replaced, on both routes. A group request is
+    served by whom it was given to: handed back or dropped, it would be run as a second attempt.
+    """
     service = new_service()
     methods = Methods(service)
     running = [await system.start_ledger(service, FOUR, instance_id=f"old-{n}") for n in range(3)]
@@ -73,9 +75,9 @@ async def test_a_rolling_restart_shows_no_error_and_hardly_any_wait(system: Syst
             await targeted.wait_done(targeted.done + 100)
         await asyncio.gather(targeted.stop(), group.stop())
     assert targeted.errors == group.errors == []
-    # About 50 ms on a quiet machine. A request that a leaving member dropped would wait for a second.
+    # About 50 ms on a quiet machine; what is left is the wait for a core while a process starts.
     assert max(targeted.waits_s) < 0.5
-    assert max(group.waits_s) < 0.9
+    assert max(group.waits_s) < 0.5
     outcomes = await system.journal(service)
     assert all(process.logged("link_task_failed") == [] for process in system.processes)
     assert len(outcomes) == targeted.done + group.done
