@@ -245,6 +245,8 @@ class Instance:
         )
         self._pulse.start()
         await MicroService(self._link, self._subjects, self._registration(), self._recorder).start()
+        if self._group is not None:
+            await self._group.start()  # last: others serve the group while this one still begins
         log.info(
             "registered",
             service=self.service,
@@ -292,7 +294,6 @@ class Instance:
                 ack_wait_s=reply.ack_wait_s,
                 recorder=self._recorder,
             )
-            await self._group.start()
 
     def _lag_entries(self) -> int:
         return 0 if self._stopped or self._host is None else self._host.lag_entries
