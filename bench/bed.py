@@ -241,13 +241,17 @@ class Bed:
 
     async def audit(self) -> Verdict:
         """Compare what callers were told with what the system holds. Raises: BedError."""
+        return judge(self.ledger, await self.effects())
+
+    async def effects(self) -> dict[str, Tally]:
+        """What the system holds, by account; of group orders those that `instances` ran. Raises: BedError."""
         answer = await self.callers[0].ask({"audit": True}, START_TIMEOUT_S)
         effects = {account: Tally(*values) for account, values in answer["positions"].items()}
         orders = effects.setdefault(ORDERS, Tally())
         for instance in self.instances:
             executed = await instance.ask({"orders": True}, ANSWER_SLACK_S)
             orders.merge(Tally(*executed["orders"]))
-        return judge(self.ledger, effects)
+        return effects
 
 
 def _owners(accounts: list[str], instances: int) -> dict[str, int]:

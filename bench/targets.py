@@ -163,6 +163,9 @@ GAP_MS_MAX: Final[Mapping[str, Mapping[str, float]]] = {
     "pause": {"p99": 1200.0},
     "handover": {"p99": 50.0},
     "drain": {"p99": 50.0},
+    "rolling": {"p99": 50.0},
+    "rolling-group": {"p99": 50.0},
+    "rolling-calm": {},
     "many": {"max": 500.0},
 }
 """The gap that callers may see, by the kind of failover."""

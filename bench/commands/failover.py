@@ -11,6 +11,7 @@ from bench import targets
 from bench.bed import BedError
 from bench.document import make_document
 from bench.failover.gap import steps_ms, summary_ms
+from bench.failover.rolling import run_rolling
 from bench.failover.run import Failovers, Plan, run_kind, run_many
 from bench.failover.strikes import Kind
 from bench.options import Options
@@ -20,6 +21,7 @@ HELP = "the gap that callers see when the active is killed, paused or moved"
 IN_ALL = 5
 MANY = "many"
 """Beside the kinds: all resources of one dead instance, --many of them."""
+WORST_SHOWN = 3
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -50,7 +52,10 @@ async def run(options: Options, parsed: argparse.Namespace) -> dict[str, Any]:
     try:
         for kind in parsed.kinds:
             say(f"{kind}: {plan.count} failovers at {plan.rate_per_s:g} calls/s")
-            found[kind.value] = await run_kind(kind, plan, options)
+            if kind is Kind.ROLLING:
+                found |= await run_rolling(plan, options)
+            else:
+                found[kind.value] = await run_kind(kind, plan, options)
         if parsed.many:
             found[MANY] = await run_many(parsed.many, many_count, options)
     except AdminError as error:
@@ -79,7 +84,25 @@ def _shown(found: Failovers) -> dict[str, Any]:
         "gaps_ms": [round(gap * 1e3, 2) for gap in found.gaps_s],
         "longest_ms": [[round(at * 1e3, 2) for at in wait] for wait in found.waits],
         "steps_ms": steps_ms(found.steps_s),
+        "worst": _worst(found),
     }
+
+
+def _worst(found: Failovers) -> list[dict[str, Any]]:
+    """The longest gaps, and when each step came in just these failovers."""
+    order = sorted(range(len(found.gaps_s)), key=found.gaps_s.__getitem__, reverse=True)
+    return [
+        {
+            "failover": n + 1,
+            "gap_ms": round(found.gaps_s[n] * 1e3, 2),
+            "waited_ms": [round(at_s * 1e3, 2) for at_s in found.waits[n]],
+            "steps_ms": {
+                step: round(at_s * 1e3, 2)
+                for step, at_s in sorted(found.steps_s[n].items(), key=lambda item: item[1])
+            },
+        }
+        for n in order[:WORST_SHOWN]
+    ]
 
 
 def _again(options: Options, parsed: argparse.Namespace) -> str:

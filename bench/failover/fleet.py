@@ -1,4 +1,4 @@
-"""An active and a standby, each a process: who has which resource, and replacing one that is gone."""
+"""Instances, each a process, of which one begins as the active: who has which resource, and replacing one."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from aegis_control.infrastructure.admin_client import AdminClient, AdminError
 from aegis_sdk.contract.control import InstanceState
 
 from bench.bed import Bed, BedError, Process
+from bench.ledger import Tally
 
 MOVED_TIMEOUT_S = 30.0
 SETTLE_S = 0.3
@@ -29,13 +30,16 @@ SERVICE = "accounts"
 class Member:
     """One instance's process and what it said of its roles."""
 
-    def __init__(self, name: str, process: Process) -> None:
+    def __init__(self, name: str, process: Process, changed: asyncio.Condition) -> None:
+        """`changed` is told of whatever any member of the fleet says."""
         self.name = name
         self.process = process
         self.active: dict[str, float] = {}
         """Resource: when it became active for it."""
+        self.orders = Tally()
+        """The group requests that it ran; known when it was drained."""
         self._registered = False
-        self._changed = asyncio.Condition()
+        self._changed = changed
         self._listener = asyncio.create_task(self._listen())
         self._ended = False
 
@@ -52,6 +56,11 @@ class Member:
     async def has_none(self) -> None:
         """Wait until it knows that it is active for nothing. Raises: BedError."""
         await self._until(lambda: not self.active)
+
+    async def drained(self) -> None:
+        """Wait until it ended by itself, with all that it had to say. Raises: BedError."""
+        await self.process.ended(MOVED_TIMEOUT_S)
+        await self._listener
 
     async def _until(self, reached: Callable[[], bool]) -> None:
         try:
@@ -76,28 +85,35 @@ class Member:
 
     def _take(self, said: dict[str, Any]) -> None:
         self._registered = self._registered or "ready" in said
+        self.orders.merge(Tally(*said.get("orders", ())))
         self.active |= dict.fromkeys(said.get("promoted", ()), said.get("at_s", 0.0))
         for resource in said.get("demoted", ()):
             self.active.pop(resource, None)
 
 
 class Fleet:
-    """Two members. `active` has resources and `standby` none, but for handovers of single resources."""
+    """`size` members, the oldest first.
 
-    def __init__(self, bed: Bed) -> None:
+    Of two, `active` has resources and `standby` none, but for handovers of single resources.
+    """
+
+    def __init__(self, bed: Bed, *, size: int = 2) -> None:
         self._bed = bed
+        self._size = size
         self._numbers = itertools.count(1)
+        self._changed = asyncio.Condition()
         self.resources = bed.settings.accounts
         self.admin = AdminClient(bed.url)
         self.members: list[Member] = []
 
     async def start(self) -> None:
-        """Returns when one member serves all resources and the other follows. Raises: BedError."""
+        """Returns when one member serves all resources and the others follow. Raises: BedError."""
         await self._bed.stack.enter_async_context(self.admin)
-        first = await self._start_member()
+        first = await self.start_member()
         await first.has(self.resources)
-        self.members = [first, await self._start_member()]
-        await self._caught_up()
+        self.members = [first]
+        while len(self.members) < self._size:
+            await self.join()
 
     @property
     def active(self) -> Member:
@@ -109,8 +125,41 @@ class Fleet:
 
     async def replace(self, gone: Member) -> None:
         """A new standby in its place; returns when it follows. Raises: BedError."""
-        self.members[self.members.index(gone)] = await self._start_member()
-        await self._caught_up()
+        self.members.remove(gone)
+        await self.join()
+
+    async def join(self) -> None:
+        """One member more; returns when it follows. Raises: BedError."""
+        member = await self.start_member()
+        self.members.append(member)
+        await self.caught_up(member)
+
+    async def moved(self, resources: Iterable[str], gone: Member) -> float:
+        """Wait until other members are active for all of `resources`; when the last one was.
+
+        Raises: BedError.
+        """
+        wanted = list(resources)
+
+        def since_s() -> list[float]:
+            others = [member.active for member in self.members if member is not gone]
+            return [max(each.get(name, 0.0) for each in others) for name in wanted]
+
+        try:
+            async with asyncio.timeout(MOVED_TIMEOUT_S), self._changed:
+                await self._changed.wait_for(lambda: all(since_s()))
+        except TimeoutError:
+            raise BedError(f"what {gone.name} had was not taken over by others") from None
+        return max(since_s())
+
+    async def end(self) -> Tally:
+        """Drain all, one after the other; the group requests that they ran. Raises: BedError."""
+        ran = Tally()
+        for member in self.members:
+            member.process.send(signal.SIGTERM)
+            await member.drained()
+            ran.merge(member.orders)
+        return ran
 
     async def all_live(self) -> None:
         """Wait until control finds both fit to take over. Raises: BedError."""
@@ -122,8 +171,8 @@ class Fleet:
             await asyncio.sleep(POLL_S)
         raise BedError("a member did not come back to life")
 
-    async def _caught_up(self) -> None:
-        """Wait until the standby has read the journal: a failover to one that has not takes as long
+    async def caught_up(self, standby: Member) -> None:
+        """Wait until it has read the journal: a failover to one that has not takes as long
         as its reading, which is not what is asked here. Raises: BedError."""
         await asyncio.sleep(SETTLE_S)
         give_up_s = time.monotonic() + MOVED_TIMEOUT_S
@@ -131,7 +180,7 @@ class Fleet:
         while calm < CALM_POLLS:
             if time.monotonic() > give_up_s:
                 raise BedError("a standby did not catch up")
-            lag = (await self._lags()).get(self.standby.name, LAG_MAX + 1)
+            lag = (await self._lags()).get(standby.name, LAG_MAX + 1)
             calm = calm + 1 if lag <= LAG_MAX else 0
             await asyncio.sleep(POLL_S)
 
@@ -148,7 +197,8 @@ class Fleet:
             if each.state is InstanceState.LIVE and each.instance_id in names
         }
 
-    async def _start_member(self) -> Member:
+    async def start_member(self) -> Member:
+        """Returns when it is registered. Raises: BedError."""
         name = f"m{next(self._numbers)}"
         options = {
             "url": self._bed.url,
@@ -159,7 +209,7 @@ class Fleet:
         process = await Process.start(name, ["-m", "bench.failover.member"], self._bed.folder)
         self._bed.stack.push_async_callback(_end, process)
         await process.tell(options)
-        member = Member(name, process)
+        member = Member(name, process, self._changed)
         await member.ready()
         return member
 

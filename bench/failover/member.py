@@ -1,7 +1,7 @@
 """An instance that can be active and standby, in a process: `python -m bench.failover.member`.
 
 It is told its options in one JSON line, says `ready` when it is registered, then one line for each
-change of its roles, with the time.
+change of its roles, with the time. When it was drained it tells which group requests it ran.
 """
 
 from __future__ import annotations
@@ -47,7 +47,8 @@ class Roles:
 async def serve(options: dict[str, Any]) -> None:
     """`url`, `id`, `resources`."""
     roles = Roles()
-    accounts = service(Book())
+    book = Book()
+    accounts = service(book)
     accounts.on_promoted(roles.promoted)
     accounts.on_demoted(roles.demoted)
     async with aegis_sdk.connect(options["url"]) as aegis:
@@ -59,6 +60,8 @@ async def serve(options: dict[str, Any]) -> None:
         )
         say({"ready": True})
         await instance.serve_forever()
+        orders = book.orders
+        say({"orders": [orders.count, orders.quantity, orders.digest]})
 
 
 def main() -> None:

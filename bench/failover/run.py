@@ -56,20 +56,23 @@ class Failovers:
 
     def add(self, struck: Struck, heard: list[Heard], waited: list[Span]) -> None:
         """Raises: BedError when no call overlapped: then there was no load."""
+        steps = steps_s(
+            heard,
+            struck.window,
+            struck=struck.member.name,
+            promoted_s=struck.promoted_s,
+            waited=waited,
+        )
+        self.add_steps(struck.began_s, steps, waited)
+
+    def add_steps(self, began_s: float, steps: dict[str, float], waited: list[Span]) -> None:
+        """Raises: BedError when no call overlapped: then there was no load."""
         call = longest(waited)
         if call is None:
             raise BedError("no call overlapped a failover: the rate is too low to see it")
         self.gaps_s.append(wait_s(call))
-        self.waits.append((call[0] - struck.began_s, call[1] - struck.began_s))
-        self.steps_s.append(
-            steps_s(
-                heard,
-                struck.window,
-                struck=struck.member.name,
-                promoted_s=struck.promoted_s,
-                waited=waited,
-            )
-        )
+        self.waits.append((call[0] - began_s, call[1] - began_s))
+        self.steps_s.append(steps)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,15 +87,13 @@ class _Seen:
 async def run_kind(kind: Kind, plan: Plan, options: Options) -> Failovers:
     """`plan.count` failovers of one kind. Raises: BedError."""
     system_account = kind is not Kind.HEARTBEATS
-    async with _running(
-        options, plan.resources, callers=2, system_account=system_account
-    ) as running:
-        made = _Run(kind, plan, *running, Random(f"{options.seed}/{kind}"))
+    async with running(options, plan.resources, callers=2, system_account=system_account) as parts:
+        made = _Run(kind, plan, *parts, Random(f"{options.seed}/{kind}"))
         while len(made.found.gaps_s) < plan.count:
             await made.batch()
             last_ms = made.found.gaps_s[-1] * 1e3
             say(f"{kind}: {len(made.found.gaps_s)} of {plan.count}, last gap {last_ms:.1f} ms")
-        made.found.verdict = await running[0].audit()
+        made.found.verdict = await parts[0].audit()
     return made.found
 
 
@@ -102,7 +103,7 @@ async def run_many(resources: int, count: int, options: Options) -> Failovers:
     A gap is the time from the strike to the last of these calls' replies. Raises: BedError.
     """
     found = Failovers()
-    async with _running(options, resources, callers=1) as (bed, fleet, trace):
+    async with running(options, resources, callers=1) as (bed, fleet, trace):
         for n in range(count):
             block = _each_once(resources, options.seed * 1000 + n)
             await bed.load(block)  # every resource has state, and the caller knows every route
@@ -132,13 +133,19 @@ def _each_once(resources: int, seed: int) -> Block:
 
 
 @asynccontextmanager
-async def _running(
-    options: Options, resources: int, *, callers: int, system_account: bool = True
+async def running(
+    options: Options,
+    resources: int,
+    *,
+    callers: int,
+    members: int = 2,
+    system_account: bool = True,
 ) -> AsyncIterator[tuple[Bed, Fleet, Trace]]:
+    """A fleet, its callers, and a watcher of what passes through NATS. Raises: BedError."""
     accounts = account_names(resources)
     settings = options.bed("aegis", accounts, system_account=system_account)
     async with broker(settings) as bed, watching(bed.url, bed.system_url) as trace:
-        fleet = Fleet(bed)
+        fleet = Fleet(bed, size=members)
         await fleet.start()
         setups = [CallerSetup(bed.url, n, dict.fromkeys(accounts, 0), []) for n in range(callers)]
         bed.callers, _ = await start_workers(bed, "caller", setups)
@@ -188,6 +195,7 @@ class _Run:
         )
 
     async def _one(self) -> _Seen:
+        await self._answered()
         resource = self._rng.choice(self._fleet.resources)
         witnessing = self._witness(resource)
         await asyncio.sleep(QUIET_S)
@@ -198,6 +206,13 @@ class _Run:
         witness = Calls((await witnessing).spans)
         await heal(self._kind, self._fleet, struck)
         return _Seen(struck, heard, witness.overlapping(struck.window))
+
+    async def _answered(self) -> None:
+        """No call still waits since an earlier failover: a resource answers its requests in order, and
+        each has answered a new one.
+        """
+        every = _each_once(len(self._fleet.resources), self._rng.randrange(1 << 30))
+        await self._bed.load(every, self._bed.callers[1:])
 
     def _witness(self, resource: str) -> asyncio.Task[Told]:
         """Calls made at a rate may miss a short gap, and do miss most of a single resource's: one that

@@ -33,6 +33,9 @@ class Kind(StrEnum):
     """An operator moves one resource: `ipc-cli failover RESOURCE --to INSTANCE`."""
     DRAIN = "drain"
     """An operator ends an instance with all its resources: `ipc-cli drain INSTANCE`."""
+    ROLLING = "rolling"
+    """The oldest of three instances is drained by SIGTERM, then a new one takes its place
+    (bench.failover.rolling)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,9 +6,12 @@ import asyncio
 import time
 
 import aegis_sdk
-from aegis_sdk import Aegis
+import pytest
+from aegis_control.infrastructure.admin_client import AdminClient
+from aegis_sdk import Aegis, Role
+from aegis_sdk.application.resource_host import ResourceHost
 
-from tests.scenarios.ledger import Echo, Methods
+from tests.scenarios.ledger import Echo, Methods, ledger
 from tests.scenarios.system import Load, System, new_service
 
 FOUR = {"A": "auto", "B": "auto", "C": "auto", "D": "auto"}
@@ -48,13 +51,15 @@ class GroupLoad:
                 return
             self.waits_s.append(time.monotonic() - begun_s)
             self.done += 1
-            if reply.text != text:
-                self.errors.append(f"{text}: answered {reply.text}")
+            if (reply.text, reply.attempt) != (text, 1):
+                self.errors.append(f"{text}: answered {reply.text}, run {reply.attempt}")
             await asyncio.sleep(0.002)
 
 
 async def test_a_rolling_restart_shows_no_error_and_hardly_any_wait(system: System) -> None:
-    """G8: three instances, each drained by SIGTERM and replaced, on both routes."""
+    """G8: three instances, each drained by SIGTERM and replaced, on both routes. A group request is
+    served by whom it was given to: handed back or dropped, it would be run as a second attempt.
+    """
     service = new_service()
     methods = Methods(service)
     running = [await system.start_ledger(service, FOUR, instance_id=f"old-{n}") for n in range(3)]
@@ -73,12 +78,50 @@ async def test_a_rolling_restart_shows_no_error_and_hardly_any_wait(system: Syst
             await targeted.wait_done(targeted.done + 100)
         await asyncio.gather(targeted.stop(), group.stop())
     assert targeted.errors == group.errors == []
-    # About 50 ms on a quiet machine. A request that a leaving member dropped would wait for a second.
+    # About 50 ms on a quiet machine; what is left is the wait for a core while a process starts.
     assert max(targeted.waits_s) < 0.5
-    assert max(group.waits_s) < 0.9
+    assert max(group.waits_s) < 0.5
     outcomes = await system.journal(service)
     assert all(process.logged("link_task_failed") == [] for process in system.processes)
     assert len(outcomes) == targeted.done + group.done
+
+
+async def registered(system: System, service: str, instance_id: str) -> None:
+    """Returns when control knows the instance."""
+    async with AdminClient(system.url) as admin, asyncio.timeout(10.0):
+        while True:
+            view = (await admin.describe(service)).view
+            if instance_id in [each.instance_id for each in view.instances]:
+                return
+            await asyncio.sleep(0.01)
+
+
+async def test_a_member_that_still_reads_the_journal_leaves_the_group_to_others(
+    system: System, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """G8: a group request in its hands would wait for its reading."""
+    service = new_service()
+    methods = Methods(service)
+    behind = 1000
+    monkeypatch.setattr(ResourceHost, "lag_entries", property(lambda host: behind))
+    monkeypatch.setattr("aegis_sdk.instance.CATCH_UP_S_MAX", 60.0)
+    await system.start_ledger(service, {"A": "auto"}, instance_id="old")
+    async with aegis_sdk.connect(system.url) as aegis:
+
+        async def served_by(calls: int) -> set[str]:
+            replies = [await aegis.request(methods.echo, Echo(text=str(n))) for n in range(calls)]
+            return {reply.instance_id for reply in replies}
+
+        starting = asyncio.create_task(
+            aegis.serve(ledger(service), resources={"A": Role.STANDBY}, instance_id="new")
+        )
+        await registered(system, service, "new")
+        assert await served_by(20) == {"old"}
+        assert not starting.done()
+        behind = 0
+        instance = await starting
+        assert await served_by(20) == {"old", "new"}
+        await instance.drain()
 
 
 async def test_a_long_group_request_holds_no_resource_up_while_its_member_drains(

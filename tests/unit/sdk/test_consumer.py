@@ -26,7 +26,7 @@ class Inboxes:
 class LeaderlessLink:
     """Drops the first `dropped` calls; `lost_s` is the time that was spent on waiting for them."""
 
-    def __init__(self, dropped: int) -> None:
+    def __init__(self, dropped: int, *, waiting: int = 0) -> None:
         self.client = Inboxes()
         self.is_connected = True
         self.reconnect: Callable[[], Awaitable[None]] | None = None
@@ -35,6 +35,7 @@ class LeaderlessLink:
         self.pulled: list[str] = []
         self.receive: Callback | None = None
         self._dropped = dropped
+        self._waiting = waiting
 
     async def api(
         self, subject: str, request: Mapping[str, Any], *, timeout_s: float
@@ -43,7 +44,12 @@ class LeaderlessLink:
             self._dropped -= 1
             self.lost_s += timeout_s
             raise StoreUnreachable("no answer in time")
-        return {"name": "made", "state": {"last_seq": 0}, "ack_floor": {"stream_seq": 0}}
+        return {
+            "name": "made",
+            "num_pending": self._waiting,
+            "state": {"last_seq": 0},
+            "ack_floor": {"stream_seq": 0},
+        }
 
     async def subscribe(self, subject: str, callback: Callback) -> object:
         self.receive = callback
@@ -81,6 +87,16 @@ async def follow(link: Link) -> None:
     follower = await NatsJournal(link, Subjects()).follow(
         "svc", whole=["A"], fences=[], from_seq=1, on_entry=lambda _: None
     )
+    await follower.stop()
+
+
+async def test_a_follower_knows_its_lag_before_it_has_read_anything() -> None:
+    """Of two standbys control takes the one that is less behind: one that just began is not."""
+    link = cast(Link, LeaderlessLink(0, waiting=700))
+    follower = await NatsJournal(link, Subjects()).follow(
+        "svc", whole=["A"], fences=[], from_seq=1, on_entry=lambda _: None
+    )
+    assert follower.lag_entries == 700
     await follower.stop()
 
 

@@ -89,6 +89,31 @@ def _has_served(hosted: Hosted, seq: int) -> bool:
 # --- becoming active --------------------------------------------------------------------------------------
 
 
+async def test_it_has_caught_up_when_it_has_read_what_the_journal_had(
+    bus: MemoryBus, one: Hosted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """G8: until then, reading would hold up what else it serves; but not for ever."""
+    monkeypatch.setattr(resource_host, "LAG_ENTRIES_MAX", 0)
+    fence(bus, one, 1)
+    send(bus, add_request("c.1"))
+    await until(lambda: kinds(bus))
+    late = Hosted(bus, "i-2")
+    late.link.hold(Flow.ENTRIES)
+    await late.start()
+    lag = late.host.lag_entries
+    assert lag >= 2
+    await late.host.caught_up(timeout_s=0.02)
+    assert late.host.lag_entries == lag, "its time was over"
+    catching_up = asyncio.create_task(late.host.caught_up(timeout_s=5.0))
+    await settle()
+    assert not catching_up.done()
+    late.link.release(Flow.ENTRIES)
+    await catching_up
+    assert late.host.lag_entries == 0
+    assert late.total() == one.total()
+    await late.stop()
+
+
 async def test_it_serves_nothing_before_it_has_read_its_own_fence(
     bus: MemoryBus, one: Hosted
 ) -> None:

@@ -50,6 +50,8 @@ DRAIN_TIMEOUT_S: Final = 10.0
 PAUSE_TIMEOUT_S: Final = 1.5
 """Below the two seconds that control waits for a pause."""
 LEAVE_TIMEOUT_S: Final = 3.0
+CATCH_UP_S_MAX: Final = 1.0
+"""The group needs nothing of the journal, and this instance may be the only one that serves it."""
 
 
 def new_token(bytes_: int = 6) -> str:
@@ -252,6 +254,15 @@ class Instance:
             resources=len(self._resources),
             version=self._service.version,
         )
+        await self._serve_group()
+
+    async def _serve_group(self) -> None:
+        """Last of all: others serve the group while this one still reads the journal."""
+        if self._group is None or self._host is None:
+            return
+        await self._host.caught_up(timeout_s=CATCH_UP_S_MAX)
+        if self._draining is None:
+            await self._group.start()
 
     async def _start_hosts(self, journal: NatsJournal, reply: RegistrationReply) -> None:
         assert self._requests is not None
@@ -292,7 +303,6 @@ class Instance:
                 ack_wait_s=reply.ack_wait_s,
                 recorder=self._recorder,
             )
-            await self._group.start()
 
     def _lag_entries(self) -> int:
         return 0 if self._stopped or self._host is None else self._host.lag_entries

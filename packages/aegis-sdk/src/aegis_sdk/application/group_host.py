@@ -56,7 +56,6 @@ class GroupHost:
         self._source: DeliverySource | None = None
         self._in_hand: dict[asyncio.Task[None], tuple[Delivery, float]] = {}
         self._extender: asyncio.Task[None] | None = None
-        self._draining = False
 
     async def start(self) -> None:
         self._source = await self._deliveries.open_group(
@@ -65,13 +64,19 @@ class GroupHost:
         self._extender = asyncio.create_task(self._extend())
 
     async def drain(self, *, timeout_s: float) -> None:
-        """Take nothing new and finish what has begun, within `timeout_s`."""
-        self._draining = True
+        """Ask for nothing more and finish what was given to us, within `timeout_s`.
+
+        What still comes is served, not handed back: the server would wait, and might deal it to us again.
+        """
+        give_up_s = time.monotonic() + timeout_s
         if self._source is not None:
-            await self._source.retire()  # what still comes is handed back at once
+            await self._source.retire()
         if self._in_hand:
-            await asyncio.wait(self._in_hand, timeout=timeout_s)
+            await asyncio.wait(self._in_hand, timeout=max(0.0, give_up_s - time.monotonic()))
+        late = [delivery for task, (delivery, _) in self._in_hand.items() if not task.done()]
         await self.stop()
+        for delivery in late:
+            delivery.hand_back()
 
     async def stop(self) -> None:
         """At once: what is in hand is delivered elsewhere after ack_wait."""
@@ -96,9 +101,6 @@ class GroupHost:
         if delivery.arrival.delivered > 1:
             self._recorder.redelivered(self._service)
         try:
-            if self._draining:
-                delivery.hand_back()
-                return
             if needs_lookup(delivery.request, delivery.arrival) and await self._answered(delivery):
                 delivery.ack()
                 return

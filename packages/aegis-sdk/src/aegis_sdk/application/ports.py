@@ -141,7 +141,7 @@ class Directory(Protocol):
 @dataclass(slots=True)
 class Delivery:
     """A delivered request. `ack` says that its outcome is stored (it is sent soon, with others);
-    `extend` that it is in hand; `hand_back` returns it unbegun, to be delivered again after a short delay.
+    `extend` that it is in hand; `hand_back` returns it, to be delivered again after a short delay.
     """
 
     request: Request

@@ -38,6 +38,9 @@ REFOLLOW_WAIT_S: Final = 0.3
 """Promotions come in bursts: narrow what is followed once for all of them."""
 GRANT_GATHER_S: Final = 0.01
 """How long no further fence of a grant may come before its reader is made."""
+LAG_ENTRIES_MAX: Final = 100
+"""Under load some entries are always on their way."""
+LAG_POLL_S: Final = 0.005
 CHECKPOINT_AGE_S: Final = 900.0
 """How long an outcome may be without a checkpoint that covers it: what is older can be removed."""
 CHECKPOINT_CHANGES: Final = 1000
@@ -111,9 +114,19 @@ class ResourceHost:
         for resource in resources:
             actor = self.actors[resource] = Actor(self, resource)
             actor.complete_to = starts.get(resource, 1) - 1
+        await self._follow_now()
         self._follower = asyncio.create_task(self._keep_following())
         self._checkpointer = asyncio.create_task(self._keep_checkpoints())
-        self.refollow(urgent=True)
+
+    async def caught_up(self, *, timeout_s: float) -> None:
+        """Wait until hardly anything of the journal is left to read, or for `timeout_s`.
+
+        A long journal is read in turns of the loop that last for milliseconds each, and others wait.
+        """
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                while self.lag_entries > LAG_ENTRIES_MAX:  # noqa: ASYNC110 - a source has no event
+                    await asyncio.sleep(LAG_POLL_S)
 
     async def pause(self, resources: Sequence[str] | None = None, *, timeout_s: float) -> bool:
         """Begin nothing new on `resources` (None: all); True when all that had begun has ended."""

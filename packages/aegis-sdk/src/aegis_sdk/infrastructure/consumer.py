@@ -112,7 +112,7 @@ class PullLoop:
         self._keeper: asyncio.Task[None] | None = None
         self._stopped = False
         self.pending = 0
-        """Messages of the consumer not delivered yet, as of the last one read."""
+        """Messages of the consumer not delivered yet, as of the last one read; `make` may set it, too."""
 
     async def start(self) -> None:
         """Returns when the consumer exists and is being read."""

@@ -24,7 +24,8 @@ from aegis_sdk.infrastructure.wire import Message, parse_headers
 
 COMMIT_TIMEOUT_S: Final = 2.0
 READ_TIMEOUT_S: Final = 2.0
-FOLLOW_CREDIT: Final = 2000
+FOLLOW_CREDIT: Final = 256
+"""More reads no faster, and holds the reader's loop, and commits at the server, up for longer at a time."""
 FOLLOW_INACTIVE_S: Final = 15.0
 """After this long without its reader the server drops a follower's consumer."""
 FILTERS_MAX: Final = 100
@@ -233,7 +234,7 @@ class _Follower:
         await self._loop.stop()
 
     async def _make(self, again: bool, timeout_s: float) -> str:
-        name, _ = await make_reader(
+        name, self._loop.pending = await make_reader(
             self._link,
             self._stream,
             self._filters,
