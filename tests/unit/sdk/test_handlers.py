@@ -81,7 +81,8 @@ def run(asks: NoAsks, threads: ThreadPoolExecutor) -> Run:
         resource = None if journal is None else journal.resource
         request = Request("c.1", "svc", name, resource, payload, deadline_s, fingerprint="f" * 16)
         runner = Runner(service, instance_id="i-1", asks=_typed(asks), threads=threads)
-        outcome = await runner.run(request, begun=begun, request_seq=7, epoch=4, journal=journal)
+        values = None if journal is None else journal.values
+        outcome = await runner.run(request, begun=begun, request_seq=7, epoch=4, values=values)
         assert runner.running == 0
         return outcome
 

@@ -8,7 +8,7 @@ the request stream, one at a time); that is how a new active tells what was done
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -52,6 +52,35 @@ class FenceMark:
         return self.fence.owner == instance_id and self.fence.incarnation == incarnation
 
 
+class Ahead(Mapping[str, Any]):
+    """A resource's values with changes on top that are not stored yet; what is below stays as it is."""
+
+    def __init__(self, stored: Mapping[str, Any]) -> None:
+        self._stored = stored
+        self._set: dict[str, Any] = {}
+        self._deleted: set[str] = set()
+
+    def apply(self, change: Change) -> None:
+        self._set.update(change.set)
+        self._deleted.difference_update(change.set)
+        for key in change.delete:
+            self._set.pop(key, None)
+            self._deleted.add(key)
+
+    def __getitem__(self, key: str) -> Any:
+        if key in self._set:
+            return self._set[key]
+        if key in self._deleted:
+            raise KeyError(key)
+        return self._stored[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter((self._stored.keys() | self._set.keys()) - self._deleted)
+
+    def __len__(self) -> int:
+        return len((self._stored.keys() | self._set.keys()) - self._deleted)
+
+
 @dataclass(slots=True)
 class ResourceJournal:
     """The fold's value for one resource. `apply` takes the entries in the order of their sequences."""
@@ -92,8 +121,14 @@ class ResourceJournal:
                 self.attempts[entry.name] = int(entry.payload)
 
     def apply_outcome(self, request_id: str, outcome: Outcome) -> None:
-        """Take over what a stored outcome changed."""
+        """Take over what a stored outcome changed; one that was taken over before is skipped.
+
+        An active learns of its own outcome at the commit, and may read the entry too, with later ones
+        in between: a second time would undo those.
+        """
         self.attempts.pop(request_id, None)
+        if outcome.request_seq and outcome.request_seq <= self.last_request_seq:
+            return
         self.last_request_seq = max(self.last_request_seq, outcome.request_seq)
         if not outcome.change:
             return
