@@ -32,6 +32,7 @@ class Group:
     name: str = "group"
     service_name: str = "chaos-group"
     resources: tuple[str, ...] = ("G-0", "G-1", "G-2")
+    crowd: int = 1
 
     @property
     def deal(self) -> Method[Deal, int]:
@@ -55,15 +56,15 @@ class Group:
                 self.append, element, resource=request.to, timeout_s=4 * TIMEOUT_S
             )
 
-        @service.handles(self.append)
-        async def append(ctx: ResourceContext, request: Append) -> int:
+        @service.handles(self.append, pure=True)
+        def append(ctx: ResourceContext, request: Append) -> int:
             position = ctx.state.get("count", int) or 0
             ctx.state.set(f"e{position}", request.element)
             ctx.state.set("count", position + 1)
             return position
 
-        @service.handles(self.read)
-        async def read(ctx: ResourceContext, _: Named) -> list[str]:
+        @service.handles(self.read, pure=True)
+        def read(ctx: ResourceContext, _: Named) -> list[str]:
             count = ctx.state.get("count", int) or 0
             return [str(ctx.state.get(f"e{position}")) for position in range(count)]
 

@@ -271,7 +271,9 @@ class Actor:
     async def _store(self, batch: Batch, mark: FenceMark) -> None:
         begun_s, count = time.perf_counter(), len(batch.open)
         self._judged += count
-        last_seq = await commit_together(self._host.store, batch.commits, fence_seq=mark.seq)
+        last_seq = 0
+        if count > 1:
+            last_seq = await commit_together(self._host.store, batch.commits, fence_seq=mark.seq)
         if not last_seq:
             await self._store_one_by_one(batch, mark, begun_s)
             return

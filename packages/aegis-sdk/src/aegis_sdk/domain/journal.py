@@ -2,8 +2,9 @@
 
 An active and its standbys run the same fold over the same entries, which is why a standby that has
 read its own fence has the active's state (G6). Invariant: `last_request_seq` only rises, and every
-request of this resource up to it has its outcome (a resource's requests are served in the order of
-the request stream, one at a time); that is how a new active tells what was done already.
+request of this resource up to it has its outcome and was folded (a resource's requests take effect in
+the order of the request stream); that is how a new active tells what was done already, and why nothing
+that is read again, or late, undoes what came after it.
 """
 
 from __future__ import annotations
@@ -123,8 +124,7 @@ class ResourceJournal:
     def apply_outcome(self, request_id: str, outcome: Outcome) -> None:
         """Take over what a stored outcome changed; one that was taken over before is skipped.
 
-        An active learns of its own outcome at the commit, and may read the entry too, with later ones
-        in between: a second time would undo those.
+        An active learns of its own outcome at the commit, and may read the entry later.
         """
         self.attempts.pop(request_id, None)
         if outcome.request_seq and outcome.request_seq <= self.last_request_seq:
@@ -172,6 +172,7 @@ class ResourceJournal:
             if len(parts) != checkpoint.parts:
                 return  # read from its middle: what it covers was folded entry by entry
             values = b"".join(parts[n] for n in range(checkpoint.parts))
-        self.values = from_json(values)
-        self.last_request_seq = max(self.last_request_seq, checkpoint.last_request_seq)
+        if checkpoint.last_request_seq >= self.last_request_seq:
+            self.values = from_json(values)
+            self.last_request_seq = checkpoint.last_request_seq
         self.checkpointed(checkpoint, len(values))
