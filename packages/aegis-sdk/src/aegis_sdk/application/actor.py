@@ -17,7 +17,7 @@ from collections import deque
 from enum import Enum, auto
 from typing import Final, Protocol
 
-from aegis_sdk.application.batch import BATCH_MAX, Batch
+from aegis_sdk.application.batch import BATCH_MAX, Batch, has_time
 from aegis_sdk.application.commit import (
     commit,
     commit_together,
@@ -240,6 +240,7 @@ class Actor:
             and self._is_served(delivery)
             and not needs_lookup(request, arrival)
             and request.request_id not in self.journal.attempts
+            and has_time(request)
             and self._host.runner.is_pure(request)
             and self._host.gate.admits(request.request_id)
         )

@@ -26,6 +26,12 @@ BATCH_RUN_S: Final = 0.001
 """The first one's answer waits for so long at most for those that run behind it."""
 BATCH_BYTES_MAX: Final = 256 * 1024
 """The servers hand a batch on as a whole."""
+DEADLINE_S: Final = 0.01
+"""What has less time left may be cancelled before it is stored, and would keep the others out."""
+
+
+def has_time(request: Request) -> bool:
+    return request.deadline_s is None or request.deadline_s > time.time() + DEADLINE_S
 
 
 @dataclass(frozen=True, slots=True)
