@@ -45,6 +45,7 @@ def summary(history: History, violations: Sequence[Violation]) -> dict[str, obje
         "nodes": history.run.nodes,
         "operations": len(history.operations),
         "outcomes": dict(Counter(entry.outcome for entry in history.outcomes)),
+        "batched": sum(entry.batched for entry in history.outcomes),
         "ok": statuses["ok"],
         "fail": statuses["fail"],
         "unknown": statuses["unknown"],

@@ -8,6 +8,7 @@ operations in hand.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import signal
 import sys
@@ -140,22 +141,25 @@ async def run(options: dict[str, Any]) -> None:
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopping.set)
     with _open(options["file"]) as file:
         async with aegis_sdk.connect(options["url"], wait_s=CONNECT_WAIT_S) as aegis:
-            clients = [
-                Client(
-                    f"{options['name']}.{name}{n}",
-                    WORKLOADS[name],
-                    aegis,
-                    Recorder(file),
-                    Random(f"{options['seed']}/{options['name']}/{name}/{n}"),
-                )
+            crowds = [
+                [
+                    Client(
+                        f"{options['name']}.{name}{n}",
+                        WORKLOADS[name],
+                        aegis,
+                        Recorder(file),
+                        Random(f"{options['seed']}/{options['name']}/{name}/{n}"),
+                    )
+                    for n in range(options["each"] * WORKLOADS[name].crowd)
+                ]
                 for name in options["workloads"]
-                for n in range(options["each"])
             ]
             if options["opens"]:
-                firsts = clients[:: options["each"]]
-                await asyncio.gather(*(client.open() for client in firsts))
+                await asyncio.gather(*(crowd[0].open() for crowd in crowds))
             print("ready", flush=True)
-            await asyncio.gather(*(client.run(stopping, options["pause_s"]) for client in clients))
+            pause_s = options["pause_s"]
+            clients = itertools.chain.from_iterable(crowds)
+            await asyncio.gather(*(client.run(stopping, pause_s) for client in clients))
 
 
 if __name__ == "__main__":

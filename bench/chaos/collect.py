@@ -15,6 +15,7 @@ from typing import Any
 from aegis_sdk.contract.envelope import MSG_ID, Fence, Outcome
 from aegis_sdk.contract.names import decode_token
 from aegis_sdk.contract.subjects import Subjects
+from aegis_sdk.infrastructure.link import BATCH_ID
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
@@ -146,6 +147,7 @@ def _outcome(service: str, message: Msg, names: dict[str, str]) -> OutcomeEntry:
         request_seq=outcome.request_seq,
         reply=_json(outcome.body),
         changed=bool(outcome.change),
+        batched=BATCH_ID in (message.headers or {}),
     )
 
 

@@ -106,6 +106,8 @@ class OutcomeEntry:
     request_seq: int = 0
     reply: Any = None
     changed: bool = False
+    batched: bool = False
+    """Stored together with others."""
 
     @property
     def place(self) -> Place:

@@ -19,6 +19,7 @@ _WHERE: Final = {
 """Imported when used: a worker of one system does not carry the libraries of the others."""
 _VARIANTS: Final = {
     "aegis-without-metrics": "bench.systems.aegis:WITHOUT_METRICS",
+    "aegis-one-by-one": "bench.systems.aegis:ONE_BY_ONE",
     "aegis-on-asyncio": "bench.systems.aegis:ON_ASYNCIO",
 }
 """The subject in other settings, for commands that ask what a setting costs."""

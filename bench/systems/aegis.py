@@ -21,19 +21,34 @@ ORDER: Final = Method("accounts", "order", request=Fill, reply=Position)
 KEY: Final = "position"
 
 
-def service(book: Book) -> Service:
-    """The accounts service; positions live in AegisIPC's state, `book` counts the orders taken here."""
+def fill(ctx: ResourceContext, fill: Fill) -> Position:
+    position = position_after(ctx.state.get(KEY, Position), fill)
+    ctx.state.set(KEY, position)
+    return position
+
+
+def query(ctx: ResourceContext, lookup: Lookup) -> Position:
+    return position_read(ctx.state.get(KEY, Position), lookup)
+
+
+def service(book: Book, *, pure: bool = True) -> Service:
+    """The accounts service; positions live in AegisIPC's state, `book` counts the orders taken here.
+
+    Not `pure`: the same handlers as an `async def` each, whose requests are stored one by one.
+    """
     accounts = Service("accounts")
+    if pure:
+        accounts.handles(FILL, pure=True)(fill)
+        accounts.handles(QUERY, pure=True)(query)
+    else:
 
-    @accounts.handles(FILL)
-    async def fill(ctx: ResourceContext, fill: Fill) -> Position:
-        position = position_after(ctx.state.get(KEY, Position), fill)
-        ctx.state.set(KEY, position)
-        return position
+        @accounts.handles(FILL)
+        async def fill_alone(ctx: ResourceContext, request: Fill) -> Position:
+            return fill(ctx, request)
 
-    @accounts.handles(QUERY)
-    async def query(ctx: ResourceContext, lookup: Lookup) -> Position:
-        return position_read(ctx.state.get(KEY, Position), lookup)
+        @accounts.handles(QUERY)
+        async def query_alone(ctx: ResourceContext, request: Lookup) -> Position:
+            return query(ctx, request)
 
     @accounts.handles(ORDER)
     async def order(_: Context, order: Fill) -> Position:
@@ -43,11 +58,13 @@ def service(book: Book) -> Service:
 
 
 @asynccontextmanager
-async def serve(setup: InstanceSetup, *, metrics: bool = True) -> AsyncIterator[Serving]:
+async def serve(
+    setup: InstanceSetup, *, metrics: bool = True, pure: bool = True
+) -> AsyncIterator[Serving]:
     serving = Serving()
     async with aegis_sdk.connect(setup.url, metrics=metrics) as aegis:
         resources = dict.fromkeys(setup.accounts, Role.ACTIVE)
-        await aegis.serve(service(serving.book), resources=resources)
+        await aegis.serve(service(serving.book, pure=pure), resources=resources)
         yield serving
 
 
@@ -94,5 +111,11 @@ WITHOUT_METRICS = replace(
     serve=partial(serve, metrics=False),
     connect=partial(connect, metrics=False),
     settings={"metrics": "False"},
+)
+ONE_BY_ONE = replace(
+    SYSTEM,
+    name="aegis-one-by-one",
+    serve=partial(serve, pure=False),
+    settings={"handlers": "not pure"},
 )
 ON_ASYNCIO = replace(SYSTEM, name="aegis-on-asyncio", settings={"event loop": "asyncio"})

@@ -16,6 +16,7 @@ from typing import Any, Final, Protocol
 import nats
 from aegis_control.bootstrap import Control as RealControl
 from aegis_control.infrastructure.embedded_nats import EmbeddedNats
+from aegis_control.infrastructure.nats_cluster import NatsCluster
 from aegis_control.infrastructure.nats_link import NatsLink
 from aegis_control.infrastructure.nats_streams import NatsStreams, StreamSettings
 from aegis_control.settings import Settings
@@ -162,9 +163,9 @@ class MemoryWorld:
 
 
 class NatsWorld:
-    """Streams of a fresh prefix on a nats-server, made by control's own code."""
+    """Streams of a fresh prefix on a nats-server or a cluster, made by control's own code."""
 
-    def __init__(self, server: EmbeddedNats) -> None:
+    def __init__(self, server: EmbeddedNats | NatsCluster) -> None:
         number = next(_numbers)
         self.service = f"svc{number}"
         self._server = server
@@ -173,11 +174,12 @@ class NatsWorld:
         self._stack = AsyncExitStack()
 
     async def open(self) -> None:
-        client = await nats.connect(self._server.url)
+        client = await nats.connect(self._server.url.split(","))
         self._stack.push_async_callback(client.close)
         self._control = NatsLink(client)
         await self._control.open()
-        settings = StreamSettings(ack_wait_s=ACK_WAIT_S)
+        replicas = 3 if isinstance(self._server, NatsCluster) else 1
+        settings = StreamSettings(ack_wait_s=ACK_WAIT_S, replicas=replicas)
         streams = NatsStreams(self._control, self._subjects, settings)
         await streams.provision_common()
         await streams.provision(self.service)

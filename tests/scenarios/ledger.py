@@ -59,6 +59,7 @@ class Methods:
 
     def __init__(self, service: str) -> None:
         self.book = Method(service, "book", request=Booking, reply=Total)
+        self.tally = Method(service, "tally", request=Booking, reply=int)
         self.read = Method(service, "read", request=Booking, reply=Total)
         self.forward = Method(service, "forward", request=Echo, reply=Total)
         self.die = Method(service, "die", request=Booking, reply=Total)
@@ -94,6 +95,12 @@ def ledger(name: str) -> Service:
         if booking.freeze_s and ctx.attempt == 1:
             ctypes.PyDLL(None).usleep(int(booking.freeze_s * 1e6))  # keeps the interpreter's lock
         return booked(ctx, booking)
+
+    @service.handles(methods.tally, pure=True)
+    def tally(ctx: ResourceContext, booking: Booking) -> int:
+        count = (ctx.state.get("count", int) or 0) + 1
+        ctx.state.set("count", count)
+        return count
 
     @service.handles(methods.read)
     async def read(ctx: ResourceContext, booking: Booking) -> Total:

@@ -24,6 +24,7 @@ from aegis_control.infrastructure.nats_cluster import NatsCluster
 from aegis_sdk import Aegis
 from aegis_sdk.contract.envelope import Outcome
 from aegis_sdk.contract.subjects import Subjects
+from nats.aio.msg import Msg
 
 from tests.scenarios.ledger import Booking, Methods
 
@@ -237,10 +238,19 @@ class System:
 
     async def journal(self, service: str) -> dict[str, Outcome]:
         """Every stored outcome by request id, read from the journal itself."""
+        return {
+            ".".join(message.subject.split(".")[5:]): Outcome.parse(
+                message.headers or {}, message.data
+            )
+            for message in await self.outcome_messages(service)
+        }
+
+    async def outcome_messages(self, service: str) -> list[Msg]:
+        """The journal's outcomes as they are stored, in their order."""
         client = await nats.connect(self.url.split(","))
         try:
             stream = client.jetstream(timeout=15)
-            outcomes = {}
+            messages = []
             subscription = await stream.subscribe(
                 f"aegis.jrn.{service}.*.out.>",
                 stream=SUBJECTS.journal_stream(service),
@@ -249,11 +259,10 @@ class System:
             with contextlib.suppress(nats.errors.TimeoutError):
                 while True:
                     message = await subscription.next_msg(timeout=1.0)
-                    request_id = ".".join(message.subject.split(".")[5:])
-                    outcomes[request_id] = Outcome.parse(message.headers or {}, message.data)
+                    messages.append(message)
                     if not message.metadata.num_pending:
                         break
-            return outcomes
+            return messages
         finally:
             await client.close()
 

@@ -8,9 +8,10 @@ import time
 import aegis_sdk
 import pytest
 from aegis_control.infrastructure.nats_cluster import NatsCluster
-from aegis_sdk.contract.envelope import OutcomeKind
+from aegis_sdk.contract.envelope import Outcome, OutcomeKind
+from aegis_sdk.infrastructure.link import BATCH_ID
 
-from tests.scenarios.ledger import Methods
+from tests.scenarios.ledger import Booking, Methods
 from tests.scenarios.system import SUBJECTS, Load, new_service, running_system
 
 PAIR = {"A": "auto", "B": "auto"}
@@ -43,6 +44,89 @@ async def test_kills_on_a_cluster_lose_nothing_and_show_no_error() -> None:
         outcomes = await system.journal(service)
         assert len(outcomes) == load.done
         assert all(outcome.kind is OutcomeKind.EXECUTED for outcome in outcomes.values())
+
+
+HOT_CALLERS, HURRIED = 48, 8
+"""How many ask the hot resource at once, and how many of them soon cancel."""
+
+
+class Hot:
+    """Callers of one resource that remember what they were told."""
+
+    def __init__(self, aegis: aegis_sdk.Aegis, methods: Methods) -> None:
+        self._aegis = aegis
+        self._methods = methods
+        self._stopping = False
+        self._tasks: list[asyncio.Task[None]] = []
+        self.told: list[int] = []
+        self.cancelled = 0
+
+    def start(self) -> None:
+        self._tasks = [
+            asyncio.create_task(self._call(n, 0.02 if n < HURRIED else 60.0))
+            for n in range(HOT_CALLERS)
+        ]
+
+    async def stop(self) -> None:
+        """Raises what a caller met."""
+        self._stopping = True
+        await asyncio.gather(*self._tasks)
+
+    async def more(self, count: int) -> None:
+        """Returns when so many more were answered."""
+        wanted = len(self.told) + count
+        async with asyncio.timeout(60):
+            while len(self.told) < wanted:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+
+    async def _call(self, caller: int, timeout_s: float) -> None:
+        mine = 0
+        while not self._stopping:
+            booking = Booking(op=f"{caller}")
+            try:
+                count = await self._aegis.request(
+                    self._methods.tally, booking, resource="A", timeout_s=timeout_s
+                )
+            except aegis_sdk.NotExecuted:
+                self.cancelled += 1
+                assert timeout_s < 1.0
+                await asyncio.sleep(0.05)
+                continue
+            assert count > mine, "a later request took effect before an earlier one"
+            mine = count
+            self.told.append(count)
+
+
+@pytest.mark.cluster
+@pytest.mark.timeout(180)
+async def test_kills_amid_batches_of_a_hot_resource_lose_nothing_and_double_nothing() -> None:
+    """G2, G3, G4, G5, G6, G7: many wait for one resource, some cancel, and its active is killed."""
+    async with running_system(nodes=3) as system:
+        service = new_service()
+        running = [
+            await system.start_ledger(service, {"A": "auto"}, instance_id=name)
+            for name in ("one", "two")
+        ]
+        async with aegis_sdk.connect(system.url) as aegis:
+            hot = Hot(aegis, Methods(service))
+            hot.start()
+            for n in range(3):
+                await hot.more(300)
+                await running.pop(0).kill()
+                await hot.more(300)
+                name = f"next-{n}"
+                running.append(await system.start_ledger(service, {"A": "auto"}, instance_id=name))
+            await hot.stop()
+        assert sorted(hot.told) == list(range(1, len(hot.told) + 1))
+        assert hot.cancelled
+        messages = await system.outcome_messages(service)
+        outcomes = [Outcome.parse(message.headers or {}, message.data) for message in messages]
+        executed = [outcome for outcome in outcomes if outcome.kind is OutcomeKind.EXECUTED]
+        assert [int(outcome.body) for outcome in executed] == sorted(hot.told)
+        seqs = [outcome.request_seq for outcome in executed]
+        assert seqs == sorted(set(seqs))
+        batched = [message for message in messages if BATCH_ID in (message.headers or {})]
+        assert len(batched) > len(messages) / 2
 
 
 @pytest.mark.cluster

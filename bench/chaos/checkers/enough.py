@@ -6,8 +6,8 @@ from collections import defaultdict
 
 from bench.chaos.history import History, Operation, Violation
 
-MEANT_TO_FAIL = {"deadlines"}
-"""Workloads whose deadlines are drawn to be missed: only their number of answers counts."""
+MEANT_TO_FAIL = {"deadlines", "hot"}
+"""Workloads whose deadlines, or some of them, are drawn to be missed: only their number of answers counts."""
 
 
 def check(history: History) -> list[Violation]:

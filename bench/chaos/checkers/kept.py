@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from bench.chaos.history import History, Operation, OutcomeEntry, Status, Violation
 
-COLLECTIONS = {"set": "add", "list": "append", "deadlines": "work"}
+COLLECTIONS = {"set": "add", "list": "append", "hot": "hit", "deadlines": "work"}
 """Workloads whose value lists the `element` of each operation of that kind."""
 
 

@@ -48,6 +48,11 @@ class Workload(Protocol):
     def resources(self) -> tuple[str, ...]: ...
 
     @property
+    def crowd(self) -> int:
+        """So many times as many clients ask it as another one."""
+        ...
+
+    @property
     def read(self) -> Method[Any, Any]:
         """Gives a resource's value for the checkers; takes a Named."""
         ...

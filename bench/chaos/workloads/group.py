@@ -33,6 +33,7 @@ class Group:
     name: str = "group"
     service_name: str = "chaos-group"
     resources: tuple[str, ...] = ("G-0", "G-1", "G-2")
+    crowd: int = 1
 
     @property
     def deal(self) -> Method[Deal, int]:
@@ -56,12 +57,12 @@ class Group:
                 self.append, element, resource=request.to, timeout_s=4 * TIMEOUT_S
             )
 
-        @service.handles(self.append)
-        async def append(ctx: ResourceContext, request: Append) -> int:
+        @service.handles(self.append, pure=True)
+        def append(ctx: ResourceContext, request: Append) -> int:
             return elements.append(ctx, request.element)
 
-        @service.handles(self.read)
-        async def read(ctx: ResourceContext, _: Named) -> list[str]:
+        @service.handles(self.read, pure=True)
+        def read(ctx: ResourceContext, _: Named) -> list[str]:
             return elements.read(ctx)
 
         return service

@@ -28,6 +28,7 @@ class Register:
     name: str = "register"
     service_name: str = "chaos-register"
     resources: tuple[str, ...] = ("R-0", "R-1", "R-2")
+    crowd: int = 1
 
     @property
     def write(self) -> Method[Write, int]:
@@ -44,20 +45,20 @@ class Register:
     def service(self) -> Service:
         service = Service(self.service_name)
 
-        @service.handles(self.write)
-        async def write(ctx: ResourceContext, request: Write) -> int:
+        @service.handles(self.write, pure=True)
+        def write(ctx: ResourceContext, request: Write) -> int:
             ctx.state.set("value", request.value)
             return request.value
 
-        @service.handles(self.cas)
-        async def cas(ctx: ResourceContext, request: Cas) -> bool:
+        @service.handles(self.cas, pure=True)
+        def cas(ctx: ResourceContext, request: Cas) -> bool:
             if (ctx.state.get("value", int) or 0) != request.old:
                 return False
             ctx.state.set("value", request.new)
             return True
 
-        @service.handles(self.read)
-        async def read(ctx: ResourceContext, _: Named) -> int:
+        @service.handles(self.read, pure=True)
+        def read(ctx: ResourceContext, _: Named) -> int:
             return ctx.state.get("value", int) or 0
 
         return service

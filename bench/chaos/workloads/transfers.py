@@ -33,6 +33,7 @@ class Transfers:
     service_name: str = "chaos-accounts"
     payers: tuple[str, ...] = ("P-0", "P-1", "P-2")
     receivers: tuple[str, ...] = ("Q-0", "Q-1", "Q-2")
+    crowd: int = 1
 
     @property
     def resources(self) -> tuple[str, ...]:
@@ -63,14 +64,14 @@ class Transfers:
             ctx.state.set("balance", balance)
             return balance
 
-        @service.handles(self.credit)
-        async def credit(ctx: ResourceContext, request: Amount) -> int:
+        @service.handles(self.credit, pure=True)
+        def credit(ctx: ResourceContext, request: Amount) -> int:
             balance = (ctx.state.get("balance", int) or 0) + request.amount
             ctx.state.set("balance", balance)
             return balance
 
-        @service.handles(self.read)
-        async def read(ctx: ResourceContext, _: Named) -> int:
+        @service.handles(self.read, pure=True)
+        def read(ctx: ResourceContext, _: Named) -> int:
             return ctx.state.get("balance", int) or 0
 
         return service

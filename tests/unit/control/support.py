@@ -302,6 +302,7 @@ class Office:
             version="0",
             ack_wait_s=1.0,
             outcome_ttl_s=60.0,
+            replicas=1,
         )
         self.state = state = ControlState()
         self.roster = roster = Roster(state, self.world)

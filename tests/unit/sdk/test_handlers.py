@@ -74,14 +74,17 @@ def run(asks: NoAsks, threads: ThreadPoolExecutor) -> Run:
         journal: ResourceJournal | None = None,
         method: str = "",
         deadline_s: float | None = None,
+        pure: bool = False,
     ) -> Outcome:
         service = Service("svc")
-        service.handles(ONE if journal is None else BOOK, retries=retries)(handler)
+        served = ONE if journal is None else BOOK
+        service.handles(served, retries=retries, pure=pure)(handler)
         name = method or ("one" if journal is None else "book")
         resource = None if journal is None else journal.resource
         request = Request("c.1", "svc", name, resource, payload, deadline_s, fingerprint="f" * 16)
         runner = Runner(service, instance_id="i-1", asks=_typed(asks), threads=threads)
-        outcome = await runner.run(request, begun=begun, request_seq=7, epoch=4, journal=journal)
+        values = None if journal is None else journal.values
+        outcome = await runner.run(request, begun=begun, request_seq=7, epoch=4, values=values)
         assert runner.running == 0
         return outcome
 
@@ -110,6 +113,28 @@ async def test_a_reply_is_executed_and_carries_who_made_it(run: Run) -> None:
     assert (outcome.kind, outcome.body, outcome.change) == (OutcomeKind.EXECUTED, b"2", b"")
     assert (outcome.instance_id, outcome.fingerprint) == ("i-1", "f" * 16)
     assert (outcome.request_seq, outcome.epoch) == (7, 4)
+
+
+async def test_a_pure_handler_runs_on_the_loop_and_reaches_nobody(run: Run) -> None:
+    """Nothing may leave before what it was run on is stored."""
+    threads: list[int] = []
+
+    def handler(ctx: ResourceContext, n: int) -> int:
+        threads.append(threading.get_ident())
+        ctx.state.set("total", (ctx.state.get("total", int) or 0) + n)
+        return ctx.attempt
+
+    outcome = await run(handler, b"3", journal=_journal(total=1), begun=2, pure=True)
+    assert (outcome.kind, outcome.body) == (OutcomeKind.EXECUTED, b"2")
+    assert Change.decode(outcome.change) == Change({"total": 4})
+    assert threads == [threading.get_ident()]
+
+    def asks_others(ctx: ResourceContext, n: int) -> int:
+        return ctx.request_blocking(ONE, n)
+
+    outcome = await run(asks_others, journal=_journal(), pure=True)
+    assert outcome.kind is OutcomeKind.FAILED
+    assert "request_blocking" in _error(outcome).message
 
 
 async def test_state_changes_go_with_the_reply_and_not_into_memory(run: Run) -> None:

@@ -58,6 +58,22 @@ def test_an_entry_that_was_folded_before_is_skipped() -> None:
     assert journal.changes == 2
 
 
+def test_what_the_active_took_over_at_its_commit_is_not_undone_when_it_is_read() -> None:
+    """G3: the answer to a commit may come without a position, and its entry later."""
+    journal = ResourceJournal("A")
+    for n in range(1, 4):
+        entry = _outcome(n, n, Change({"a": n}), f"c.{n}")
+        journal.apply_outcome(entry.name, Outcome.parse(entry.headers, entry.payload))
+    journal.apply(_outcome(1, 1, Change({"a": 1}), "c.1"))
+    assert journal.values == {"a": 3}
+    journal.apply(_checkpoint(2, Checkpoint(1, 2, b'{"a":2}')))
+    assert journal.values == {"a": 3}
+    assert (journal.last_request_seq, journal.covered_request_seq) == (3, 2)
+    assert journal.changes == 0
+    journal.apply(_checkpoint(5, Checkpoint(4, 3, b'{"a":3,"b":0}')))
+    assert journal.values == {"a": 3, "b": 0}
+
+
 def test_an_outcome_without_request_seq_does_not_lower_what_was_served() -> None:
     """A caller's `cancelled` does not know its request's sequence."""
     journal = _folded(_outcome(3, 7, Change({"a": 1})), _outcome(4, 0, Change(), "c.2"))

@@ -12,6 +12,7 @@ import pytest
 from aegis_sdk import Context, Method, Rejected, ResourceContext, Retries, Role, Service
 from aegis_sdk.application.tracing import LOG_TRACER, NO_SPAN
 from aegis_sdk.contract.envelope import Request
+from aegis_sdk.contract.metrics import BATCHED
 from aegis_sdk.contract.subjects import Subjects
 from aegis_sdk.contract.trace import new_traceparent, parse_traceparent, span_id, trace_id
 from aegis_sdk.errors import HandlerFailed, UnknownService
@@ -149,6 +150,30 @@ async def test_spans_say_what_was_asked_of_whom_and_what_became_of_it(traced: Tr
     }
     assert dict(sent.attributes) == common | send
     assert dict(served.attributes) == common | process
+
+
+async def test_requests_that_are_stored_together_have_a_span_each(traced: Traced) -> None:
+    """Current while its own handler runs, and none of them afterwards."""
+    service, current = Service(SERVICE), []
+
+    @service.handles(ADD, pure=True)
+    def add(ctx: ResourceContext, request: Add) -> int:
+        current.append(otel.get_current_span().get_span_context().span_id)
+        return request.n
+
+    async with harness(service, resources={"A"}, tracer=traced.ours) as aegis:
+        await aegis.request(ADD, Add(n=1), resource="A")
+        await asyncio.gather(*(aegis.request(ADD, Add(n=n), resource="A") for n in range(2, 6)))
+        await traced.served(5)
+        assert not otel.get_current_span().get_span_context().is_valid
+        batched = [value for family, _, value in aegis.recorder.numbers() if family is BATCHED]
+    assert batched == [4]
+    served = traced.named("process ledger.add")
+    assert [context_of(span).span_id for span in served] == current
+    sent = {context_of(span).span_id for span in traced.named("send ledger.add")}
+    assert {parent_of(span) for span in served} == sent
+    outcomes = [(span.attributes or {})["aegis.outcome"] for span in served]
+    assert outcomes == ["executed"] * 5
 
 
 @pytest.mark.parametrize("method", [RELAY, SLOW])

@@ -39,6 +39,26 @@ def test_a_second_handler_for_a_method_is_refused() -> None:
     assert list(service.handlers) == ["one"]
 
 
+def test_a_pure_handler_can_only_compute() -> None:
+    service = Service("svc")
+
+    async def waits(ctx: ResourceContext, n: int) -> int:
+        return n
+
+    def of_the_group(ctx: Context, n: int) -> int:
+        return n
+
+    def computes(ctx: ResourceContext, n: int) -> int:
+        return n
+
+    for handler, retries in ((waits, None), (of_the_group, None), (computes, Retries())):
+        with pytest.raises(ContractError, match="plain def"):
+            service.handles(ONE, pure=True, retries=retries)(handler)
+    assert not service.handlers
+    service.handles(ONE, pure=True)(computes)
+    assert service.handlers["one"].pure
+
+
 def test_a_handler_takes_a_context_and_a_request() -> None:
     service = Service("svc")
     with pytest.raises(ContractError, match="expected"):

@@ -208,6 +208,7 @@ class Control:
             version=version,
             ack_wait_s=settings.ack_wait_s,
             outcome_ttl_s=settings.outcome_ttl_s,
+            replicas=settings.replicas,
         )
 
     def _make_leadership(self, link: NatsLink, events: NatsEvents, world: World) -> Leadership:

@@ -17,6 +17,7 @@ from pydantic import TypeAdapter
 from aegis_sdk.contract.envelope import Change, Request
 from aegis_sdk.contract.method import Method
 from aegis_sdk.contract.trace import trace_id
+from aegis_sdk.errors import ContractError
 
 T = TypeVar("T")
 Req = TypeVar("Req")
@@ -143,11 +144,16 @@ class Context:
         resource: str | None = None,
         timeout_s: float | None = None,
     ) -> Rep:
-        """`request` for plain `def` handlers, which run in a thread; never call it on the event loop."""
+        """`request` for plain `def` handlers, which run in a thread; never call it on the event loop.
+
+        Raises: as `request`; ContractError in a handler that runs on the loop, as a pure one does.
+        """
+        if self._loop is None:
+            raise ContractError("request_blocking is for plain handlers that run in a thread")
         call = self.request(method, payload, resource=resource, timeout_s=timeout_s)
         return asyncio.run_coroutine_threadsafe(call, self._loop).result()
 
-    _loop: asyncio.AbstractEventLoop
+    _loop: asyncio.AbstractEventLoop | None = None
 
 
 def _copied(value: Any) -> Any:

@@ -290,6 +290,7 @@ class Instance:
             reader=journal,
             deliveries=deliveries,
             checkpoint_age_s=min(CHECKPOINT_AGE_S, reply.outcome_ttl_s / 4),
+            batches=reply.replicas > 1,
             recorder=self._recorder,
         )
         await self._host.start(list(self._resources))

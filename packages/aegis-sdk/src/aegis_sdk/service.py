@@ -21,13 +21,17 @@ Callback = Callable[[str], Awaitable[None] | None]
 
 @dataclass(frozen=True, slots=True)
 class Handler:
-    """A registered handler. `targeted`: it takes a ResourceContext, so requests must name a resource."""
+    """A registered handler. `targeted`: it takes a ResourceContext, so requests must name a resource.
+
+    `pure`: it only computes, see `Service.handles`.
+    """
 
     method: Method[Any, Any]
     function: Callable[[Any, Any], Any]
     is_async: bool
     targeted: bool
     retries: Retries
+    pure: bool = False
 
     def spec(self) -> MethodSpec:
         return MethodSpec(
@@ -49,7 +53,7 @@ class Service:
         self.demoted_callbacks: list[Callback] = []
 
     def handles(
-        self, method: Method[Any, Any], *, retries: Retries | None = None
+        self, method: Method[Any, Any], *, retries: Retries | None = None, pure: bool = False
     ) -> Callable[[F], F]:
         """Serve `method` by an `async def`, or by a plain `def`, which runs in a thread.
 
@@ -57,8 +61,14 @@ class Service:
         Context group requests. `retries` are opt-in: without them, an exception is the answer
         (HandlerFailed).
 
+        `pure` is your word that a plain `def` for targeted requests reads its request and the resource's
+        state, changes nothing but that state, and is quick. It runs on the event loop itself, and on a
+        replicated journal many requests of a hot resource are then stored at once: it may be run on a
+        state that is not stored yet, and again if that does not come to be. It can make no requests.
+
         Raises:
-            ContractError: the method belongs to another service, or has a handler already.
+            ContractError: the method belongs to another service, or has a handler already; a pure
+                handler waits, takes no resource, or has retries.
         """
         if method.service != self.name:
             raise ContractError(f"{method!r} is not a method of service {self.name}")
@@ -66,13 +76,20 @@ class Service:
             raise ContractError(f"{method!r} has a handler already")
 
         def register(function: F) -> F:
-            self.handlers[method.name] = Handler(
+            handler = Handler(
                 method,
                 function,
                 inspect.iscoroutinefunction(function),
                 _takes_resource(function),
                 retries or Retries(),
+                pure,
             )
+            if pure and (handler.is_async or not handler.targeted or retries is not None):
+                raise ContractError(
+                    f"handler {function.__qualname__}: a pure one is a plain def that takes a"
+                    " ResourceContext, without retries"
+                )
+            self.handlers[method.name] = handler
             return function
 
         return register

@@ -200,6 +200,7 @@ class Register:
             heartbeat_interval_s=self._world.limits.heartbeat_interval_s,
             outcome_ttl_s=self._world.outcome_ttl_s,
             ack_wait_s=self._world.ack_wait_s,
+            replicas=self._world.replicas,
         )
 
     def _tell_refusal(self, registration: Registration, reply: RegistrationReply) -> None:

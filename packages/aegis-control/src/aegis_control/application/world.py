@@ -66,3 +66,5 @@ class World:
     version: str
     ack_wait_s: float
     outcome_ttl_s: float
+    replicas: int
+    """Copies of each stream."""

@@ -220,6 +220,8 @@ class NatsStreams:
             "max_msgs_per_subject": 1,
             "discard": "new",
             "discard_new_per_subject": True,
+            # Outcomes of a hot resource are stored together where the journal is replicated.
+            "allow_atomic": True,
             "allow_rollup_hdrs": True,
             "allow_msg_ttl": True,
             "allow_direct": True,

@@ -1,7 +1,7 @@
 """One resource on one instance: follows its journal, or is its active and serves its requests.
 
 An actor serves when it has read its own fence, which is when its state is the fold of all that was
-ever committed (G6); one request at a time, in stream order (G7); each commit checked against its
+ever committed (G6); in stream order (G7); each commit checked against its
 fence by the server (G5). Invariants: state changes in memory only after they are stored; a request is
 acknowledged only when its outcome is stored; a message that can't be judged yet is held, never
 acknowledged.
@@ -11,12 +11,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import time
 from collections import deque
 from enum import Enum, auto
 from typing import Final, Protocol
 
-from aegis_sdk.application.commit import commit, first_outcome, give_up, note_attempt
+from aegis_sdk.application.batch import BATCH_MAX, Batch, has_time
+from aegis_sdk.application.commit import (
+    commit,
+    commit_together,
+    first_outcome,
+    give_up,
+    note_attempt,
+)
 from aegis_sdk.application.gate import Gate
 from aegis_sdk.application.handlers import Runner
 from aegis_sdk.application.ports import Delivery, FenceRefused, Journal, StoreError
@@ -52,6 +60,8 @@ class Host(Protocol):
     store: Journal
     recorder: Recorder
     checkpoint_changes: int
+    batches: bool
+    """Whether storing many outcomes at once is worth it."""
     draining: bool
 
     def refollow(self, *, urgent: bool = False) -> None:
@@ -86,7 +96,8 @@ class Actor:
         self._left: deque[str] = deque(maxlen=LEFT_GRANTS_MAX)
         self._worker: asyncio.Task[None] | None = None
         self._paused = False
-        self._first_after_promotion = False
+        self._judged = 0
+        """Requests that were run, or more, since the promotion."""
         self._checkpoint_due = False
 
     # --- the journal's side -------------------------------------------------------------------------
@@ -119,7 +130,7 @@ class Actor:
             mark = self._mark()
             self._leave(self.grant, unless=mark.fence.grant)
             self.grant = mark.fence.grant
-            self._first_after_promotion = True
+            self._judged = 0
             self._host.promoted(self, mark, again=before is InstanceRole.ACTIVE)
         elif before is InstanceRole.ACTIVE:
             self._leave(self.grant)
@@ -187,10 +198,12 @@ class Actor:
         while (self._queue or self._checkpoint_due) and not self._paused:
             if self._checkpoint_due:
                 await self._checkpoint_now()
-            elif self._may_judge(self._queue[0]):
-                await self._serve_next()
-            else:
+            elif not self._may_judge(self._queue[0]):
                 return  # the fence that decides has not been read yet
+            elif self._host.batches and len(together := self._together()) > 1:
+                await self._serve_together(together)
+            else:
+                await self._serve_next()
 
     async def _serve_next(self) -> None:
         delivery = self._queue.popleft()
@@ -204,6 +217,116 @@ class Actor:
         else:
             self._host.finished(delivery)
 
+    # --- several at once ----------------------------------------------------------------------------------
+    def _together(self) -> list[Delivery]:
+        """The deliveries at the queue's head that may run before those in front of them are stored."""
+        found: list[Delivery] = []
+        last_seq = self.journal.last_request_seq
+        for delivery in itertools.islice(self._queue, BATCH_MAX):
+            if delivery.arrival.stream_seq <= last_seq or not self._only_runs(delivery):
+                break
+            last_seq = delivery.arrival.stream_seq
+            found.append(delivery)
+        return found
+
+    def _only_runs(self, delivery: Delivery) -> bool:
+        """Whether it is to be run without a look at anything, and has a pure handler."""
+        request, arrival = delivery.request, delivery.arrival
+        # A process that died had up to a batch in hand. If one of these killed it, it must not take
+        # those in front of it along again: each serves one more, until the killer is the first.
+        suspect = self._judged < BATCH_MAX and could_be_second(arrival)
+        return (
+            not suspect
+            and self._is_served(delivery)
+            and not needs_lookup(request, arrival)
+            and request.request_id not in self.journal.attempts
+            and has_time(request)
+            and self._host.runner.is_pure(request)
+            and self._host.gate.admits(request.request_id)
+        )
+
+    async def _serve_together(self, deliveries: list[Delivery]) -> None:
+        mark = self._mark()
+        batch = Batch(self._host.runner, self.journal.values, epoch=mark.fence.epoch)
+        try:
+            with self._host.gate, batch:
+                self._compute(batch, deliveries)
+                await self._store(batch, mark)
+            await self._checkpoint_if_wanted(mark)
+        except FenceRefused:
+            self._refused(deliveries[0], mark)
+            self._let_go(batch)
+        except Exception as error:
+            # A bug of ours, as in `_serve_next`.
+            log.error("delivery_failed", **about(deliveries[0].request), exc_info=error)
+            self._take_back(batch)
+            await asyncio.sleep(FAILED_WAIT_S)
+
+    def _compute(self, batch: Batch, deliveries: list[Delivery]) -> None:
+        for delivery in deliveries:
+            batch.run(delivery)
+            self._queue.popleft()
+            if batch.is_full:
+                return
+
+    async def _store(self, batch: Batch, mark: FenceMark) -> None:
+        begun_s, count = time.perf_counter(), len(batch.open)
+        self._judged += count
+        last_seq = 0
+        if count > 1:
+            last_seq = await commit_together(self._host.store, batch.commits, fence_seq=mark.seq)
+        if not last_seq:
+            await self._store_one_by_one(batch, mark, begun_s)
+            return
+        self._host.recorder.batched(self._host.service, count)
+        for seq in range(last_seq - count + 1, last_seq + 1):
+            self._stored(batch, batch.open[0].outcome, seq, mark, begun_s)
+
+    async def _store_one_by_one(self, batch: Batch, mark: FenceMark, begun_s: float) -> None:
+        """Commit what was computed by itself, as long as what it was computed on is what is stored.
+
+        It ends only when all of the batch is stored, or never can be: no checkpoint may be written
+        between, which would hide from its readers what was stored and is not applied here yet.
+        """
+        while batch.open:
+            run = batch.open[0]
+            seq, stored = await commit(
+                self._host.store, run.delivery.request, run.outcome, fence_seq=mark.seq
+            )
+            self._stored(batch, stored, seq, mark, begun_s)
+            if stored != run.outcome:
+                self._take_back(batch)
+
+    def _stored(
+        self, batch: Batch, stored: Outcome, seq: int, mark: FenceMark, begun_s: float
+    ) -> None:
+        """The first open one of the batch has its outcome."""
+        run = batch.open.popleft()
+        run.span.stored(stored)
+        self._host.recorder.served(
+            run.delivery.request,
+            run.delivery.arrival,
+            run.outcome,
+            stored,
+            begun_s=run.begun_s,
+            process_s=run.process_s,
+            commit_s=time.perf_counter() - begun_s,
+        )
+        self._committed(run.delivery, stored, seq, mark)
+        run.delivery.ack()
+        self._host.finished(run.delivery)
+
+    def _take_back(self, batch: Batch) -> None:
+        """What is not stored runs again: in the queue's order, in front."""
+        self._queue.extendleft(run.delivery for run in reversed(batch.open))
+        batch.open.clear()
+
+    def _let_go(self, batch: Batch) -> None:
+        """What is not stored is another active's."""
+        while batch.open:
+            self._host.finished(batch.open.popleft().delivery)
+
+    # --- one by one -----------------------------------------------------------------------------------------
     def _may_judge(self, delivery: Delivery) -> bool:
         return self._is_served(delivery) or delivery.grant in self._left
 
@@ -253,8 +376,7 @@ class Actor:
             return
         await self._run_judged(delivery, mark)
         delivery.ack()
-        if self.journal.wants_checkpoint(every_changes=self._host.checkpoint_changes):
-            await self._checkpoint(mark)
+        await self._checkpoint_if_wanted(mark)
 
     async def _answered(self, delivery: Delivery) -> bool:
         stored = await first_outcome(self._host.store, delivery.request)
@@ -266,9 +388,10 @@ class Actor:
     async def _run_judged(self, delivery: Delivery, mark: FenceMark) -> None:
         request = delivery.request
         noted = self.journal.attempts.get(request.request_id, 0)
-        # Served one at a time: only the first one after a promotion can have been begun before.
-        second = self._first_after_promotion and could_be_second(delivery.arrival)
-        self._first_after_promotion = False
+        # Stored in their order: what a process was at when it died is the first after a promotion, or
+        # will be when those in front of it, which it had run but not stored, are done.
+        second = not self._judged and could_be_second(delivery.arrival)
+        self._judged += 1
         gate = self._host.gate
         match judge(second=second, noted=noted):
             case Verdict.RUN:
@@ -310,7 +433,7 @@ class Actor:
                 begun=begun,
                 request_seq=delivery.arrival.stream_seq,
                 epoch=epoch,
-                journal=self.journal,
+                values=self.journal.values,
                 span=span,
             )
             ran_s = time.perf_counter()
@@ -334,7 +457,7 @@ class Actor:
         ours = (
             stored.request_seq == delivery.arrival.stream_seq and stored.epoch == mark.fence.epoch
         )
-        if ours and stored.request_seq > self.journal.last_request_seq:
+        if ours:
             self.journal.apply_outcome(delivery.request.request_id, stored)
         self.journal.attempts.pop(delivery.request.request_id, None)
         self.journal.last_request_seq = max(
@@ -351,6 +474,10 @@ class Actor:
             await self._checkpoint(mark)
         except FenceRefused:
             self._step_down(mark)
+
+    async def _checkpoint_if_wanted(self, mark: FenceMark) -> None:
+        if self.journal.wants_checkpoint(every_changes=self._host.checkpoint_changes):
+            await self._checkpoint(mark)
 
     async def _checkpoint(self, mark: FenceMark) -> None:
         checkpoint = self.journal.checkpoint()

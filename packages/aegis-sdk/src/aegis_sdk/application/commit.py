@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -54,6 +55,28 @@ async def commit(
             )
         await asyncio.sleep(backoff_s(n, first_s=0.01, max_s=WAIT_S_MAX))
     raise AssertionError("unreachable")
+
+
+async def commit_together(
+    journal: Journal, commits: Sequence[tuple[Request, Outcome]], *, fence_seq: int
+) -> int:
+    """The last one's sequence, or 0 when they are to be committed one by one.
+
+    With 0 it may still be that they were stored, or will be until the first of them has an outcome: only
+    then all of them, as they are. Each one's own commit finds that out. Raises: FenceRefused.
+    """
+    try:
+        return await journal.commit_together(commits, fence_seq=fence_seq)
+    except FenceRefused:
+        raise
+    except StoreError as error:
+        log.info(
+            "batch_taken_apart",
+            **about(commits[0][0]),
+            requests=len(commits),
+            error_code=type(error).__name__,
+        )
+        return 0
 
 
 async def first_outcome(journal: Journal, request: Request) -> Outcome | None:

@@ -26,11 +26,12 @@ class Gate:
 
     async def admitted(self, request_id: str) -> None:
         """Wait until a request may run beside others."""
-        if not self._admits(request_id):
+        if not self.admits(request_id):
             async with self._lock:
                 pass
 
-    def _admits(self, request_id: str) -> bool:
+    def admits(self, request_id: str) -> bool:
+        """Whether it may run beside others now."""
         if not self._alone_id:
             return True
         if self._is_alone:

@@ -9,16 +9,16 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import time
+from collections.abc import Mapping
 from concurrent.futures import Executor
 from dataclasses import replace
-from typing import Final
+from typing import Any, Final
 
 from aegis_sdk.application.outcomes import failed_by, rejected_by
 from aegis_sdk.application.tracing import LOG_TRACER, NO_SPAN, Span, Tracer, code_of
 from aegis_sdk.context import Asks, Context, ResourceContext
-from aegis_sdk.contract.envelope import Change, Outcome, OutcomeKind, Request
+from aegis_sdk.contract.envelope import Outcome, OutcomeKind, Request
 from aegis_sdk.domain.delivery import backoff_s
-from aegis_sdk.domain.journal import ResourceJournal
 from aegis_sdk.errors import (
     ContractError,
     Expired,
@@ -65,19 +65,41 @@ class Runner:
         begun: int,
         request_seq: int,
         epoch: int = 0,
-        journal: ResourceJournal | None = None,
+        values: Mapping[str, Any] | None = None,
         span: Span = NO_SPAN,
     ) -> Outcome:
         """The outcome of `request`; `begun` counts this run among its begins, from 1.
 
-        `request_seq` is its place in the request stream; `journal` and `epoch` are the resource's, for a
+        `request_seq` is its place in the request stream; `values` and `epoch` are the resource's, for a
         targeted request. The outcome carries no change unless it is `executed`.
         """
         self.running += 1
         try:
-            outcome = await self._outcome(request, begun, journal, span)
+            outcome = await self._outcome(request, begun, epoch, values, span)
         finally:
             self.running -= 1
+        return self._signed(request, outcome, request_seq, epoch)
+
+    def is_pure(self, request: Request) -> bool:
+        """Whether `compute` can give its outcome."""
+        handler = self._service.handlers.get(request.method)
+        return handler is not None and handler.pure
+
+    def compute(
+        self, request: Request, *, request_seq: int, epoch: int, values: Mapping[str, Any]
+    ) -> Outcome:
+        """`run` of a pure handler, at once."""
+        try:
+            handler = self._handler(request)
+            payload = handler.method.request.decode(request.payload)
+        except ContractError as error:
+            outcome = rejected_by(error)
+        else:
+            context = self._context(request, 1, epoch, values)
+            outcome = self._computed(handler, context, payload)
+        return self._signed(request, outcome, request_seq, epoch)
+
+    def _signed(self, request: Request, outcome: Outcome, request_seq: int, epoch: int) -> Outcome:
         if outcome.kind is OutcomeKind.EXECUTED and is_expired(request):
             outcome = expired(request)
         outcome.request_seq = request_seq
@@ -88,27 +110,33 @@ class Runner:
         return outcome
 
     async def _outcome(
-        self, request: Request, begun: int, journal: ResourceJournal | None, span: Span
+        self,
+        request: Request,
+        begun: int,
+        epoch: int,
+        values: Mapping[str, Any] | None,
+        span: Span,
     ) -> Outcome:
         try:
             handler = self._handler(request)
             payload = handler.method.request.decode(request.payload)
         except ContractError as error:
             return rejected_by(error)
+        if handler.pure:
+            context = self._context(request, begun, epoch, values)
+            return self._computed(handler, context, payload)
         retry = doubts = 0
         while True:
             if is_expired(request):
                 return expired(request)
-            context = self._context(request, begun + retry + doubts, journal)
+            context = self._context(request, begun + retry + doubts, epoch, values)
             try:
                 reply = (
                     await handler.function(context, payload)
                     if handler.is_async
                     else await self._in_thread(handler, context, payload)
                 )
-                body = handler.method.reply.encode(reply)
-                change = _change_of(context)
-                encoded = change.encode() if change else b""
+                outcome = _executed(handler, context, reply)
             except Rejected as error:
                 return rejected_by(error)
             except (OutcomeUnknown, Unavailable) as error:
@@ -135,7 +163,19 @@ class Runner:
                 span.retried(error, attempt=begun + retry + doubts)
                 await asyncio.sleep(wait_s)
             else:
-                return Outcome(OutcomeKind.EXECUTED, body, encoded, changed=change)
+                return outcome
+
+    def _computed(self, handler: Handler, context: Context, payload: object) -> Outcome:
+        request = context._request
+        if is_expired(request):
+            return expired(request)
+        try:
+            return _executed(handler, context, handler.function(context, payload))
+        except Rejected as error:
+            return rejected_by(error)
+        except (Exception, asyncio.CancelledError) as error:
+            self._note("handler_failed", request, error, attempt=context.attempt, will_retry=False)
+            return failed_by(error)
 
     def _handler(self, request: Request) -> Handler:
         handler = self._service.handlers.get(request.method)
@@ -148,18 +188,20 @@ class Runner:
             raise ContractError(f"{handler.method!r} needs a resource")
         return handler
 
-    def _context(self, request: Request, begun: int, journal: ResourceJournal | None) -> Context:
+    def _context(
+        self, request: Request, begun: int, epoch: int, values: Mapping[str, Any] | None
+    ) -> Context:
         if begun > 1:
             request = replace(request, attempt=2)  # its nested requests may have outcomes already
-        if journal is None:
+        if values is None:
             return Context(request, instance_id=self.instance_id, begun=begun, asks=self._asks)
         return ResourceContext(
             request,
             instance_id=self.instance_id,
             begun=begun,
             asks=self._asks,
-            epoch=journal.fence.fence.epoch if journal.fence else 0,
-            values=journal.values,
+            epoch=epoch,
+            values=values,
         )
 
     async def _in_thread(self, handler: Handler, context: Context, payload: object) -> object:
@@ -195,8 +237,11 @@ def _is_being_cancelled() -> bool:
     return task is not None and task.cancelling() > 0
 
 
-def _change_of(context: Context) -> Change | None:
-    return context.state.change() if isinstance(context, ResourceContext) else None
+def _executed(handler: Handler, context: Context, reply: object) -> Outcome:
+    body = handler.method.reply.encode(reply)
+    change = context.state.change() if isinstance(context, ResourceContext) else None
+    encoded = change.encode() if change else b""
+    return Outcome(OutcomeKind.EXECUTED, body, encoded, changed=change)
 
 
 def is_expired(request: Request) -> bool:

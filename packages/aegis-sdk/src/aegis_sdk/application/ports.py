@@ -88,6 +88,18 @@ class Journal(Protocol):
         Raises: AlreadyStored, FenceRefused, StoreFull, StoreMissing, StoreUnreachable.
         """
 
+    async def commit_together(
+        self, commits: Sequence[tuple[Request, Outcome]], *, fence_seq: int
+    ) -> int:
+        """Store the outcomes of several requests of one resource, all or none, one behind the other; the
+        last one's sequence.
+
+        Each is create-only, and all are checked against `fence_seq`. It costs about one commit where the
+        journal is replicated, and much more where it is not.
+
+        Raises: as commit.
+        """
+
     async def outcome(self, request: Request, *, anywhere: bool = False) -> Outcome | None:
         """The stored outcome, read from the stream's leader.
 

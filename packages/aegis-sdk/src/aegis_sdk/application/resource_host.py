@@ -76,14 +76,17 @@ class ResourceHost:
         checkpoint_changes: int = CHECKPOINT_CHANGES,
         checkpoint_age_s: float = CHECKPOINT_AGE_S,
         credit: int = CREDIT,
+        batches: bool = False,
         recorder: Recorder = NO_RECORDER,
     ) -> None:
+        """`batches`: storing many outcomes of a resource at once is worth it, as on a replicated journal."""
         self.service = service.name
         self.instance_id = instance_id
         self.incarnation = incarnation
         self.runner = runner
         self.gate = gate
         self.store = store
+        self.batches = batches
         self.checkpoint_changes = checkpoint_changes
         self._checkpoint_age_s = checkpoint_age_s
         self.recorder = recorder

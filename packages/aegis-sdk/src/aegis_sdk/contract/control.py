@@ -125,6 +125,8 @@ class RegistrationReply(_Wire):
     """How long outcomes of group requests are kept."""
     ack_wait_s: float = 1.0
     """The group consumer's: extend it while a handler runs."""
+    replicas: int = 1
+    """Copies of the journal: with several, storing many outcomes at once costs little more than one."""
 
 
 class Leave(_Wire):

@@ -2,13 +2,14 @@
 
 An active and its standbys run the same fold over the same entries, which is why a standby that has
 read its own fence has the active's state (G6). Invariant: `last_request_seq` only rises, and every
-request of this resource up to it has its outcome (a resource's requests are served in the order of
-the request stream, one at a time); that is how a new active tells what was done already.
+request of this resource up to it has its outcome and was folded (a resource's requests take effect in
+the order of the request stream); that is how a new active tells what was done already, and why nothing
+that is read again, or late, undoes what came after it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -52,6 +53,35 @@ class FenceMark:
         return self.fence.owner == instance_id and self.fence.incarnation == incarnation
 
 
+class Ahead(Mapping[str, Any]):
+    """A resource's values with changes on top that are not stored yet; what is below stays as it is."""
+
+    def __init__(self, stored: Mapping[str, Any]) -> None:
+        self._stored = stored
+        self._set: dict[str, Any] = {}
+        self._deleted: set[str] = set()
+
+    def apply(self, change: Change) -> None:
+        self._set.update(change.set)
+        self._deleted.difference_update(change.set)
+        for key in change.delete:
+            self._set.pop(key, None)
+            self._deleted.add(key)
+
+    def __getitem__(self, key: str) -> Any:
+        if key in self._set:
+            return self._set[key]
+        if key in self._deleted:
+            raise KeyError(key)
+        return self._stored[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter((self._stored.keys() | self._set.keys()) - self._deleted)
+
+    def __len__(self) -> int:
+        return len((self._stored.keys() | self._set.keys()) - self._deleted)
+
+
 @dataclass(slots=True)
 class ResourceJournal:
     """The fold's value for one resource. `apply` takes the entries in the order of their sequences."""
@@ -92,8 +122,13 @@ class ResourceJournal:
                 self.attempts[entry.name] = int(entry.payload)
 
     def apply_outcome(self, request_id: str, outcome: Outcome) -> None:
-        """Take over what a stored outcome changed."""
+        """Take over what a stored outcome changed; one that was taken over before is skipped.
+
+        An active learns of its own outcome at the commit, and may read the entry later.
+        """
         self.attempts.pop(request_id, None)
+        if outcome.request_seq and outcome.request_seq <= self.last_request_seq:
+            return
         self.last_request_seq = max(self.last_request_seq, outcome.request_seq)
         if not outcome.change:
             return
@@ -137,6 +172,7 @@ class ResourceJournal:
             if len(parts) != checkpoint.parts:
                 return  # read from its middle: what it covers was folded entry by entry
             values = b"".join(parts[n] for n in range(checkpoint.parts))
-        self.values = from_json(values)
-        self.last_request_seq = max(self.last_request_seq, checkpoint.last_request_seq)
+        if checkpoint.last_request_seq >= self.last_request_seq:
+            self.values = from_json(values)
+            self.last_request_seq = checkpoint.last_request_seq
         self.checkpointed(checkpoint, len(values))

@@ -13,6 +13,7 @@ from typing import Final
 
 from aegis_sdk.contract.envelope import Outcome, OutcomeKind, Request
 from aegis_sdk.contract.metrics import (
+    BATCHED,
     BUCKETS_S,
     COMMIT_DURATION,
     DUPLICATES,
@@ -79,12 +80,13 @@ class MethodSeries:
 class ServiceSeries:
     """An instance's figures that belong to no method."""
 
-    __slots__ = ("duplicates", "fenced", "lags", "loop_lag", "redeliveries")
+    __slots__ = ("batched", "duplicates", "fenced", "lags", "loop_lag", "redeliveries")
 
     def __init__(self) -> None:
         self.redeliveries = 0
         self.duplicates = 0
         self.fenced = 0
+        self.batched = 0
         self.loop_lag = Histogram()
         self.lags: list[Callable[[], int]] = []
         """One for each instance of the service on this connection."""
@@ -174,6 +176,9 @@ class Recorder:
     def fenced(self, service: str) -> None:
         self._of(service).fenced += 1
 
+    def batched(self, service: str, requests: int) -> None:
+        self._of(service).batched += requests
+
     def loop_late(self, service: str, seconds: float) -> None:
         self._of(service).loop_lag.observe(seconds)
 
@@ -187,6 +192,7 @@ class Recorder:
             yield REDELIVERIES, (service,), of.redeliveries
             yield DUPLICATES, (service,), of.duplicates
             yield FENCED_COMMITS, (service,), of.fenced
+            yield BATCHED, (service,), of.batched
             yield STANDBY_LAG, (service,), max((lag() for lag in of.lags), default=0)
 
     def histograms(self) -> Iterator[tuple[Family, LabelValues, Histogram]]:
@@ -296,6 +302,9 @@ class NoRecorder(Recorder):
         return
 
     def fenced(self, service: str) -> None:
+        return
+
+    def batched(self, service: str, requests: int) -> None:
         return
 
     def loop_late(self, service: str, seconds: float) -> None:

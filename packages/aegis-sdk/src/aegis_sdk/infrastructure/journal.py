@@ -54,6 +54,18 @@ class NatsJournal:
         )
         return stored.seq
 
+    async def commit_together(
+        self, commits: Sequence[tuple[Request, Outcome]], *, fence_seq: int
+    ) -> int:
+        posts = []
+        for request, outcome in commits:
+            headers = outcome.headers()
+            self._add_check(headers, request, fence_seq)
+            subject = self._subjects.outcome(request.service, request.resource, request.request_id)
+            posts.append((subject, outcome.payload(), headers))
+        stored = await self._link.store_together(posts, timeout_s=COMMIT_TIMEOUT_S)
+        return stored.seq
+
     async def note_attempt(self, request: Request, n: int, *, fence_seq: int | None) -> None:
         headers = {ROLLUP: "sub"}
         self._add_check(headers, request, fence_seq)

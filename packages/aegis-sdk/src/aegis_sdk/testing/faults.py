@@ -15,6 +15,8 @@ class Op(StrEnum):
     """Storing a request."""
     COMMIT = "commit"
     """Storing an outcome, a caller's `cancelled` included."""
+    COMMITS = "commits"
+    """Storing several outcomes together."""
     READ = "read"
     """Reading an outcome, attempts, a stored request, or where checkpoints are."""
     ATTEMPT = "attempt"
@@ -44,7 +46,7 @@ class Flow(StrEnum):
     REPLIES = "replies"
 
 
-_WRITES = frozenset({Op.APPEND, Op.COMMIT, Op.ATTEMPT, Op.CHECKPOINT, Op.DEAD_LETTER})
+_WRITES = frozenset({Op.APPEND, Op.COMMIT, Op.COMMITS, Op.ATTEMPT, Op.CHECKPOINT, Op.DEAD_LETTER})
 
 
 @dataclass

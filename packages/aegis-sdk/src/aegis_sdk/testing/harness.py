@@ -184,6 +184,7 @@ class MemoryInstance:
             store=self.link.journal,
             reader=self.link.journal,
             deliveries=self.link.deliveries,
+            batches=True,
             recorder=recorder,
         )
         recorder.serves(

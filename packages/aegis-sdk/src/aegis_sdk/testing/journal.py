@@ -36,6 +36,21 @@ class MemoryJournal:
 
         return await self._link.call(Op.COMMIT, store)
 
+    async def commit_together(
+        self, commits: Sequence[tuple[Request, Outcome]], *, fence_seq: int
+    ) -> int:
+        def store() -> int:
+            stream = self._stream(commits[0][0].service)
+            seq = stream.write_together(
+                [(outcome_key(r), outcome.payload(), outcome.headers()) for r, outcome in commits],
+                fence_seq=fence_seq,
+            )
+            for request, outcome in commits:
+                self._bus.republish(request.request_id, outcome)
+            return seq
+
+        return await self._link.call(Op.COMMITS, store)
+
     async def note_attempt(self, request: Request, n: int, *, fence_seq: int | None) -> None:
         await self._link.call(
             Op.ATTEMPT,

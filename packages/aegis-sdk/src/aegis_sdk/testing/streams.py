@@ -5,7 +5,7 @@ Each write is atomic, as on a server: it is checked and stored in one step of th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -111,23 +111,57 @@ class JournalStream:
         fence_seq: int | None = None,
     ) -> int:
         """Raises: FenceRefused, AlreadyStored, StoreTooLarge, StoreFull."""
+        self._check(key, payload, headers, rollup=rollup, fence_seq=fence_seq)
+        seq = self._put(key, payload, headers)
+        self._tell()
+        return seq
+
+    def write_together(
+        self, posts: Sequence[tuple[Key, bytes, dict[str, str]]], *, fence_seq: int
+    ) -> int:
+        """All or none; the last one's sequence. Raises: as write."""
+        for n, (key, payload, headers) in enumerate(posts):
+            self._check(key, payload, headers, fence_seq=fence_seq, beside=n)
+        if len({key for key, _, _ in posts}) < len(posts):
+            raise AlreadyStored("maximum messages per subject exceeded")
+        seqs = [self._put(*post) for post in posts]
+        self._tell()
+        return seqs[-1]
+
+    def _check(
+        self,
+        key: Key,
+        payload: bytes,
+        headers: Mapping[str, str],
+        *,
+        rollup: bool = False,
+        fence_seq: int | None = None,
+        beside: int = 0,
+    ) -> None:
+        """`beside`: as many are to be stored before it."""
         self._limits.check_size(headers, payload)
-        token, kind, name = key
+        token = key[0]
         if fence_seq is not None and self.seq_of(fence_key(token)) != fence_seq:
             raise FenceRefused(f"wrong last sequence: {self.seq_of(fence_key(token))}")
-        old = self._last.get(key)
-        if old is not None and not rollup:
+        if key in self._last and not rollup:
             raise AlreadyStored("maximum messages per subject exceeded")
-        if self._limits.journal_max is not None and len(self._last) >= self._limits.journal_max:
+        limit = self._limits.journal_max
+        if limit is not None and len(self._last) + beside >= limit:
             raise StoreFull("maximum messages exceeded")
+
+    def _put(self, key: Key, payload: bytes, headers: dict[str, str]) -> int:
+        token, kind, name = key
+        old = self._last.get(key)
         if old is not None:
             self._entries[old - 1] = None
         entry = Entry(self.last_seq + 1, decode_token(token), kind, name, headers, payload)
         self._entries.append((key, entry))
         self._last[key] = entry.seq
+        return entry.seq
+
+    def _tell(self) -> None:
         for listener in list(self.listeners):
             listener()
-        return entry.seq
 
     def seq_of(self, key: Key) -> int:
         """Sequence of the entry of that subject; 0: it has none."""

@@ -1,0 +1,45 @@
+"""What one hot resource can take, with pure handlers and without, block by block in turns.
+
+Only with `--nodes 3` is there a difference to expect: on one node every request is stored by itself.
+"""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from bench import targets
+from bench.block import Block
+from bench.document import make_document
+from bench.options import Options
+from bench.runner import Part, run_side_by_side
+from bench.workload import account_names
+
+HELP = "what pure handlers bring to one hot resource (with --nodes 3)"
+IN_ALL = 0
+ACCOUNTS = 16
+SYSTEMS = ("aegis", "aegis-one-by-one")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """No arguments of its own."""
+
+
+def parts(*, quick: bool) -> list[Part]:
+    duration_s, repeats = (0.8, 4) if quick else (2.0, 10)
+    hot = account_names(1)[0]
+    return [
+        Part(Block("targeted", "closed", duration_s, in_flight, account=hot), repeats)
+        for in_flight in (1, 4, 16, targets.IN_FLIGHT)
+    ]
+
+
+async def run(options: Options, parsed: argparse.Namespace) -> dict[str, Any]:
+    beds = [options.bed(name, account_names(ACCOUNTS)) for name in SYSTEMS]
+    results = await run_side_by_side(
+        beds,
+        parts(quick=options.quick),
+        warm_up_s=0.5 if options.quick else 1.5,
+        seed=options.seed,
+    )
+    return make_document("hot", options, results, targets.hot(results.rows))
