@@ -12,6 +12,7 @@ from bench import targets
 from bench.block import Block
 from bench.document import make_document
 from bench.options import Options
+from bench.rows import find_rows
 from bench.runner import Part, run_side_by_side
 from bench.workload import account_names
 
@@ -42,4 +43,5 @@ async def run(options: Options, parsed: argparse.Namespace) -> dict[str, Any]:
         warm_up_s=0.5 if options.quick else 1.5,
         seed=options.seed,
     )
-    return make_document("hot", options, results, targets.hot(results.rows))
+    crowd = find_rows(results.rows, in_flight=targets.IN_FLIGHT)
+    return make_document("hot", options, results, targets.hot(crowd))
