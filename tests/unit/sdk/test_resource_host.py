@@ -769,6 +769,24 @@ async def test_what_waits_in_a_paused_instance_is_served_by_the_next(
     assert list(kinds(bus)) == ["c.1", "c.2", "c.3"]
 
 
+@pytest.mark.parametrize("leaves", [True, False])
+async def test_one_that_leaves_does_not_read_what_its_successor_does(
+    bus: MemoryBus, one: Hosted, two: Hosted, leaves: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Made while its successor begins, its reader would hold up that one's commits."""
+    monkeypatch.setattr(resource_host, "REFOLLOW_WAIT_S", 0.0)
+    fence(bus, one, 1)
+    await _active(one, narrowed=True)
+    assert await one.host.pause(None if leaves else ["A"], timeout_s=1.0)
+    reader = one.host._followed
+    fence(bus, two, 2)
+    await until(lambda: not one.actor().is_active)
+    if not leaves:
+        await until(lambda: one.host._followed is not reader)
+    await settle()
+    assert (one.host._followed is reader) is leaves
+
+
 async def test_what_had_begun_when_it_stopped_is_begun_by_the_next(
     bus: MemoryBus, one: Hosted, two: Hosted
 ) -> None:

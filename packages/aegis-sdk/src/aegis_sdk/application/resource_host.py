@@ -198,7 +198,10 @@ class ResourceHost:
                     await self._urgent.wait()
             self._refollow.clear()
             self._urgent.clear()
-            await self._follow_now()
+            # One that leaves needs it no more, and the server would hold up the commits of its
+            # successors while it makes a reader of a long journal.
+            if not self.draining:
+                await self._follow_now()
 
     async def _follow_now(self) -> None:
         self._generation += 1  # entries that still arrive from the old reader are ignored
