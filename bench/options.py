@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Self
@@ -35,7 +36,11 @@ class Options:
         add("--loop", choices=("uvloop", "asyncio"), default="uvloop", help="for all systems alike")
         add("--sync", help="nats-server's sync_interval, say `always` (default: the server's)")
         add("--nodes", type=int, choices=(1, 3), default=1, help="of NATS; 3: every stream thrice")
-        add("--systems", help=f"comma-separated, of: {', '.join(SYSTEM_NAMES)}")
+        add(
+            "--systems",
+            type=listed(SYSTEM_NAMES),
+            help=f"comma-separated, of: {', '.join(SYSTEM_NAMES)}",
+        )
         add(
             "--report",
             type=Path,
@@ -46,7 +51,6 @@ class Options:
 
     @classmethod
     def of(cls, parsed: argparse.Namespace) -> Self:
-        """Raises: SystemExit with a usage message for an unknown system."""
         return cls(
             quick=parsed.quick,
             json=parsed.json,
@@ -54,7 +58,7 @@ class Options:
             loop=parsed.loop,
             sync=parsed.sync,
             nodes=parsed.nodes,
-            systems=_known(parsed.systems),
+            systems=tuple(parsed.systems) if parsed.systems else None,
             report=None if parsed.no_report else parsed.report,
         )
 
@@ -75,12 +79,16 @@ class Options:
         return " ".join(words)
 
 
-def _known(text: str | None) -> tuple[str, ...] | None:
-    if text is None:
-        return None
-    names = tuple(name.strip() for name in text.split(",") if name.strip())
-    unknown = [name for name in names if name not in SYSTEM_NAMES]
-    if unknown or not names:
-        wrong = ", ".join(unknown) or "none given"
-        raise SystemExit(f"bench: unknown system: {wrong}; use {', '.join(SYSTEM_NAMES)}")
-    return names
+def listed(known: Iterable[str]) -> Callable[[str], list[str]]:
+    """The type of an argument that takes some of `known`, comma-separated; anything else is a usage error."""
+    choices = list(known)
+
+    def parse(text: str) -> list[str]:
+        names = [name.strip() for name in text.split(",") if name.strip()]
+        unknown = [name for name in names if name not in choices]
+        if unknown or not names:
+            wrong = f"unknown: {', '.join(unknown)}" if unknown else "none given"
+            raise argparse.ArgumentTypeError(f"{wrong}; use {', '.join(choices)}")
+        return names
+
+    return parse

@@ -21,7 +21,7 @@ from bench.chaos.clocks import LIBRARY, NoLibrary
 from bench.chaos.nemesis import Kind
 from bench.chaos.run import Plan, attack
 from bench.chaos.workloads import WORKLOADS
-from bench.options import Options
+from bench.options import Options, listed
 
 HELP = "workloads under kills, pauses and partitions, judged by checkers"
 IN_ALL = 0
@@ -35,7 +35,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--faults", type=_faults, default=_possible(), help=f"of: all, none, {','.join(Kind)}"
     )
     parser.add_argument(
-        "--workloads", type=_workloads, default=list(WORKLOADS), help=f"of: {','.join(WORKLOADS)}"
+        "--workloads",
+        type=listed(WORKLOADS),
+        default=list(WORKLOADS),
+        help=f"of: {','.join(WORKLOADS)}",
     )
     parser.add_argument("--history", type=Path, help="where the history is kept")
     parser.add_argument("--folder", type=Path, help="where the processes' files and logs stay")
@@ -73,16 +76,9 @@ async def run(options: Options, parsed: argparse.Namespace) -> dict[str, Any]:
 def _faults(text: str) -> list[Kind]:
     if text in ("all", "none"):
         return _possible() if text == "all" else []
-    return [Kind(name) for name in text.split(",")]
+    return [Kind(name) for name in listed(Kind)(text)]
 
 
 def _possible() -> list[Kind]:
     """All kinds; without libfaketime, no jumps of clocks."""
     return [kind for kind in Kind if kind is not Kind.JUMP_CLOCK or LIBRARY is not None]
-
-
-def _workloads(text: str) -> list[str]:
-    names = text.split(",")
-    if unknown := set(names) - WORKLOADS.keys():
-        raise ValueError(f"unknown workloads: {', '.join(sorted(unknown))}")
-    return names

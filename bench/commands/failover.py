@@ -14,7 +14,7 @@ from bench.failover.gap import steps_ms, summary_ms
 from bench.failover.rolling import run_rolling
 from bench.failover.run import Failovers, Plan, run_kind, run_many
 from bench.failover.strikes import Kind
-from bench.options import Options
+from bench.options import Options, listed
 from bench.runner import Results, say
 
 HELP = "the gap that callers see when the active is killed, paused or moved"
@@ -27,7 +27,10 @@ WORST_SHOWN = 3
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--count", type=int, help="failovers of each kind (default: 100; quick: 3)")
     parser.add_argument(
-        "--kinds", type=_kinds, default=list(Kind), help=f"of: {','.join(Kind)} (default: all)"
+        "--kinds",
+        type=listed(Kind),
+        default=list(Kind),
+        help=f"of: {','.join(Kind)} (default: all)",
     )
     parser.add_argument("--resources", type=int, default=16, help="of the active (default: 16)")
     parser.add_argument("--rate", type=float, default=400.0, help="calls a second (default: 400)")
@@ -40,17 +43,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--many-count", type=int, help="how often (default: 5; quick: 1)")
 
 
-def _kinds(text: str) -> list[Kind]:
-    return [Kind(name) for name in text.split(",") if name]
-
-
 async def run(options: Options, parsed: argparse.Namespace) -> dict[str, Any]:
     """Raises: BedError when a process broke, or a failover did not come to an end."""
     plan = Plan(parsed.count or (3 if options.quick else 100), parsed.resources, parsed.rate)
     many_count = parsed.many_count or (1 if options.quick else 5)
     found: dict[str, Failovers] = {}
     try:
-        for kind in parsed.kinds:
+        for kind in map(Kind, parsed.kinds):
             say(f"{kind}: {plan.count} failovers at {plan.rate_per_s:g} calls/s")
             if kind is Kind.ROLLING:
                 found |= await run_rolling(plan, options)

@@ -267,9 +267,23 @@ def test_every_command_takes_the_shared_options() -> None:
         assert Options.of(parsed) == Options(quick=True, json=True, seed=4)
 
 
-def test_an_unknown_system_is_a_usage_error() -> None:
-    with pytest.raises(SystemExit, match="unknown system: nope"):
-        Options.of(cli.parser().parse_args(["latency", "--systems", "nope"]))
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["latency", "--systems", "nope"],
+        ["failover", "--kinds", "kill,nope"],
+        ["chaos", "--faults", "nope"],
+        ["chaos", "--workloads", "nope"],
+    ],
+)
+def test_an_unknown_name_is_a_usage_error(
+    words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Not 1, which says that something was lost."""
+    with pytest.raises(SystemExit) as raised:
+        cli.parser().parse_args(words)
+    assert raised.value.code == 2
+    assert "unknown: nope; use " in capsys.readouterr().err
 
 
 def test_a_soak_has_at_least_two_days_and_ends_in_time() -> None:
