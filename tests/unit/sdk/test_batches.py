@@ -87,27 +87,12 @@ class Pure(Hosted):
         return self.actor().journal.values
 
 
-@pytest.fixture
-def bus() -> MemoryBus:
-    made = MemoryBus()
-    made.provision(SERVICE)
-    return made
-
-
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(actor, "FAILED_WAIT_S", 0.0)
     monkeypatch.setattr(resource_host, "GRANT_GATHER_S", 0.0)
     monkeypatch.setattr(commit, "WAIT_S_MAX", 0.001)
     monkeypatch.setattr(batch, "BATCH_RUN_S", 60.0)
-
-
-@pytest.fixture(params=["whole", "fences"])
-def narrowed(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
-    """Whether an active follows fences alone, as it does a moment after its promotion."""
-    fences = bool(request.param == "fences")
-    monkeypatch.setattr(resource_host, "REFOLLOW_WAIT_S", 0.0 if fences else 60.0)
-    return fences
 
 
 @pytest.fixture

@@ -31,25 +31,10 @@ from tests.unit.sdk.support import (
 )
 
 
-@pytest.fixture
-def bus() -> MemoryBus:
-    made = MemoryBus()
-    made.provision(SERVICE)
-    return made
-
-
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(actor, "FAILED_WAIT_S", 0.0)
     monkeypatch.setattr(resource_host, "GRANT_GATHER_S", 0.0)
-
-
-@pytest.fixture(params=["whole", "fences"])
-def narrowed(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
-    """Whether an active follows fences alone, as it does a moment after its promotion."""
-    fences = bool(request.param == "fences")
-    monkeypatch.setattr(resource_host, "REFOLLOW_WAIT_S", 0.0 if fences else 60.0)
-    return fences
 
 
 @pytest.fixture
@@ -1014,6 +999,21 @@ async def test_what_no_checkpoint_covers_is_stored_within_an_age(bus: MemoryBus)
     assert late.actor().journal.last_request_seq == 2
     await one.stop()
     await late.stop()
+
+
+async def test_a_checkpoint_that_is_due_while_the_last_request_runs_follows_it(
+    bus: MemoryBus, one: Hosted
+) -> None:
+    """Else it would wait for the next request, or for another age."""
+    fence(bus, one, 1)
+    await _served(bus, one, 1, 2)
+    release = one.runs.hold("c.3")
+    send(bus, add_request("c.3"))
+    await until(lambda: len(one.runs.begun) == 3)
+    one.actor().checkpoint_soon()
+    release.set()
+    await until(lambda: one.actor().journal.last_request_seq == 3)
+    await until(lambda: one.actor().journal.is_covered)
 
 
 @pytest.mark.parametrize("fault", [Fault.LOST, Fault.LOST_ANSWER])

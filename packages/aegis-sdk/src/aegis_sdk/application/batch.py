@@ -11,7 +11,6 @@ from collections import deque
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Any, Final, Self
 
 from aegis_sdk.application.handlers import Runner
@@ -61,13 +60,8 @@ class Batch:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._spans.__exit__(kind, error, traceback)
+    def __exit__(self, *error: Any) -> None:
+        self._spans.__exit__(*error)
 
     @property
     def is_full(self) -> bool:
