@@ -379,6 +379,85 @@ async def test_following_starts_at_the_position_asked_for(world: World, ports: P
     await source.stop()
 
 
+@pytest.mark.parametrize("filters_max", [1, 1000])
+async def test_a_live_reader_begins_with_what_is_stored_next(
+    world: World, ports: Ports, monkeypatch: pytest.MonkeyPatch, filters_max: int
+) -> None:
+    """G6: nothing that is stored once it exists is missing, though it reads nothing before."""
+    monkeypatch.setattr(nats_journal, "FILTERS_MAX", filters_max)
+    for n in range(1, 6):
+        await _commit(world, ports, n)
+    read: list[int] = []
+    source = await ports.store.follow(
+        world.service,
+        whole=["A", "B"],
+        fences=[],
+        from_seq=None,
+        on_entry=lambda entry: read.append(entry.seq),
+    )
+    assert source.lag_entries == 0
+    seqs = [await _commit(world, ports, n) for n in range(6, 16)]
+    await source.reached(seqs[-1])
+    assert read == seqs
+    await source.stop()
+
+
+async def test_a_live_reader_misses_nothing_though_its_connection_is_lost_before_its_first_entry(
+    world: World, ports: Ports
+) -> None:
+    """G6: made again, it must begin where it was made first."""
+    writer = await world.connect()
+    await _commit(world, writer, 1)
+    read: list[int] = []
+    source = await ports.store.follow(
+        world.service,
+        whole=["A"],
+        fences=[],
+        from_seq=None,
+        on_entry=lambda entry: read.append(entry.seq),
+    )
+    blinking = asyncio.create_task(world.blink(ports))
+    seqs = [await _commit(world, writer, n) for n in range(2, 40)]
+    await blinking
+    await source.reached(seqs[-1])
+    assert read == seqs
+    await source.stop()
+
+
+async def test_whoever_has_read_a_marker_has_read_what_was_stored_before_it(
+    world: World, ports: Ports
+) -> None:
+    """G6: also where nothing more of its resources is stored, and whoever wrote it."""
+    writer = await world.connect()
+    fence_seq = await world.fence("A", 1)
+    await world.fence("B", 1)
+    first = await _commit(world, writer, 1)
+    read: dict[str, list[int]] = {"all of A": [], "fences": []}
+    sources = [
+        await ports.store.follow(
+            world.service,
+            whole=whole,
+            fences=fences,
+            from_seq=1,
+            on_entry=lambda entry, name=name: read[name].append(entry.seq),
+        )
+        for name, whole, fences in (("all of A", ["A"], []), ("fences", [], ["A", "B"]))
+    ]
+    waiting = [asyncio.create_task(source.reached(first + 2)) for source in sources]
+    await _commit(world, writer, 2, "C")
+    await asyncio.sleep(0.02)
+    assert not any(task.done() for task in waiting)
+    marker = await writer.store.mark(world.service)
+    later = await ports.store.mark(world.service)
+    assert first + 2 <= marker < later
+    async with asyncio.timeout(5.0):
+        await asyncio.gather(*waiting, *(source.reached(later) for source in sources))
+    assert [source.read_to for source in sources] == [later, later]
+    assert read == {"all of A": [fence_seq, first], "fences": [fence_seq, fence_seq + 1]}
+    for source in sources:
+        await source.stop()
+
+
 async def test_a_follower_gets_all_of_some_resources_and_the_fences_of_others(
     world: World, ports: Ports
 ) -> None:

@@ -13,11 +13,10 @@ from typing import Any
 import pytest
 from aegis_sdk import Rejected, ResourceContext, Service
 from aegis_sdk.application import actor, batch, commit, resource_host
-from aegis_sdk.application.actor import Follow
 from aegis_sdk.application.batch import BATCH_MAX, DEADLINE_S
 from aegis_sdk.application.ports import AlreadyStored, StoreUnreachable
 from aegis_sdk.contract.envelope import Outcome, OutcomeKind, Request
-from aegis_sdk.domain.journal import EntryKind, ResourceJournal
+from aegis_sdk.domain.journal import EntryKind, Follow, ResourceJournal
 from aegis_sdk.domain.recorder import Recorder
 from aegis_sdk.testing import Fault, Faults, Flow, MemoryBus, Op
 from aegis_sdk.testing.streams import outcome_key
@@ -532,7 +531,7 @@ async def test_an_outcome_too_large_fails_alone(bus: MemoryBus, one: Pure) -> No
 async def test_a_full_journal_loses_nothing(bus: MemoryBus, one: Pure) -> None:
     """G1."""
     await one.activate()
-    bus.limits.journal_max = 3  # the fence, and two more
+    bus.limits.journal_max = 4  # the marker, the fence, and two more
     send_all(bus, 1, 5)
     await until(lambda: len(kinds(bus)) == 2)
     await settle()

@@ -49,6 +49,7 @@ class LeaderlessLink:
             "num_pending": self._waiting,
             "state": {"last_seq": 0},
             "ack_floor": {"stream_seq": 0},
+            "delivered": {"stream_seq": 0},
         }
 
     async def subscribe(self, subject: str, callback: Callback) -> object:

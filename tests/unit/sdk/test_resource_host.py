@@ -9,10 +9,9 @@ from functools import partial
 import pytest
 from aegis_sdk import ResourceContext
 from aegis_sdk.application import actor, resource_host
-from aegis_sdk.application.actor import Follow
 from aegis_sdk.contract.checkpoint import Checkpoint
 from aegis_sdk.contract.envelope import Change, ErrorBody, Outcome, OutcomeKind, Request
-from aegis_sdk.domain.journal import Entry
+from aegis_sdk.domain.journal import Entry, Follow
 from aegis_sdk.domain.roles import InstanceRole
 from aegis_sdk.testing import Fault, Flow, MemoryBus, Op
 
@@ -763,13 +762,13 @@ async def test_one_that_leaves_does_not_read_what_its_successor_does(
     fence(bus, one, 1)
     await _active(one, narrowed=True)
     assert await one.host.pause(None if leaves else ["A"], timeout_s=1.0)
-    reader = one.host._followed
+    reader = one.host._following._live.source
     fence(bus, two, 2)
     await until(lambda: not one.actor().is_active)
     if not leaves:
-        await until(lambda: one.host._followed is not reader)
+        await until(lambda: one.host._following._live.source is not reader)
     await settle()
-    assert (one.host._followed is reader) is leaves
+    assert (one.host._following._live.source is reader) is leaves
 
 
 async def test_what_had_begun_when_it_stopped_is_begun_by_the_next(

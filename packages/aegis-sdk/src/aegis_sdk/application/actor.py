@@ -14,7 +14,6 @@ import contextlib
 import itertools
 import time
 from collections import deque
-from enum import Enum, auto
 from typing import Final, Protocol
 
 from aegis_sdk.application.batch import BATCH_MAX, Batch, has_time
@@ -30,23 +29,13 @@ from aegis_sdk.application.handlers import Runner
 from aegis_sdk.application.ports import Delivery, FenceRefused, Journal, StoreError
 from aegis_sdk.contract.envelope import Outcome, Request
 from aegis_sdk.domain.delivery import Verdict, could_be_second, judge, needs_lookup
-from aegis_sdk.domain.journal import Entry, EntryKind, FenceMark, ResourceJournal
+from aegis_sdk.domain.journal import Entry, EntryKind, FenceMark, Follow, ResourceJournal
 from aegis_sdk.domain.recorder import Recorder
 from aegis_sdk.domain.roles import TRANSITIONS, InstanceRole, RoleEvent
 from aegis_sdk.telemetry import about, log
 
 FAILED_WAIT_S: Final = 1.0
 LEFT_GRANTS_MAX: Final = 8
-
-
-class Follow(Enum):
-    """How much of its resource's journal an actor is given."""
-
-    WHOLE = auto()
-    FENCES = auto()
-    """An active writes the rest itself; reading it again would double its work."""
-    BEHIND = auto()
-    """A fence told that entries were missed: what is still given now is ignored."""
 
 
 class Host(Protocol):
@@ -83,12 +72,12 @@ class Host(Protocol):
 class Actor:
     """One resource on this instance."""
 
-    def __init__(self, host: Host, resource: str) -> None:
+    def __init__(self, host: Host, resource: str, *, complete_to: int) -> None:
         self.resource = resource
         self.role = InstanceRole.FOLLOWING
         self.journal = ResourceJournal(resource)
-        self.follow = Follow.WHOLE
-        self.complete_to = 0
+        self.follow = Follow.BEHIND
+        self.complete_to = complete_to
         """Journal sequence up to which this actor was given everything."""
         self.grant = ""
         self._host = host

@@ -202,7 +202,15 @@ class Deliveries(Protocol):
 
 
 class FollowSource(Protocol):
-    async def stop(self) -> None: ...
+    async def stop(self) -> None:
+        """Nothing is given after this returns."""
+
+    async def reached(self, seq: int) -> None:
+        """Wait until a message at `seq` or behind it was read; that of a marker is sure to come."""
+
+    @property
+    def read_to(self) -> int:
+        """The sequence of the last message read."""
 
     @property
     def lag_entries(self) -> int:
@@ -213,16 +221,22 @@ class JournalReader(Protocol):
     async def start_of(self, service: str, resources: Sequence[str]) -> Mapping[str, int]:
         """For each resource with a checkpoint: the sequence to read from. Raises: StoreError."""
 
+    async def mark(self, service: str) -> int:
+        """Write a marker behind all that is stored now: its sequence. Raises: StoreError."""
+
     async def follow(
         self,
         service: str,
         *,
         whole: Sequence[str],
         fences: Sequence[str],
-        from_seq: int,
+        from_seq: int | None,
         on_entry: Callable[[Entry], None],
     ) -> FollowSource:
-        """Read the journal in order from `from_seq`, for ever: all of `whole`, only fences of `fences`."""
+        """Read the journal in order, for ever: all of `whole`, only fences of `fences`, and the markers,
+        which are not given. None: what is stored from now on, which is the one start that does not
+        hold up the commits of others in a long journal.
+        """
 
 
 class Control(Protocol):

@@ -9,24 +9,24 @@ import asyncio
 import contextlib
 import inspect
 import itertools
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from aegis_sdk.application.actor import Actor, Follow
+from aegis_sdk.application.actor import Actor
+from aegis_sdk.application.following import Following
 from aegis_sdk.application.gate import Gate
 from aegis_sdk.application.handlers import Runner
 from aegis_sdk.application.ports import (
     Deliveries,
     Delivery,
     DeliverySource,
-    FollowSource,
     Journal,
     JournalReader,
     StoreError,
 )
 from aegis_sdk.domain.delivery import backoff_s
-from aegis_sdk.domain.journal import Entry, FenceMark
+from aegis_sdk.domain.journal import FenceMark
 from aegis_sdk.domain.recorder import NO_RECORDER, Recorder
 from aegis_sdk.domain.roles import InstanceRole
 from aegis_sdk.service import Callback, Service
@@ -101,9 +101,7 @@ class ResourceHost:
         self._deliveries = deliveries
         self._credit = credit
         self._grants: dict[str, _Grant] = {}
-        self._followed: FollowSource | None = None
-        self._read_to = 0
-        self._generation = 0
+        self._following = Following(service.name, reader, self.actors)
         self._follower: asyncio.Task[None] | None = None
         self._checkpointer: asyncio.Task[None] | None = None
         self._refollow = asyncio.Event()
@@ -115,9 +113,9 @@ class ResourceHost:
         """Follow the journal of `resources` from their checkpoints on."""
         starts = await self._until_read(resources)
         for resource in resources:
-            actor = self.actors[resource] = Actor(self, resource)
-            actor.complete_to = starts.get(resource, 1) - 1
-        await self._follow_now()
+            complete_to = starts.get(resource, 1) - 1
+            self.actors[resource] = Actor(self, resource, complete_to=complete_to)
+        await self._following.begin()
         self._follower = asyncio.create_task(self._keep_following())
         self._checkpointer = asyncio.create_task(self._keep_checkpoints())
 
@@ -154,8 +152,7 @@ class ResourceHost:
         for task in (self._follower, self._checkpointer):
             if task is not None:
                 task.cancel()
-        if self._followed is not None:
-            await self._followed.stop()
+        await self._following.stop()
         for grant in self._grants.values():
             await self._close(grant)
         for actor in self.actors.values():
@@ -168,11 +165,11 @@ class ResourceHost:
 
     @property
     def lag_entries(self) -> int:
-        return self._followed.lag_entries if self._followed else 0
+        return self._following.lag_entries
 
     @property
     def journal_seq(self) -> int:
-        return self._read_to
+        return self._following.read_to
 
     async def _keep_checkpoints(self) -> None:
         """Each actor's turn comes once in an age, evenly spread."""
@@ -192,51 +189,15 @@ class ResourceHost:
 
     async def _keep_following(self) -> None:
         while True:
+            await self._following.read_past()
             await self._refollow.wait()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(REFOLLOW_WAIT_S):
                     await self._urgent.wait()
             self._refollow.clear()
             self._urgent.clear()
-            # One that leaves needs it no more, and the server would hold up the commits of its
-            # successors while it makes a reader of a long journal.
-            if not self.draining:
-                await self._follow_now()
-
-    async def _follow_now(self) -> None:
-        self._generation += 1  # entries that still arrive from the old reader are ignored
-        if self._followed is not None:
-            await self._followed.stop()
-        if not self.actors:
-            return
-        for actor in self.actors.values():
-            self._choose_follow(actor)
-        from_seq = min(actor.complete_to for actor in self.actors.values()) + 1
-        # What an earlier reader read says nothing of an actor that was behind then.
-        self._read_to = from_seq - 1
-        self._followed = await self._reader.follow(
-            self.service,
-            whole=[a.resource for a in self.actors.values() if a.follow is Follow.WHOLE],
-            fences=[a.resource for a in self.actors.values() if a.follow is Follow.FENCES],
-            from_seq=from_seq,
-            on_entry=self._reading(self._generation),
-        )
-
-    def _choose_follow(self, actor: Actor) -> None:
-        if actor.follow is not Follow.BEHIND:
-            actor.complete_to = max(actor.complete_to, self._read_to)
-        active = actor.role is InstanceRole.ACTIVE and actor.follow is not Follow.BEHIND
-        actor.follow = Follow.FENCES if active else Follow.WHOLE
-
-    def _reading(self, generation: int) -> Callable[[Entry], None]:
-        def read(entry: Entry) -> None:
-            if generation != self._generation:
-                return
-            self._read_to = max(self._read_to, entry.seq)
-            if (actor := self.actors.get(entry.resource)) is not None:
-                actor.read(entry)
-
-        return read
+            if not self.draining:  # one that leaves needs it no more
+                await self._following.begin()
 
     async def _until_read(self, resources: Sequence[str]) -> Mapping[str, int]:
         for n in itertools.count(1):

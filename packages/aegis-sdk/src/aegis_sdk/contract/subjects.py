@@ -135,6 +135,10 @@ class Subjects:
     def fence(self, service: str, resource: str) -> str:
         return f"{self.journal_of(service, resource)}.fence"
 
+    def marker(self, service: str) -> str:
+        """Beside the group's outcomes; each marker replaces the one before."""
+        return f"{self.journal_of(service, None)}.mark"
+
     def fences(self, service: str) -> str:
         return f"{self.prefix}.jrn.{service}.*.fence"
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from enum import StrEnum
+from enum import Enum, StrEnum, auto
 from typing import Any
 
 from pydantic_core import from_json, to_json
@@ -28,6 +28,18 @@ class EntryKind(StrEnum):
     CHECKPOINT = "state"
     PART = "part"
     ATTEMPT = "try"
+    MARKER = "mark"
+    """Of the service, not of a resource: it says nothing but that all in front of it was read."""
+
+
+class Follow(Enum):
+    """How much of its resource's journal an actor is given."""
+
+    WHOLE = auto()
+    FENCES = auto()
+    """An active writes the rest itself; reading it again would double its work."""
+    BEHIND = auto()
+    """It was not given everything yet, and ignores what comes until it was."""
 
 
 @dataclass(frozen=True, slots=True)

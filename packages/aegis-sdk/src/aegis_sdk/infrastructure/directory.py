@@ -166,7 +166,7 @@ class NatsDirectory:
 
         async def make(again: bool, timeout_s: float) -> str:
             try:
-                name, waiting = await make_reader(
+                name, _, waiting = await make_reader(
                     self._link,
                     f"KV_{bucket}",
                     filters,

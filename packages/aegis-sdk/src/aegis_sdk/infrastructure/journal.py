@@ -6,6 +6,7 @@ and what an entry means is decided elsewhere.
 
 from __future__ import annotations
 
+import asyncio
 import base64
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -180,13 +181,19 @@ class NatsJournal:
         return starts
 
     # --- following ----------------------------------------------------------------------------------------
+    async def mark(self, service: str) -> int:
+        stored = await self._link.store(
+            self._subjects.marker(service), b"", {ROLLUP: "sub"}, timeout_s=COMMIT_TIMEOUT_S
+        )
+        return stored.seq
+
     async def follow(
         self,
         service: str,
         *,
         whole: Sequence[str],
         fences: Sequence[str],
-        from_seq: int,
+        from_seq: int | None,
         on_entry: Callable[[Entry], None],
     ) -> FollowSource:
         follower = _Follower(
@@ -200,12 +207,15 @@ class NatsJournal:
         return follower
 
     def _filters(self, service: str, whole: Sequence[str], fences: Sequence[str]) -> list[str]:
+        marker = self._subjects.marker(service)
         if not whole and len(fences) > 1:
-            return [self._subjects.fences(service)]
+            return [marker, self._subjects.fences(service)]
         if len(whole) + len(fences) > FILTERS_MAX:
             return [self._subjects.journal(service)]
-        return [f"{self._subjects.journal_of(service, resource)}.>" for resource in whole] + [
-            self._subjects.fence(service, resource) for resource in fences
+        return [
+            marker,
+            *(f"{self._subjects.journal_of(service, resource)}.>" for resource in whole),
+            *(self._subjects.fence(service, resource) for resource in fences),
         ]
 
 
@@ -217,14 +227,16 @@ class _Follower:
         link: Link,
         stream: str,
         filters: list[str],
-        from_seq: int,
+        from_seq: int | None,
         on_entry: Callable[[Entry], None],
     ) -> None:
         self._link = link
         self._stream = stream
         self._filters = filters
-        self._next_seq = max(1, from_seq)
+        self._next_seq = from_seq
         self._on_entry = on_entry
+        self.read_to = 0
+        self._awaited: tuple[int, asyncio.Event] | None = None
         self._loop = PullLoop(
             link,
             stream,
@@ -242,17 +254,23 @@ class _Follower:
     async def start(self) -> None:
         await self._loop.start()
 
+    async def reached(self, seq: int) -> None:
+        if self.read_to < seq:
+            self._awaited = seq, asyncio.Event()
+            await self._awaited[1].wait()
+
     async def stop(self) -> None:
         await self._loop.stop()
 
     async def _make(self, again: bool, timeout_s: float) -> str:
-        name, self._loop.pending = await make_reader(
-            self._link,
-            self._stream,
-            self._filters,
-            {"deliver_policy": "by_start_sequence", "opt_start_seq": self._next_seq},
-            timeout_s=timeout_s,
+        start: dict[str, Any] = {"deliver_policy": "new"}
+        if self._next_seq is not None:
+            start = {"deliver_policy": "by_start_sequence", "opt_start_seq": self._next_seq}
+        name, read_to, self._loop.pending = await make_reader(
+            self._link, self._stream, self._filters, start, timeout_s=timeout_s
         )
+        # Made again it must begin there too, though nothing was read yet.
+        self._next_seq = self._next_seq or read_to + 1
         return name
 
     def _read(self, message: Message, meta: Meta) -> None:
@@ -260,6 +278,10 @@ class _Follower:
         entry = parse_entry(message, meta.stream_seq)
         if entry is not None:
             self._on_entry(entry)
+        self.read_to = meta.stream_seq
+        if self._awaited is not None and self.read_to >= self._awaited[0]:
+            self._awaited[1].set()
+            self._awaited = None
 
 
 def parse_entry(message: Message, seq: int) -> Entry | None:
@@ -282,8 +304,9 @@ async def make_reader(
     start: Mapping[str, Any],
     *,
     timeout_s: float,
-) -> tuple[str, int]:
-    """An ephemeral consumer without acknowledgements: its name and how much it has to deliver now.
+) -> tuple[str, int, int]:
+    """An ephemeral consumer without acknowledgements: its name, the sequence behind which it begins, and
+    how much it has to deliver now.
 
     Raises: StoreError.
     """
@@ -304,7 +327,11 @@ async def make_reader(
         {"stream_name": stream, "config": config},
         timeout_s=timeout_s,
     )
-    return str(made["name"]), int(made.get("num_pending", 0))
+    return (
+        str(made["name"]),
+        int(made["delivered"]["stream_seq"]),
+        int(made.get("num_pending", 0)),
+    )
 
 
 async def last_message(

@@ -107,7 +107,7 @@ class _Search:
         await self._loop.stop()
 
     async def _make(self, again: bool, timeout_s: float) -> str:
-        name, waiting = await make_reader(
+        name, _, waiting = await make_reader(
             self._link,
             self._stream,
             [self._filter],

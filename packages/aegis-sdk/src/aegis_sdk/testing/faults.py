@@ -20,6 +20,7 @@ class Op(StrEnum):
     READ = "read"
     """Reading an outcome, attempts, a stored request, or where checkpoints are."""
     ATTEMPT = "attempt"
+    MARKER = "marker"
     CHECKPOINT = "checkpoint"
     DEAD_LETTER = "dead_letter"
     DELIVERY = "delivery"
@@ -46,7 +47,9 @@ class Flow(StrEnum):
     REPLIES = "replies"
 
 
-_WRITES = frozenset({Op.APPEND, Op.COMMIT, Op.COMMITS, Op.ATTEMPT, Op.CHECKPOINT, Op.DEAD_LETTER})
+_WRITES = frozenset(
+    {Op.APPEND, Op.COMMIT, Op.COMMITS, Op.ATTEMPT, Op.MARKER, Op.CHECKPOINT, Op.DEAD_LETTER}
+)
 
 
 @dataclass

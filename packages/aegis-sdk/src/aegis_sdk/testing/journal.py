@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from aegis_sdk.contract.checkpoint import Checkpoint
 from aegis_sdk.contract.envelope import Outcome, Request
+from aegis_sdk.contract.names import NO_RESOURCE
 from aegis_sdk.contract.subjects import resource_token
 from aegis_sdk.domain.journal import Entry, EntryKind
 from aegis_sdk.testing.faults import Flow, Op
@@ -135,13 +137,19 @@ class MemoryJournal:
         return await self._link.call(Op.READ, read)
 
     # --- following ------------------------------------------------------------------------------------
+    async def mark(self, service: str) -> int:
+        key = (NO_RESOURCE, EntryKind.MARKER, "")
+        return await self._link.call(
+            Op.MARKER, lambda: self._stream(service).write(key, b"", {}, rollup=True)
+        )
+
     async def follow(
         self,
         service: str,
         *,
         whole: Sequence[str],
         fences: Sequence[str],
-        from_seq: int,
+        from_seq: int | None,
         on_entry: Callable[[Entry], None],
     ) -> MemoryFollower:
         return MemoryFollower(
@@ -149,7 +157,7 @@ class MemoryJournal:
             self._stream(service),
             whole=frozenset(map(resource_token, whole)),
             fences=frozenset(map(resource_token, fences)),
-            next_seq=max(1, from_seq),
+            next_seq=self._stream(service).last_seq + 1 if from_seq is None else max(1, from_seq),
             on_entry=on_entry,
         )
 
@@ -177,6 +185,7 @@ class MemoryFollower:
         self._next_seq = next_seq
         self._on_entry = on_entry
         self._stopped = False
+        self._passed = asyncio.Event()
         stream.listeners.append(self._wake)
         link.add_pump(Flow.ENTRIES, self._wake)
         self._wake()
@@ -184,6 +193,15 @@ class MemoryFollower:
     @property
     def lag_entries(self) -> int:
         return max(0, self._stream.last_seq + 1 - self._next_seq)
+
+    @property
+    def read_to(self) -> int:
+        return self._next_seq - 1
+
+    async def reached(self, seq: int) -> None:
+        while self.read_to < seq:
+            self._passed.clear()
+            await self._passed.wait()
 
     async def stop(self) -> None:
         if not self._stopped:
@@ -197,9 +215,10 @@ class MemoryFollower:
     def _pump(self) -> None:
         while not self._stopped and self._link.lets(Flow.ENTRIES) and self.lag_entries:
             found = self._stream.at(self._next_seq)
-            self._next_seq += 1
             if found is not None and self._wants(found[0]):
                 self._on_entry(found[1])
+            self._next_seq += 1
+            self._passed.set()
 
     def _wants(self, key: Key) -> bool:
         token, kind, _ = key
