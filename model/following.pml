@@ -227,7 +227,7 @@ inline make_past() {
 #else
     PAST.position = position;
 #endif
-    if /* the server's: one that starts beyond the replica's end starts at its end */
+    if /* beyond the replica's end: from its end, which only repeats what is skipped by its position */
     :: PAST.position > HAS(PAST.replica) -> PAST.position = HAS(PAST.replica)
     :: else
     fi;
