@@ -1,6 +1,6 @@
-"""The model's runner: `python -m model [--short | --mutations] [--explain]`.
+"""The models' runner: `python -m model [--short | --mutations] [--explain]`.
 
-Exit codes: 0 all as it must be, 1 the model (or a mutation) is not what it must be, 2 usage,
+Exit codes: 0 all as it must be, 1 a model (or a mutation) is not what it must be, 2 usage,
 4 the tools are missing or a search did not end.
 """
 
@@ -22,7 +22,17 @@ from model.checker import (
     search,
     shortest,
 )
-from model.configurations import CYCLES, LONG, MUTATIONS, PROMISES, SHORT, Mutation, Search
+from model.configurations import (
+    CYCLES,
+    LONG,
+    MUTATIONS,
+    PROMISES,
+    SHORT,
+    Budget,
+    FollowingBudget,
+    Mutation,
+    Search,
+)
 
 SEARCH_TIMEOUT_S = 7_200.0
 MUTATION_TIMEOUT_S = 600.0
@@ -52,34 +62,34 @@ def run(*, short: bool, mutations_only: bool, explain: bool) -> list[str]:
     tasks: list[Callable[[], str]] = []
     if not mutations_only:
         tasks += [partial(_hold, wanted) for wanted in (SHORT if short else LONG)]
-        tasks += [_reaches_rest, _ends]
+        tasks += [partial(check, size) for size in CYCLES for check in (_reaches_rest, _ends)]
     tasks += [partial(_break, mutation, explain) for mutation in MUTATIONS]
     with ThreadPoolExecutor(max_workers=min(os.cpu_count() or 1, 4)) as workers:
         return [failure for failure in workers.map(lambda task: task(), tasks) if failure]
 
 
 def _hold(wanted: Search) -> str:
-    found = search(wanted.budget.flags(), timeout_s=SEARCH_TIMEOUT_S)
+    found = search(wanted.budget.model, wanted.budget.flags(), timeout_s=SEARCH_TIMEOUT_S)
     _say(_line(wanted.name, found, "all promises hold"))
     return f"{wanted.name}: {found.broken}" if found.broken else ""
 
 
-def _reaches_rest() -> str:
+def _reaches_rest(size: Budget | FollowingBudget) -> str:
     """The check at rest is worth something: runs do get there, and there it looks."""
-    flags = [*CYCLES.flags(), "-DPROBE"]
-    found = search(flags, timeout_s=MUTATION_TIMEOUT_S, fast=False)
-    return "" if found.broken else "no run comes to rest"
+    flags = [*size.flags(), "-DPROBE"]
+    found = search(size.model, flags, timeout_s=MUTATION_TIMEOUT_S, fast=False)
+    return "" if found.broken else f"{size.model}: no run comes to rest"
 
 
-def _ends() -> str:
-    cycle = has_cycle(CYCLES.flags(), timeout_s=MUTATION_TIMEOUT_S)
+def _ends(size: Budget | FollowingBudget) -> str:
+    cycle = has_cycle(size.model, size.flags(), timeout_s=MUTATION_TIMEOUT_S)
     if not cycle:
-        _say("every run comes to rest")
-    return "a run can go round for ever" if cycle else ""
+        _say(f"{size.model}: every run comes to rest")
+    return f"{size.model}: a run can go round for ever" if cycle else ""
 
 
 def _break(mutation: Mutation, explain: bool) -> str:
-    found = shortest(mutation.flags(), timeout_s=MUTATION_TIMEOUT_S)
+    found = shortest(mutation.budget.model, mutation.flags(), timeout_s=MUTATION_TIMEOUT_S)
     lines = [_line(mutation.name, found, "NOT FOUND")]
     if explain:
         lines += [f"  without: {mutation.rule}", *(f"    {step}" for step in found.steps)]

@@ -1,6 +1,6 @@
-"""Drives spin and gcc: one search of the model, and what it found.
+"""Drives spin and gcc: one search of a model, and what it found.
 
-It knows nothing of what the model says; it builds in a directory of its own that goes away again.
+It knows nothing of what a model says; it builds in a directory of its own that goes away again.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-MODEL = Path(__file__).with_name("protocol.pml")
+MODELS = Path(__file__).parent
 DEPTH_MAX = 100_000
-"""Steps in one run of the model; the deepest seen is under a thousand."""
+"""Steps in one run of a model; the deepest seen is under a thousand."""
 BUILD_TIMEOUT_S = 600.0
 """Seconds are enough on an idle machine; a busy one takes its time."""
 HASH_LARGE = "-w24"
@@ -56,17 +56,17 @@ def require_tools() -> None:
         )
 
 
-def search(flags: Sequence[str], *, timeout_s: float, fast: bool = True) -> Found:
-    """Search all runs of the model, depth first; `fast` pays for a search of over a few seconds.
+def search(model: str, flags: Sequence[str], *, timeout_s: float, fast: bool = True) -> Found:
+    """Search all runs of `model`, a file of this directory, depth first; `fast` pays for a search of over a few seconds.
 
     Raises: CheckFailed, also when the search did not end within `timeout_s`.
     """
     with tempfile.TemporaryDirectory(prefix="aegis-model-") as directory:
         level = "-O2" if fast else "-O0"
-        return _search(Path(directory), flags, [level, "-DCOLLAPSE"], HASH_LARGE, timeout_s)
+        return _search(Path(directory), model, flags, [level, "-DCOLLAPSE"], HASH_LARGE, timeout_s)
 
 
-def shortest(flags: Sequence[str], *, timeout_s: float) -> Found:
+def shortest(model: str, flags: Sequence[str], *, timeout_s: float) -> Found:
     """Search breadth first: the counterexample, if there is one, is a shortest one, with its steps.
 
     Raises: CheckFailed, also when the search did not end within `timeout_s`.
@@ -74,10 +74,10 @@ def shortest(flags: Sequence[str], *, timeout_s: float) -> Found:
     with tempfile.TemporaryDirectory(prefix="aegis-model-") as name:
         directory = Path(name)
         told = ["-DTELL", *flags]
-        found = _search(directory, told, ["-O0", "-DBFS"], HASH_SMALL, timeout_s)
+        found = _search(directory, model, told, ["-O0", "-DBFS"], HASH_SMALL, timeout_s)
         if not found.broken:
             return found
-        steps = _replay(directory, told)
+        steps = _replay(directory, model, told)
     return Found(
         found.states,
         found.transitions,
@@ -89,34 +89,35 @@ def shortest(flags: Sequence[str], *, timeout_s: float) -> Found:
     )
 
 
-def has_cycle(flags: Sequence[str], *, timeout_s: float) -> bool:
-    """Whether a run of the model can go round for ever: then coming to rest would prove little.
+def has_cycle(model: str, flags: Sequence[str], *, timeout_s: float) -> bool:
+    """Whether a run of `model` can go round for ever: then coming to rest would prove little.
 
-    The model has no progress label, so every cycle is one without progress.
+    No model has a progress label, so every cycle is one without progress.
     """
     with tempfile.TemporaryDirectory(prefix="aegis-model-") as name:
         directory = Path(name)
-        _build(directory, flags, ["-O0", "-DNP", "-DNOFAIR"])
+        _build(directory, model, flags, ["-O0", "-DNP", "-DNOFAIR"])
         output = _run(directory, ["./pan", "-l", f"-m{DEPTH_MAX}", HASH_LARGE], timeout_s)
     return bool(_read(output, 0.0).broken)
 
 
 def _search(
     directory: Path,
+    model: str,
     flags: Sequence[str],
     options: Sequence[str],
     hash_size: str,
     timeout_s: float,
 ) -> Found:
-    _build(directory, flags, ["-DSAFETY", *options])
+    _build(directory, model, flags, ["-DSAFETY", *options])
     started = time.monotonic()
     output = _run(directory, ["./pan", f"-m{DEPTH_MAX}", hash_size], timeout_s)
     return _read(output, time.monotonic() - started)
 
 
-def _build(directory: Path, flags: Sequence[str], options: Sequence[str]) -> None:
-    shutil.copy(MODEL, directory)
-    _run(directory, ["spin", "-a", *flags, MODEL.name], BUILD_TIMEOUT_S)
+def _build(directory: Path, model: str, flags: Sequence[str], options: Sequence[str]) -> None:
+    shutil.copy(MODELS / model, directory)
+    _run(directory, ["spin", "-a", *flags, model], BUILD_TIMEOUT_S)
     if not (directory / "pan.c").exists():
         raise CheckFailed("spin wrote no verifier: is the model's syntax right?")
     _run(
@@ -124,9 +125,9 @@ def _build(directory: Path, flags: Sequence[str], options: Sequence[str]) -> Non
     )
 
 
-def _replay(directory: Path, flags: Sequence[str]) -> tuple[str, ...]:
-    trail = f"{MODEL.name}.trail"
-    output = _run(directory, ["spin", "-T", "-k", trail, *flags, MODEL.name], BUILD_TIMEOUT_S)
+def _replay(directory: Path, model: str, flags: Sequence[str]) -> tuple[str, ...]:
+    trail = f"{model}.trail"
+    output = _run(directory, ["spin", "-T", "-k", trail, *flags, model], BUILD_TIMEOUT_S)
     told = re.compile(r"\s*((?:server|network|control|caller|instance \d+): .*)")
     return tuple(match[1] for line in output.splitlines() if (match := told.match(line)))
 

@@ -7,6 +7,7 @@ budget covers all smaller ones. The promises' ids (G1 to G7) are those of the pr
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 PROMISES = {
     1: "accepted is kept",
@@ -20,7 +21,7 @@ PROMISES = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Budget:
-    """The size of a search: who takes part, and how often each fault may strike."""
+    """The size of a search of the protocol: who takes part, and how often each fault may strike."""
 
     instances: int = 2
     requests: int = 2
@@ -31,6 +32,7 @@ class Budget:
     cancels: int = 0
     control_steps: bool = False
     """Two control replicas step by step, instead of any number of them without memory."""
+    model: ClassVar[str] = "protocol.pml"
 
     def flags(self) -> list[str]:
         """The budget as options of spin."""
@@ -47,12 +49,36 @@ class Budget:
         return [*flags, "-DCONTROL_STEPS"] if self.control_steps else flags
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FollowingBudget:
+    """The size of a search of how an instance joins and follows a journal."""
+
+    outcomes: int = 1
+    fences: int = 1
+    switches: int = 0
+    losses: int = 0
+    from_start: bool = False
+    """What is held is released by where its reader began, instead of by the acknowledged marker."""
+    model: ClassVar[str] = "following.pml"
+
+    def flags(self) -> list[str]:
+        """The budget as options of spin."""
+        sizes = {
+            "OUTCOMES": self.outcomes,
+            "FENCES": self.fences,
+            "SWITCHES": self.switches,
+            "LOSSES": self.losses,
+        }
+        flags = [f"-D{name}={size}" for name, size in sizes.items()]
+        return [*flags, "-DFROM_START"] if self.from_start else flags
+
+
 @dataclass(frozen=True, slots=True)
 class Search:
-    """A search of the unchanged model, which must find nothing."""
+    """A search of an unchanged model, which must find nothing."""
 
     name: str
-    budget: Budget
+    budget: Budget | FollowingBudget
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +88,7 @@ class Mutation:
     flag: str
     rule: str
     promise: int
-    budget: Budget
+    budget: Budget | FollowingBudget
 
     @property
     def name(self) -> str:
@@ -78,9 +104,17 @@ SHORT = (
         "a loss, a crash and a wrong suspicion",
         Budget(losses=1, crashes=1, suspicions=1),
     ),
+    Search(
+        "following: an outcome, a fence, a switch and a loss",
+        FollowingBudget(switches=1, losses=1),
+    ),
+    Search(
+        "following, released by the reader's start: an outcome, a fence, a switch and a loss",
+        FollowingBudget(switches=1, losses=1, from_start=True),
+    ),
 )
 
-CYCLES = Budget(losses=1, crashes=1)
+CYCLES = (Budget(losses=1, crashes=1), FollowingBudget(losses=1))
 """Small, because a search for cycles visits each state twice."""
 
 LONG = (
@@ -108,6 +142,18 @@ LONG = (
     Search(
         "two losses, a suspicion, a request stored twice and a cancel",
         Budget(losses=2, suspicions=1, duplicates=1, cancels=1),
+    ),
+    Search(
+        "following: an outcome, two fences and a loss",
+        FollowingBudget(fences=2, losses=1),
+    ),
+    Search(
+        "following: an outcome, a fence, a switch and two losses",
+        FollowingBudget(switches=1, losses=2),
+    ),
+    Search(
+        "following: two outcomes, two fences and a switch",
+        FollowingBudget(outcomes=2, fences=2, switches=1),
     ),
 )
 
@@ -201,5 +247,71 @@ MUTATIONS = (
         "a redelivered request up to the highest committed sequence is skipped",
         3,
         Budget(losses=1),
+    ),
+    Mutation(
+        "NO_MARKER",
+        "the past ends at the marker, not where its reader has nothing pending",
+        6,
+        FollowingBudget(),
+    ),
+    Mutation(
+        "MARKER_FIRST",
+        "the live reader is made before the marker is written",
+        6,
+        FollowingBudget(),
+    ),
+    Mutation(
+        "DROP_HELD",
+        "what the live reader gives before the past is complete is kept",
+        6,
+        FollowingBudget(),
+    ),
+    Mutation(
+        "FOLD_AT_ONCE",
+        "what the live reader gives before the past is complete is held back",
+        6,
+        FollowingBudget(),
+    ),
+    Mutation(
+        "START_AT_LIVE",
+        "the past starts behind what the actor has, not where the live reader is",
+        6,
+        FollowingBudget(),
+    ),
+    Mutation(
+        "START_AT_FENCE",
+        "an actor that fell behind starts from its own position, not behind the fence that said so",
+        1,
+        FollowingBudget(fences=2),
+    ),
+    Mutation(
+        "ANY_MARKER",
+        "an older marker does not end the past",
+        6,
+        FollowingBudget(switches=1),
+    ),
+    Mutation(
+        "EXACT_MARKER",
+        "a marker behind the acknowledged one, which replaced it, ends the past too",
+        1,
+        FollowingBudget(losses=1),
+    ),
+    Mutation(
+        "REMADE_FROM_NOW",
+        "a live reader that was lost is made again from its position, not from now",
+        6,
+        FollowingBudget(losses=1),
+    ),
+    Mutation(
+        "NARROW_IS_ENOUGH",
+        "only a reader that gave the actor everything takes the part of the past",
+        1,
+        FollowingBudget(fences=2),
+    ),
+    Mutation(
+        "NARROW_ANYWAY",
+        "an actor that was fenced during the switch to fences alone is behind",
+        1,
+        FollowingBudget(fences=2),
     ),
 )

@@ -7,7 +7,7 @@ import os
 import pytest
 
 from model.checker import ToolMissing, has_cycle, require_tools, search, shortest
-from model.configurations import CYCLES, MUTATIONS, SHORT, Budget, Mutation, Search
+from model.configurations import CYCLES, MUTATIONS, SHORT, Budget, FollowingBudget, Mutation, Search
 
 pytestmark = pytest.mark.timeout(1_800)
 
@@ -28,18 +28,19 @@ def _tools() -> None:
 @pytest.mark.parametrize("wanted", SHORT, ids=lambda wanted: wanted.name)
 def test_all_promises_hold_in_every_run(wanted: Search) -> None:
     """G1, G2, G3, G5, G6, G7."""
-    assert search(wanted.budget.flags(), timeout_s=LIMIT_S).broken == ""
+    assert search(wanted.budget.model, wanted.budget.flags(), timeout_s=LIMIT_S).broken == ""
 
 
-def test_every_run_comes_to_rest_and_is_checked_there() -> None:
+@pytest.mark.parametrize("size", CYCLES, ids=lambda size: size.model)
+def test_every_run_comes_to_rest_and_is_checked_there(size: Budget | FollowingBudget) -> None:
     """Without it, "each accepted request has an outcome at rest" would be an empty promise (G1)."""
-    assert not has_cycle(CYCLES.flags(), timeout_s=LIMIT_S)
-    assert search([*CYCLES.flags(), "-DPROBE"], timeout_s=LIMIT_S, fast=False).broken
+    assert not has_cycle(size.model, size.flags(), timeout_s=LIMIT_S)
+    assert search(size.model, [*size.flags(), "-DPROBE"], timeout_s=LIMIT_S, fast=False).broken
 
 
 @pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: mutation.name)
 def test_a_promise_breaks_without_its_rule(mutation: Mutation) -> None:
-    found = shortest(mutation.flags(), timeout_s=LIMIT_S)
+    found = shortest(mutation.budget.model, mutation.flags(), timeout_s=LIMIT_S)
     assert found.broken
     assert found.steps
 
@@ -47,11 +48,12 @@ def test_a_promise_breaks_without_its_rule(mutation: Mutation) -> None:
 def test_the_rule_makes_the_difference() -> None:
     """The unchanged model holds where the first mutation breaks it."""
     rule = MUTATIONS[0]
-    assert (
-        shortest([*rule.budget.flags(), f"-DONLY={rule.promise}"], timeout_s=LIMIT_S).broken == ""
-    )
+    flags = [*rule.budget.flags(), f"-DONLY={rule.promise}"]
+    assert shortest(rule.budget.model, flags, timeout_s=LIMIT_S).broken == ""
 
 
 def test_a_budget_names_every_size() -> None:
     assert "-DCRASHES=2" in Budget(crashes=2).flags()
     assert "-DCONTROL_STEPS" in Budget(control_steps=True).flags()
+    assert "-DSWITCHES=2" in FollowingBudget(switches=2).flags()
+    assert "-DFROM_START" in FollowingBudget(from_start=True).flags()
