@@ -10,6 +10,7 @@ import pytest
 from aegis_sdk.application.ports import (
     AlreadyStored,
     FenceRefused,
+    FollowSource,
     StoreError,
     StoreFull,
     StoreMissing,
@@ -433,16 +434,17 @@ async def test_whoever_has_read_a_marker_has_read_what_was_stored_before_it(
     await world.fence("B", 1)
     first = await _commit(world, writer, 1)
     read: dict[str, list[int]] = {"all of A": [], "fences": []}
-    sources = [
-        await ports.store.follow(
+
+    async def follow(name: str, whole: list[str], fences: list[str]) -> FollowSource:
+        return await ports.store.follow(
             world.service,
             whole=whole,
             fences=fences,
             from_seq=1,
-            on_entry=lambda entry, name=name: read[name].append(entry.seq),
+            on_entry=lambda entry: read[name].append(entry.seq),
         )
-        for name, whole, fences in (("all of A", ["A"], []), ("fences", [], ["A", "B"]))
-    ]
+
+    sources = [await follow("all of A", ["A"], []), await follow("fences", [], ["A", "B"])]
     waiting = [asyncio.create_task(source.reached(first + 2)) for source in sources]
     await _commit(world, writer, 2, "C")
     await asyncio.sleep(0.02)
