@@ -8,6 +8,7 @@ import time
 import aegis_sdk
 import pytest
 from aegis_control.infrastructure.admin_client import AdminClient
+from aegis_control.infrastructure.embedded_nats import EmbeddedNats
 from aegis_sdk import Aegis, Role
 from aegis_sdk.application.resource_host import ResourceHost
 
@@ -148,3 +149,13 @@ async def test_a_long_group_request_holds_no_resource_up_while_its_member_drains
         assert (await long_).instance_id == "one"
     assert load.errors == []
     assert max(load.waits_s) < 1.0
+
+
+async def test_an_instance_whose_nats_is_gone_ends_on_sigterm(system: System) -> None:
+    """Its last words fail with the dead connection, which once kept it from ever ending."""
+    await system.start_control()
+    instance = await system.start_ledger(new_service(), {"A": "active"}, instance_id="i-1")
+    assert isinstance(system.nats, EmbeddedNats)
+    system.nats.kill()
+    await asyncio.sleep(0.5)
+    assert await instance.end() == 0

@@ -7,6 +7,7 @@ It knows bytes, headers and JetStream's error codes; nothing of requests or reso
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import importlib.util
 import itertools
 import json
@@ -216,7 +217,9 @@ class Link:
         self._lost()
         if not self._client.is_closed:
             self._flush()
-            await self._client.close()
+            # A connection that is dead fails its last write, by asyncio's error or by uvloop's.
+            with contextlib.suppress(OSError, RuntimeError):
+                await self._client.close()
 
     # --- storing ------------------------------------------------------------------------------------------
     def post(
