@@ -112,7 +112,6 @@ class Fold:
         self.complete_to = complete_to
         self.is_active = False
         self.folded: list[int] = []
-        self.fell_behind = False
 
     @property
     def position(self) -> int:
@@ -126,7 +125,6 @@ class Fold:
             if entry.seq > self.position:
                 self.follow, self.is_active = Follow.BEHIND, False
                 self.complete_to = self.position
-                self.fell_behind = True
         elif entry.seq > self.position:
             self.folded.append(entry.seq)
             if entry.kind is EntryKind.FENCE:

@@ -13,12 +13,14 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Callable, Mapping, Sequence
-from typing import Final, Protocol
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Final, Protocol, TypeVar
 
 from aegis_sdk.application.ports import FollowSource, JournalReader, StoreError
 from aegis_sdk.domain.delivery import backoff_s
 from aegis_sdk.domain.journal import Entry, Follow
+
+T = TypeVar("T")
 
 SHORT_JOURNAL_ENTRIES: Final = 5_000
 """So many entries are counted in about a millisecond: one reader for all resources will do."""
@@ -107,7 +109,7 @@ class Following:
             from_seq=None,
             on_entry=live.read,
         )
-        self._marker_seq = await self._until_stored()
+        self._marker_seq = await until_answered(lambda: self._reader.mark(self._service))
         if before.source is None:
             return
         await before.source.reached(self._marker_seq)
@@ -153,13 +155,15 @@ class Following:
             return [behind]
         return [[actor] for actor in behind]
 
-    async def _until_stored(self) -> int:
-        for n in itertools.count(1):
-            try:
-                return await self._reader.mark(self._service)
-            except StoreError:
-                await asyncio.sleep(backoff_s(n, first_s=0.02, max_s=0.5))
-        raise AssertionError("unreachable")
+
+async def until_answered(call: Callable[[], Awaitable[T]]) -> T:
+    """What the store answers to `call`, which is made again, after ever longer waits, while it fails."""
+    for n in itertools.count(1):
+        try:
+            return await call()
+        except StoreError:
+            await asyncio.sleep(backoff_s(n, first_s=0.02, max_s=0.5))
+    raise AssertionError("unreachable")
 
 
 def _wanted(actor: Follower) -> Follow:

@@ -8,13 +8,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import inspect
-import itertools
-from collections.abc import Awaitable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from aegis_sdk.application.actor import Actor
-from aegis_sdk.application.following import Following
+from aegis_sdk.application.following import Following, until_answered
 from aegis_sdk.application.gate import Gate
 from aegis_sdk.application.handlers import Runner
 from aegis_sdk.application.ports import (
@@ -23,9 +22,7 @@ from aegis_sdk.application.ports import (
     DeliverySource,
     Journal,
     JournalReader,
-    StoreError,
 )
-from aegis_sdk.domain.delivery import backoff_s
 from aegis_sdk.domain.journal import FenceMark
 from aegis_sdk.domain.recorder import NO_RECORDER, Recorder
 from aegis_sdk.domain.roles import InstanceRole
@@ -111,7 +108,7 @@ class ResourceHost:
     # --- life -----------------------------------------------------------------------------------------
     async def start(self, resources: Sequence[str]) -> None:
         """Follow the journal of `resources` from their checkpoints on."""
-        starts = await self._until_read(resources)
+        starts = await until_answered(lambda: self._reader.start_of(self.service, resources))
         for resource in resources:
             complete_to = starts.get(resource, 1) - 1
             self.actors[resource] = Actor(self, resource, complete_to=complete_to)
@@ -198,14 +195,6 @@ class ResourceHost:
             self._urgent.clear()
             if not self.draining:  # one that leaves needs it no more
                 await self._following.begin()
-
-    async def _until_read(self, resources: Sequence[str]) -> Mapping[str, int]:
-        for n in itertools.count(1):
-            try:
-                return await self._reader.start_of(self.service, resources)
-            except StoreError:
-                await asyncio.sleep(backoff_s(n, first_s=0.02, max_s=0.5))
-        raise AssertionError("unreachable")
 
     # --- what actors tell ---------------------------------------------------------------------------------
     def promoted(self, actor: Actor, mark: FenceMark, *, again: bool) -> None:

@@ -236,7 +236,7 @@ class _Follower:
         self._next_seq = from_seq
         self._on_entry = on_entry
         self.read_to = 0
-        self._awaited: tuple[int, asyncio.Event] | None = None
+        self._read_more = asyncio.Event()
         self._loop = PullLoop(
             link,
             stream,
@@ -255,9 +255,9 @@ class _Follower:
         await self._loop.start()
 
     async def reached(self, seq: int) -> None:
-        if self.read_to < seq:
-            self._awaited = seq, asyncio.Event()
-            await self._awaited[1].wait()
+        while self.read_to < seq:
+            self._read_more.clear()
+            await self._read_more.wait()
 
     async def stop(self) -> None:
         await self._loop.stop()
@@ -279,9 +279,7 @@ class _Follower:
         if entry is not None:
             self._on_entry(entry)
         self.read_to = meta.stream_seq
-        if self._awaited is not None and self.read_to >= self._awaited[0]:
-            self._awaited[1].set()
-            self._awaited = None
+        self._read_more.set()
 
 
 def parse_entry(message: Message, seq: int) -> Entry | None:

@@ -185,7 +185,7 @@ class MemoryFollower:
         self._next_seq = next_seq
         self._on_entry = on_entry
         self._stopped = False
-        self._passed = asyncio.Event()
+        self._read_more = asyncio.Event()
         stream.listeners.append(self._wake)
         link.add_pump(Flow.ENTRIES, self._wake)
         self._wake()
@@ -200,8 +200,8 @@ class MemoryFollower:
 
     async def reached(self, seq: int) -> None:
         while self.read_to < seq:
-            self._passed.clear()
-            await self._passed.wait()
+            self._read_more.clear()
+            await self._read_more.wait()
 
     async def stop(self) -> None:
         if not self._stopped:
@@ -218,7 +218,7 @@ class MemoryFollower:
             if found is not None and self._wants(found[0]):
                 self._on_entry(found[1])
             self._next_seq += 1
-            self._passed.set()
+            self._read_more.set()
 
     def _wants(self, key: Key) -> bool:
         token, kind, _ = key
