@@ -420,7 +420,8 @@ async def test_a_live_reader_misses_nothing_though_its_connection_is_lost_before
     blinking = asyncio.create_task(world.blink(ports))
     seqs = [await _commit(world, writer, n) for n in range(2, 40)]
     await blinking
-    await source.reached(seqs[-1])
+    async with asyncio.timeout(10.0):
+        await source.reached(seqs[-1])
     assert read == seqs
     await source.stop()
 
