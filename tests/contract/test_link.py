@@ -46,6 +46,21 @@ async def test_a_message_reaches_its_callback_without_a_task_of_its_own(
     await link.close()
 
 
+async def test_a_flush_that_is_cancelled_as_its_answer_comes_is_cancelled(
+    nats_server: EmbeddedNats,
+) -> None:
+    """The client library's own wait would swallow the cancellation before Python 3.12."""
+    link = await Link.open(Server(nats_server.url), name="test")
+    flushing = asyncio.create_task(link.flush(timeout_s=5))
+    while not link.client._pongs:  # noqa: ASYNC110 - the client has no event for it
+        await asyncio.sleep(0)
+    link.client._pongs.pop().set_result(True)
+    flushing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await flushing
+    await link.close()
+
+
 async def test_each_failure_says_what_is_known(nats_server: EmbeddedNats) -> None:
     link = await Link.open(Server(nats_server.url), name="test")
     with pytest.raises(StoreMissing):

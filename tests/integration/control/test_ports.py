@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
@@ -18,10 +19,11 @@ from aegis_control.application.ports import (
 from aegis_control.infrastructure.embedded_nats import EmbeddedNats
 from aegis_control.infrastructure.nats_buckets import NatsBucket
 from aegis_control.infrastructure.nats_journal import NatsJournal
-from aegis_control.infrastructure.nats_link import NatsLink
+from aegis_control.infrastructure.nats_link import NatsLink, ask
 from aegis_control.infrastructure.nats_streams import NatsStreams, StreamSettings
 from aegis_sdk.contract.envelope import Fence
 from aegis_sdk.contract.subjects import Subjects
+from nats.aio.msg import Msg
 
 from tests.unit.control.support import MemoryBucket, MemoryJournal
 
@@ -49,6 +51,23 @@ async def store(
     await streams.provision_common()
     await streams.provision(SERVICE)
     yield Store(NatsBucket(link, subjects.leases_bucket), NatsJournal(link, subjects))
+    await client.close()
+
+
+async def test_a_question_that_is_cancelled_as_its_answer_comes_is_cancelled(
+    server: EmbeddedNats, prefix: str
+) -> None:
+    """The client's own deadline would swallow the cancellation before Python 3.12: a term that never ends."""
+    client = await nats.connect(server.url)
+    await client.subscribe(prefix)  # somebody who never answers
+    asking = asyncio.create_task(ask(client, prefix, b"", timeout_s=5.0))
+    while not client._resp_map:  # noqa: ASYNC110 - the client has no event for it
+        await asyncio.sleep(0)
+    [waiting] = client._resp_map.values()
+    waiting.set_result(Msg(client))
+    asking.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asking
     await client.close()
 
 

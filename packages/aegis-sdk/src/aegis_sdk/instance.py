@@ -196,6 +196,14 @@ class Instance:
         if self._stopped:
             return
         self._stopped = True
+        try:
+            await self._take_down()
+        finally:
+            self._threads.shutdown(wait=False, cancel_futures=True)
+            if not self._ended.done():
+                self._ended.set_result(None)
+
+    async def _take_down(self) -> None:
         self._membership.stop()
         if self._pulse is not None:
             await self._pulse.stop()
@@ -206,9 +214,6 @@ class Instance:
         if self._requests is not None:
             await self._requests.close()
         await self._link.close()
-        self._threads.shutdown(wait=False, cancel_futures=True)
-        if not self._ended.done():
-            self._ended.set_result(None)
 
     @property
     def active_resources(self) -> list[str]:
@@ -359,13 +364,15 @@ class Instance:
         begun_s = time.perf_counter()
         log.info("draining", service=self.service, instance_id=self.id, reason=reason)
         give_up_s = time.monotonic() + timeout_s
-        if self._group is not None:
-            await self._group.drain(timeout_s=timeout_s)
-        # Last: from the pause to the handover its resources are served by nobody.
-        if self._host is not None:
-            await self._host.pause(timeout_s=max(0.0, give_up_s - time.monotonic()))
-        await self._membership.leave(reason, timeout_s=LEAVE_TIMEOUT_S)
-        await self.stop()
+        try:
+            if self._group is not None:
+                await self._group.drain(timeout_s=timeout_s)
+            # Last: from the pause to the handover its resources are served by nobody.
+            if self._host is not None:
+                await self._host.pause(timeout_s=max(0.0, give_up_s - time.monotonic()))
+            await self._membership.leave(reason, timeout_s=LEAVE_TIMEOUT_S)
+        finally:
+            await self.stop()
         log.info(
             "drained",
             service=self.service,

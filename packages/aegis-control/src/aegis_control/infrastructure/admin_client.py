@@ -34,7 +34,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from aegis_control.infrastructure.nats_archive import NatsArchive
 from aegis_control.infrastructure.nats_connect import Credentials, CredentialsUnusable
-from aegis_control.infrastructure.nats_link import NatsLink
+from aegis_control.infrastructure.nats_link import NatsLink, ask
 
 _T = TypeVar("_T")
 
@@ -244,8 +244,8 @@ class AdminClient:
 
     async def _request(self, verb: str, body: bytes) -> AdminReply:
         try:
-            message = await self._client.request(
-                self._subjects.admin(verb), body, timeout=self._timeout_s
+            message = await ask(
+                self._client, self._subjects.admin(verb), body, timeout_s=self._timeout_s
             )
             return AdminReply.model_validate_json(message.data)
         except nats_errors.NoRespondersError as error:

@@ -28,7 +28,7 @@ from nats.aio.subscription import Subscription
 
 from aegis_control.application.world import Api
 from aegis_control.domain.connections import Connection, parse_name
-from aegis_control.infrastructure.nats_link import NatsLink, Outgoing
+from aegis_control.infrastructure.nats_link import NatsLink, Outgoing, ask
 
 _EVENTS_QUEUED_MAX: Final = 10_000
 """Events wait here while NATS is away; beyond it the log has them, the event subject doesn't."""
@@ -57,7 +57,7 @@ class NatsInstances:
     async def command(self, instance_id: str, command: Command, *, timeout_s: float) -> Ack | None:
         subject, data = self._subjects.command(instance_id), command.model_dump_json().encode()
         try:
-            message = await self._link.client.request(subject, data, timeout=timeout_s)
+            message = await ask(self._link.client, subject, data, timeout_s=timeout_s)
             return Ack.model_validate_json(message.data)
         except (nats.errors.Error, OSError, TimeoutError, pydantic.ValidationError):
             return None

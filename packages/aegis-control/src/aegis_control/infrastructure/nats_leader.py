@@ -10,7 +10,7 @@ from aegis_sdk.contract.control import AdminReply
 from aegis_sdk.contract.subjects import Subjects
 from aegis_sdk.errors import Unavailable
 
-from aegis_control.infrastructure.nats_link import NatsLink
+from aegis_control.infrastructure.nats_link import NatsLink, ask
 
 _TIMEOUT_S: Final = 5.0
 """A drain or a handover waits for an instance, up to twice 2 s."""
@@ -28,8 +28,8 @@ class NatsLeader:
         if not self._link.connected:
             raise Unavailable("this control is not connected to NATS")
         try:
-            message = await self._link.client.request(
-                self._subjects.admin(verb), data, timeout=_TIMEOUT_S
+            message = await ask(
+                self._link.client, self._subjects.admin(verb), data, timeout_s=_TIMEOUT_S
             )
             return AdminReply.model_validate_json(message.data)
         except nats.errors.NoRespondersError as error:

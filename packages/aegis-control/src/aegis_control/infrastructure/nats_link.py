@@ -125,7 +125,7 @@ class NatsLink:
         timeout_s = timeout_s or self._api_timeout_s
         data = json.dumps(body).encode() if body is not None else b""
         try:
-            message = await self.client.request(f"$JS.API.{name}", data, timeout=timeout_s)
+            message = await ask(self.client, f"$JS.API.{name}", data, timeout_s=timeout_s)
         except (nats.errors.Error, OSError, TimeoutError) as error:
             raise Unavailable(f"JetStream did not answer {name}: {_words(error)}") from error
         answer: dict[str, Any] = json.loads(message.data)
@@ -302,6 +302,13 @@ class NatsLink:
         future = self._waiting.get(message.subject)
         if future is not None and not future.done():
             future.set_result(message)
+
+
+async def ask(client: Client, subject: str, data: bytes, *, timeout_s: float) -> Msg:
+    """Core request/reply. Raises: nats.errors.Error, OSError, TimeoutError."""
+    async with asyncio.timeout(timeout_s):
+        # The client's own deadline is a `wait_for`: before Python 3.12 it can swallow a cancellation.
+        return await client.request(subject, data, timeout=None)  # type: ignore[arg-type]
 
 
 def from_seq(seq: int) -> dict[str, Any]:

@@ -339,11 +339,17 @@ class Link:
         """Unsubscribe, and return when all that the server had sent was handed to the callback."""
         try:
             await subscription.unsubscribe()
-            await self._client.flush(timeout=timeout_s)  # type: ignore[arg-type] # it takes any number
+            await self.flush(timeout_s=timeout_s)
         except (NatsError, TimeoutError):
             log.debug("retired_without_answer", subject=subscription.subject)
         finally:
             self._tap.callbacks.pop(subscription._id, None)
+
+    async def flush(self, *, timeout_s: float) -> None:
+        """Return when the server has read what was sent. Raises: NatsError, OSError."""
+        flushing = self._client.flush(timeout=timeout_s)  # type: ignore[arg-type] # any number
+        # The client's `wait_for` can swallow a cancellation before Python 3.12; a shield doesn't.
+        await asyncio.shield(asyncio.ensure_future(flushing))
 
     def aside(self, work: Coroutine[Any, Any, None]) -> None:
         """Run what a callback can't wait for; its errors are logged."""

@@ -66,7 +66,7 @@ class MicroService:
                 await self._link.subscribe(subject, self._answering(answer))
         # Whoever learns of this instance finds it; if NATS is away just now, it does later.
         with contextlib.suppress(NatsError, OSError):
-            await self._link.client.flush(timeout=FLUSH_TIMEOUT_S)
+            await self._link.flush(timeout_s=FLUSH_TIMEOUT_S)
 
     def _answering(self, answer: Callable[[], dict[str, Any]]) -> Callable[[Message], None]:
         def receive(message: Message) -> None:
