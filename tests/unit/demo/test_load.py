@@ -8,7 +8,7 @@ from typing import cast
 import pytest
 from aegis_control.demo import serve
 from aegis_control.demo.accounts import accounts
-from aegis_control.demo.load import Tally, endless, trade_until
+from aegis_control.demo.load import Tally, endless, trade_until, until_open
 from aegis_control.demo.orders import account_names
 from aegis_control.demo.pricing import pricing
 from aegis_sdk import Aegis
@@ -29,6 +29,27 @@ async def test_it_trades_until_it_is_stopped_and_every_order_has_an_answer() -> 
     assert told["errors"] == 0
     assert told["executed"] + told["rejected"] == tally.outcomes.total() >= 50
     assert told["longest_s"] > 0
+
+
+async def test_it_waits_for_services_that_start_later() -> None:
+    stopping = asyncio.Event()
+    async with harness(accounts, resources=account_names()) as aegis:
+        waiting = asyncio.create_task(until_open(stopping, cast(Aegis, aegis)))
+        await asyncio.sleep(0.05)
+        assert not waiting.done()
+        await aegis.serve(pricing)
+        async with asyncio.timeout(5):
+            await waiting
+
+
+async def test_it_ends_while_it_waits() -> None:
+    stopping = asyncio.Event()
+    async with harness(pricing) as aegis:
+        waiting = asyncio.create_task(until_open(stopping, cast(Aegis, aegis)))
+        await asyncio.sleep(0.05)
+        stopping.set()
+        async with asyncio.timeout(5):
+            await waiting
 
 
 async def test_an_order_that_nobody_serves_is_an_error_and_does_not_end_it() -> None:

@@ -19,13 +19,22 @@ import structlog
 from aegis_sdk import Aegis
 from aegis_sdk.errors import AegisError, Rejected
 
-from aegis_control.demo.contracts import BOOK, QUOTE, Fill, QuoteRequest
-from aegis_control.demo.orders import Order, Side, generate
+from aegis_control.demo.contracts import (
+    BOOK,
+    QUOTE,
+    STATEMENT,
+    Fill,
+    QuoteRequest,
+    StatementRequest,
+)
+from aegis_control.demo.market import OPEN_S, SYMBOLS
+from aegis_control.demo.orders import Order, Side, account_names, generate
 
 TIMEOUT_S: Final = 20.0
 """A failover by heartbeats alone takes a second or two, one of NATS 5 s; this is far above."""
 IN_FLIGHT_MAX: Final = 256
 DAY_ORDERS: Final = 1_000
+LOOK_EVERY_S: Final = 0.2
 TELL_EVERY_S: Final = 5.0
 DRAIN_TIMEOUT_S: Final = 8.0
 """Below the ten seconds after which an engine kills what it asked to stop."""
@@ -56,9 +65,27 @@ async def keep_trading(aegis: Aegis, *, rate: float) -> None:
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
     tally = Tally()
     teller = asyncio.create_task(_tell(tally))
+    await until_open(stopping, aegis)
     await trade_until(stopping, aegis, tally, rate)
     teller.cancel()
     _log().info("load_ended", **tally.take())
+
+
+async def until_open(stopping: asyncio.Event, aegis: Aegis) -> None:
+    """Wait until both services are there: everything of a compose file starts at the same moment."""
+    ask = QuoteRequest(symbol=SYMBOLS[0], at_s=OPEN_S)
+    while not stopping.is_set():
+        try:
+            await aegis.request(QUOTE, ask, timeout_s=TIMEOUT_S)
+            for account in account_names():
+                await aegis.request(
+                    STATEMENT, StatementRequest(), resource=account, timeout_s=TIMEOUT_S
+                )
+        except AegisError as missing:
+            _log().info("load_waits", error_code=missing.code, error=str(missing))
+            await _set_within(stopping, LOOK_EVERY_S)
+        else:
+            return
 
 
 async def trade_until(stopping: asyncio.Event, aegis: Aegis, tally: Tally, rate: float) -> None:
