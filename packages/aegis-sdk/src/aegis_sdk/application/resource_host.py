@@ -40,8 +40,10 @@ LAG_ENTRIES_MAX: Final = 100
 LAG_POLL_S: Final = 0.005
 CHECKPOINT_AGE_S: Final = 900.0
 """How long an outcome may be without a checkpoint that covers it: what is older can be removed."""
-CHECKPOINT_CHANGES: Final = 1000
-"""Changes between checkpoints: a returning standby reads at most about these, in a few milliseconds."""
+CHECKPOINT_CHANGES: Final = 250
+"""Changes between checkpoints. Who starts reads up to as many of each resource: at 1,000, with 16 resources,
+that took nats-server 0.3 s of a core, and callers on two busy cores waited up to 75 ms (docs/performance.md).
+"""
 
 
 @dataclass(slots=True, eq=False)
