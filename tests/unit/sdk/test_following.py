@@ -256,3 +256,30 @@ async def test_in_a_long_journal_each_resource_is_read_by_itself_from_its_own_ch
         assert actor.folded == [
             e.seq for e in reader.journal[journal - 200 + n :] if e.resource == actor.resource
         ]
+
+
+@pytest.mark.parametrize(("active", "rests"), [(None, 4), ("r3", 1), ("r4", 0)])
+async def test_it_rests_between_two_resources_while_no_active_waits(
+    active: str | None, rests: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """G8: commits go through in between; a resource that is served by nobody else must not wait."""
+    reader = Reader()
+    for n in range(6_000):
+        reader.store(f"r{n % 5}")
+    actors = {f"r{n}": Fold(f"r{n}", 5_900) for n in range(5)}
+    if active:
+        actors[active].is_active = True
+    subject = Following(SERVICE, reader, actors)
+    await subject.begin()
+    rested: list[float] = []
+    sleep = asyncio.sleep
+
+    async def note(seconds: float) -> None:
+        if seconds > 0:
+            rested.append(seconds)
+        await sleep(0)
+
+    monkeypatch.setattr(asyncio, "sleep", note)
+    await _all_reading(reader, asyncio.create_task(subject.read_past()))
+    assert len(rested) == rests
+    assert subject.lag_entries == 0

@@ -130,8 +130,14 @@ class Following:
             live.hand_over(actor, wanted, past=past)
 
     async def read_past(self) -> None:
-        """Give those that are behind what was stored before the marker, and then what was held."""
+        """Give those that are behind what was stored before the marker, and then what was held.
+
+        Rests as long as it has read, while no active waits for it: commits wait for reading, and they
+        go through in between.
+        """
+        clock = asyncio.get_running_loop()
         for actors in self._in_turn():
+            began_s = clock.time()
             for actor in actors:
                 actor.follow = Follow.WHOLE
             past = self._past = await self._reader.follow(
@@ -146,6 +152,8 @@ class Following:
             for actor in actors:
                 self._behind.remove(actor)
                 self._live.hand_over(actor, Follow.WHOLE, past=past)
+            if self._behind and not any(actor.is_active for actor in self._behind):
+                await asyncio.sleep(clock.time() - began_s)
 
     def _in_turn(self) -> Sequence[Sequence[Follower]]:
         behind = list(self._behind)
