@@ -8,6 +8,7 @@ and ends when its input ends. Everything else goes to stderr.
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import sys
 from collections.abc import Awaitable, Callable
@@ -39,6 +40,7 @@ async def _stdin() -> asyncio.StreamReader:
 async def _obey(answer: Answer) -> None:
     """Answer commands until the input ends."""
     reader = await _stdin()
+    gc.freeze()  # all systems alike, as `serve_forever` does: what was made at the start is not looked through again
     while line := await reader.readline():
         say(await answer(json.loads(line)))
 

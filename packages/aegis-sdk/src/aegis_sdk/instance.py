@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import secrets
 import signal
@@ -176,8 +177,12 @@ class Instance:
     async def serve_forever(self, *, signals: bool = True) -> None:
         """Wait until this instance ends. SIGTERM and SIGINT drain it (main thread, unless `signals=False`).
 
+        Calls `gc.freeze()`: Python's collector no longer looks through what exists by now, which under load
+        held the loop for 20 ms, and for 60 with 10,000 resources, three times a second (ADR 0016).
+
         Raises: Evicted when an operator disconnected it.
         """
+        gc.freeze()
         handled = self._handle_signals() if signals else []
         try:
             await asyncio.shield(self._ended)
