@@ -5,17 +5,21 @@ from __future__ import annotations
 import asyncio
 import gc
 import secrets
+from collections.abc import AsyncIterator
+from typing import Any
 
 import aegis_sdk
+import pytest
 from aegis_control.infrastructure.embedded_nats import EmbeddedNats
-from aegis_sdk import Context, Method, Service
+from aegis_sdk import Context, Instance, Method, Service
 
 from tests.integration.control.support import control
 
 ECHO: Method[int, int] = Method("echo", "echo", request=int, reply=int)
 
 
-async def test_the_collector_leaves_alone_what_was_made_at_the_start() -> None:
+@pytest.fixture
+async def instance() -> AsyncIterator[Instance]:
     service = Service("echo")
 
     @service.handles(ECHO)
@@ -23,18 +27,40 @@ async def test_the_collector_leaves_alone_what_was_made_at_the_start() -> None:
         return number
 
     prefix = f"t{secrets.token_hex(4)}"
-    try:
-        with EmbeddedNats() as server:
-            async with (
-                control(server.url, prefix),
-                aegis_sdk.connect(server.url, prefix=prefix) as a,
-            ):
-                instance = await a.serve(service)
-                assert gc.get_freeze_count() == 0, "others use this process, too"
-                serving = asyncio.create_task(instance.serve_forever(signals=False))
-                assert await a.request(ECHO, 7, timeout_s=5.0) == 7
-                assert gc.get_freeze_count() > 10_000
-                await instance.stop()
-                await serving
-    finally:
-        gc.unfreeze()
+    with EmbeddedNats() as server:
+        async with (
+            control(server.url, prefix),
+            aegis_sdk.connect(server.url, prefix=prefix) as aegis,
+        ):
+            yield await aegis.serve(service)
+    gc.unfreeze()
+
+
+async def test_the_collector_leaves_alone_what_was_made_at_the_start(instance: Instance) -> None:
+    assert gc.get_freeze_count() == 0, "others use this process, too"
+    serving = asyncio.create_task(instance.serve_forever(signals=False))
+    await asyncio.sleep(0)
+    assert gc.get_freeze_count() > 10_000
+    await instance.stop()
+    await serving
+
+
+@pytest.mark.parametrize("broken", ["_membership.leave", "_link.close"])
+async def test_it_ends_whatever_fails_at_the_end(
+    instance: Instance, broken: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An error there once kept the process from ever ending."""
+    part, _, step = broken.partition(".")
+    sound = getattr(getattr(instance, part), step)
+
+    async def fail(*arguments: Any, **options: Any) -> None:
+        await sound(*arguments, **options)
+        raise ValueError("nobody thought of this")
+
+    monkeypatch.setattr(getattr(instance, part), step, fail)
+    serving = asyncio.create_task(instance.serve_forever(signals=False))
+    with pytest.raises(ValueError, match="nobody thought"):
+        await instance.drain(timeout_s=1.0)
+    async with asyncio.timeout(5):
+        await serving
+    instance._draining = None  # closing the client would tell of the same error again

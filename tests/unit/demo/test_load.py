@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 from typing import cast
 
 import pytest
-from aegis_control.demo import serve
+from aegis_control.demo import load, serve
 from aegis_control.demo.accounts import accounts
-from aegis_control.demo.load import Tally, endless, trade_until, until_open
+from aegis_control.demo.load import (
+    Tally,
+    endless,
+    keep_trading,
+    trade_until,
+    until_open,
+)
 from aegis_control.demo.orders import account_names
 from aegis_control.demo.pricing import pricing
 from aegis_sdk import Aegis
 from aegis_sdk.testing import harness
+from structlog.testing import capture_logs
 
 from tests.unit.sdk.support import until
 
@@ -31,22 +40,28 @@ async def test_it_trades_until_it_is_stopped_and_every_order_has_an_answer() -> 
     assert told["longest_s"] > 0
 
 
-async def test_it_waits_for_services_that_start_later() -> None:
-    stopping = asyncio.Event()
+async def test_it_waits_for_services_that_start_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No order fails because a caller was up first."""
+    monkeypatch.setattr(load, "TELL_EVERY_S", 0.01)
     async with harness(accounts, resources=account_names()) as aegis:
-        waiting = asyncio.create_task(until_open(stopping, cast(Aegis, aegis)))
-        await asyncio.sleep(0.05)
-        assert not waiting.done()
-        await aegis.serve(pricing)
-        async with asyncio.timeout(5):
-            await waiting
+        with capture_logs() as logs:
+            trading = asyncio.create_task(keep_trading(cast(Aegis, aegis), rate=500.0))
+            await until(lambda: any(line["event"] == "load_waits" for line in logs))
+            await aegis.serve(pricing)
+            await until(lambda: any(line.get("executed") for line in logs))
+            os.kill(os.getpid(), signal.SIGTERM)
+            await trading
+    [ended] = [line for line in logs if line["event"] == "load_ended"]
+    assert ended["executed"] > 0
+    assert ended["errors"] == 0
 
 
 async def test_it_ends_while_it_waits() -> None:
     stopping = asyncio.Event()
     async with harness(pricing) as aegis:
-        waiting = asyncio.create_task(until_open(stopping, cast(Aegis, aegis)))
-        await asyncio.sleep(0.05)
+        with capture_logs() as logs:
+            waiting = asyncio.create_task(until_open(stopping, cast(Aegis, aegis)))
+            await until(lambda: any(line["event"] == "load_waits" for line in logs))
         stopping.set()
         async with asyncio.timeout(5):
             await waiting

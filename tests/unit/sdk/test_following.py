@@ -258,17 +258,25 @@ async def test_in_a_long_journal_each_resource_is_read_by_itself_from_its_own_ch
         ]
 
 
-@pytest.mark.parametrize(("active", "rests"), [(None, 4), ("r3", 1), ("r4", 0)])
-async def test_it_rests_between_two_resources_while_no_active_waits(
-    active: str | None, rests: int, monkeypatch: pytest.MonkeyPatch
+class Owner(Fold):
+    """Active once it has read the fence: it is this instance's own."""
+
+    def read(self, entry: Entry) -> None:
+        super().read(entry)
+        self.is_active = self.is_active or entry.kind is EntryKind.FENCE
+
+
+@pytest.mark.parametrize(("own", "rests"), [("", 4), ("r0", 0), ("r3", 3)])
+async def test_it_rests_between_two_resources_until_it_is_active_for_one(
+    own: str, rests: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """G8: commits go through in between; a resource that is served by nobody else must not wait."""
+    """G8: commits go through in between; whoever is the active serves as soon as it can."""
     reader = Reader()
     for n in range(6_000):
         reader.store(f"r{n % 5}")
-    actors = {f"r{n}": Fold(f"r{n}", 5_900) for n in range(5)}
-    if active:
-        actors[active].is_active = True
+    actors = {f"r{n}": Owner(f"r{n}", 5_900) for n in range(5)}
+    if own:
+        reader.store(own, EntryKind.FENCE)
     subject = Following(SERVICE, reader, actors)
     await subject.begin()
     rested: list[float] = []
@@ -280,6 +288,7 @@ async def test_it_rests_between_two_resources_while_no_active_waits(
         await sleep(0)
 
     monkeypatch.setattr(asyncio, "sleep", note)
+    monkeypatch.setattr(following, "REST_S_MAX", 1e-6)
     await _all_reading(reader, asyncio.create_task(subject.read_past()))
-    assert len(rested) == rests
+    assert rested == [1e-6] * rests
     assert subject.lag_entries == 0

@@ -35,6 +35,7 @@ TIMEOUT_S: Final = 20.0
 IN_FLIGHT_MAX: Final = 256
 DAY_ORDERS: Final = 1_000
 LOOK_EVERY_S: Final = 0.2
+LOOK_TIMEOUT_S: Final = 2.0
 TELL_EVERY_S: Final = 5.0
 DRAIN_TIMEOUT_S: Final = 8.0
 """Below the ten seconds after which an engine kills what it asked to stop."""
@@ -76,10 +77,10 @@ async def until_open(stopping: asyncio.Event, aegis: Aegis) -> None:
     ask = QuoteRequest(symbol=SYMBOLS[0], at_s=OPEN_S)
     while not stopping.is_set():
         try:
-            await aegis.request(QUOTE, ask, timeout_s=TIMEOUT_S)
+            await aegis.request(QUOTE, ask, timeout_s=LOOK_TIMEOUT_S)
             for account in account_names():
                 await aegis.request(
-                    STATEMENT, StatementRequest(), resource=account, timeout_s=TIMEOUT_S
+                    STATEMENT, StatementRequest(), resource=account, timeout_s=LOOK_TIMEOUT_S
                 )
         except AegisError as missing:
             _log().info("load_waits", error_code=missing.code, error=str(missing))

@@ -26,6 +26,7 @@ SHORT_JOURNAL_ENTRIES: Final = 5_000
 """So many entries are counted in about a millisecond: one reader for all resources will do."""
 READERS_MAX: Final = 100
 """Of more resources, the past is read by one reader: making one for each would take too long."""
+REST_S_MAX: Final = 0.05
 
 
 class Follower(Protocol):
@@ -132,8 +133,8 @@ class Following:
     async def read_past(self) -> None:
         """Give those that are behind what was stored before the marker, and then what was held.
 
-        Rests as long as it has read, while no active waits for it: commits wait for reading, and they
-        go through in between.
+        Commits wait for reading. So whoever is active for nothing rests between two resources, as long
+        as it has read, but not for long: what it reads next may turn out to be its own.
         """
         clock = asyncio.get_running_loop()
         for actors in self._in_turn():
@@ -152,8 +153,8 @@ class Following:
             for actor in actors:
                 self._behind.remove(actor)
                 self._live.hand_over(actor, Follow.WHOLE, past=past)
-            if self._behind and not any(actor.is_active for actor in self._behind):
-                await asyncio.sleep(clock.time() - began_s)
+            if self._behind and not any(actor.is_active for actor in self._actors.values()):
+                await asyncio.sleep(min(REST_S_MAX, clock.time() - began_s))
 
     def _in_turn(self) -> Sequence[Sequence[Follower]]:
         behind = list(self._behind)
