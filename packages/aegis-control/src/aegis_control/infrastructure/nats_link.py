@@ -265,7 +265,7 @@ class NatsLink:
                     metadata.sequence.stream,
                     message.data,
                     message.headers or {},
-                    metadata.timestamp.timestamp(),
+                    stored_time(message.reply),
                 )
                 if read == batch or (metadata.num_pending == 0 and not wait_s):
                     return
@@ -365,8 +365,19 @@ def _decoded(message: Mapping[str, Any]) -> Stored:
 def parse_time(text: str) -> float:
     """Unix time of the server's RFC 3339, which has up to nanoseconds; to the microsecond."""
     whole, _, fraction = text.removesuffix("Z").partition(".")
-    seconds = datetime.fromisoformat(f"{whole}+00:00").timestamp()
-    return round(seconds + float(f"0.{fraction or 0}"), 6)
+    seconds = int(datetime.fromisoformat(f"{whole}+00:00").timestamp())
+    return _seconds(seconds * 10**9 + int(fraction.ljust(9, "0")))
+
+
+def stored_time(reply: str) -> float:
+    """Unix time of a delivery's storing, from its `$JS.ACK.…` subject (two forms: ADR-15 of NATS)."""
+    tokens = reply.split(".")
+    return _seconds(int(tokens[7 if len(tokens) == 9 else 9]))
+
+
+def _seconds(ns: int) -> float:
+    """To the microsecond; by whole numbers, so that one moment is one number however it was read."""
+    return ns // 1000 / 1e6
 
 
 def _headers(raw: bytes) -> dict[str, str]:
