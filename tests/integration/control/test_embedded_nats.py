@@ -71,6 +71,20 @@ def test_settings_reach_the_server(tmp_path: Path) -> None:
     assert "max_payload: 2000000" in config
 
 
+@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="needs Linux's /proc")
+def test_its_collector_runs_seldom_unless_the_user_says_otherwise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def told() -> list[str]:
+        with EmbeddedNats(tmp_path) as server:
+            return Path(f"/proc/{server.pid}/environ").read_text().split("\0")
+
+    monkeypatch.delenv("GOGC", raising=False)
+    assert "GOGC=400" in told()
+    monkeypatch.setenv("GOGC", "77")
+    assert "GOGC=77" in told()
+
+
 def test_without_the_extra_the_way_to_it_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(name: str) -> metadata.Distribution:
         raise metadata.PackageNotFoundError(name)

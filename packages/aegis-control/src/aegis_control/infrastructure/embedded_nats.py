@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import hashlib
+import os
 import shutil
 import signal
 import socket
@@ -38,6 +39,9 @@ _LOCK_TIMEOUT_S: Final = 5.0
 _START_TRIES: Final = 3
 _POLL_S: Final = 0.01
 _PR_SET_PDEATHSIG: Final = 1
+_GOGC: Final = "400"
+"""How much the server's heap may grow before its collector runs, in percent (Go's own default: 100). While it
+runs it takes each CPU that is free for an instant, and callers wait: docs/operations.md, "NATS's collector"."""
 
 
 class EmbeddedNatsError(Exception):
@@ -218,6 +222,7 @@ class EmbeddedNats:
         assert self._lock is not None
         self._process = subprocess.Popen(
             [str(binary), "-c", str(config)],
+            env={"GOGC": _GOGC} | os.environ,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
