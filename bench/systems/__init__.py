@@ -10,6 +10,7 @@ from bench.systems.api import System
 _WHERE: Final = {
     "aegis": "bench.systems.aegis:SYSTEM",
     "jetstream-durable": "bench.systems.jetstream:DURABLE",
+    "jetstream-queue": "bench.systems.jetstream:QUEUE",
     "jetstream-light": "bench.systems.jetstream:LIGHT",
     "core-nats": "bench.systems.core_nats:SYSTEM",
     "faststream": "bench.systems.faststream_nats:SYSTEM",

@@ -1,9 +1,12 @@
 """Plain nats-py JetStream RPC, as an expert would write it: what AegisIPC replaces.
 
-Two kinds, with one request stream (file storage) each:
+Three kinds, with one request stream (file storage) each:
 - durable: the handler stores the reply in a reply stream (publish with ack), sends it to the caller by
   core publish, then acks the request. Two stored messages a call, like AegisIPC; both deduplicated by
   `Nats-Msg-Id`. Neither fencing, nor one effect, nor an answer after a deadline.
+- queue: the same, but the request stream is a work queue, the retention that NATS has for tasks: an ack
+  deletes the request, which is one more write (and with `sync_interval: always` one more sync) a call,
+  and the stream holds what is open, not all requests of the past.
 - light: the reply is a core message, nothing but the request is stored: a reply that is lost is gone.
 
 Tuning: push consumers, up to CREDIT unacknowledged; handlers run side by side, bounded; `publish_async`
@@ -27,7 +30,14 @@ import nats.js.errors
 from nats.aio.client import Client as NatsClient
 from nats.aio.msg import Msg
 from nats.js import JetStreamContext
-from nats.js.api import AckPolicy, ConsumerConfig, DiscardPolicy, StorageType, StreamConfig
+from nats.js.api import (
+    AckPolicy,
+    ConsumerConfig,
+    DiscardPolicy,
+    RetentionPolicy,
+    StorageType,
+    StreamConfig,
+)
 
 from bench.model import Fill, Lookup, Op, Position, decode_position, encode_request
 from bench.systems import core_nats
@@ -53,7 +63,7 @@ def address(stored: str) -> str:
     return ".".join(stored.rsplit(".", 2)[1:])
 
 
-async def prepare(url: str, replicas: int, *, durable: bool) -> None:
+async def prepare(url: str, replicas: int, *, durable: bool, retention: RetentionPolicy) -> None:
     async with await nats.connect(url.split(",")) as connection:
         js = connection.jetstream()
         names = {REQUESTS: ["req.>"]} | ({REPLIES: ["stored.>"]} if durable else {})
@@ -63,6 +73,7 @@ async def prepare(url: str, replicas: int, *, durable: bool) -> None:
                     name=name,
                     subjects=subjects,
                     storage=StorageType.FILE,
+                    retention=retention if name == REQUESTS else RetentionPolicy.LIMITS,
                     discard=DiscardPolicy.NEW,
                     duplicate_window=DUPLICATE_WINDOW_S,
                     num_replicas=replicas,
@@ -205,14 +216,21 @@ async def connect(setup: CallerSetup, *, durable: bool) -> AsyncIterator[JetStre
         yield caller
 
 
-def _system(name: str, promises: str, *, durable: bool) -> System:
+def _system(
+    name: str,
+    promises: str,
+    *,
+    durable: bool,
+    retention: RetentionPolicy = RetentionPolicy.LIMITS,
+) -> System:
     return System(
         name=name,
         promises=promises,
         serve=partial(serve, durable=durable),
         connect=partial(connect, durable=durable),
-        prepare=partial(prepare, durable=durable),
+        prepare=partial(prepare, durable=durable, retention=retention),
         settings={
+            "requests": f"{retention.value} retention",
             "consumer": f"durable, push, max_ack_pending {CREDIT}, explicit ack",
             "publish": "publish_async, ack awaited",
             "handlers": f"up to {HANDLERS_MAX} at a time" if durable else "in the callback",
@@ -222,6 +240,12 @@ def _system(name: str, promises: str, *, durable: bool) -> System:
 
 DURABLE: Final = _system(
     "jetstream-durable", "at least once; request and reply stored; no fencing", durable=True
+)
+QUEUE: Final = _system(
+    "jetstream-queue",
+    "at least once; request and reply stored, a request until its ack; no fencing",
+    durable=True,
+    retention=RetentionPolicy.WORK_QUEUE,
 )
 LIGHT: Final = _system(
     "jetstream-light", "at least once; request stored, reply is not; no fencing", durable=False
