@@ -20,6 +20,7 @@ from aegis_control.infrastructure.nats_cluster import NatsCluster
 
 from bench import systems
 from bench.block import Block, Told
+from bench.compiled import ROOT, python_path
 from bench.ledger import ORDERS, Ledger, Tally, Verdict, judge
 from bench.machine import Noise, Reading, Reference, memory_mib
 from bench.systems.api import CALL_TIMEOUT_S, CallerSetup, InstanceSetup
@@ -31,7 +32,6 @@ ANSWER_SLACK_S: Final = 30.0
 WORKERS_STARTING_MAX: Final = 6
 """More Python processes that start at once only make each of them slow."""
 _PR_SET_PDEATHSIG: Final = 1
-ROOT: Final = Path(__file__).resolve().parent.parent
 
 
 class BedError(Exception):
@@ -158,7 +158,7 @@ async def _spawn(
         stdout=asyncio.subprocess.PIPE if speaks else stderr,
         stderr=stderr,
         cwd=ROOT,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        env=os.environ | {"PYTHONPATH": python_path()},
         limit=LINE_BYTES_MAX,
         preexec_fn=_die_with_parent,
     )

@@ -10,9 +10,11 @@ import asyncio
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 
 from bench.bed import BedError
 from bench.commands import commands
+from bench.compiled import use_compiled
 from bench.options import Options
 from bench.report import markdown, write_report
 
@@ -30,6 +32,8 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     parsed = parser().parse_args(arguments)
     options = Options.of(parsed)
+    if not options.pure:
+        options = replace(options, pure=not use_compiled())
     command = commands()[parsed.command]
     try:
         document = asyncio.run(command.run(options, parsed))

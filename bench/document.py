@@ -32,6 +32,7 @@ def make_document(
             "loop": options.loop,
             "sync_interval": options.sync or "server's default",
             "nodes": options.nodes,
+            "aegis_sdk": "plain Python" if options.pure else "compiled, as in its wheels",
         },
         "machine": description(),
         "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),

@@ -26,6 +26,8 @@ class Options:
     nodes: int = 1
     systems: tuple[str, ...] | None = None
     report: Path | None = REPORT
+    pure: bool = False
+    """The SDK as plain Python, as an editable install has it, and not as its wheels have it."""
 
     @staticmethod
     def add_to(parser: argparse.ArgumentParser) -> None:
@@ -47,6 +49,11 @@ class Options:
             default=REPORT,
             help="folder of the report (default: bench/report)",
         )
+        add(
+            "--pure",
+            action="store_true",
+            help="the SDK as plain Python, not compiled as its wheels",
+        )
         add("--no-report", action="store_true", help="write no report")
 
     @classmethod
@@ -60,6 +67,7 @@ class Options:
             nodes=parsed.nodes,
             systems=tuple(parsed.systems) if parsed.systems else None,
             report=None if parsed.no_report else parsed.report,
+            pure=parsed.pure,
         )
 
     def bed(self, system: str, accounts: list[str], **more: Any) -> BedSettings:
@@ -76,6 +84,7 @@ class Options:
         words += [f"--sync {self.sync}"] if self.sync else []
         words += [f"--nodes {self.nodes}"] * (self.nodes > 1)
         words += [f"--systems {','.join(self.systems)}"] if self.systems else []
+        words += ["--pure"] * self.pure
         return " ".join(words)
 
 

@@ -67,7 +67,7 @@ def _run(document: Document) -> str:
         f"{machine['cpus']} CPUs, {machine['memory_gib']} GiB, {machine['system']}, "
         f"scheduling {machine['scheduling']}; Python {machine['python']}, {libraries}; "
         f"loop {settings['loop']}, sync_interval {settings['sync_interval']}, "
-        f"nodes of NATS {settings.get('nodes', 1)}"
+        f"nodes of NATS {settings.get('nodes', 1)}, aegis_sdk {settings.get('aegis_sdk', 'plain Python')}"
     )
 
 
@@ -188,6 +188,7 @@ def _where(document: Document) -> str:
             f"- Versions: Python {machine['python']}, {libraries}",
             f"- Event loop {settings['loop']}, sync_interval {settings['sync_interval']}, "
             f"nodes of NATS {settings.get('nodes', 1)}; "
+            f"aegis_sdk {settings.get('aegis_sdk', 'plain Python')}; "
             f"finished {document['finished']}",
         ]
     )

@@ -12,7 +12,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Self
 
-ROOT = Path(__file__).resolve().parents[2]
+from bench.compiled import ROOT, python_path
+
 START_TIMEOUT_S = 60.0
 _PR_SET_PDEATHSIG = 1
 
@@ -42,9 +43,7 @@ class Child:
                 stdout=asyncio.subprocess.PIPE,
                 stderr=stderr,
                 cwd=ROOT,
-                env=os.environ
-                | {"PYTHONPATH": os.pathsep.join(_paths())}
-                | dict(environment or {}),
+                env=os.environ | {"PYTHONPATH": python_path()} | dict(environment or {}),
                 preexec_fn=_die_with_parent,
                 start_new_session=True,
             )
@@ -100,8 +99,3 @@ def _die_with_parent() -> None:
     """Runs in the child: the kernel kills it when the suite is killed (Linux)."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
-def _paths() -> list[str]:
-    """The caller's own paths come first: a run can try another build of the SDK."""
-    return [*filter(None, [os.environ.get("PYTHONPATH")]), str(ROOT)]

@@ -12,7 +12,8 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from aegis_sdk.contract.envelope import MSG_ID, Fence, Outcome
+from aegis_sdk.contract.bodies import Fence
+from aegis_sdk.contract.envelope import MSG_ID, Outcome
 from aegis_sdk.contract.names import decode_token
 from aegis_sdk.contract.subjects import Subjects
 from aegis_sdk.infrastructure.link import BATCH_ID

@@ -29,6 +29,7 @@ from aegis_sdk.application.ports import (
     Replies,
     RequestLog,
 )
+from aegis_sdk.contract.bodies import Fence
 from aegis_sdk.contract.control import (
     InstanceRecord,
     LeaseRecord,
@@ -36,7 +37,7 @@ from aegis_sdk.contract.control import (
     MethodSpec,
     ServiceRecord,
 )
-from aegis_sdk.contract.envelope import Fence, Outcome, OutcomeKind, Request
+from aegis_sdk.contract.envelope import Outcome, OutcomeKind, Request
 from aegis_sdk.contract.subjects import Subjects
 from aegis_sdk.infrastructure.control_client import NatsControl
 from aegis_sdk.infrastructure.directory import NatsDirectory

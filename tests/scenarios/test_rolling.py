@@ -97,6 +97,7 @@ async def registered(system: System, service: str, instance_id: str) -> None:
             await asyncio.sleep(0.01)
 
 
+@pytest.mark.plain
 async def test_a_member_that_still_reads_the_journal_leaves_the_group_to_others(
     system: System, monkeypatch: pytest.MonkeyPatch
 ) -> None:

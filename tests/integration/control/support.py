@@ -12,6 +12,7 @@ from typing import Any
 import nats
 from aegis_control.bootstrap import Control
 from aegis_control.settings import Settings, load
+from aegis_sdk.contract.bodies import Fence
 from aegis_sdk.contract.control import (
     Ack,
     AdminReply,
@@ -24,7 +25,6 @@ from aegis_sdk.contract.control import (
     RegistrationReply,
     Role,
 )
-from aegis_sdk.contract.envelope import Fence
 from aegis_sdk.contract.subjects import Subjects
 from nats.aio.client import Client
 from nats.aio.msg import Msg

@@ -21,7 +21,7 @@ from aegis_control.infrastructure.nats_buckets import NatsBucket
 from aegis_control.infrastructure.nats_journal import NatsJournal
 from aegis_control.infrastructure.nats_link import NatsLink, ask
 from aegis_control.infrastructure.nats_streams import NatsStreams, StreamSettings
-from aegis_sdk.contract.envelope import Fence
+from aegis_sdk.contract.bodies import Fence
 from aegis_sdk.contract.subjects import Subjects
 from nats.aio.msg import Msg
 

@@ -15,6 +15,22 @@ from aegis_sdk import Context, Instance, Method, Service
 
 from tests.integration.control.support import control
 
+
+class Failing:
+    """Does what it stands for does, but for one step, which fails at its end."""
+
+    def __init__(self, sound: Any, step: str) -> None:
+        self._sound = sound
+        self._step = step
+
+    def __getattr__(self, name: str) -> Any:
+        return self._fail if name == self._step else getattr(self._sound, name)
+
+    async def _fail(self, *arguments: Any, **options: Any) -> None:
+        await getattr(self._sound, self._step)(*arguments, **options)
+        raise ValueError("nobody thought of this")
+
+
 ECHO: Method[int, int] = Method("echo", "echo", request=int, reply=int)
 
 
@@ -51,13 +67,7 @@ async def test_it_ends_whatever_fails_at_the_end(
 ) -> None:
     """An error there once kept the process from ever ending."""
     part, _, step = broken.partition(".")
-    sound = getattr(getattr(instance, part), step)
-
-    async def fail(*arguments: Any, **options: Any) -> None:
-        await sound(*arguments, **options)
-        raise ValueError("nobody thought of this")
-
-    monkeypatch.setattr(getattr(instance, part), step, fail)
+    monkeypatch.setattr(instance, part, Failing(getattr(instance, part), step))
     serving = asyncio.create_task(instance.serve_forever(signals=False))
     with pytest.raises(ValueError, match="nobody thought"):
         await instance.drain(timeout_s=1.0)

@@ -21,6 +21,7 @@ from aegis_control.domain.registry import (
     service_record,
     standing,
 )
+from aegis_sdk.contract.bodies import Fence
 from aegis_sdk.contract.control import (
     InstanceState,
     LeaseRecord,
@@ -30,7 +31,6 @@ from aegis_sdk.contract.control import (
     Role,
     ServiceRecord,
 )
-from aegis_sdk.contract.envelope import Fence
 from aegis_sdk.errors import InvalidName
 
 ME = Owner("me", "run2")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 from aegis_control.application.ports import StoredFence
+from aegis_sdk.contract.bodies import Fence
 from aegis_sdk.contract.control import Role
-from aegis_sdk.contract.envelope import Fence
 from aegis_sdk.contract.subjects import Subjects
 
 from tests.unit.control.support import SERVICE, Office

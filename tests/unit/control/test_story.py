@@ -19,9 +19,10 @@ from aegis_control.domain.story import (
     relevant,
     tell,
 )
+from aegis_sdk.contract.bodies import Fence
 from aegis_sdk.contract.control import EventRecord, LeaseRecord, LeaseState
 from aegis_sdk.contract.dead_letter import DeadLetter
-from aegis_sdk.contract.envelope import Fence, Outcome, OutcomeKind, Request
+from aegis_sdk.contract.envelope import Outcome, OutcomeKind, Request
 
 ID = "Kq3v9x2m.17"
 

@@ -14,7 +14,8 @@ from aegis_sdk.application.gate import Gate
 from aegis_sdk.application.handlers import Runner
 from aegis_sdk.application.ports import Accepted, Delivery
 from aegis_sdk.application.resource_host import ResourceHost
-from aegis_sdk.contract.envelope import Fence, Outcome, OutcomeKind, Request
+from aegis_sdk.contract.bodies import Fence
+from aegis_sdk.contract.envelope import Outcome, OutcomeKind, Request
 from aegis_sdk.domain.delivery import Arrival
 from aegis_sdk.domain.recorder import NO_RECORDER, Recorder
 from aegis_sdk.testing import MemoryBus, MemoryLink

@@ -203,6 +203,7 @@ async def test_on_a_journal_of_one_copy_each_is_stored_alone(
     await hosted.stop()
 
 
+@pytest.mark.plain
 async def test_a_batch_is_bounded_in_number_time_and_bytes(
     bus: MemoryBus, one: Pure, commits: list[list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -540,6 +541,7 @@ async def test_a_full_journal_loses_nothing(bus: MemoryBus, one: Pure) -> None:
     await until(lambda: one.values == folded(bus).values == {"total": 15, "tags": ids(1, 5)})
 
 
+@pytest.mark.plain
 async def test_a_bug_of_ours_neither_loses_nor_turns_requests(
     bus: MemoryBus, one: Pure, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -7,7 +7,8 @@ import asyncio
 import pytest
 from aegis_sdk.application.commit import commit, give_up, note_attempt
 from aegis_sdk.application.ports import FenceRefused
-from aegis_sdk.contract.envelope import ErrorBody, Outcome, OutcomeKind
+from aegis_sdk.contract.bodies import ErrorBody
+from aegis_sdk.contract.envelope import Outcome, OutcomeKind
 from aegis_sdk.testing import Fault, Faults, MemoryBus, Op
 
 from tests.unit.sdk.support import SERVICE, WAIT_S, add_request, fence, kinds, settle, stored

@@ -17,6 +17,8 @@ from aegis_sdk.infrastructure.link import Link
 from aegis_sdk.infrastructure.requests import NatsDeliveries
 from aegis_sdk.infrastructure.wire import Callback, Message
 
+pytestmark = pytest.mark.plain  # they stand in for the connection
+
 
 class Inboxes:
     def new_inbox(self) -> str:

@@ -5,14 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from aegis_sdk.contract.envelope import (
-    Change,
-    ErrorBody,
-    Outcome,
-    OutcomeKind,
-    Request,
-    fingerprint,
-)
+from aegis_sdk.contract.bodies import ErrorBody
+from aegis_sdk.contract.envelope import Change, Outcome, OutcomeKind, Request, fingerprint
 from aegis_sdk.contract.trace import new_traceparent, parse_traceparent, span_id, trace_id
 from hypothesis import given
 from hypothesis import strategies as st

@@ -11,7 +11,8 @@ import pytest
 from aegis_sdk.application.gate import Gate
 from aegis_sdk.application.group_host import GroupHost
 from aegis_sdk.application.handlers import Runner
-from aegis_sdk.contract.envelope import ErrorBody, Outcome, OutcomeKind, Request
+from aegis_sdk.contract.bodies import ErrorBody
+from aegis_sdk.contract.envelope import Outcome, OutcomeKind, Request
 from aegis_sdk.testing import Fault, Flow, ManualClock, MemoryBus, Op
 from aegis_sdk.testing.harness import make_requester
 

@@ -22,7 +22,8 @@ from aegis_sdk import (
 )
 from aegis_sdk.application.handlers import Runner
 from aegis_sdk.context import Asks
-from aegis_sdk.contract.envelope import Change, ErrorBody, Fence, Outcome, OutcomeKind, Request
+from aegis_sdk.contract.bodies import ErrorBody, Fence
+from aegis_sdk.contract.envelope import Change, Outcome, OutcomeKind, Request
 from aegis_sdk.domain.journal import FenceMark, ResourceJournal
 
 ONE = Method("svc", "one", request=int, reply=int)

@@ -6,8 +6,9 @@ import json
 from typing import Any
 
 import pytest
+from aegis_sdk.contract.bodies import Fence
 from aegis_sdk.contract.checkpoint import Checkpoint
-from aegis_sdk.contract.envelope import Change, Fence, Outcome, OutcomeKind
+from aegis_sdk.contract.envelope import Change, Outcome, OutcomeKind
 from aegis_sdk.domain.journal import Entry, EntryKind, FenceMark, ResourceJournal
 from hypothesis import given
 from hypothesis import strategies as st

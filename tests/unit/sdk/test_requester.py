@@ -203,6 +203,7 @@ async def test_a_cancel_whose_answer_is_lost_is_ended_all_the_same(
     assert list(kinds(aegis.bus).values()) == [OutcomeKind.CANCELLED]
 
 
+@pytest.mark.plain
 async def test_a_cancel_that_meets_the_commit_returns_what_was_stored(
     aegis: MemoryAegis, runs: Runs
 ) -> None:

@@ -9,8 +9,9 @@ from functools import partial
 import pytest
 from aegis_sdk import ResourceContext
 from aegis_sdk.application import actor, resource_host
+from aegis_sdk.contract.bodies import ErrorBody
 from aegis_sdk.contract.checkpoint import Checkpoint
-from aegis_sdk.contract.envelope import Change, ErrorBody, Outcome, OutcomeKind, Request
+from aegis_sdk.contract.envelope import Change, Outcome, OutcomeKind, Request
 from aegis_sdk.domain.journal import Entry, Follow
 from aegis_sdk.domain.roles import InstanceRole
 from aegis_sdk.testing import Fault, Flow, MemoryBus, Op
@@ -73,6 +74,7 @@ def _has_served(hosted: Hosted, seq: int) -> bool:
 # --- becoming active --------------------------------------------------------------------------------------
 
 
+@pytest.mark.plain
 async def test_it_has_caught_up_when_it_has_read_what_the_journal_had(
     bus: MemoryBus, one: Hosted, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -538,6 +540,7 @@ async def test_an_active_that_followed_fences_alone_reads_what_it_missed(
     assert one.actor().journal.values["tags"] == ["c.1", "c.2", "c.3"]
 
 
+@pytest.mark.plain
 async def test_a_resource_that_is_behind_loses_nothing_when_another_changes_what_is_followed(
     bus: MemoryBus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -662,6 +665,7 @@ async def test_a_suspect_runs_alone_on_its_instance(bus: MemoryBus) -> None:
 # --- trouble ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.plain
 async def test_a_bug_in_serving_neither_loses_nor_skips_a_request(
     bus: MemoryBus, one: Hosted, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -19,7 +19,7 @@ class _Library:
     def __init__(self) -> None:
         self.heard: list[tuple[object, ...]] = []
         self._ps = self
-        self.buf = b""
+        self.buf = bytearray()
 
     async def _process_ping(self) -> None:
         self.heard.append(("PING",))

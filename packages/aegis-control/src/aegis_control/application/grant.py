@@ -10,8 +10,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 
+from aegis_sdk.contract.bodies import Fence
 from aegis_sdk.contract.control import LeaseRecord, LeaseState
-from aegis_sdk.contract.envelope import Fence
 from aegis_sdk.errors import Unavailable
 
 from aegis_control.application.ports import (

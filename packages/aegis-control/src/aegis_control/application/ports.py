@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
+from aegis_sdk.contract.bodies import Fence
 from aegis_sdk.contract.control import Ack, Command, DriftView, ServerView
 from aegis_sdk.contract.dead_letter import DeadLetter
-from aegis_sdk.contract.envelope import Fence, Outcome, Request
+from aegis_sdk.contract.envelope import Outcome, Request
 
 
 class Clock(Protocol):

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from aegis_sdk.contract.bodies import Fence
 from aegis_sdk.contract.control import LeaseRecord, LeaseState
-from aegis_sdk.contract.envelope import Fence
 
 FIRST_SEQ = 1
 """A stream's first message: where a resource without a past starts to read."""

@@ -12,9 +12,10 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final
 
+from aegis_sdk.contract.bodies import ErrorBody, Fence
 from aegis_sdk.contract.control import EventRecord, LeaseRecord, LeaseState
 from aegis_sdk.contract.dead_letter import DeadLetter
-from aegis_sdk.contract.envelope import ErrorBody, Fence, Outcome, OutcomeKind, Request
+from aegis_sdk.contract.envelope import Outcome, OutcomeKind, Request
 from aegis_sdk.contract.ids import is_keyed, parent_of, redriven_id, split_id
 from pydantic import ValidationError
 

@@ -11,9 +11,10 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, Final
 
+from aegis_sdk.contract.bodies import Fence
 from aegis_sdk.contract.control import EventRecord, LeaseRecord
 from aegis_sdk.contract.dead_letter import DeadLetter
-from aegis_sdk.contract.envelope import MSG_ID, Fence, Outcome, OutcomeKind, Request
+from aegis_sdk.contract.envelope import MSG_ID, Outcome, OutcomeKind, Request
 from aegis_sdk.contract.names import NO_RESOURCE, decode_token
 from aegis_sdk.contract.subjects import Subjects
 from aegis_sdk.contract.trace import trace_id

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from aegis_sdk.contract.bodies import Fence
 from aegis_sdk.contract.checkpoint import Checkpoint
-from aegis_sdk.contract.envelope import Fence, Outcome
+from aegis_sdk.contract.envelope import Outcome
 from aegis_sdk.contract.names import decode_token
 from aegis_sdk.contract.subjects import Subjects
 from aegis_sdk.errors import Unavailable

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any, TypeVar
 
-from aegis_sdk.contract.envelope import ErrorBody, Outcome, OutcomeKind
+from aegis_sdk.contract.bodies import ErrorBody
+from aegis_sdk.contract.envelope import Outcome, OutcomeKind
 from aegis_sdk.contract.method import Method
 from aegis_sdk.errors import (
     AegisError,

@@ -1,4 +1,4 @@
-"""The stored messages: a request, an outcome, a fence, an attempt; headers and bodies, both ways.
+"""The stored messages: a request and an outcome, headers and bodies, both ways. Bodies that pydantic reads: bodies.py.
 
 A request's body is the payload's JSON and nothing else. An outcome's body is one or two lines: the
 reply (or error) as JSON, then the state change as JSON; compact JSON holds no raw line feed. What
@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final
 
-from pydantic import BaseModel
 from pydantic_core import from_json, to_json
 
 MSG_ID: Final = "Nats-Msg-Id"
@@ -105,14 +104,6 @@ def fingerprint(method: str, resource: str | None, payload: bytes) -> str:
     for part in (method.encode(), b"" if resource is None else b"@" + resource.encode(), payload):
         digest.update(len(part).to_bytes(4, "big") + part)
     return digest.hexdigest()
-
-
-class ErrorBody(BaseModel):
-    """The first line of an outcome that is not `executed`."""
-
-    code: str
-    message: str = ""
-    details: dict[str, Any] = {}
 
 
 @dataclass(slots=True)
@@ -217,19 +208,3 @@ def _in_words(value: Any) -> Any:
     if isinstance(value, dict):
         return {str(_in_words(key)): _in_words(item) for key, item in value.items()}
     return str(value).encode("utf-8", "backslashreplace").decode()
-
-
-class Fence(BaseModel):
-    """The journal entry that begins an epoch; its own sequence is what commits are checked against."""
-
-    epoch: int
-    owner: str
-    """Instance id of the new active."""
-    incarnation: str
-    """Which run of that instance id: a restarted process does not take an old run's fence for its own."""
-    grant: str
-    """The name of the request consumer that the active makes and reads; one a grant."""
-    grant_size: int = 0
-    """How many resources the grant has, so that the active makes its consumer once; 0: not told."""
-    start_seq: int
-    """Request stream sequence from which that consumer starts; early is harmless, late would lose."""

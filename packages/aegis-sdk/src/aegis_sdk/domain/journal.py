@@ -16,8 +16,9 @@ from typing import Any
 
 from pydantic_core import from_json, to_json
 
+from aegis_sdk.contract.bodies import Fence
 from aegis_sdk.contract.checkpoint import Checkpoint
-from aegis_sdk.contract.envelope import Change, Fence, Outcome
+from aegis_sdk.contract.envelope import Change, Outcome
 
 
 class EntryKind(StrEnum):

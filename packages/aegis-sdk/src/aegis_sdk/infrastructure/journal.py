@@ -13,9 +13,10 @@ from dataclasses import replace
 from typing import Any, Final
 
 from aegis_sdk.application.ports import FollowSource, StoreMissing
+from aegis_sdk.contract.bodies import ErrorBody
 from aegis_sdk.contract.checkpoint import Checkpoint
 from aegis_sdk.contract.dead_letter import DeadLetter
-from aegis_sdk.contract.envelope import ErrorBody, Outcome, Request
+from aegis_sdk.contract.envelope import Outcome, Request
 from aegis_sdk.contract.names import NO_RESOURCE, decode_token
 from aegis_sdk.contract.subjects import Subjects
 from aegis_sdk.domain.journal import Entry, EntryKind

@@ -325,7 +325,8 @@ class Link:
             subject, cb=_never, pending_msgs_limit=0, pending_bytes_limit=0
         )
         self._tap.callbacks[subscription._id] = callback
-        if (task := subscription._wait_for_msgs_task) is not None:
+        task: asyncio.Task[None] | None = getattr(subscription, "_wait_for_msgs_task", None)
+        if task is not None:
             task.cancel()
         return subscription
 

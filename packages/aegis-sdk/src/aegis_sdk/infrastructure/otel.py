@@ -8,6 +8,7 @@ then is known what became of the run. Sampling is the user's: a trace that isn't
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from contextvars import Token
 from importlib import metadata
@@ -39,6 +40,9 @@ Attributes = dict[str, str | int]
 OUTCOME: Final = "aegis.outcome"
 ATTEMPT: Final = "aegis.attempt"
 _ERROR_TYPE: Final = "error.type"
+ASK_AGAIN_S: Final = 0.05
+"""How late a provider may be noticed that is set after the first request: the API reads the environment each
+time that it is asked, for 2 % of a caller's time."""
 _FAULTS: Final = frozenset({OutcomeKind.FAILED, OutcomeKind.EXPIRED, OutcomeKind.CANCELLED})
 """`rejected` is an answer."""
 
@@ -52,7 +56,8 @@ class OtelTracer:
         """`provider` None is the global one, also when that is set later."""
         self._subjects = subjects
         self._inner = inner
-        self._provider = provider
+        self._recorded = provider is not None
+        self._ask_s = 0.0
         self._tracer = otel.get_tracer(
             "aegis_sdk", metadata.version("aegis-sdk"), tracer_provider=provider
         )
@@ -81,9 +86,11 @@ class OtelTracer:
 
     def _nobody_records(self) -> bool:
         """The API is there, as a dependency of something else, and no provider is set (so far)."""
-        return self._provider is None and isinstance(
-            otel.get_tracer_provider(), otel.ProxyTracerProvider
-        )
+        if self._recorded or time.monotonic() < self._ask_s:
+            return not self._recorded
+        self._ask_s = time.monotonic() + ASK_AGAIN_S
+        self._recorded = not isinstance(otel.get_tracer_provider(), otel.ProxyTracerProvider)
+        return not self._recorded
 
     def _attributes(self, request: Request, operation: str) -> Attributes:
         attributes: Attributes = {

@@ -11,7 +11,8 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from aegis_sdk.application.ports import StoreError, StoreMissing, StoreUnreachable
-from aegis_sdk.contract.envelope import Fence, Outcome, Request
+from aegis_sdk.contract.bodies import Fence
+from aegis_sdk.contract.envelope import Outcome, Request
 from aegis_sdk.contract.subjects import resource_token
 from aegis_sdk.domain.journal import EntryKind
 from aegis_sdk.testing.clock import Clock, LoopClock

@@ -10,6 +10,7 @@ import asyncio
 import itertools
 from typing import TYPE_CHECKING
 
+from aegis_sdk.contract.bodies import Fence
 from aegis_sdk.contract.control import (
     Ack,
     InstanceRecord,
@@ -21,7 +22,6 @@ from aegis_sdk.contract.control import (
     Role,
     ServiceRecord,
 )
-from aegis_sdk.contract.envelope import Fence
 from aegis_sdk.errors import SecondActive, Unavailable
 
 if TYPE_CHECKING:
