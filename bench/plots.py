@@ -23,6 +23,7 @@ _OTHER: Final = "#d33682"
 _COLOURS: Final = {
     "aegis": "#0b6e4f",
     "jetstream-durable": "#b5541c",
+    "jetstream-queue": "#d98880",
     "jetstream-light": "#e0a030",
     "core-nats": "#3465a4",
     "faststream": "#75507b",

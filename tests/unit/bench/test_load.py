@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
+from typing import Any
+
+import pytest
 
 from bench.block import Block, Told
 from bench.caller import Caller
 from bench.ledger import ORDERS, Tally, judge
 from bench.model import Book, Fill, Lookup, Op, Position
 from bench.systems.api import Refused
+from bench.workload import arrivals
 
 
 class BookClient:
@@ -114,6 +119,22 @@ async def test_an_open_loop_counts_a_stall_from_the_intended_send_times() -> Non
     assert told.latencies.max_ms > 250
     assert 75 < told.latencies.percentile_ms(50) < told.latencies.max_ms
     assert judge(told.ledger, client.effects()).clean
+
+
+async def test_drawing_the_times_of_an_open_loop_makes_none_of_its_calls_late(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def slowly(*given: Any, **named: Any) -> list[float]:
+        time.sleep(0.2)
+        return arrivals(*given, **named)
+
+    monkeypatch.setattr("bench.caller.arrivals", slowly)
+
+    told = await run(BookClient(), Block("mix", "open", 0.3, rate_per_s=300))
+
+    assert told.ledger.ok > 30
+    assert told.late.percentile_ms(99) < 100
+    assert told.elapsed_s < 0.45
 
 
 async def test_request_ids_go_on_from_block_to_block() -> None:

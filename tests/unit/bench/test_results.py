@@ -92,9 +92,10 @@ def test_a_target_against_a_rival_that_was_not_measured_is_not_claimed() -> None
     assert targets.alone([make_row([measured("aegis", 1.0)])]) == []
 
 
-def test_in_a_crowd_it_needs_more_throughput_than_the_rival_and_less_cpu() -> None:
+@pytest.mark.parametrize("rival", [targets.RIVAL, targets.WORK_QUEUE])
+def test_in_a_crowd_it_needs_more_throughput_than_a_rival_and_less_cpu(rival: str) -> None:
     crowd = Block("targeted", "closed", 1.0, in_flight=64)
-    mine, theirs = (make_row([measured(name, 1.0, crowd)]) for name in ("aegis", targets.RIVAL))
+    mine, theirs = (make_row([measured(name, 1.0, crowd)]) for name in ("aegis", rival))
     mine["throughput_per_s"]["median"] = theirs["throughput_per_s"]["median"] * 1.19
 
     assert [target.met for target in targets.crowd([mine, theirs])] == [False, True]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,7 +17,7 @@ from aegis_sdk.contract.metrics import BATCHED
 from aegis_sdk.contract.subjects import Subjects
 from aegis_sdk.contract.trace import new_traceparent, parse_traceparent, span_id, trace_id
 from aegis_sdk.errors import HandlerFailed, UnknownService
-from aegis_sdk.infrastructure.otel import OtelTracer
+from aegis_sdk.infrastructure.otel import ASK_AGAIN_S, OtelTracer
 from aegis_sdk.testing import harness
 from opentelemetry import trace as otel
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
@@ -366,6 +367,19 @@ def test_without_a_provider_the_api_costs_no_span() -> None:
     remote = SpanContext(1, 2, True, TraceFlags(1), TraceState())
     with otel.use_span(NonRecordingSpan(remote)), ours.sending(request):
         assert trace_id(request.traceparent) == f"{1:032x}"
+
+
+def test_a_provider_that_is_set_later_is_noticed_soon(
+    traced: Traced, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours = OtelTracer(Subjects(), inner=LOG_TRACER)
+    request = add_request("c.1", traceparent=new_traceparent())
+    assert ours.sending(request) is NO_SPAN
+    monkeypatch.setattr(otel, "get_tracer_provider", lambda: traced.provider)
+    time.sleep(ASK_AGAIN_S)
+    assert ours.sending(request) is not NO_SPAN
+    monkeypatch.undo()
+    assert ours.sending(request) is not NO_SPAN, "a provider can't be taken back"
 
 
 async def test_a_request_made_outside_of_the_handlers_context_stays_in_its_trace(
