@@ -122,8 +122,10 @@ def steady(name: str, samples: list[dict[str, Any]], *, per_part: int) -> list[T
     late = samples[-1]["memory_mib"]
     growth = {part: late[part] - early[part] for part in late}
     shown = ", ".join(f"{part} {mib:+.0f}" for part, mib in growth.items())
-    fine = all(mib < MEMORY_GROWTH_MIB_MAX * max(1, per_part) for mib in growth.values())
-    wanted = f"< {MEMORY_GROWTH_MIB_MAX:g} MiB a process"
+    most_mib = MEMORY_GROWTH_MIB_MAX * max(1, per_part)
+    # The server holds the run's messages, and is Go's to collect: it is shown, not judged.
+    fine = all(mib < most_mib for part, mib in growth.items() if part != "server")
+    wanted = f"< {MEMORY_GROWTH_MIB_MAX:g} MiB a process of the SDK and control"
     return [
         Target(
             f"{name}: median of the slices' P99",

@@ -79,10 +79,13 @@ def test_its_collector_runs_seldom_unless_the_user_says_otherwise(
         with EmbeddedNats(tmp_path) as server:
             return Path(f"/proc/{server.pid}/environ").read_text().split("\0")
 
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     monkeypatch.delenv("GOGC", raising=False)
-    assert "GOGC=400" in told()
+    monkeypatch.delenv("GOMEMLIMIT", raising=False)
+    assert {"GOGC=400", f"GOMEMLIMIT={memory // 2}"} <= set(told())
     monkeypatch.setenv("GOGC", "77")
-    assert "GOGC=77" in told()
+    monkeypatch.setenv("GOMEMLIMIT", "1GiB")
+    assert {"GOGC=77", "GOMEMLIMIT=1GiB"} <= set(told())
 
 
 def test_without_the_extra_the_way_to_it_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
