@@ -20,9 +20,9 @@ from aegis_control.infrastructure.nats_cluster import NatsCluster
 
 from bench import systems
 from bench.block import Block, Told
-from bench.compiled import ROOT, python_path
 from bench.ledger import ORDERS, Ledger, Tally, Verdict, judge
 from bench.machine import Noise, Reading, Reference, memory_mib
+from bench.paths import ROOT, python_path
 from bench.systems.api import CALL_TIMEOUT_S, CallerSetup, InstanceSetup
 from bench.worker import LINE_BYTES_MAX
 

@@ -1,6 +1,6 @@
 """The command line: finds the subcommands, runs one, writes its report, says whether it passed.
 
-Exit codes: 0 nothing lost or doubled, 1 something was (however fast), 2 usage, 3 a process broke.
+Exit codes: 0 nothing lost or doubled, 1 something was (however fast), 2 usage, 3 a process broke, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -30,6 +30,14 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    try:
+        return _run(arguments)
+    except KeyboardInterrupt:
+        print("bench: interrupted", file=sys.stderr)
+        return 130
+
+
+def _run(arguments: Sequence[str] | None) -> int:
     parsed = parser().parse_args(arguments)
     options = Options.of(parsed)
     if not options.pure:

@@ -17,7 +17,8 @@ import zipfile
 from pathlib import Path
 from typing import Final
 
-ROOT: Final = Path(__file__).resolve().parent.parent
+from bench.paths import ROOT, python_path
+
 PACKAGE: Final = ROOT / "packages" / "aegis-sdk"
 FOLDER: Final = ROOT / "build" / "aegis-sdk"
 
@@ -48,7 +49,7 @@ def _build(target: Path) -> None:
         try:
             built = subprocess.run(
                 [
-                    *(os.environ.get("UV", "uv"), "build", "--quiet", "--package", "aegis-sdk"),
+                    *(os.environ.get("UV", "uv"), "build", "--package", "aegis-sdk"),
                     *("--python", sys.executable, "--out-dir", folder),
                 ],
                 env=os.environ | {"HATCH_BUILD_HOOKS_ENABLE": "1"},
@@ -60,13 +61,21 @@ def _build(target: Path) -> None:
         except OSError as error:
             raise NotCompiledError(f"uv is needed: {error}") from error
         if built.returncode:
-            raise NotCompiledError(f"uv build needs a C compiler:\n{built.stderr[-2000:]}")
+            raise NotCompiledError(_why(built.stderr))
         shutil.rmtree(FOLDER, ignore_errors=True)
         unpacked = Path(folder) / "unpacked"
         with zipfile.ZipFile(next(Path(folder).glob("*.whl"))) as wheel:
             wheel.extractall(unpacked)
+        if not any(path.suffix in (".so", ".pyd") for path in unpacked.rglob("*")):
+            raise NotCompiledError("the wheel has nothing compiled in it: see its build hook")
         shutil.copytree(unpacked, target.with_suffix(".part"))
     target.with_suffix(".part").rename(target)
+
+
+def _why(stderr: str) -> str:
+    """One line: the first error that the build told, and what it needs."""
+    told = [line.strip() for line in stderr.splitlines() if "error: " in line]
+    return f"uv build failed; it needs a C compiler and the package index: {' '.join(told[:1])}"
 
 
 def use_compiled() -> bool:
@@ -76,17 +85,8 @@ def use_compiled() -> bool:
     except NotCompiledError as error:
         print(f"the SDK is measured as plain Python: {error}", file=sys.stderr, flush=True)
         return False
-    os.environ["PYTHONPATH"] = os.pathsep.join([str(found), *_given_paths()])
+    os.environ["PYTHONPATH"] = python_path(found)
     return True
-
-
-def python_path() -> str:
-    """PYTHONPATH for a child that imports `bench`: what the caller gave comes first."""
-    return os.pathsep.join([*_given_paths(), str(ROOT)])
-
-
-def _given_paths() -> list[str]:
-    return list(filter(None, [os.environ.get("PYTHONPATH")]))
 
 
 if __name__ == "__main__":

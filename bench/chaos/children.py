@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Self
 
-from bench.compiled import ROOT, python_path
+from bench.paths import ROOT, python_path
 
 START_TIMEOUT_S = 60.0
 _PR_SET_PDEATHSIG = 1

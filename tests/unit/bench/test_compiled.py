@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import subprocess
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from bench import compiled
+from bench.paths import ROOT
 
 
 @pytest.fixture
@@ -43,12 +45,11 @@ def test_it_is_built_once_for_each_change(package: Path, builds: list[Path]) -> 
     assert compiled.compiled_sdk() == first
     assert builds == [first]
 
-    (package / "src" / "it.py").write_text("2")
-    assert compiled.compiled_sdk() != first
-    (package / "src" / "new.py").write_text("")
-    (package / "pyproject.toml").write_text("[other]")
-    compiled.compiled_sdk()
-    assert len(set(builds)) == 3
+    for changed in ("src/it.py", "src/new.py", "pyproject.toml"):
+        (package / changed).write_text("2")
+        built = compiled.compiled_sdk()
+        assert built == builds[-1], changed
+    assert len(set(builds)) == 4
 
 
 def test_children_import_it_before_all_else(
@@ -56,25 +57,37 @@ def test_children_import_it_before_all_else(
 ) -> None:
     monkeypatch.setenv("PYTHONPATH", "/given")
     assert compiled.use_compiled()
-    assert compiled.python_path().split(os.pathsep) == [
-        str(builds[0]),
-        "/given",
-        str(compiled.ROOT),
-    ]
+    assert os.environ["PYTHONPATH"].split(os.pathsep) == [str(builds[0]), "/given", str(ROOT)]
 
 
 def test_without_a_compiler_plain_python_is_measured_and_it_is_said(
     package: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def fail(command: list[str], **_: Any) -> subprocess.CompletedProcess[str]:
-        return subprocess.CompletedProcess(command, 1, "", "error: command 'gcc' failed")
+        told = "building\nerror: command 'gcc' failed\nerror: Failed to build\n"
+        return subprocess.CompletedProcess(command, 1, "", told)
 
     monkeypatch.setattr(subprocess, "run", fail)
     assert not compiled.use_compiled()
-    assert "plain Python: uv build needs a C compiler" in (said := capsys.readouterr().err)
-    assert "'gcc' failed" in said
+    [_, said] = capsys.readouterr().err.splitlines()  # one line, after that it compiles
+    assert "plain Python: uv build failed; it needs a C compiler" in said
+    assert said.endswith("error: command 'gcc' failed")
     assert "PYTHONPATH" not in os.environ
     assert not compiled.FOLDER.exists(), "a failed build leaves nothing that looks like one"
+
+
+def test_a_wheel_without_anything_compiled_is_not_taken_for_one(
+    package: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def build_plain(command: list[str], **_: Any) -> subprocess.CompletedProcess[str]:
+        with zipfile.ZipFile(Path(command[-1]) / "it.whl", "w") as wheel:
+            wheel.writestr("it.py", "1")
+        return subprocess.CompletedProcess(command, 0, "", "")
+
+    monkeypatch.setattr(subprocess, "run", build_plain)
+    with pytest.raises(compiled.NotCompiledError, match="nothing compiled"):
+        compiled.compiled_sdk()
+    assert not compiled.FOLDER.exists()
 
 
 def test_without_uv_plain_python_is_measured_and_it_is_said(

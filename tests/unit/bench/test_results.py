@@ -14,7 +14,7 @@ from bench import cli, targets
 from bench.bed import Measured
 from bench.block import Block, Told
 from bench.commands import commands
-from bench.commands.soak import plan_for
+from bench.commands.soak import MEMORY_GROWTH_MIB_MAX, plan_for, steady
 from bench.commands.throughput import half_of_highest
 from bench.document import Document, make_document
 from bench.failover.gap import steps_ms, summary_ms
@@ -296,3 +296,19 @@ def test_a_soak_has_at_least_two_days_and_ends_in_time() -> None:
         assert sum(block.duration_s for block in blocks) == pytest.approx(minutes * 60)
         mean = sum(block.rate_per_s for block in blocks) / len(blocks)
         assert mean == pytest.approx(400, rel=0.25)
+
+
+@pytest.mark.parametrize(
+    ("part", "met"), [("instance", False), ("caller", False), ("server", True)]
+)
+def test_a_soak_judges_what_the_sdk_keeps_and_shows_what_the_server_holds(
+    part: str, met: bool
+) -> None:
+    parts = dict.fromkeys(("caller", "instance", "server", "control"), 50.0)
+    grown = parts | {part: 50.0 + MEMORY_GROWTH_MIB_MAX}
+    samples = [{"p99_ms": 1.0, "memory_mib": mib} for mib in (parts, parts, grown)]
+
+    p99, memory = steady("aegis", samples, per_part=1)
+
+    assert (p99.met, memory.met) == (True, met)
+    assert f"{part} +64" in memory.measured

@@ -354,8 +354,7 @@ class Requester:
             raise
 
     async def _store(self, request: Request, *, timeout_s: float) -> Ticket:
-        if not self._admits(request):
-            await self._check(request)
+        await self._check(request)
         if request.fingerprint and (stored := await self._read_outcome(request)) is not None:
             self._same_key(request, stored)
         give_up_s = time.monotonic() + timeout_s
@@ -400,8 +399,7 @@ class Requester:
         assert request.deadline_s is not None
         # From here on by the monotonic clock: the other one may be set back by an hour.
         ends_s = time.monotonic() + request.deadline_s - time.time()
-        if not self._admits(request):
-            await self._check(request)
+        await self._check(request)
         entry = self._begin(request)
         try:
             await self._replies.expect(request.request_id, entry.deliver)
@@ -450,14 +448,12 @@ class Requester:
             await asyncio.sleep(backoff_s(n, first_s=0.02, max_s=0.25))
         raise AssertionError("unreachable")
 
-    def _admits(self, request: Request) -> bool:
-        return self._directory.admits(request.service, request.method, request.resource)
-
     async def _check(self, request: Request) -> None:
-        try:
-            await self._directory.check(request.service, request.method, request.resource)
-        except StoreError as error:
-            raise Unavailable(f"the registry could not be read: {error}") from error
+        if not self._directory.admits(request.service, request.method, request.resource):
+            try:
+                await self._directory.check(request.service, request.method, request.resource)
+            except StoreError as error:
+                raise Unavailable(f"the registry could not be read: {error}") from error
 
     async def _check_key(self, request: Request, accepted: Accepted) -> None:
         """An idempotency key that the stream saw before must belong to the same request."""

@@ -325,8 +325,10 @@ class Link:
             subject, cb=_never, pending_msgs_limit=0, pending_bytes_limit=0
         )
         self._tap.callbacks[subscription._id] = callback
-        task: asyncio.Task[None] | None = getattr(subscription, "_wait_for_msgs_task", None)
-        if task is not None:
+        private: Any = (
+            subscription  # the library says that its task is None, which compiled code believes
+        )
+        if (task := private._wait_for_msgs_task) is not None:
             task.cancel()
         return subscription
 
