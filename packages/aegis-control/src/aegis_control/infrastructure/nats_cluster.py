@@ -19,7 +19,7 @@ from aegis_control.infrastructure.embedded_nats import (
     ClusterMember,
     EmbeddedNats,
     EmbeddedNatsError,
-    free_port,
+    free_ports,
 )
 
 READY_TIMEOUT_S: Final = 30.0
@@ -34,7 +34,7 @@ class NatsCluster:
     ) -> None:
         self._temporary = data_dir is None
         self.data_dir = Path(data_dir or tempfile.mkdtemp(prefix="aegis-cluster-")).resolve()
-        ports = [free_port() for _ in range(3 * size)]
+        ports = free_ports(3 * size)
         route_ports, self._http_ports = ports[:size], ports[size : 2 * size]
         routes = tuple(f"nats://{LOOPBACK}:{port}" for port in route_ports)
         self.nodes = [
