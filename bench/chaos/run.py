@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import multiprocessing
 import tempfile
 import time
 from collections.abc import AsyncIterator, Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -84,7 +86,7 @@ async def _run_in(planned: Plan, folder: Path) -> History:
     services = [workload.service_name for workload in workloads]
     async with running(settings, folder) as system, _fences(system, services) as fences:
         faults = await _strike(planned, system)
-        await _recovered(system, faults)
+        await recovered(system.client_files, faults)
         await system.stop_clients()
         found = await _settled(system, services)
         finals = [final async for final in _finals(system, workloads)]
@@ -103,15 +105,25 @@ async def _strike(planned: Plan, system: System) -> list[Fault]:
     return faults
 
 
-async def _recovered(system: System, faults: Sequence[Fault]) -> None:
-    """Returns when every place answers again, or when it is too late for that anyway."""
+async def recovered(files: Sequence[Path], faults: Sequence[Fault]) -> None:
+    """Returns when every place answers again, or when it is too late for that anyway.
+
+    Looked for in a process of its own: this one carries what the instances say to NATS, and while it
+    read a long history, control would take all of them for dead.
+    """
     await asyncio.sleep(QUIET_S)
     give_up_s = time.monotonic() + Run().recovery_limit_s
-    while time.monotonic() < give_up_s:
-        history = replace(_clients(system.client_files), faults=faults)
-        if all(found.recovery_s is not None for found in recoveries(history)):
-            return
-        await asyncio.sleep(1.0)
+    loop = asyncio.get_running_loop()
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as judge:
+        while time.monotonic() < give_up_s:
+            if await loop.run_in_executor(judge, _all_answer, files, faults):
+                return
+            await asyncio.sleep(1.0)
+
+
+def _all_answer(files: Sequence[Path], faults: Sequence[Fault]) -> bool:
+    history = replace(_clients(files), faults=faults)
+    return all(found.recovery_s is not None for found in recoveries(history))
 
 
 @contextlib.asynccontextmanager
