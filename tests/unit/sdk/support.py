@@ -138,7 +138,7 @@ class Hosted:
             reader=self.link.journal,
             deliveries=self.link.deliveries,
             recorder=recorder,
-            **options,
+            **{"checkpoint_rest_s": 0.0, **options},
         )
 
     async def start(self, *resources: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, cast
@@ -35,6 +36,7 @@ class LeaderlessLink:
         self.lost_s = 0.0
         self.retired = 0
         self.pulled: list[str] = []
+        self.pulls: list[dict[str, Any]] = []
         self.receive: Callback | None = None
         self._dropped = dropped
         self._waiting = waiting
@@ -60,6 +62,7 @@ class LeaderlessLink:
 
     def publish(self, subject: str, payload: bytes = b"", *, reply: str = "") -> None:
         self.pulled.append(reply)
+        self.pulls.append(json.loads(payload))
 
     def drop(self, subscription: object) -> None: ...
 
@@ -177,6 +180,16 @@ async def started(make: Make, link: LeaderlessLink, *, holds: bool = False) -> P
     )
     await loop.start()
     return loop
+
+
+async def test_no_two_readers_are_woken_at_the_same_times() -> None:
+    """Fifty instances that one server woke at once held each other up for 10 ms, every 1.5 s."""
+    link = LeaderlessLink(0)
+    for _ in range(20):
+        await follow(cast(Link, link))
+    beats_s = [pull["idle_heartbeat"] / 1e9 for pull in link.pulls]
+    assert len(set(beats_s)) == 20
+    assert max(beats_s) <= consumer.SILENCE_S_MAX / 2
 
 
 async def test_silence_counts_from_when_the_server_was_asked(

@@ -942,6 +942,24 @@ async def test_a_standby_that_starts_at_a_checkpoint_has_the_same_state(
     await late.stop()
 
 
+async def test_between_two_checkpoints_there_is_a_rest_however_many_changes_come(
+    bus: MemoryBus,
+) -> None:
+    one = Hosted(bus, checkpoint_changes=2, checkpoint_rest_s=0.3)
+    await one.start()
+    fence(bus, one, 1)
+    await _served(bus, one, 1, 2)
+    first = await bus.link().journal.start_of(SERVICE, ["A"])
+    await _served(bus, one, 3, 20)
+    assert await bus.link().journal.start_of(SERVICE, ["A"]) == first
+    assert one.actor().journal.changes == 18
+    await asyncio.sleep(0.3)
+    await _served(bus, one, 21, 21)
+    assert (await bus.link().journal.start_of(SERVICE, ["A"]))["A"] > first["A"]
+    assert one.actor().journal.changes == 0
+    await one.stop()
+
+
 async def test_a_state_over_half_a_message_is_checkpointed_in_parts(bus: MemoryBus) -> None:
     """G6."""
     bus.limits.payload_bytes_max = 300

@@ -49,6 +49,7 @@ class Host(Protocol):
     store: Journal
     recorder: Recorder
     checkpoint_changes: int
+    checkpoint_rest_s: float
     batches: bool
     """Whether storing many outcomes at once is worth it."""
     draining: bool
@@ -88,6 +89,7 @@ class Actor:
         self._judged = 0
         """Requests that were run, or more, since the promotion."""
         self._checkpoint_due = False
+        self._no_checkpoint_until_s = 0.0
 
     # --- the journal's side -------------------------------------------------------------------------
     def read(self, entry: Entry) -> None:
@@ -465,7 +467,11 @@ class Actor:
             self._step_down(mark)
 
     async def _checkpoint_if_wanted(self, mark: FenceMark) -> None:
-        if self.journal.wants_checkpoint(every_changes=self._host.checkpoint_changes):
+        if not self.journal.wants_checkpoint(every_changes=self._host.checkpoint_changes):
+            return
+        now_s = time.monotonic()
+        if now_s >= self._no_checkpoint_until_s:
+            self._no_checkpoint_until_s = now_s + self._host.checkpoint_rest_s
             await self._checkpoint(mark)
 
     async def _checkpoint(self, mark: FenceMark) -> None:

@@ -44,6 +44,9 @@ CHECKPOINT_CHANGES: Final = 250
 """Changes between checkpoints. Who starts reads up to as many of each resource: at 1,000, with 16 resources,
 that took nats-server 0.3 s of a core, and callers on two busy cores waited up to 75 ms (docs/performance.md).
 """
+CHECKPOINT_REST_S: Final = 1.0
+"""Between two checkpoints of a resource, however many changes come. So who starts reads no more than what one
+second adds, and the server, which takes about 2 ms for each, is not kept busy by hot resources."""
 
 
 @dataclass(slots=True, eq=False)
@@ -73,6 +76,7 @@ class ResourceHost:
         reader: JournalReader,
         deliveries: Deliveries,
         checkpoint_changes: int = CHECKPOINT_CHANGES,
+        checkpoint_rest_s: float = CHECKPOINT_REST_S,
         checkpoint_age_s: float = CHECKPOINT_AGE_S,
         credit: int = CREDIT,
         batches: bool = False,
@@ -87,6 +91,7 @@ class ResourceHost:
         self.store = store
         self.batches = batches
         self.checkpoint_changes = checkpoint_changes
+        self.checkpoint_rest_s = checkpoint_rest_s
         self._checkpoint_age_s = checkpoint_age_s
         self.recorder = recorder
         self.actors: dict[str, Actor] = {}

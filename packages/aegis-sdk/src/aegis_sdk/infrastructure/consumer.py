@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import random
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -23,8 +24,10 @@ from aegis_sdk.infrastructure.wire import Message
 from aegis_sdk.telemetry import log
 
 EXPIRES_S: Final = 30.0
-HEARTBEAT_S: Final = 1.5
-"""The server says at least this often that it still knows our pull. Each wakes this process."""
+HEARTBEAT_S: Final = (1.2, 1.5)
+"""How often the server says that it still knows our pull; drawn for each. Each wakes this process, and the server
+keeps all whose time comes together in step from then on: with one time for all, fifty instances woke at once.
+"""
 SILENCE_S_MAX: Final = 3.0
 AGAIN_WAIT_S: Final = 0.01
 AGAIN_WAIT_S_MAX: Final = 0.2
@@ -276,7 +279,7 @@ class PullLoop:
         pull = b'{"batch":%d,"expires":%d,"idle_heartbeat":%d}' % (
             free,
             EXPIRES_S * 1e9,
-            HEARTBEAT_S * 1e9,
+            random.uniform(*HEARTBEAT_S) * 1e9,
         )
         self._link.publish(
             f"$JS.API.CONSUMER.MSG.NEXT.{self._stream}.{self._consumer}", pull, reply=self._subject
