@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 from bench import targets
@@ -59,27 +60,28 @@ def points(axes: str, *, quick: bool) -> Iterator[Point]:
             yield Point(axis, count)
 
 
+def ends_first(points: Sequence[Point]) -> list[Point]:
+    """Axis by axis, its least and its most one after the other: the targets compare them, and a machine's
+    speed drifts in minutes.
+    """
+    axes = [list(group) for _, group in groupby(points, key=lambda point: point.axis)]
+    return [point for first, *others in axes for point in (first, *others[-1:], *others[:-1])]
+
+
 def parts(*, quick: bool) -> list[Part]:
-    duration_s = 1.0 if quick else 1.5
+    open_s, repeats = (1.0, 3) if quick else (2.0, 4)
     return [
-        Part(Block("targeted", "open", duration_s, rate_per_s=RATE_PER_S, spread="even"), 3),
-        Part(
-            Block("targeted", "closed", duration_s, targets.IN_FLIGHT, spread="even"),
-            1 if quick else 2,
-        ),
+        Part(Block("targeted", "open", open_s, rate_per_s=RATE_PER_S, spread="even"), repeats),
+        Part(Block("targeted", "closed", 1.0, targets.IN_FLIGHT, spread="even"), repeats // 2),
     ]
 
 
 async def run(options: Options, parsed: argparse.Namespace) -> dict[str, Any]:
+    wanted = list(points(parsed.axes, quick=options.quick))
+    found = {point: await _measure(point, options) for point in ends_first(wanted)}
     results = Results()
-    for point in points(parsed.axes, quick=options.quick):
-        say(f"{point.axis}: {point.count}")
-        beds = point.beds(options.systems or DEFAULT_SYSTEMS, options)
-        if beds:
-            at_point = await run_side_by_side(
-                beds, parts(quick=options.quick), warm_up_s=0.6, seed=options.seed
-            )
-            results.extend(at_point, **{point.axis: point.count})
+    for point in wanted:
+        results.extend(found[point], **{point.axis: point.count})
     return make_document(
         "scale",
         options,
@@ -87,4 +89,14 @@ async def run(options: Options, parsed: argparse.Namespace) -> dict[str, Any]:
         targets.flat(results.rows),
         memory=[each for each in results.memory if each["system"] == "aegis"],
         memory_growth=growth(results.memory),
+    )
+
+
+async def _measure(point: Point, options: Options) -> Results:
+    say(f"{point.axis}: {point.count}")
+    beds = point.beds(options.systems or DEFAULT_SYSTEMS, options)
+    if not beds:
+        return Results()
+    return await run_side_by_side(
+        beds, parts(quick=options.quick), warm_up_s=0.6, seed=options.seed
     )

@@ -14,6 +14,7 @@ from bench import cli, targets
 from bench.bed import Measured
 from bench.block import Block, Told
 from bench.commands import commands
+from bench.commands.scale import Point, ends_first, points
 from bench.commands.soak import MEMORY_GROWTH_MIB_MAX, plan_for, steady
 from bench.commands.throughput import half_of_highest
 from bench.document import Document, make_document
@@ -312,3 +313,11 @@ def test_a_soak_judges_what_the_sdk_keeps_and_shows_what_the_server_holds(
 
     assert (p99.met, memory.met) == (True, met)
     assert f"{part} +64" in memory.measured
+
+
+def test_what_a_target_compares_is_measured_one_after_the_other() -> None:
+    """A machine's speed drifts in minutes."""
+    order = ends_first(list(points("resources,callers", quick=False)))
+    resources = [Point("resources", count) for count in (1, 10_000, 10, 100, 1000)]
+    assert order == [*resources, *(Point("callers", count) for count in (1, 50, 10))]
+    assert ends_first([Point("callers", 1)]) == [Point("callers", 1)]
