@@ -25,7 +25,7 @@ from aegis_sdk.application.commit import (
     note_attempt,
 )
 from aegis_sdk.application.gate import Gate
-from aegis_sdk.application.handlers import Runner
+from aegis_sdk.application.handlers import Runner, is_expired
 from aegis_sdk.application.ports import Delivery, FenceRefused, Journal, StoreError
 from aegis_sdk.contract.envelope import Outcome, Request
 from aegis_sdk.domain.delivery import Verdict, could_be_second, judge, needs_lookup
@@ -36,6 +36,8 @@ from aegis_sdk.telemetry import about, log
 
 FAILED_WAIT_S: Final = 1.0
 LEFT_GRANTS_MAX: Final = 8
+LATE_MAX: Final = 64
+"""Requests of one resource that are past their deadline and are ended at once."""
 
 
 class Host(Protocol):
@@ -191,6 +193,8 @@ class Actor:
                 await self._checkpoint_now()
             elif not self._may_judge(self._queue[0]):
                 return  # the fence that decides has not been read yet
+            elif len(late := self._late()) > 1:
+                await self._end_late(late)
             elif self._host.batches and len(together := self._together()) > 1:
                 await self._serve_together(together)
             else:
@@ -316,6 +320,67 @@ class Actor:
         """What is not stored is another active's."""
         while batch.open:
             self._host.finished(batch.open.popleft().delivery)
+
+    def _late(self) -> list[Delivery]:
+        """The deliveries at the queue's head whose deadline has passed."""
+        found: list[Delivery] = []
+        for delivery in itertools.islice(self._queue, LATE_MAX):
+            if not is_expired(delivery.request) or not self._is_served(delivery):
+                break
+            found.append(delivery)
+        return found
+
+    async def _end_late(self, late: list[Delivery]) -> None:
+        """Nobody waits for these and they change nothing, so they end side by side: one by one, an active
+        with a slow store would never catch up with callers who give up and ask again.
+        """
+        mark = self._mark()
+        for _ in late:
+            self._queue.popleft()
+        ends = await asyncio.gather(
+            *(self._expire(delivery, mark) for delivery in late), return_exceptions=True
+        )
+        # Taken over in their order: all behind one that has no outcome yet are done again.
+        for n, (delivery, end) in enumerate(zip(late, ends, strict=True)):
+            if isinstance(end, FenceRefused):
+                self._refused(delivery, mark)
+                for left in late[n:]:
+                    self._host.finished(left)
+                return
+            if isinstance(end, BaseException):
+                log.error("delivery_failed", **about(delivery.request), exc_info=end)
+                self._queue.extendleft(reversed(late[n:]))
+                await asyncio.sleep(FAILED_WAIT_S)
+                return
+            if end is not None:
+                seq, stored = end
+                self._committed(delivery, stored, seq, mark)
+            delivery.ack()
+            self._host.finished(delivery)
+
+    async def _expire(self, delivery: Delivery, mark: FenceMark) -> tuple[int, Outcome] | None:
+        """What `commit` says; None when there is an outcome already. Raises: FenceRefused."""
+        request, arrival, epoch = delivery.request, delivery.arrival, mark.fence.epoch
+        if arrival.stream_seq <= self.journal.last_request_seq:
+            self._host.suppressed(delivery)
+            return None
+        if needs_lookup(request, arrival) and await self._answered(delivery):
+            return None
+        begun_s, started_s = time.time(), time.perf_counter()
+        with self._host.runner.span(request, begun=1, epoch=epoch) as span:
+            outcome = self._host.runner.expire(request, epoch=epoch)
+            seq, stored = await commit(self._host.store, request, outcome, fence_seq=mark.seq)
+            span.stored(stored)
+        self._host.recorder.served(
+            request,
+            arrival,
+            outcome,
+            stored,
+            begun_s=begun_s,
+            process_s=0.0,
+            commit_s=time.perf_counter() - started_s,
+        )
+        return seq, stored
 
     # --- one by one -----------------------------------------------------------------------------------------
     def _may_judge(self, delivery: Delivery) -> bool:

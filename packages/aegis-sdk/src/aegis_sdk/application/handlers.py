@@ -99,6 +99,12 @@ class Runner:
             outcome = self._computed(handler, context, payload)
         return self._signed(request, outcome, request_seq, epoch)
 
+    def expire(self, request: Request, *, epoch: int) -> Outcome:
+        """The outcome of a request that is not run, since its deadline has passed. It names no place in the
+        request stream, for it may be stored before those in front of it are.
+        """
+        return self._signed(request, expired(request), 0, epoch)
+
     def _signed(self, request: Request, outcome: Outcome, request_seq: int, epoch: int) -> Outcome:
         if outcome.kind is OutcomeKind.EXECUTED and is_expired(request):
             outcome = expired(request)

@@ -132,8 +132,8 @@ class Outcome:
     """How a request ended, as stored in the journal.
 
     `body` is the reply's JSON (executed) or an ErrorBody (all others). `change` is the encoded Change
-    or empty; `changed` the same, where it is at hand. `request_seq` is the request's sequence in the request stream (0 when the writer, a
-    cancelling caller, doesn't know it); `epoch` is 0 for group requests and cancels.
+    or empty; `changed` the same, where it is at hand. `request_seq` is the request's sequence in the request stream, up to which all of the resource's
+    have an outcome; 0 where that can't be said: a caller's cancel, an expiry out of turn; `epoch` is 0 for group requests and cancels.
     """
 
     kind: OutcomeKind

@@ -1,0 +1,179 @@
+"""An active that is behind ends what nobody waits for any more side by side, and runs none of it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from aegis_sdk.application.ports import FenceRefused
+from aegis_sdk.contract.envelope import Outcome, OutcomeKind, Request
+from aegis_sdk.testing import MemoryBus
+from aegis_sdk.testing.faults import Fault, Op
+
+from tests.unit.sdk.support import (
+    SERVICE,
+    Hosted,
+    add_request,
+    fence,
+    kinds,
+    send,
+    settle,
+    stored,
+    until,
+)
+
+EXPIRED, EXECUTED, CANCELLED = OutcomeKind.EXPIRED, OutcomeKind.EXECUTED, OutcomeKind.CANCELLED
+
+
+class SlowJournal:
+    """The journal of `hosted`, where each commit takes a while. `most` of them were under way at once."""
+
+    def __init__(self, hosted: Hosted, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.most = self.open = 0
+        self.refused: set[str] = set()
+        self.broken: set[str] = set()
+        self._commit = hosted.link.journal.commit
+        monkeypatch.setattr(hosted.link.journal, "commit", self.commit)
+
+    async def commit(self, request: Request, outcome: Outcome, *, fence_seq: int | None) -> int:
+        self.open += 1
+        self.most = max(self.most, self.open)
+        try:
+            await asyncio.sleep(0.02)
+            if request.request_id in self.refused:
+                raise FenceRefused("a newer one")
+            if request.request_id in self.broken:
+                self.broken.discard(request.request_id)
+                raise RuntimeError("a bug")
+            return await self._commit(request, outcome, fence_seq=fence_seq)
+        finally:
+            self.open -= 1
+
+
+@pytest.fixture
+async def one(bus: MemoryBus) -> AsyncIterator[Hosted]:
+    hosted = Hosted(bus, "i-1")
+    await hosted.start()
+    fence(bus, hosted, 1)
+    await until(lambda: hosted.actor().is_active)
+    yield hosted
+    await hosted.stop()
+
+
+@pytest.fixture
+def slow(one: Hosted, monkeypatch: pytest.MonkeyPatch) -> SlowJournal:
+    return SlowJournal(one, monkeypatch)
+
+
+def late(n: int, **more: Any) -> Request:
+    return add_request(f"late.{n}", deadline_s=time.time() - 1.0, **more)
+
+
+def floor(bus: MemoryBus) -> int:
+    return bus.requests(SERVICE).ack_floors["g-i-1-1"]
+
+
+async def test_a_backlog_that_nobody_waits_for_is_ended_side_by_side(
+    bus: MemoryBus, one: Hosted, slow: SlowJournal
+) -> None:
+    """G8: one by one, what comes in the meantime would be late too, for ever."""
+    for n in range(40):
+        send(bus, late(n))
+    send(bus, add_request("live"))
+    begun_s = time.monotonic()
+    await until(lambda: stored(bus, "live"))
+    assert time.monotonic() - begun_s < 40 * 0.02 / 2
+    assert slow.most > 10
+    assert [kinds(bus)[f"late.{n}"] for n in range(40)] == [EXPIRED] * 40
+    assert one.runs.tags == ["live"]
+    await until(lambda: floor(bus) == 41)
+    assert one.total() == 1
+
+
+async def test_what_runs_begins_when_all_before_it_have_ended(
+    bus: MemoryBus, one: Hosted, slow: SlowJournal
+) -> None:
+    """G7: and two that wait for their turn still take it one after the other."""
+    for request in (late(1), late(2), add_request("a"), add_request("b"), late(3), late(4)):
+        send(bus, request)
+    release = one.runs.hold("a")
+    await until(lambda: one.runs.tags)
+    assert set(kinds(bus)) == {"late.1", "late.2"}
+    release.set()
+    await until(lambda: len(kinds(bus)) == 6)
+    assert one.runs.tags == ["a", "b"]
+    await until(lambda: one.actor().journal.last_request_seq == 6)
+
+
+async def test_an_outcome_that_is_stored_stays(
+    bus: MemoryBus, one: Hosted, slow: SlowJournal
+) -> None:
+    """G2: a caller's cancel, another use of an idempotency key."""
+    cancelled = Outcome.error(CANCELLED, "cancelled", "")
+    for n in range(1, 4):
+        await one.link.journal.commit(late(n), cancelled, fence_seq=None)
+    send(bus, late(1, attempt=2))
+    send(bus, late(2))
+    send(bus, late(3))
+    send(bus, late(4))
+    send(bus, late(4, attempt=2))
+    await until(lambda: stored(bus, "late.4"))
+    await settle()
+    assert [kinds(bus)[f"late.{n}"] for n in range(1, 5)] == [CANCELLED] * 3 + [EXPIRED]
+    await until(lambda: floor(bus) == bus.requests(SERVICE).last_seq)
+
+
+async def test_a_newer_fence_ends_it(bus: MemoryBus, one: Hosted, slow: SlowJournal) -> None:
+    """G5: what is refused is the next active's, and is not acknowledged."""
+    slow.refused = {f"late.{n}" for n in range(2, 9)}
+    for n in range(9):
+        send(bus, late(n))
+    await until(lambda: one.host.commits_fenced)
+    assert not one.actor().is_active
+    assert one.host.commits_fenced == 1
+    assert set(kinds(bus)) == {"late.0", "late.1"}
+    assert floor(bus) == 2
+
+
+async def test_one_that_fails_is_done_again_with_all_behind_it(
+    bus: MemoryBus, one: Hosted, slow: SlowJournal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """G1: a bug of ours loses none, though those behind it have their outcome already."""
+    monkeypatch.setattr("aegis_sdk.application.actor.FAILED_WAIT_S", 0.01)
+    slow.broken = {"late.3"}
+    for n in range(9):
+        send(bus, late(n))
+    await until(lambda: len(kinds(bus)) == 9)
+    await until(lambda: floor(bus) == 9)
+    assert set(kinds(bus).values()) == {EXPIRED}
+    assert not one.runs.tags
+
+
+@pytest.mark.parametrize("fault", [Fault.LOST, Fault.LOST_ANSWER])
+async def test_a_lost_commit_is_sent_again(bus: MemoryBus, one: Hosted, fault: Fault) -> None:
+    bus.faults.once(Op.COMMIT, fault)
+    for n in range(5):
+        send(bus, late(n))
+    await until(lambda: len(kinds(bus)) == 5)
+    await until(lambda: floor(bus) == 5)
+    assert set(kinds(bus).values()) == {EXPIRED}
+
+
+async def test_a_death_in_the_middle_leaves_none_without_an_outcome(
+    bus: MemoryBus, one: Hosted, slow: SlowJournal
+) -> None:
+    """G1: what is stored out of turn must not say that all before it have ended (ADR 0005)."""
+    slow.refused = {"late.2"}
+    for n in range(6):
+        send(bus, late(n))
+    await until(lambda: len(kinds(bus)) == 5)
+    await one.stop()
+    two = Hosted(bus, "i-2")
+    await two.start()
+    fence(bus, two, 2)
+    await until(lambda: len(kinds(bus)) == 6)
+    assert set(kinds(bus).values()) == {EXPIRED}
+    await two.stop()
