@@ -12,8 +12,7 @@ from aegis_sdk.application import actor
 from aegis_sdk.application.ports import FenceRefused
 from aegis_sdk.contract.envelope import Outcome, OutcomeKind, Request
 from aegis_sdk.contract.ids import keyed_id
-from aegis_sdk.testing import MemoryBus
-from aegis_sdk.testing.faults import Fault, Op
+from aegis_sdk.testing import Fault, MemoryBus, Op
 
 from tests.unit.sdk.support import (
     SERVICE,
@@ -28,7 +27,7 @@ from tests.unit.sdk.support import (
     until,
 )
 
-EXPIRED, EXECUTED, CANCELLED = OutcomeKind.EXPIRED, OutcomeKind.EXECUTED, OutcomeKind.CANCELLED
+EXPIRED, CANCELLED = OutcomeKind.EXPIRED, OutcomeKind.CANCELLED
 
 
 class SlowJournal:
@@ -98,9 +97,7 @@ async def test_a_backlog_that_nobody_waits_for_is_ended_side_by_side(
     for n in range(40):
         send(bus, late(n))
     send(bus, add_request("live"))
-    begun_s = time.monotonic()
     await until(lambda: stored(bus, "live"))
-    assert time.monotonic() - begun_s < 40 * 0.02 / 2
     assert slow.most > 10
     assert [kinds(bus)[f"late.{n}"] for n in range(40)] == [EXPIRED] * 40
     assert one.runs.tags == ["live"]
