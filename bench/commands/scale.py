@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
@@ -13,7 +13,7 @@ from bench.bed import BedSettings
 from bench.block import Block
 from bench.document import make_document
 from bench.memory import growth
-from bench.options import Options
+from bench.options import Options, listed
 from bench.runner import Part, Results, run_side_by_side, say
 from bench.workload import account_names
 
@@ -48,16 +48,14 @@ class Point:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--axes", default=",".join(POINTS), help="comma-separated")
+    parser.add_argument(
+        "--axes", type=listed(POINTS), default=list(POINTS), help=f"of: {','.join(POINTS)}"
+    )
 
 
-def points(axes: str, *, quick: bool) -> Iterator[Point]:
-    """Raises: SystemExit for an unknown axis."""
-    for axis in (name.strip() for name in axes.split(",")):
-        if axis not in POINTS:
-            raise SystemExit(f"bench: unknown axis {axis!r}: use {', '.join(POINTS)}")
-        for count in (QUICK_POINTS if quick else POINTS)[axis]:
-            yield Point(axis, count)
+def points(axes: Sequence[str], *, quick: bool) -> list[Point]:
+    of_axis = QUICK_POINTS if quick else POINTS
+    return [Point(axis, count) for axis in axes for count in of_axis[axis]]
 
 
 def ends_first(points: Sequence[Point]) -> list[Point]:
@@ -77,7 +75,7 @@ def parts(*, quick: bool) -> list[Part]:
 
 
 async def run(options: Options, parsed: argparse.Namespace) -> dict[str, Any]:
-    wanted = list(points(parsed.axes, quick=options.quick))
+    wanted = points(parsed.axes, quick=options.quick)
     found = {point: await _measure(point, options) for point in ends_first(wanted)}
     results = Results()
     for point in wanted:

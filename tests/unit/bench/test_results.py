@@ -317,7 +317,7 @@ def test_a_soak_judges_what_the_sdk_keeps_and_shows_what_the_server_holds(
 
 def test_what_a_target_compares_is_measured_one_after_the_other() -> None:
     """A machine's speed drifts in minutes."""
-    order = ends_first(list(points("resources,callers", quick=False)))
+    order = ends_first(points(["resources", "callers"], quick=False))
     resources = [Point("resources", count) for count in (1, 10_000, 10, 100, 1000)]
     assert order == [*resources, *(Point("callers", count) for count in (1, 50, 10))]
     assert ends_first([Point("callers", 1)]) == [Point("callers", 1)]
