@@ -311,5 +311,5 @@ async def test_a_deleted_record_that_is_read_late_seats_nobody() -> None:
     stale = [await office.registry.read(Subjects.instance_key(SERVICE, "a"))]
     await office.leaves("a")
     assert stale[0] is not None
-    office.roster._take_registry_entry(stale[0])
+    office.roster._intake.registry_entry(stale[0])
     assert "a" not in office.state.services[SERVICE].members

@@ -9,6 +9,7 @@ from aegis_control.application.views import unfollowed
 from aegis_control.application.world import World
 
 _EXAMPLES_MAX = 5
+_UNREADABLE_MAX = 20
 
 
 class CheckUp:
@@ -27,6 +28,8 @@ class CheckUp:
             servers=await checkup.servers(),
             drift=await checkup.drift([table.name for table in tables if table.record]),
             lonely=[view for table in tables if (view := _lonely(table)).resources],
+            unreadable=self._state.unreadables.some(_UNREADABLE_MAX),
+            unreadable_values=len(self._state.unreadables),
         )
 
 

@@ -14,6 +14,7 @@ from aegis_sdk.contract.bodies import Fence
 from aegis_sdk.contract.control import LeaseRecord, LeaseState
 from aegis_sdk.errors import Unavailable
 
+from aegis_control.application.intake import Intake
 from aegis_control.application.ports import (
     FenceWrite,
     StoredFence,
@@ -34,15 +35,18 @@ class Leases:
     def __init__(self, state: ControlState, world: World) -> None:
         self._state = state
         self._world = world
+        self._intake = Intake(state, world)
 
     async def grant(
         self, table: ServiceTable, resources: Sequence[str], to: Member, *, reason: str
     ) -> list[str]:
         """Make `to` the active of `resources`; returns those that it got.
 
-        The rest went to somebody else in the meantime (another replica was faster).
+        The rest went to somebody else in the meantime (another replica was faster), or their epoch
+        can't be read.
         """
         moved: list[str] = []
+        resources = [name for name in resources if table.may_grant(name)]
         for at in range(0, len(resources), GRANT_RESOURCES_MAX):
             chunk = resources[at : at + GRANT_RESOURCES_MAX]
             moved += await self._grant_chunk(table, chunk, to, reason)
@@ -56,7 +60,7 @@ class Leases:
         changes = {
             name: leases.in_state(table.leases[name].record, state, now_s=now_s, reason=reason)
             for name in resources
-            if table.leases[name].record.state is not state
+            if table.leases[name].record.state is not state and name not in table.unreadable_leases
         }
         return await self._store(table, changes)
 
@@ -66,6 +70,7 @@ class Leases:
             name: leases.fence_of(lease.record)
             for name, lease in table.leases.items()
             if lease.record.state is not LeaseState.VACANT
+            and name not in table.unreadable_leases
             and lease.record.epoch > _fence_epoch(table, name)
         }
         if behind:
@@ -110,6 +115,7 @@ class Leases:
         grant = f"g-{to.record.instance_id}-{max(epochs.values())}-{self._world.new_token()}"
         return {
             name: leases.granted(
+                _stored(table, name)[0],
                 service=table.name,
                 resource=name,
                 owner=to.owner,
@@ -131,7 +137,7 @@ class Leases:
                 Write(
                     self._world.subjects.lease_key(table.name, name),
                     record.model_dump_json().encode(),
-                    table.leases[name].revision if name in table.leases else 0,
+                    table.lease_revision(name),
                 )
                 for name, record in changes.items()
             ]
@@ -152,11 +158,10 @@ class Leases:
 
     async def _read_lease(self, table: ServiceTable, resource: str) -> None:
         entry = await self._world.leases.read(self._world.subjects.lease_key(table.name, resource))
-        if entry is None or entry.value is None:
+        if entry is None:
             table.leases.pop(resource, None)
-            return
-        record = LeaseRecord.model_validate_json(entry.value)
-        table.leases[resource] = Lease(record, entry.revision)
+        else:
+            self._intake.lease(entry)
 
     async def _write_fences(self, table: ServiceTable, fences: Mapping[str, Fence]) -> None:
         """Until each resource's last fence is ours or a newer one. Raises: Unavailable."""
@@ -183,7 +188,7 @@ class Leases:
         doubtful = []
         for write, result in zip(writes, results, strict=True):
             if isinstance(result, int):
-                table.fences[write.resource] = StoredFence(write.fence, result)
+                self._intake.fence(table, write.resource, StoredFence(write.fence, result))
             else:
                 doubtful.append(write.resource)
         await asyncio.gather(*(self._read_fence(table, name) for name in doubtful))
@@ -193,7 +198,7 @@ class Leases:
         if stored is None:
             table.fences.pop(resource, None)
         else:
-            table.fences[resource] = stored
+            self._intake.fence(table, resource, stored)
 
     def _grants_of(self, table: ServiceTable, resources: Iterable[str]) -> set[str]:
         return {table.leases[name].record.grant for name in resources if name in table.leases}

@@ -14,10 +14,12 @@ from typing import Any
 
 from aegis_sdk.errors import Unavailable
 
-from aegis_control.application.ports import Bucket, Clock, Events, NotWritten, Write
+from aegis_control.application.ports import Bucket, Clock, Entry, Events, NotWritten, Write
+from aegis_control.application.unreadable import said_by
 from aegis_control.domain.leadership import LeaderRecord, Sighting, may_take, seen, taken
 
 LEADER_KEY = "leader"
+UNKNOWN_LEADER = "unknown"
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,11 +88,20 @@ class Leadership:
 
     async def _look(self) -> None:
         entry = await self._bucket.read(LEADER_KEY)
-        record = None
-        if entry is not None and entry.value:
-            record = LeaderRecord.model_validate_json(entry.value)
+        record = self._record(entry) if entry is not None else None
         revision = entry.revision if entry else 0
         self._seen = seen(self._seen, revision, record, self._clock.monotonic())
+
+    def _record(self, entry: Entry) -> LeaderRecord | None:
+        """One that can't be read is a leader of another version, for as long as it is renewed."""
+        if not entry.value:
+            return None
+        try:
+            return LeaderRecord.model_validate_json(entry.value)
+        except ValueError as error:
+            if self._seen is None or self._seen.leader != UNKNOWN_LEADER:
+                self._events.emit("leader_record_unreadable", key=LEADER_KEY, reason=said_by(error))
+            return LeaderRecord(id=UNKNOWN_LEADER)
 
     async def _try_to_take(self) -> bool:
         known = self._seen
@@ -120,9 +131,8 @@ class Leadership:
     async def _adopt(self) -> None:
         """Refused: by somebody else's record, or by an earlier one of ours whose answer was lost."""
         entry = await self._bucket.read(LEADER_KEY)
-        if entry is None or not entry.value:
+        if entry is None or (record := self._record(entry)) is None:
             return
-        record = LeaderRecord.model_validate_json(entry.value)
         # Counted from when it was seen, not sent; the next renewal is sent at once.
         self._seen = seen(self._seen, entry.revision, record, self._clock.monotonic())
 

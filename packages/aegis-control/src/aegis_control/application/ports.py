@@ -91,10 +91,18 @@ class Bucket(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class StoredFence:
-    """The last fence of a resource, and its sequence in the journal."""
+    """The last fence of a resource, and its sequence in the journal.
+
+    One that can't be read stands for no epoch, owner and grant, and `unreadable` says why.
+    """
 
     fence: Fence
     seq: int
+    unreadable: str = ""
+
+    @property
+    def readable(self) -> bool:
+        return not self.unreadable
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,12 +49,15 @@ class Reconcile:
         if self._world.clock.monotonic() - self._tidied_s > TIDY_INTERVAL_S:
             self._tidied_s = self._world.clock.monotonic()
             for table in list(self._state.services.values()):
-                await self._delete_orphans(table)
-                await self._make_room(table)
+                if not table.unreadable_leases:  # which grants are in use, all leases together tell
+                    await self._delete_orphans(table)
+                    await self._make_room(table)
 
     async def _find_actives(self, table: ServiceTable) -> None:
         lonely = [
-            name for name, lease in table.leases.items() if self._is_lonely(table, lease.record)
+            name
+            for name, lease in table.leases.items()
+            if table.may_grant(name) and self._is_lonely(table, lease.record)
         ]
         if not lonely:
             return

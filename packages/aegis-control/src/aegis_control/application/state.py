@@ -21,6 +21,7 @@ from aegis_sdk.contract.control import (
 )
 
 from aegis_control.application.ports import StoredFence
+from aegis_control.application.unreadable import Unreadables
 from aegis_control.domain.failover import Candidate
 from aegis_control.domain.lease import Owner, owns
 from aegis_control.domain.liveness import CAN_TAKE_OVER
@@ -71,7 +72,13 @@ class ServiceTable:
     name: str
     record: ServiceRecord | None = None
     revision: int = 0
+    newer_contract: bool = False
+    """A newer version wrote a contract that can't be read here: it is kept."""
     leases: dict[str, Lease] = field(default_factory=dict)
+    unreadable_leases: set[str] = field(default_factory=set)
+    """Resources whose lease can't be read; `leases` may have an older one."""
+    deleted_leases: dict[str, int] = field(default_factory=dict)
+    """resource: the revision with which its lease was deleted; the next one comes after it."""
     fences: dict[str, StoredFence] = field(default_factory=dict)
     members: dict[str, Member] = field(default_factory=dict)
     removed: dict[str, int] = field(default_factory=dict)
@@ -79,6 +86,22 @@ class ServiceTable:
     provisioned: bool = False
     fences_loaded: bool = False
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    def may_grant(self, resource: str) -> bool:
+        """Is its epoch known? It must never begin again, so nothing is granted on a guess."""
+        if resource in self.unreadable_leases:
+            return False
+        fence = self.fences.get(resource)
+        return resource in self.leases or fence is None or fence.readable
+
+    def resources(self) -> set[str]:
+        """All that ever had an active."""
+        return self.leases.keys() | self.unreadable_leases
+
+    def lease_revision(self, resource: str) -> int:
+        """Of what is stored under its key as far as is known; 0: nothing ever was."""
+        lease = self.leases.get(resource)
+        return lease.revision if lease else self.deleted_leases.get(resource, 0)
 
     def owned_by(self, owner: Owner) -> list[str]:
         """The resources that exactly this run of an instance holds or is waited for with."""
@@ -128,6 +151,7 @@ class ControlState:
     services: dict[str, ServiceTable] = field(default_factory=dict)
     registry_revision: int = 0
     leases_revision: int = 0
+    unreadables: Unreadables = field(default_factory=Unreadables)
     _own_revisions: set[int] = field(default_factory=set)
 
     def wrote_lease(self, revision: int) -> None:

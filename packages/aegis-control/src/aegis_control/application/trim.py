@@ -31,7 +31,7 @@ class Trim:
 
     async def _trim(self, table: ServiceTable) -> None:
         done = await self._world.journal.trim(
-            table.name, list(table.leases), keep_s=self._world.outcome_ttl_s
+            table.name, list(table.resources()), keep_s=self._world.outcome_ttl_s
         )
         if done.removed:
             self._world.events.emit("journal_trimmed", service=table.name, entries=done.removed)

@@ -303,6 +303,29 @@ def _standbys(facts: Facts) -> Iterator[Finding]:
         yield Finding("standbys", Level.BAD, found, do)
 
 
+def _unreadable(facts: Facts) -> Iterator[Finding]:
+    if facts.checkup is None:
+        return
+    for value in facts.checkup.unreadable:
+        found = f"{value.where}: {value.key} (revision {value.revision}) can't be read: {value.why}"
+        yield Finding("stored values", Level.BAD, found, _remedy(value.where))
+    told, all_of_them = len(facts.checkup.unreadable), facts.checkup.unreadable_values
+    if all_of_them > told:
+        found = f"{all_of_them - told} more values can't be read"
+        yield Finding("stored values", Level.BAD, found, "mend or delete those above first")
+    if not all_of_them:
+        yield Finding("stored values", Level.OK, "control can read all of them")
+
+
+def _remedy(where: str) -> str:
+    kept = "of a newer version: run that control"
+    if where.endswith("_leases"):
+        return f"{kept}; a stray: delete the key (nats kv del), its resource has no new active until then"
+    if where.endswith("_registry"):
+        return f"{kept}; a stray: delete the key (nats kv del); it is ignored meanwhile"
+    return f"{kept}; a stray: control replaces it if the resource's lease says the epoch"
+
+
 def _dead_letters(facts: Facts) -> Iterator[Finding]:
     if not facts.dead_letters:
         yield Finding("dead letters", Level.OK, "none")
@@ -333,5 +356,6 @@ _CHECKS: Final[tuple[Callable[[Facts], Iterator[Finding]], ...]] = (
     _drift,
     _instances,
     _standbys,
+    _unreadable,
     _dead_letters,
 )

@@ -51,6 +51,7 @@ def next_epoch(lease: LeaseRecord | None, fence: Fence | None) -> int:
 
 
 def granted(
+    before: LeaseRecord | None,
     *,
     service: str,
     resource: str,
@@ -61,8 +62,9 @@ def granted(
     now_s: float,
     reason: str,
 ) -> LeaseRecord:
-    """The lease of a new active."""
+    """The lease of a new active, with what a newer version had noted in the one `before`."""
     return LeaseRecord(
+        **((before.model_extra or {}) if before else {}),
         service=service,
         resource=resource,
         state=LeaseState.HELD,

@@ -140,6 +140,7 @@ def service_record(
     if known is not None and not alone:
         methods = {method.name: method for method in known.methods} | methods
     return ServiceRecord(
+        **((known.model_extra or {}) if known else {}),
         service=registration.service,
         methods=sorted(methods.values(), key=lambda method: method.name),
         version=registration.version,

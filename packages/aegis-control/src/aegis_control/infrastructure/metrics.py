@@ -97,6 +97,12 @@ class Metrics:
         if self._state is None:
             return
         yield from _system(list(self._state.services.values()))
+        yield _gauge(
+            "aegis_unreadable_values",
+            "Stored records and fences that control can't read, and works around.",
+            [],
+            {(): len(self._state.unreadables)},
+        )
         if self._read is not None:
             yield from _stored(self._read)
 

@@ -13,7 +13,8 @@ from typing import Any, Final
 from urllib.parse import urlparse
 
 import structlog
-from nats.aio.client import Client
+
+from aegis_control.infrastructure.nats_client import Client
 
 RETRY_INTERVAL_S: Final = 1.0
 _CONNECT_TIMEOUT_S: Final = 2

@@ -17,7 +17,7 @@ from typing import Any, Final
 import nats.errors
 import pydantic
 import structlog
-from aegis_sdk.contract.control import Ack, Command, Heartbeat
+from aegis_sdk.contract.control import Ack, AdminReply, Command, Heartbeat
 from aegis_sdk.contract.dead_letter import DeadLetter
 from aegis_sdk.contract.envelope import MSG_ID
 from aegis_sdk.contract.subjects import Subjects
@@ -26,6 +26,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
+from aegis_control.application.unreadable import said_by
 from aegis_control.application.world import Api
 from aegis_control.domain.connections import Connection, parse_name
 from aegis_control.infrastructure.nats_link import NatsLink, Outgoing, ask
@@ -40,6 +41,7 @@ _STORE_TIMEOUT_S: Final = 2.0
 _STORE_WAIT_S: Final = 0.2
 _FLUSH_TIMEOUT_S: Final = 1.0
 
+_TOLD_MAX: Final = 1_000
 _ECHO_TIMEOUT_S: Final = 0.5
 _NO_SERVICE: Final = "-"
 """No service has this name, so no instance's heartbeat has the echo's subject."""
@@ -82,6 +84,7 @@ class Endpoints:
         self._subjects = subjects
         self._echo_subject = subjects.heartbeat(_NO_SERVICE, token)
         self._echo: asyncio.Future[None] | None = None
+        self._told_unreadable: set[str] = set()
 
     async def check(self) -> None:
         """A message to our own subscription of heartbeats comes after all that were there before."""
@@ -123,17 +126,28 @@ class Endpoints:
                 if self._echo is not None and not self._echo.done():
                     self._echo.set_result(None)
                 return
-            with contextlib.suppress(pydantic.ValidationError):
-                api.heard(Heartbeat.model_validate_json(message.data))
+            try:
+                beat = Heartbeat.model_validate_json(message.data)
+            except ValueError as error:
+                self._unreadable("heartbeat_unreadable", message, error)
+            else:
+                api.heard(beat)
 
         return handle
+
+    def _unreadable(self, event: str, message: Msg, error: Exception) -> None:
+        """Once a subject: whoever sends such messages does it again and again."""
+        if message.subject in self._told_unreadable or len(self._told_unreadable) >= _TOLD_MAX:
+            return
+        self._told_unreadable.add(message.subject)
+        _log("aegis_control").warning(event, subject=message.subject, reason=said_by(error))
 
     def _on_dead_letter(self, api: Api) -> Callable[[Msg], Awaitable[None]]:
         async def handle(message: Msg) -> None:
             try:
                 letter = DeadLetter.parse(message.headers or {}, message.data)
             except (KeyError, ValueError) as error:
-                _log("aegis_control").warning("dead_letter_unreadable", reason=repr(error))
+                self._unreadable("dead_letter_unreadable", message, error)
             else:
                 api.dead_lettered(letter)
 
@@ -239,6 +253,8 @@ _WARNINGS: Final = frozenset(
         "registration_refused",
         "control_step_failed",
         "request_dead_lettered",
+        "value_unreadable",
+        "leader_record_unreadable",
     }
 )
 
@@ -258,15 +274,21 @@ async def _ask_admin(api: Api, message: Msg) -> pydantic.BaseModel:
 def _answering(
     tasks: asyncio.TaskGroup, ask: Callable[[Msg], Awaitable[pydantic.BaseModel]]
 ) -> Callable[[Msg], Awaitable[None]]:
-    async def answer(message: Msg) -> None:
+    async def reply_to(message: Msg) -> pydantic.BaseModel:
         try:
-            reply = await ask(message)
+            return await ask(message)
+        except Exception as error:
+            # A bug of ours: it must not end the leadership, and who asked is told.
+            _log("aegis_control").exception("request_failed", subject=message.subject)
+            reason = f"control could not do it: {type(error).__name__}: {error}"
+            return AdminReply(ok=False, code="internal", message=reason)
+
+    async def answer(message: Msg) -> None:
+        reply = await reply_to(message)
+        try:
             await message.respond(reply.model_dump_json().encode())
         except (nats.errors.Error, OSError) as error:
             _log("aegis_control").warning("reply_not_sent", reason=str(error))
-        except Exception:
-            # A request must not end the leadership; the caller times out and asks again.
-            _log("aegis_control").exception("request_failed", subject=message.subject)
 
     async def handle(message: Msg) -> None:
         if message.reply:

@@ -6,16 +6,19 @@ control replicas that write one only the first succeeds.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
+from typing import Final
 
 from aegis_sdk.contract.bodies import Fence
 from aegis_sdk.contract.checkpoint import Checkpoint
 from aegis_sdk.contract.envelope import Outcome
-from aegis_sdk.contract.names import decode_token
+from aegis_sdk.contract.names import decode_token, encode_token
 from aegis_sdk.contract.subjects import Subjects
-from aegis_sdk.errors import Unavailable
+from aegis_sdk.errors import InvalidName, Unavailable
 
 from aegis_control.application.ports import FenceWrite, NotWritten, StoredFence, Trimmed
+from aegis_control.application.unreadable import said_by
 from aegis_control.infrastructure.nats_buckets import publish_checked
 from aegis_control.infrastructure.nats_link import (
     ERR_NO_STREAM,
@@ -38,9 +41,11 @@ class NatsJournal:
     async def load_fences(self, service: str) -> dict[str, StoredFence]:
         stream, fences = self._subjects.journal_stream(service), self._subjects.fences(service)
         try:
+            reading = self._link.read_last_of_each(stream, fences)
             return {
-                _resource(stored.subject): _fence(stored)
-                async for stored in self._link.read_last_of_each(stream, fences)
+                resource: _fence(stored)
+                async for stored in reading
+                if (resource := _resource(stored.subject)) is not None
             }
         except ApiRefused as error:
             if error.code == ERR_NO_STREAM:
@@ -107,10 +112,13 @@ class NatsJournal:
 
     async def _checkpoints(self, service: str, stream: str) -> dict[str, Checkpoint]:
         subject = self._subjects.checkpoint(service, None)
-        return {
-            _resource(stored.subject): Checkpoint.decode(stored.payload)
-            async for stored in self._link.read_last_of_each(stream, subject)
-        }
+        found: dict[str, Checkpoint] = {}
+        async for stored in self._link.read_last_of_each(stream, subject):
+            resource = _resource(stored.subject)
+            with contextlib.suppress(ValueError):  # one that can't be read covers nothing
+                if resource is not None:
+                    found[resource] = Checkpoint.decode(stored.payload)
+        return found
 
     async def _first_served(
         self, service: str, stream: str, resource: str, position: int
@@ -119,15 +127,36 @@ class NatsJournal:
         subject = self._subjects.outcomes(service, resource)
         while True:
             outcome = await self._link.first_of(stream, subject, from_seq=position + 1)
-            if outcome is None or Outcome.parse(outcome.headers, outcome.payload).request_seq:
+            if outcome is None or _of_an_active(outcome):
                 return outcome
             position = outcome.seq
 
 
-def _resource(subject: str) -> str:
-    """`<prefix>.jrn.<service>.<resource>.fence`"""
-    return decode_token(subject.split(".")[3])
+def _of_an_active(stored: Stored) -> bool:
+    """One that can't be read may be a newer version's, and is kept. What is no outcome at all is not."""
+    try:
+        return bool(Outcome.parse(stored.headers, stored.payload).request_seq)
+    except KeyError:
+        return False
+    except ValueError:
+        return True
+
+
+def _resource(subject: str) -> str | None:
+    """`<prefix>.jrn.<service>.<resource>.fence`; None if no resource is called so."""
+    token = subject.split(".")[3]
+    with contextlib.suppress(ValueError, InvalidName):
+        resource = decode_token(token)
+        if encode_token(resource) == token:
+            return resource
+    return None
+
+
+_NO_FENCE: Final = Fence(epoch=0, owner="", incarnation="", grant="none", start_seq=0)
 
 
 def _fence(stored: Stored) -> StoredFence:
-    return StoredFence(Fence.model_validate_json(stored.payload), stored.seq)
+    try:
+        return StoredFence(Fence.model_validate_json(stored.payload), stored.seq)
+    except ValueError as error:
+        return StoredFence(_NO_FENCE, stored.seq, unreadable=said_by(error))

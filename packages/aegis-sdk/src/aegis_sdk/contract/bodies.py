@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
+
+Count = Annotated[int, Field(ge=0, le=2**53)]
+"""An epoch or a place in a stream; above it, JSON's readers differ."""
+Token = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,256}$")]
+"""What becomes a part of a subject: anything else would be another subject, or break the connection."""
 
 
 class ErrorBody(BaseModel):
@@ -18,14 +23,14 @@ class ErrorBody(BaseModel):
 class Fence(BaseModel):
     """The journal entry that begins an epoch; its own sequence is what commits are checked against."""
 
-    epoch: int
+    epoch: Count
     owner: str
     """Instance id of the new active."""
     incarnation: str
     """Which run of that instance id: a restarted process does not take an old run's fence for its own."""
-    grant: str
+    grant: Token
     """The name of the request consumer that the active makes and reads; one a grant."""
-    grant_size: int = 0
+    grant_size: Count = 0
     """How many resources the grant has, so that the active makes its consumer once; 0: not told."""
-    start_seq: int
+    start_seq: Count
     """Request stream sequence from which that consumer starts; early is harmless, late would lose."""

@@ -1,14 +1,21 @@
 """What instances, control and operators say to each other: models on the wire and in the buckets.
 
 All JSON. Times are Unix seconds and for people only: no decision compares clocks of two machines.
+Versions meet here: fields that a version does not know are left out of messages, and are kept in records,
+which are read, changed and written again. A record that can't be read is never written over by a guess.
 """
 
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Any
+from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field
+
+from aegis_sdk.contract.bodies import Count, Token
+from aegis_sdk.contract.names import check_instance, check_service
+from aegis_sdk.contract.subjects import Subjects
+from aegis_sdk.errors import InvalidName
 
 
 class Role(StrEnum):
@@ -42,12 +49,38 @@ class LeaseState(StrEnum):
 
 
 class _Wire(BaseModel):
-    model_config = ConfigDict(extra="ignore")
+    # JSON has no NaN and no infinity: written again, they could not be read.
+    model_config = ConfigDict(extra="ignore", allow_inf_nan=False)
+
+
+class _Record(_Wire):
+    """A value of a bucket. Fields of a newer version stay in it when it is changed and written."""
+
+    model_config = ConfigDict(extra="allow")
+
+    @property
+    def key(self) -> str:
+        """Where it belongs. Raises: InvalidName."""
+        raise NotImplementedError
+
+    @classmethod
+    def read(cls, key: str, value: bytes) -> Self:
+        """Raises: ValueError, saying why, for what is no record of this version or not of this key."""
+        record = cls.model_validate_json(value)
+        try:
+            belongs = record.key
+        except InvalidName as error:
+            raise ValueError(str(error)) from error
+        if belongs != key:
+            raise ValueError(f"it says that it is {belongs}")
+        return record
 
 
 # --- the registry bucket -------------------------------------------------------------------------
 class MethodSpec(_Wire):
     """A method as registered: its JSON schemas."""
+
+    model_config = ConfigDict(extra="allow")
 
     name: str
     targeted: bool = False
@@ -56,15 +89,19 @@ class MethodSpec(_Wire):
     reply_schema: dict[str, Any] = {}
 
 
-class ServiceRecord(_Wire):
+class ServiceRecord(_Record):
     """`service.<service>`: kept after its last instance left, so that callers can tell typos apart."""
 
     service: str
     methods: list[MethodSpec]
     version: str = ""
 
+    @property
+    def key(self) -> str:
+        return Subjects.service_key(check_service(self.service))
 
-class InstanceRecord(_Wire):
+
+class InstanceRecord(_Record):
     """`instance.<service>.<instance>`: deleted when it left, or was lost for the return grace."""
 
     service: str
@@ -78,9 +115,13 @@ class InstanceRecord(_Wire):
     since: float = 0.0
     reason: str = ""
 
+    @property
+    def key(self) -> str:
+        return Subjects.instance_key(check_service(self.service), check_instance(self.instance_id))
+
 
 # --- the leases bucket ---------------------------------------------------------------------------
-class LeaseRecord(_Wire):
+class LeaseRecord(_Record):
     """`<service>.<resource token>`: who is active. Never deleted: the epoch must not restart."""
 
     service: str
@@ -88,11 +129,15 @@ class LeaseRecord(_Wire):
     state: LeaseState
     owner: str
     incarnation: str
-    epoch: int
-    grant: str
-    start_seq: int
+    epoch: Count
+    grant: Token
+    start_seq: Count
     since: float = 0.0
     reason: str = ""
+
+    @property
+    def key(self) -> str:
+        return Subjects.lease_key(check_service(self.service), self.resource)
 
 
 # --- instance to control -------------------------------------------------------------------------
@@ -149,7 +194,7 @@ class Heartbeat(_Wire):
     """Published on `ctl.hb.<service>.<instance>` by a thread of its own."""
 
     service: str
-    instance_id: str
+    instance_id: Token
     incarnation: str
     n: int
     loop_lag_s: float
@@ -342,6 +387,16 @@ class LonelyView(_Wire):
     examples: list[str] = []
 
 
+class UnreadableView(_Wire):
+    """A stored value that control can't read: it keeps it, works around it, and tells of it."""
+
+    where: str
+    """The bucket or the stream."""
+    key: str
+    revision: int
+    why: str
+
+
 class CheckupView(_Wire):
     """`checkup`: what only control can say, for `ipc-cli doctor`."""
 
@@ -352,6 +407,9 @@ class CheckupView(_Wire):
     """None: control has no system account to ask with."""
     drift: list[DriftView] = []
     lonely: list[LonelyView] = []
+    unreadable: list[UnreadableView] = []
+    """The first of them."""
+    unreadable_values: int = 0
 
 
 # --- what control tells operators: published on `evt.<event>`, kept in the stream of events ----------
