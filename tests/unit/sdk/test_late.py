@@ -96,11 +96,11 @@ async def test_a_backlog_that_nobody_waits_for_is_ended_side_by_side(
     """G8: one by one, what comes in the meantime would be late too, for ever."""
     for n in range(40):
         send(bus, late(n))
-    send(bus, add_request("live"))
-    await until(lambda: stored(bus, "live"))
+    send(bus, add_request("it.live"))
+    await until(lambda: stored(bus, "it.live"))
     assert slow.most > 10
     assert [kinds(bus)[f"late.{n}"] for n in range(40)] == [EXPIRED] * 40
-    assert one.runs.tags == ["live"]
+    assert one.runs.tags == ["it.live"]
     await until(lambda: floor(bus) == 41)
     assert one.total() == 1
 
@@ -109,14 +109,14 @@ async def test_what_runs_begins_when_all_before_it_have_ended(
     bus: MemoryBus, one: Hosted, slow: SlowJournal
 ) -> None:
     """G7: and two that wait for their turn still take it one after the other."""
-    for request in (late(1), late(2), add_request("a"), add_request("b"), late(3), late(4)):
+    for request in (late(1), late(2), add_request("it.a"), add_request("it.b"), late(3), late(4)):
         send(bus, request)
-    release = one.runs.hold("a")
+    release = one.runs.hold("it.a")
     await until(lambda: one.runs.tags)
     assert set(kinds(bus)) == {"late.1", "late.2"}
     release.set()
     await until(lambda: len(kinds(bus)) == 6)
-    assert one.runs.tags == ["a", "b"]
+    assert one.runs.tags == ["it.a", "it.b"]
     await until(lambda: one.actor().journal.last_request_seq == 6)
 
 

@@ -15,6 +15,7 @@ from aegis_sdk.contract.bodies import Fence
 from aegis_sdk.contract.control import EventRecord, LeaseRecord
 from aegis_sdk.contract.dead_letter import DeadLetter
 from aegis_sdk.contract.envelope import MSG_ID, Outcome, OutcomeKind, Request
+from aegis_sdk.contract.ids import is_request_id
 from aegis_sdk.contract.names import NO_RESOURCE, decode_token
 from aegis_sdk.contract.subjects import Subjects
 from aegis_sdk.contract.trace import trace_id
@@ -100,8 +101,13 @@ class NatsArchive:
             if error.code in (ERR_NO_MESSAGE, ERR_NO_STREAM):
                 return None
             raise Unavailable(f"stream {stream}: {error}") from error
-        resource = _resource_of_request(stored.subject)
-        request = Request.parse(stored.headers, stored.payload, service=service, resource=resource)
+        try:
+            resource = _resource_of_request(stored.subject)
+            request = Request.parse(
+                stored.headers, stored.payload, service=service, resource=resource
+            )
+        except (KeyError, ValueError):
+            return None  # somebody else's: no instance takes it for a request
         return Accepted(request, stored.seq, stored.at_s)
 
     async def headers(
@@ -120,7 +126,7 @@ class NatsArchive:
         )
         async with aclosing(reading) as messages:
             async for stored in messages:
-                if MSG_ID in stored.headers:
+                if is_request_id(stored.headers.get(MSG_ID, "")):
                     yield Header(stored.headers[MSG_ID], stored.seq, stored.at_s)
 
     async def unfinished_from(self, service: str) -> int:

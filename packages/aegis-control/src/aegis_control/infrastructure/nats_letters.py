@@ -27,7 +27,12 @@ class NatsLetters:
     async def find(self, request_id: str) -> DeadLetter | None:
         subject = self._subjects.dead_letter_anywhere(request_id)
         stored = await self._last(self._subjects.dlq_stream, subject)
-        return None if stored is None else DeadLetter.parse(stored.headers, stored.payload)
+        try:
+            return None if stored is None else DeadLetter.parse(stored.headers, stored.payload)
+        except (KeyError, ValueError) as error:
+            raise Unavailable(
+                f"the dead letter of {request_id} can't be read: {error!r}"
+            ) from error
 
     async def outcome(self, service: str, request_id: str) -> Outcome | None:
         subject = self._subjects.outcome_anywhere(service, request_id)

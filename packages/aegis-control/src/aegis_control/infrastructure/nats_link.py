@@ -383,7 +383,7 @@ def _seconds(ns: int) -> float:
 def _headers(raw: bytes) -> dict[str, str]:
     lines = raw.decode(errors="replace").split("\r\n")[1:]
     pairs = (line.partition(":") for line in lines if line)
-    return {name.strip(): value.strip() for name, _, value in pairs}
+    return {name.strip(): value.strip(" \t") for name, _, value in pairs}
 
 
 def _words(error: Exception) -> str:

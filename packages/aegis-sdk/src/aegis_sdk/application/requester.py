@@ -32,7 +32,7 @@ from aegis_sdk.application.ports import (
 from aegis_sdk.application.tracing import LOG_TRACER, Tracer
 from aegis_sdk.context import Ticket
 from aegis_sdk.contract.envelope import Outcome, OutcomeKind, Request, fingerprint
-from aegis_sdk.contract.ids import child_id, is_keyed, keyed_id, split_id
+from aegis_sdk.contract.ids import check_request_id, child_id, is_keyed, keyed_id
 from aegis_sdk.contract.method import Method
 from aegis_sdk.contract.metrics import Answer
 from aegis_sdk.contract.subjects import resource_token
@@ -188,7 +188,7 @@ class Requester:
         return await self._hand_in(request, timeout_s=timeout_s, parent=traceparent)
 
     async def attach(self, request_id: str, method: Method[Any, Rep], *, timeout_s: float) -> Rep:
-        split_id(request_id)
+        check_request_id(request_id)
         request = Request(request_id, method.service, method.name, None, b"")
         entry = self._begin(request)
         try:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
-from aegis_sdk.contract.envelope import MSG_ID, Request
+from aegis_sdk.contract.envelope import MSG_ID, Request, header_text
 from aegis_sdk.contract.ids import redriven_id
 from aegis_sdk.contract.names import decode_token, encode_token
 
@@ -34,8 +34,8 @@ class DeadLetter:
         headers = request.headers() | {
             MSG_ID: f"{_MSG_ID_PREFIX}{request.request_id}",
             SERVICE: request.service,
-            ERROR_CODE: self.error_code,
-            ERROR: " ".join(self.error.split()),
+            ERROR_CODE: header_text(self.error_code),
+            ERROR: header_text(self.error),
         }
         if request.resource is not None:
             headers[RESOURCE] = f"{request.service}.{encode_token(request.resource)}"

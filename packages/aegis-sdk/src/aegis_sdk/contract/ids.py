@@ -18,8 +18,13 @@ from aegis_sdk.errors import InvalidName
 
 KEY_PREFIX: Final = "key-"
 """No client's own token has a hyphen."""
-_NOT_IN_A_TOKEN: Final = re.compile(r"[^!-~]|[*>]")
-"""What would match other subjects, end one, or write to a terminal."""
+REQUEST_ID_LENGTH_MAX: Final = 2048
+"""Three times the longest keyed id. With the longest service and resource beside it, it stays below the
+server's 4 KiB for a line; a longer one would end the connection of whoever uses it."""
+_REQUEST_ID: Final = re.compile(r"([!-)+\-/-=?-~]+)\.([!-)+\-/-=?-~]+)")
+"""Two tokens of plain ASCII without blanks, dots, `*` and `>`: anything else would match other subjects,
+end one, or write to a terminal."""
+_SHOWN_MAX: Final = 80
 DEPTH_MAX: Final = 16
 """Nested calls deeper than this are taken for a loop that spans services."""
 
@@ -42,11 +47,14 @@ def child_id(request_id: str, n: int) -> str:
 
 
 def check_request_id(text: str) -> str:
-    """Return what a person gave as a request id, if it names one request. Raises: InvalidName."""
+    """Return `text` if it names one request: the check at every door, whoever gave it. Raises: InvalidName."""
     split_id(text)
-    if _NOT_IN_A_TOKEN.search(text):
-        raise InvalidName(f"request id {text!r}: plain ASCII without blanks, '*' and '>'")
     return text
+
+
+def is_request_id(text: str) -> bool:
+    """Whether `check_request_id` would take it."""
+    return len(text) <= REQUEST_ID_LENGTH_MAX and _REQUEST_ID.fullmatch(text) is not None
 
 
 def children_of(request_id: str) -> str:
@@ -67,13 +75,22 @@ def redriven_id(request_id: str) -> str:
 
     No client's number and no encoded key holds a plus sign.
     """
-    first, plus, times = request_id.rpartition("+")
-    return f"{first}+{int(times) + 1}" if plus else f"{request_id}+1"
+    first, _, times = request_id.rpartition("+")
+    again = first and times.isdecimal() and len(times) < 10
+    return f"{first}+{int(times) + 1}" if again else f"{request_id}+1"
 
 
 def split_id(request_id: str) -> tuple[str, str]:
     """(caller token, number token). Raises: InvalidName when it isn't a request id."""
-    caller, dot, number = request_id.partition(".")
-    if not (caller and dot and number) or "." in number or " " in request_id:
-        raise InvalidName(f"request id {request_id!r}: expected <caller>.<n>")
+    if len(request_id) > REQUEST_ID_LENGTH_MAX:
+        raise InvalidName(
+            f"request id {request_id[:_SHOWN_MAX]!r}… has {len(request_id)} characters; at most"
+            f" {REQUEST_ID_LENGTH_MAX} are allowed"
+        )
+    if not is_request_id(request_id):
+        raise InvalidName(
+            f"request id {request_id[:_SHOWN_MAX]!r}: expected <caller>.<n>, in plain ASCII without"
+            " blanks, '*' and '>'"
+        )
+    caller, _, number = request_id.partition(".")
     return caller, number

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import random
-import re
 from typing import Final
 
-_TRACEPARENT: Final = re.compile(r"00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})")
+from aegis_sdk.contract.envelope import TRACEPARENT_FORM
+
 _SAMPLED: Final = "01"
 
 
@@ -16,7 +16,7 @@ def new_traceparent(parent: str = "") -> str:
     Without a parent, a new trace that whoever records traces may record. Ids need to be distinct, not
     secret: `random` seeded by the system is enough and fast.
     """
-    known = _TRACEPARENT.fullmatch(parent) if parent else None
+    known = TRACEPARENT_FORM.fullmatch(parent) if parent else None
     trace = known[1] if known else f"{random.getrandbits(128) or 1:032x}"
     flags = known[3] if known else _SAMPLED
     return f"00-{trace}-{random.getrandbits(64) or 1:016x}-{flags}"
@@ -24,7 +24,7 @@ def new_traceparent(parent: str = "") -> str:
 
 def parse_traceparent(traceparent: str) -> tuple[int, int, int] | None:
     """(trace id, span id, flags), or None when it isn't a traceparent."""
-    known = _TRACEPARENT.fullmatch(traceparent)
+    known = TRACEPARENT_FORM.fullmatch(traceparent)
     return None if known is None else (int(known[1], 16), int(known[2], 16), int(known[3], 16))
 
 

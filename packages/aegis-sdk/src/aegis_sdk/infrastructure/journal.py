@@ -286,14 +286,14 @@ class _Follower:
 def parse_entry(message: Message, seq: int) -> Entry | None:
     """`aegis.jrn.<service>.<resource>.<kind>[.<name>]`; None for group requests and kinds of a newer version."""
     tokens = message.subject.split(".", 5)
-    if tokens[3] == NO_RESOURCE:
+    if len(tokens) < 5 or tokens[3] == NO_RESOURCE:
         return None  # of the group, not of a resource that is called so
     try:
-        kind = EntryKind(tokens[4])
+        resource, kind = decode_token(tokens[3]), EntryKind(tokens[4])
     except ValueError:
         return None
     name = tokens[5] if len(tokens) > 5 else ""
-    return Entry(seq, decode_token(tokens[3]), kind, name, message.headers, message.data)
+    return Entry(seq, resource, kind, name, message.headers, message.data)
 
 
 async def make_reader(

@@ -72,12 +72,15 @@ class NatsRequestLog:
                 return None
             raise
         message = found["message"]
-        return Request.parse(
-            parse_headers(base64.b64decode(message.get("hdrs", ""))),
-            base64.b64decode(message.get("data", "")),
-            service=service,
-            resource=_resource_of(message["subject"]),
-        )
+        try:
+            return Request.parse(
+                parse_headers(base64.b64decode(message.get("hdrs", ""))),
+                base64.b64decode(message.get("data", "")),
+                service=service,
+                resource=_resource_of(message["subject"]),
+            )
+        except (KeyError, ValueError):
+            return None  # somebody else's: no request is at this place
 
 
 class _Search:

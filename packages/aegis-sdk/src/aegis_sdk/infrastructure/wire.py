@@ -41,12 +41,12 @@ class Message:
     def header(self, name: bytes) -> str:
         """One header as it was written, without parsing the others; empty when it isn't there."""
         _, found, rest = self._raw.partition(b"\r\n" + name + b": ")
-        return rest[: rest.find(_CRLF)].decode() if found else ""
+        return rest[: rest.find(_CRLF)].decode(errors="replace") if found else ""
 
     @property
     def status(self) -> str:
         """The code of a message that is no message but a status (`NATS/1.0 404 …`), or empty."""
-        return self._raw[9:12].decode() if self._raw[8:9] == b" " else ""
+        return self._raw[9:12].decode(errors="replace") if self._raw[8:9] == b" " else ""
 
 
 Callback = Callable[[Message], None]
@@ -58,7 +58,7 @@ def parse_headers(raw: bytes) -> dict[str, str]:
     for line in raw.decode(errors="replace").split("\r\n")[1:]:
         name, colon, value = line.partition(":")
         if colon:
-            headers[name] = value.strip()
+            headers[name] = value.strip(" \t")
     return headers
 
 
@@ -121,8 +121,9 @@ class Tap(Parser):
             line_end = data.find(_CRLF, at)
             if line_end < 0:
                 return at, 0
-            words = data[at:line_end].split()
-            operation = words[0] if words else b""
+            # By the one blank that the server writes: a subject may hold any other byte, blank or not.
+            words = data[at:line_end].split(b" ")
+            operation = words[0]
             if operation not in (b"HMSG", b"MSG"):
                 return at, line_end + 2
             start = line_end + 2
@@ -133,12 +134,13 @@ class Tap(Parser):
             if callback is None:
                 return at, end + 2
             if operation == b"HMSG":
-                reply = words[3].decode() if len(words) == 6 else ""
+                reply = words[3].decode(errors="replace") if len(words) == 6 else ""
                 body = start + int(words[-2])
             else:
-                reply = words[3].decode() if len(words) == 5 else ""
+                reply = words[3].decode(errors="replace") if len(words) == 5 else ""
                 body = start
-            message = Message(words[1].decode(), reply, data[start:body], data[body:end])
+            subject = words[1].decode(errors="replace")
+            message = Message(subject, reply, data[start:body], data[body:end])
             at = end + 2
             try:
                 callback(message)
