@@ -194,7 +194,7 @@ async def test_what_is_handed_back_comes_to_another_at_once(world: World, ports:
     await first.source.stop()
     second = await _group(world, ports)
     begun_s = asyncio.get_running_loop().time()
-    first.given[0].hand_back()
+    first.given[0].hand_back(0.02)
     await until(lambda: second.given)
     assert asyncio.get_running_loop().time() - begun_s < 0.75 * ACK_WAIT_S
     assert second.given[0].arrival.delivered == 2

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -14,6 +13,7 @@ from aegis_sdk.application.gate import Gate
 from aegis_sdk.application.handlers import Runner
 from aegis_sdk.application.ports import Accepted, Delivery
 from aegis_sdk.application.resource_host import ResourceHost
+from aegis_sdk.application.threads import Threads
 from aegis_sdk.contract.bodies import Fence
 from aegis_sdk.contract.envelope import Outcome, OutcomeKind, Request
 from aegis_sdk.domain.delivery import Arrival
@@ -123,7 +123,7 @@ class Hosted:
         self.link: MemoryLink = bus.link(instance_id)
         made, self.runs = ledger(runs)
         self.service = service or made
-        self.threads = ThreadPoolExecutor(2)
+        self.threads = Threads("test", at_work_max=2)
         self.requester = make_requester(self.link, caller=instance_id)
         self.gate = Gate()
         self.host = ResourceHost(
@@ -149,7 +149,7 @@ class Hosted:
         await self.host.stop()
         await self.requester.close()
         self.link.close()
-        self.threads.shutdown(wait=False)
+        self.threads.close()
 
     def actor(self, resource: str = "A") -> Actor:
         return self.host.actors[resource]
@@ -219,7 +219,7 @@ class Hand:
         def extend() -> None:
             self.extended += 1
 
-        def hand_back() -> None:
+        def hand_back(delay_s: float) -> None:
             self.handed_back += 1
 
         return Delivery(request, Arrival(seq, delivered, suspect), grant, ack, extend, hand_back)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import pytest
 from aegis_sdk.application.gate import Gate
 from aegis_sdk.application.group_host import GroupHost
 from aegis_sdk.application.handlers import Runner
+from aegis_sdk.application.threads import Threads
 from aegis_sdk.contract.bodies import ErrorBody
 from aegis_sdk.contract.envelope import Outcome, OutcomeKind, Request
 from aegis_sdk.testing import Fault, Flow, ManualClock, MemoryBus, Op
@@ -40,7 +40,7 @@ class Member:
     ) -> None:
         self.link = bus.link(name)
         service, self.runs = ledger(Runs())
-        self.threads = ThreadPoolExecutor(1)
+        self.threads = Threads("test", at_work_max=1)
         self.requester = make_requester(self.link, caller=name)
         self.gate = Gate()
         self.host = GroupHost(
@@ -57,7 +57,7 @@ class Member:
         await self.host.stop()
         await self.requester.close()
         self.link.close()
-        self.threads.shutdown(wait=False)
+        self.threads.close()
 
 
 def _began_or_ended(bus: MemoryBus, member: Member) -> bool:

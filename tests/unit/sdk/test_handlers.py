@@ -6,7 +6,6 @@ import asyncio
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -21,6 +20,7 @@ from aegis_sdk import (
     Unavailable,
 )
 from aegis_sdk.application.handlers import Runner
+from aegis_sdk.application.threads import Threads
 from aegis_sdk.context import Asks
 from aegis_sdk.contract.bodies import ErrorBody, Fence
 from aegis_sdk.contract.envelope import Change, Outcome, OutcomeKind, Request
@@ -54,16 +54,17 @@ def asks() -> NoAsks:
 
 
 @pytest.fixture
-async def threads() -> AsyncIterator[ThreadPoolExecutor]:
-    with ThreadPoolExecutor(2) as pool:
-        yield pool
+async def threads() -> AsyncIterator[Threads]:
+    pool = Threads("test", at_work_max=2)
+    yield pool
+    pool.close()
 
 
 Run = Callable[..., Any]
 
 
 @pytest.fixture
-def run(asks: NoAsks, threads: ThreadPoolExecutor) -> Run:
+def run(asks: NoAsks, threads: Threads) -> Run:
     """`await run(handler, payload=b"1")`: the outcome of a handler of `one`, or `book` with a journal."""
 
     async def run_(
@@ -403,9 +404,7 @@ async def test_an_unknown_method_is_refused_with_those_that_exist(run: Run) -> N
     assert "it has one" in error.message
 
 
-async def test_a_targeted_handler_is_not_run_for_the_group(
-    asks: NoAsks, threads: ThreadPoolExecutor
-) -> None:
+async def test_a_targeted_handler_is_not_run_for_the_group(asks: NoAsks, threads: Threads) -> None:
     service = Service("svc")
 
     @service.handles(BOOK)

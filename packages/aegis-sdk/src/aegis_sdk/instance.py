@@ -11,7 +11,6 @@ import socket
 import threading
 import time
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
 from aegis_sdk.application.gate import Gate
@@ -20,6 +19,7 @@ from aegis_sdk.application.handlers import Runner
 from aegis_sdk.application.membership import Membership, obey
 from aegis_sdk.application.requester import Requester
 from aegis_sdk.application.resource_host import CHECKPOINT_AGE_S, ResourceHost
+from aegis_sdk.application.threads import Threads
 from aegis_sdk.application.tracing import Tracer
 from aegis_sdk.contract.control import (
     Ack,
@@ -45,8 +45,6 @@ from aegis_sdk.infrastructure.requests import NatsDeliveries, NatsRequestLog
 from aegis_sdk.service import Service
 from aegis_sdk.telemetry import log
 
-THREADS: Final = 32
-"""For plain `def` handlers: at most this many run at once on an instance."""
 DRAIN_TIMEOUT_S: Final = 10.0
 PAUSE_TIMEOUT_S: Final = 1.5
 """Below the two seconds that control waits for a pause."""
@@ -127,7 +125,6 @@ class Instance:
         self._resources = {name: Role(role) for name, role in resources.items()}
         self._recorder = recorder
         self._tracer = tracer
-        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix=f"aegis-{service.name}")
         self._control = NatsControl(link, subjects)
         self._membership = Membership(self._control, self._registration())
         self._membership.on_evicted = self._evict
@@ -204,7 +201,6 @@ class Instance:
         try:
             await self._take_down()
         finally:
-            self._threads.shutdown(wait=False, cancel_futures=True)
             if not self._ended.done():
                 self._ended.set_result(None)
 
@@ -216,6 +212,8 @@ class Instance:
             await self._group.stop()
         if self._host is not None:
             await self._host.stop()
+        if self._host is not None:
+            await self._runner.stop()
         if self._requests is not None:
             await self._requests.close()
         await self._link.close()
@@ -286,7 +284,7 @@ class Instance:
             self._service,
             instance_id=self.id,
             asks=self._requests.requester,
-            threads=self._threads,
+            threads=Threads(f"aegis-{self.service}"),
             tracer=self._tracer,
         )
         deliveries = NatsDeliveries(self._link, self._subjects)

@@ -2,6 +2,11 @@
 
 While a request is in hand its acknowledgement is extended; when this process dies the broker gives it
 to another instance after `ack_wait`. The create-only commit makes two runs one effect (G2, G3).
+
+Credit is for handlers at work. One that waits for an answer gives its credit back meanwhile (place.py), so the
+request that it waits for is read, whatever is before it in the stream and however deep the calls go. What bounds
+them: with `AWAY_MAX` clients' requests waiting here, further ones of clients go back to the broker for
+a while, and only those that handlers made are begun.
 """
 
 from __future__ import annotations
@@ -20,14 +25,48 @@ from aegis_sdk.application.ports import (
     Journal,
     StoreError,
 )
+from aegis_sdk.contract.ids import is_nested
 from aegis_sdk.domain.delivery import Verdict, could_be_second, judge, needs_lookup
 from aegis_sdk.domain.recorder import NO_RECORDER, Recorder
 from aegis_sdk.telemetry import about, log
 
 CREDIT: Final = 16
-"""Requests in hand at once. A paused instance delays at most these, by one ack_wait."""
+"""Requests at work at once. A paused instance delays these by one ack_wait, and those whose handlers wait."""
+AWAY_MAX: Final = 1000
+"""Clients' requests whose handlers wait for others or hang."""
+AWAY_DELAY_S: Final = 2.0
+"""What is handed back beyond that passes through here as often: the broker has no way to send others first."""
+SOON_S: Final = 0.02
+"""A bare negative acknowledgement burns the delivery count in milliseconds."""
 EXTEND_S_MAX: Final = 3600.0
 """The hard stop: a handler that runs longer is taken for hung, and its request goes elsewhere."""
+
+
+class _Credit:
+    """That of one delivery; the Holder of its run's place (place.py)."""
+
+    __slots__ = ("_counts", "_host", "is_given_back")
+
+    def __init__(self, host: GroupHost, delivery: Delivery) -> None:
+        self._host = host
+        self._counts = not is_nested(delivery.request.request_id)
+        self.is_given_back = False
+
+    def leave(self) -> None:
+        self.is_given_back = True
+        self._host.away += self._counts
+        self._host.credit_back()
+
+    def come_back(self) -> None:
+        self.is_given_back = False
+        self._host.away -= self._counts
+        self._host.credit_taken()
+
+    def end(self) -> None:
+        if self.is_given_back:
+            self._host.away -= self._counts
+        else:
+            self._host.credit_back()
 
 
 class GroupHost:
@@ -43,6 +82,7 @@ class GroupHost:
         deliveries: Deliveries,
         ack_wait_s: float,
         credit: int = CREDIT,
+        away_max: int = AWAY_MAX,
         recorder: Recorder = NO_RECORDER,
     ) -> None:
         self._service = service
@@ -52,6 +92,10 @@ class GroupHost:
         self._deliveries = deliveries
         self._ack_wait_s = ack_wait_s
         self._credit = credit
+        self._away_max = away_max
+        self.away = 0
+        """Clients' requests in hand that have given their credit back."""
+        self._is_full = False
         self._recorder = recorder
         self._source: DeliverySource | None = None
         self._in_hand: dict[asyncio.Task[None], tuple[Delivery, float]] = {}
@@ -76,7 +120,7 @@ class GroupHost:
         late = [delivery for task, (delivery, _) in self._in_hand.items() if not task.done()]
         await self.stop()
         for delivery in late:
-            delivery.hand_back()
+            delivery.hand_back(SOON_S)
 
     async def stop(self) -> None:
         """At once: what is in hand is delivered elsewhere after ack_wait."""
@@ -87,10 +131,30 @@ class GroupHost:
         for task in list(self._in_hand):
             task.cancel()
 
+    def credit_back(self) -> None:
+        if self._source is not None:
+            self._source.finished()
+
+    def credit_taken(self) -> None:
+        if self._source is not None:
+            self._source.resumed()
+
     def _take(self, delivery: Delivery) -> None:
+        if self.away >= self._away_max and not is_nested(delivery.request.request_id):
+            self._refuse(delivery)
+            return
+        self._is_full = False
         task = asyncio.create_task(self._serve(delivery))
         self._in_hand[task] = (delivery, time.monotonic())
         task.add_done_callback(self._done)
+
+    def _refuse(self, delivery: Delivery) -> None:
+        """Too many wait here: another instance may have it, or this one later."""
+        delivery.hand_back(AWAY_DELAY_S)
+        self.credit_back()
+        if not self._is_full:
+            log.warning("group_full", service=self._service, waiting=self.away)
+        self._is_full = True
 
     def _done(self, task: asyncio.Task[None]) -> None:
         del self._in_hand[task]
@@ -100,11 +164,12 @@ class GroupHost:
     async def _serve(self, delivery: Delivery) -> None:
         if delivery.arrival.delivered > 1:
             self._recorder.redelivered(self._service)
+        credit = _Credit(self, delivery)
         try:
             if needs_lookup(delivery.request, delivery.arrival) and await self._answered(delivery):
                 delivery.ack()
                 return
-            await self._run_judged(delivery)
+            await self._run_judged(delivery, credit)
             delivery.ack()
         except StoreError as error:
             # No outcome of ours is stored: the broker delivers it again.
@@ -115,8 +180,7 @@ class GroupHost:
                 error_code=type(error).__name__,
             )
         finally:
-            if self._source is not None:
-                self._source.finished()
+            credit.end()
 
     async def _answered(self, delivery: Delivery) -> bool:
         request = delivery.request
@@ -126,24 +190,24 @@ class GroupHost:
             log.info("duplicate_suppressed", **about(request), instance_id=self._runner.instance_id)
         return stored is not None
 
-    async def _run_judged(self, delivery: Delivery) -> None:
+    async def _run_judged(self, delivery: Delivery, credit: _Credit) -> None:
         request = delivery.request
         second = could_be_second(delivery.arrival)
         noted = await self._journal.attempts(request) if second else 0
         match judge(second=second, noted=noted):
             case Verdict.RUN:
-                await self._gate.admitted(request.request_id)
+                await self._gate.admitted(request.request_id, credit)
                 with self._gate:
-                    await self._run(delivery, begun=1)
+                    await self._run(delivery, credit, begun=1)
             case Verdict.RUN_NOTED:
-                await self._gate.admitted(request.request_id)
+                await self._gate.admitted(request.request_id, credit)
                 with self._gate:
                     await note_attempt(self._journal, request, noted + 1, fence_seq=None)
-                    await self._run(delivery, begun=noted + 2)
+                    await self._run(delivery, credit, begun=noted + 2)
             case Verdict.RUN_ALONE:
-                async with self._gate.alone(request.request_id):
+                async with self._gate.alone(request.request_id, credit):
                     await note_attempt(self._journal, request, noted + 1, fence_seq=None)
-                    await self._run(delivery, begun=noted + 2)
+                    await self._run(delivery, credit, begun=noted + 2)
             case Verdict.GIVE_UP:
                 await give_up(
                     self._journal,
@@ -154,12 +218,16 @@ class GroupHost:
                 )
                 self._recorder.gave_up(request)
 
-    async def _run(self, delivery: Delivery, *, begun: int) -> None:
+    async def _run(self, delivery: Delivery, credit: _Credit, *, begun: int) -> None:
         request = delivery.request
         begun_s, started_s = time.time(), time.perf_counter()
         with self._runner.span(request, begun=begun) as span:
             outcome = await self._runner.run(
-                request, begun=begun, request_seq=delivery.arrival.stream_seq, span=span
+                request,
+                begun=begun,
+                request_seq=delivery.arrival.stream_seq,
+                span=span,
+                credit=credit,
             )
             ran_s = time.perf_counter()
             _, stored = await commit(self._journal, request, outcome, fence_seq=None)

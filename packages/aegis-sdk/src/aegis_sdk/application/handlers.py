@@ -8,16 +8,20 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import math
 import time
 from collections.abc import Mapping
-from concurrent.futures import Executor
 from dataclasses import replace
 from typing import Any, Final
 
 from aegis_sdk.application.outcomes import failed_by, rejected_by
+from aegis_sdk.application.place import NOTHING, PLACE, Holder, Place
+from aegis_sdk.application.runs import DeadlinePassed, Runs, begin
+from aegis_sdk.application.threads import Threads
 from aegis_sdk.application.tracing import LOG_TRACER, NO_SPAN, Span, Tracer, code_of
 from aegis_sdk.context import Asks, Context, ResourceContext
 from aegis_sdk.contract.envelope import Outcome, OutcomeKind, Request
+from aegis_sdk.contract.ids import is_nested
 from aegis_sdk.domain.delivery import backoff_s
 from aegis_sdk.errors import (
     ContractError,
@@ -42,7 +46,7 @@ class Runner:
         *,
         instance_id: str,
         asks: Asks,
-        threads: Executor,
+        threads: Threads,
         tracer: Tracer = LOG_TRACER,
     ) -> None:
         self.instance_id = instance_id
@@ -50,6 +54,7 @@ class Runner:
         self._tracer = tracer
         self._asks = asks
         self._threads = threads
+        self._runs = Runs(instance_id=instance_id)
         self.running = 0
 
     def span(self, request: Request, *, begun: int, epoch: int = 0) -> Span:
@@ -67,18 +72,28 @@ class Runner:
         epoch: int = 0,
         values: Mapping[str, Any] | None = None,
         span: Span = NO_SPAN,
+        credit: Holder = NOTHING,
     ) -> Outcome:
         """The outcome of `request`; `begun` counts this run among its begins, from 1.
 
         `request_seq` is its place in the request stream; `values` and `epoch` are the resource's, for a
-        targeted request. The outcome carries no change unless it is `executed`.
+        targeted request. The outcome carries no change unless it is `executed`. `credit` is told when
+        the handler waits for others, or hangs.
         """
         self.running += 1
+        place = Place()
+        place.hold(credit)
         try:
-            outcome = await self._outcome(request, begun, epoch, values, span)
+            outcome = await self._outcome(request, begun, epoch, values, span, place)
         finally:
+            place.end()
             self.running -= 1
         return self._signed(request, outcome, request_seq, epoch)
+
+    async def stop(self) -> None:
+        """After all runs were dropped: returns when they have ended, or soon without those that don't end."""
+        self._threads.close()
+        await self._runs.stop()
 
     def is_pure(self, request: Request) -> bool:
         """Whether `compute` can give its outcome."""
@@ -122,6 +137,7 @@ class Runner:
         epoch: int,
         values: Mapping[str, Any] | None,
         span: Span,
+        place: Place,
     ) -> Outcome:
         try:
             handler = self._handler(request)
@@ -137,14 +153,19 @@ class Runner:
                 return expired(request)
             context = self._context(request, begun + retry + doubts, epoch, values)
             try:
-                reply = (
-                    await handler.function(context, payload)
-                    if handler.is_async
-                    else await self._in_thread(handler, context, payload)
+                reply = await self._runs.of(
+                    (
+                        begin(handler.function(context, payload), place)
+                        if handler.is_async
+                        else self._in_thread(handler, context, payload, place)
+                    ),
+                    request,
+                    place,
+                    left_s=_left_s(request),
                 )
                 outcome = _executed(handler, context, reply)
-            except Rejected as error:
-                return rejected_by(error)
+            except (DeadlinePassed, Rejected) as error:
+                return rejected_by(error) if isinstance(error, Rejected) else expired(request)
             except (OutcomeUnknown, Unavailable) as error:
                 # A nested request is in doubt: an outcome now would fix the doubt. Its id is the same
                 # in the next run, so asking again resolves it.
@@ -210,14 +231,18 @@ class Runner:
             values=values,
         )
 
-    async def _in_thread(self, handler: Handler, context: Context, payload: object) -> object:
-        loop = asyncio.get_running_loop()
-        context._loop = loop
+    def _in_thread(
+        self, handler: Handler, context: Context, payload: object, place: Place
+    ) -> asyncio.Future[Any]:
+        context._loop = asyncio.get_running_loop()
         # The handler's context variables, the current span among them, hold in its thread too.
         here = contextvars.copy_context()
-        return await loop.run_in_executor(
-            self._threads, here.run, _in_thread, handler, context, payload
-        )
+        here.run(PLACE.set, place)
+
+        def work() -> object:
+            return here.run(_in_thread, handler, context, payload)
+
+        return self._threads.start(work, place, nested=is_nested(context.request_id))
 
     def _note(self, event: str, request: Request, error: BaseException, **more: object) -> None:
         log.warning(
@@ -248,6 +273,10 @@ def _executed(handler: Handler, context: Context, reply: object) -> Outcome:
     change = context.state.change() if isinstance(context, ResourceContext) else None
     encoded = change.encode() if change else b""
     return Outcome(OutcomeKind.EXECUTED, body, encoded, changed=change)
+
+
+def _left_s(request: Request) -> float:
+    return math.inf if request.deadline_s is None else request.deadline_s - time.time()
 
 
 def is_expired(request: Request) -> bool:

@@ -153,7 +153,7 @@ class Directory(Protocol):
 @dataclass(slots=True)
 class Delivery:
     """A delivered request. `ack` says that its outcome is stored (it is sent soon, with others);
-    `extend` that it is in hand; `hand_back` returns it, to be delivered again after a short delay.
+    `extend` that it is in hand; `hand_back` returns it, to be delivered again after so many seconds.
     """
 
     request: Request
@@ -161,7 +161,7 @@ class Delivery:
     grant: str
     ack: Callable[[], None]
     extend: Callable[[], None]
-    hand_back: Callable[[], None]
+    hand_back: Callable[[float], None]
 
 
 class DeliverySource(Protocol):
@@ -169,6 +169,9 @@ class DeliverySource(Protocol):
 
     def finished(self) -> None:
         """One delivery is out of hand: its credit may be used again."""
+
+    def resumed(self) -> None:
+        """One whose credit was given back is worked at again. So more than the credit may be in hand."""
 
     async def retire(self) -> None:
         """Stop, but deliver first what is already on its way."""

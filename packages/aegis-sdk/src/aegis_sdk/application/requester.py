@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final, TypeVar
 
 from aegis_sdk.application.outcomes import result_of
+from aegis_sdk.application.place import waiting
 from aegis_sdk.application.ports import (
     Accepted,
     AlreadyStored,
@@ -196,7 +197,8 @@ class Requester:
             entry.accepted = Accepted(0, duplicate=True)  # never send: this is not our request
             outcome = await self._read_outcome(request)
             if outcome is None:
-                outcome = await entry.wait(timeout_s)
+                with waiting():
+                    outcome = await entry.wait(timeout_s)
         finally:
             self._end(entry)
         if outcome is None:
@@ -407,7 +409,8 @@ class Requester:
                 return self._same_key(request, stored)
             with contextlib.suppress(StoreUnreachable):  # sent again by the watcher
                 self._log.post(request)
-            outcome = await entry.wait(ends_s - time.monotonic())
+            with waiting():
+                outcome = await entry.wait(ends_s - time.monotonic())
             if outcome is None:
                 outcome = await self._end_doubt(entry)
                 if entry.full and outcome.kind is OutcomeKind.CANCELLED:

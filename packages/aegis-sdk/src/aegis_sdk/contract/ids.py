@@ -38,6 +38,11 @@ def is_keyed(request_id: str) -> bool:
     return request_id.startswith(KEY_PREFIX) and "~" not in request_id
 
 
+def is_nested(request_id: str) -> bool:
+    """Whether a handler made it, which may be waiting for it."""
+    return "~" in request_id
+
+
 def child_id(request_id: str, n: int) -> str:
     """The id of the `n`-th request (from 1) that the handler of `request_id` makes."""
     caller, _, number = request_id.partition(".")

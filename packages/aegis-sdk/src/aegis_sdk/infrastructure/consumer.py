@@ -160,6 +160,10 @@ class PullLoop:
         self._held = max(0, self._held - 1)
         self._top_up()
 
+    def resumed(self) -> None:
+        """A message that was out of hand is held again."""
+        self._held += 1
+
     # --- generations ----------------------------------------------------------------------------------------
     async def _begin(self, *, again: bool) -> None:
         self._unsubscribe()

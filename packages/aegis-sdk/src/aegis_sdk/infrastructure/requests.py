@@ -26,8 +26,6 @@ GRANT_PENDING_MAX: Final = 20_000
 ACK_DELAY_S: Final = 0.003
 """An acknowledgement is not urgent, and one for many saves a write on both sides."""
 SEARCH_CREDIT: Final = 5000
-HAND_BACK_DELAY_S: Final = 0.02
-"""A bare nak burns the delivery count in milliseconds."""
 
 
 class NatsRequestLog:
@@ -222,10 +220,8 @@ class NatsDeliveries:
         def extend() -> None:
             link.publish(reply, b"+WPI")
 
-        def hand_back() -> None:
-            link.publish(
-                reply, b"-NAK " + json.dumps({"delay": int(HAND_BACK_DELAY_S * 1e9)}).encode()
-            )
+        def hand_back(delay_s: float) -> None:
+            link.publish(reply, b"-NAK " + json.dumps({"delay": int(delay_s * 1e9)}).encode())
 
         arrival = Arrival(
             meta.stream_seq, meta.delivered, meta.stream_seq <= suspect_to, meta.stored_s

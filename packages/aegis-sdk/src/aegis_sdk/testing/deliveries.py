@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from aegis_sdk.application.ports import Delivery
 from aegis_sdk.domain.delivery import Arrival
@@ -15,8 +15,6 @@ from aegis_sdk.testing.streams import RequestStream
 
 if TYPE_CHECKING:
     from aegis_sdk.testing.bus import MemoryBus, MemoryLink
-
-HAND_BACK_DELAY_S: Final = 0.02
 
 
 class MemoryDeliveries:
@@ -98,10 +96,10 @@ class GroupConsumer:
             held.timer.cancel()
             held.timer = self._timer(seq)
 
-    def hand_back(self, seq: int) -> None:
+    def hand_back(self, seq: int, delay_s: float) -> None:
         if (held := self._in_hand.get(seq)) is not None:
             held.timer.cancel()
-            held.timer = self._bus.clock.call_later(HAND_BACK_DELAY_S, lambda: self._again(seq))
+            held.timer = self._bus.clock.call_later(delay_s, lambda: self._again(seq))
 
     def _timer(self, seq: int) -> Timer:
         return self._bus.clock.call_later(self._bus.ack_wait_s, lambda: self._again(seq))
@@ -177,9 +175,9 @@ class GroupReader:
             if link.reachable:
                 consumer.extend(seq)
 
-        def hand_back() -> None:
+        def hand_back(delay_s: float) -> None:
             if link.reachable:
-                consumer.hand_back(seq)
+                consumer.hand_back(seq, delay_s)
 
         arrival = Arrival(seq, delivered, suspect=False)
         self._on_delivery(Delivery(request, arrival, "", ack, extend, hand_back))
@@ -187,6 +185,9 @@ class GroupReader:
     def finished(self) -> None:
         self._held = max(0, self._held - 1)
         self._consumer.wake()
+
+    def resumed(self) -> None:
+        self._held += 1
 
     async def retire(self) -> None:
         await self.stop()  # in memory nothing is ever on its way
@@ -247,6 +248,9 @@ class GrantReader:
         self._held = max(0, self._held - 1)
         self._wake()
 
+    def resumed(self) -> None:
+        self._held += 1
+
     async def retire(self) -> None:
         await self.stop()
 
@@ -294,7 +298,7 @@ class GrantReader:
                 self._unacked.discard(seq)
                 self._stream.ack_floors[self._grant] = self.ack_floor
 
-        def nothing() -> None:
+        def nothing(*_: object) -> None:
             """A grant's requests are never taken from its one reader by time."""
 
         arrival = Arrival(seq, 1, suspect=seq <= self._suspect_to)

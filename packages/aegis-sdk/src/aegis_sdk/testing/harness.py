@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import AsyncIterator, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
@@ -14,6 +13,7 @@ from aegis_sdk.application.handlers import Runner
 from aegis_sdk.application.membership import Membership
 from aegis_sdk.application.requester import TIMEOUT_S, Requester
 from aegis_sdk.application.resource_host import ResourceHost
+from aegis_sdk.application.threads import Threads
 from aegis_sdk.application.tracing import LOG_TRACER, Tracer
 from aegis_sdk.context import Ticket
 from aegis_sdk.contract.control import Registration, Role
@@ -154,7 +154,6 @@ class MemoryInstance:
         self.bus = bus
         self.link = bus.link(instance_id)
         self._service = service
-        self._threads = ThreadPoolExecutor(4, thread_name_prefix=f"memory-{instance_id}")
         self._requester = make_requester(
             self.link, caller=instance_id, recorder=recorder, tracer=tracer
         )
@@ -168,11 +167,11 @@ class MemoryInstance:
         )
         self._membership = Membership(self.link.control, self._registration)
         gate = Gate()
-        runner = Runner(
+        self._runner = runner = Runner(
             service,
             instance_id=instance_id,
             asks=self._requester,
-            threads=self._threads,
+            threads=Threads(f"memory-{instance_id}"),
             tracer=tracer,
         )
         self.host = ResourceHost(
@@ -233,7 +232,7 @@ class MemoryInstance:
         await self.host.stop()
         await self._requester.close()
         self.link.close()
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        await self._runner.stop()
 
 
 def make_requester(
