@@ -52,15 +52,21 @@ class Process:
 
     @classmethod
     async def start(
-        cls, name: str, *arguments: str, folder: Path, environment: Mapping[str, str] | None = None
+        cls,
+        name: str,
+        *arguments: str,
+        folder: Path,
+        environment: Mapping[str, str] | None = None,
+        stderr: int | None = None,
     ) -> Process:
+        """`stderr`: a file descriptor that takes the place of its log."""
         log = folder / f"{name}.log"
-        with log.open("ab") as stderr:
+        with log.open("ab") as file:
             process = await asyncio.create_subprocess_exec(
                 sys.executable,
                 *arguments,
                 stdout=asyncio.subprocess.PIPE,
-                stderr=stderr,
+                stderr=file if stderr is None else stderr,
                 env=os.environ | dict(environment or {}),
                 preexec_fn=_die_with_parent,
             )
@@ -165,7 +171,9 @@ class System:
         self.nats.kill()
         await asyncio.to_thread(self.nats.start)
 
-    async def start_control(self, *options: str, system_account: bool = True) -> Process:
+    async def start_control(
+        self, *options: str, system_account: bool = True, stderr: int | None = None
+    ) -> Process:
         n = sum(process.name.startswith("control") for process in self.processes) + 1
         account = ["--system-url", self.nats.system_url] if system_account else []
         replicas = ["--replicas", "3"] if isinstance(self.nats, NatsCluster) else []
@@ -182,6 +190,7 @@ class System:
             *replicas,
             *options,
             folder=self.folder,
+            stderr=stderr,
         )
         self.processes.append(process)
         await self.wait_for_control()
@@ -211,6 +220,7 @@ class System:
         *,
         instance_id: str,
         environment: Mapping[str, str] | None = None,
+        stderr: int | None = None,
     ) -> Process:
         """Returns when it is registered."""
         options = {
@@ -226,6 +236,7 @@ class System:
             json.dumps(options),
             folder=self.folder,
             environment=environment,
+            stderr=stderr,
         )
         self.processes.append(process)
         await process.wait_for("ready", timeout_s=START_TIMEOUT_S)

@@ -23,6 +23,7 @@ PUBLIC = [
     "InvalidName",
     "InvalidPayload",
     "KeyReused",
+    "LogWriter",
     "Method",
     "NeverAccepted",
     "NoRoute",

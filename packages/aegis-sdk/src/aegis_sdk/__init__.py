@@ -40,6 +40,7 @@ if TYPE_CHECKING:
         UnknownService,
     )
     from aegis_sdk.instance import Instance
+    from aegis_sdk.log_writer import LogWriter
     from aegis_sdk.service import Service
     from aegis_sdk.telemetry import configure_logs
 
@@ -59,6 +60,7 @@ __all__ = [
     "InvalidName",
     "InvalidPayload",
     "KeyReused",
+    "LogWriter",
     "Method",
     "NeverAccepted",
     "NoRoute",
@@ -123,6 +125,7 @@ _HOMES: Final = {
         "UnknownService",
     ),
     "aegis_sdk.instance": ("Instance",),
+    "aegis_sdk.log_writer": ("LogWriter",),
     "aegis_sdk.service": ("Service",),
     "aegis_sdk.telemetry": ("configure_logs",),
 }

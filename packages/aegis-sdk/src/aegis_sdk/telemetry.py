@@ -2,12 +2,13 @@
 
 A library decides what is said, its user where it goes: without `configure_logs` the records go to the
 standard `logging` of the process, each message one JSON object with the keys of docs/observability.md.
+In a process that set up no logging at all, warnings go to standard error, as from any library; but a
+thread writes them (log_writer.py), so that a pipe that nobody reads stops nothing.
 """
 
 from __future__ import annotations
 
 import logging
-import sys
 from typing import Any, Final, TextIO
 
 import structlog
@@ -15,6 +16,7 @@ from structlog.typing import Processor
 
 from aegis_sdk.contract.envelope import Request
 from aegis_sdk.contract.trace import span_id, trace_id
+from aegis_sdk.log_writer import LogWriter
 
 _LOGGER_NAME = "aegis_sdk"
 _SHARED: Final[list[Processor]] = [
@@ -25,10 +27,28 @@ _SHARED: Final[list[Processor]] = [
 
 
 def _render(logger: Any, name: str, event: Any) -> str | bytes:
+    """Its line. A value of a user's that has no text must not become an error of who logs it."""
+    try:
+        return _rendered(logger, name, event)
+    except Exception as error:
+        kept = {key: event.get(key) for key in ("event", "request_id", "level", "timestamp")}
+        return _json(logger, name, kept | {"log_line_unreadable": type(error).__name__})
+
+
+def _rendered(logger: Any, name: str, event: Any) -> str | bytes:
     """JSON, or the console form when `configure_logs` chose it."""
     if _console is not None:
         return str(_console(logger, name, event))
     return _json(logger, name, _tracebacks(logger, name, event))
+
+
+class _LastResort(LogWriter):
+    """Takes the place of `logging.lastResort`: it writes only while the process has no other handler."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        others = logging.root.handlers if _logger.propagate else []
+        if _logger.handlers == [self] and not others:
+            super().emit(record)
 
 
 _json = structlog.processors.JSONRenderer(ensure_ascii=False)
@@ -39,6 +59,9 @@ _tracebacks = structlog.processors.ExceptionRenderer(
 _console: Processor | None = None
 
 _logger = logging.getLogger(_LOGGER_NAME)
+_last_resort = _LastResort()
+_last_resort.setLevel(logging.WARNING)
+_logger.addHandler(_last_resort)
 
 log: structlog.stdlib.BoundLogger = structlog.wrap_logger(
     _logger,
@@ -59,15 +82,23 @@ def configure_logs(
 ) -> None:
     """Send the SDK's log to `stream` (default: standard error), one JSON object a line.
 
-    `console=True` is for people at a terminal. Calling it again replaces the earlier choice.
+    `console=True` is for people at a terminal. Calling it again replaces the earlier choice. Nothing waits
+    for the stream: a thread writes, and lines that it can't keep up with are dropped and counted.
     """
     global _console  # noqa: PLW0603 - a process has one log
     _console = _console_renderer() if console else None
-    handler = logging.StreamHandler(stream or sys.stderr)
-    handler.setFormatter(logging.Formatter("%(message)s"))
-    _logger.handlers = [handler]
+    for earlier in _logger.handlers:
+        earlier.flush()
+        earlier.close()
+    _logger.handlers = [LogWriter(stream, notice=_notice)]
     _logger.propagate = False
     _logger.setLevel(level.upper())
+
+
+def _notice(lines: int) -> str:
+    event = {"event": "log_lines_dropped", "lines": lines, "level": "warning"}
+    stamped = structlog.processors.TimeStamper(fmt="iso", utc=True)(_logger, "warning", event)
+    return str(_render(_logger, "warning", stamped))
 
 
 def is_debugging() -> bool:

@@ -15,10 +15,12 @@ from typing import Any, Final
 
 import prometheus_client
 import structlog
+from aegis_sdk.log_writer import write_line
 from pydantic.fields import FieldInfo
 
 from aegis_control.application.ports import ProvisionFailed
 from aegis_control.bootstrap import Control
+from aegis_control.entrypoints.pipes import read_to_the_end_or_not
 from aegis_control.infrastructure.embedded_nats import EmbeddedNats, EmbeddedNatsError
 from aegis_control.infrastructure.logs import set_up
 from aegis_control.infrastructure.nats_connect import CredentialsUnusable, NatsAbsent
@@ -32,7 +34,8 @@ UNREACHABLE: Final = 4
 
 def main(argv: Sequence[str] | None = None) -> None:
     """The program. Exit codes: 0 done, 1 failed, 2 usage, 4 NATS not reached."""
-    sys.exit(run(sys.argv[1:] if argv is None else argv))
+    given = sys.argv[1:] if argv is None else argv
+    sys.exit(read_to_the_end_or_not(lambda: run(given)))
 
 
 def run(argv: Sequence[str]) -> int:
@@ -152,7 +155,7 @@ def _flag(setting: str, field: FieldInfo) -> Mapping[str, Any]:
 
 
 def _complain(code: int, message: str) -> int:
-    print(f"aegis-control: {message}", file=sys.stderr)
+    write_line(f"aegis-control: {message}")
     return code
 
 

@@ -1,4 +1,4 @@
-"""Logs: one JSON object a line on stderr, or lines for people."""
+"""Logs: one JSON object a line on stderr, or lines for people. Control never waits for who reads them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import sys
 from typing import Any, Literal
 
 import structlog
+from aegis_sdk.log_writer import LogWriter
 
 LogFormat = Literal["json", "console"]
 
@@ -25,22 +26,26 @@ def set_up(log_format: LogFormat, level: str) -> None:
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=True,
     )
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(
-        structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=shared,
-            processors=[
-                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-                *_renderers(log_format),
-            ],
-        )
+    formatter = structlog.stdlib.ProcessorFormatter(
+        foreign_pre_chain=shared,
+        processors=[
+            structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+            *_renderers(log_format),
+        ],
     )
+    handler = LogWriter(notice=lambda lines: formatter.format(_dropped(lines)))
+    handler.setFormatter(formatter)
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
     # Each lost connection is one line of ours; the client's own are several a second.
     logging.getLogger("nats").setLevel(logging.CRITICAL)
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
+
+
+def _dropped(lines: int) -> logging.LogRecord:
+    said = {"msg": "log_lines_dropped", "levelname": "WARNING", "lines": lines}
+    return logging.makeLogRecord(said)
 
 
 def _renderers(log_format: LogFormat) -> list[Any]:

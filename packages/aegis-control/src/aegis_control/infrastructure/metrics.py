@@ -14,6 +14,7 @@ import structlog
 from aegis_sdk.contract.control import InstanceState, LeaseState
 from aegis_sdk.contract.metrics import BUCKETS_S, FAMILIES, STANDBY_LAG, Kind
 from aegis_sdk.errors import Unavailable
+from aegis_sdk.log_writer import dropped_lines
 from prometheus_client import (
     CollectorRegistry,
     Metric,
@@ -146,6 +147,12 @@ def _own(leading: bool, connected: bool, version: str) -> Iterator[Metric]:
     yield _gauge(
         "aegis_control_connected", "1 while this replica is connected to NATS.", [], {(): connected}
     )
+    dropped = CounterMetricFamily(
+        "aegis_control_log_lines_dropped_total",
+        "Log lines of this replica that were dropped, because nobody read them fast enough.",
+    )
+    dropped.add_metric([], dropped_lines())
+    yield dropped
     yield _gauge("aegis_build_info", "The version.", ["version"], {(version,): 1})
 
 

@@ -127,6 +127,12 @@ LOOP_LAG: Final = Family(
     _SERVICE,
     "How late an instance's event loop ran, asked at each of its heartbeats.",
 )
+LOG_LINES_DROPPED: Final = Family(
+    "aegis_log_lines_dropped_total",
+    Kind.COUNTER,
+    (),
+    "Log lines of callers and instances that were dropped, because nobody read them fast enough.",
+)
 STANDBY_LAG: Final = Family(
     "aegis_standby_lag_entries",
     Kind.GAUGE,
@@ -139,6 +145,7 @@ FAMILIES: Final = {
     for family in (
         *(REQUESTS, REQUEST_DURATION, PROCESS_DURATION, QUEUE_WAIT, COMMIT_DURATION),
         *(REDELIVERIES, DUPLICATES, FENCED_COMMITS, BATCHED, LOOP_LAG, STANDBY_LAG),
+        LOG_LINES_DROPPED,
     )
 }
 """name: what a process may tell of itself."""

@@ -18,6 +18,7 @@ from aegis_sdk.contract.metrics import (
     COMMIT_DURATION,
     DUPLICATES,
     FENCED_COMMITS,
+    LOG_LINES_DROPPED,
     LOOP_LAG,
     OTHER,
     PROCESS_DURATION,
@@ -103,6 +104,7 @@ class Recorder:
         self._methods: dict[_Key, MethodSeries] = {}
         self._served: dict[_Key, MethodSeries] = {}
         self._services: dict[str, ServiceSeries] = {}
+        self._log_lines_dropped = 0
 
     def serves(
         self,
@@ -182,6 +184,9 @@ class Recorder:
     def loop_late(self, service: str, seconds: float) -> None:
         self._of(service).loop_lag.observe(seconds)
 
+    def log_lines_dropped(self, lines: int) -> None:
+        self._log_lines_dropped += lines
+
     # --- what there is to show ----------------------------------------------------------------------
     def numbers(self) -> Iterator[tuple[Family, LabelValues, float]]:
         """Counters and gauges."""
@@ -194,6 +199,7 @@ class Recorder:
             yield FENCED_COMMITS, (service,), of.fenced
             yield BATCHED, (service,), of.batched
             yield STANDBY_LAG, (service,), max((lag() for lag in of.lags), default=0)
+        yield LOG_LINES_DROPPED, (), self._log_lines_dropped
 
     def histograms(self) -> Iterator[tuple[Family, LabelValues, Histogram]]:
         served = set(map(id, list(self._served.values())))
@@ -308,6 +314,9 @@ class NoRecorder(Recorder):
         return
 
     def loop_late(self, service: str, seconds: float) -> None:
+        return
+
+    def log_lines_dropped(self, lines: int) -> None:
         return
 
 

@@ -23,6 +23,7 @@ from aegis_sdk.contract.metrics import (
 from aegis_sdk.contract.subjects import Subjects
 from aegis_sdk.domain.recorder import Histogram, Recorder
 from aegis_sdk.infrastructure.link import Link
+from aegis_sdk.log_writer import take_dropped_lines
 
 if TYPE_CHECKING:
     from prometheus_client import Metric
@@ -90,6 +91,7 @@ class Publisher:
 
     async def _publish(self) -> None:
         while True:
+            self._recorder.log_lines_dropped(take_dropped_lines())
             if self._recorder.activity() != self._sent or self._is_due():
                 self._send()
             await asyncio.sleep(PUBLISH_INTERVAL_S)

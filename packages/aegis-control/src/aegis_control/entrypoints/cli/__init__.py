@@ -7,7 +7,6 @@ letters, events) is read from NATS itself, so that it can be asked after when co
 from __future__ import annotations
 
 import itertools
-import os
 import sys
 from collections.abc import Sequence
 
@@ -20,6 +19,7 @@ from aegis_control.entrypoints.cli.errors import Exit, report
 from aegis_control.entrypoints.cli.history import mount as mount_history
 from aegis_control.entrypoints.cli.letters import mount as mount_letters
 from aegis_control.entrypoints.cli.top import mount as mount_top
+from aegis_control.entrypoints.pipes import read_to_the_end_or_not
 from aegis_control.infrastructure.admin_client import AdminError
 
 __all__ = ["main"]
@@ -34,14 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Raises: SystemExit, always; its codes are those of `errors.Exit`.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
-    try:
-        code = _run(given)
-        sys.stdout.flush()
-    except BrokenPipeError:
-        # The reader (head, less) has seen enough. Python would complain once more at its own exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = Exit.DONE
-    sys.exit(code)
+    sys.exit(read_to_the_end_or_not(lambda: _run(given)))
 
 
 def _run(given: list[str]) -> int:
