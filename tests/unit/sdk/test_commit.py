@@ -81,8 +81,8 @@ async def test_a_newer_fence_ends_it() -> None:
 async def test_an_outcome_over_the_bound_becomes_a_failure_in_its_place() -> None:
     """G2, G6: the failure says which request it ends, or a standby would not know that it is done."""
     bus = _bus()
-    bus.limits.payload_bytes_max = 200
-    large = Outcome(OutcomeKind.EXECUTED, b"1" * 300, b"c", 5, 1, "i-1", "f" * 16, "trace")
+    bus.limits.payload_bytes_max = 400
+    large = Outcome(OutcomeKind.EXECUTED, b"1" * 600, b"c", 5, 1, "i-1", "f" * 16, "trace")
     await commit(bus.link().journal, REQUEST, large, fence_seq=None)
     outcome = stored(bus, "c.1")
     assert outcome is not None

@@ -30,6 +30,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from aegis_sdk.words import WHOLE, said
+
 
 class AegisError(Exception):
     """Base of all errors of AegisIPC. `code` is stable, snake_case, and what logs and metrics show."""
@@ -98,10 +100,17 @@ class Rejected(AegisError):
     def __init__(
         self, code: str, message: str = "", details: Mapping[str, object] | None = None
     ) -> None:
-        super().__init__(f"{code}: {message}" if message else code)
-        self.code = code
-        self.message = message
-        self.details = dict(details or {})
+        # Untyped code gives numbers and enums, too: what counts is that the refusal reaches its caller.
+        self.code = said(code)
+        self.message = "" if message is None else said(message, chars_max=WHOLE)
+        self.details = _details(details)
+        super().__init__(f"{self.code}: {self.message}" if self.message else self.code)
+
+
+def _details(details: object) -> dict[str, object]:
+    if details is None:
+        return {}
+    return dict(details) if isinstance(details, Mapping) else {"details": details}
 
 
 class HandlerFailed(AegisError):

@@ -30,7 +30,7 @@ def _render(logger: Any, name: str, event: Any) -> str | bytes:
     """Its line. A value of a user's that has no text must not become an error of who logs it."""
     try:
         return _rendered(logger, name, event)
-    except Exception as error:
+    except BaseException as error:  # whatever its str() raises
         kept = {key: event.get(key) for key in ("event", "request_id", "level", "timestamp")}
         return _json(logger, name, kept | {"log_line_unreadable": type(error).__name__})
 

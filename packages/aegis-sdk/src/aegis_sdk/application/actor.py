@@ -88,6 +88,7 @@ class Actor:
         self._left: deque[str] = deque(maxlen=LEFT_GRANTS_MAX)
         self._worker: asyncio.Task[None] | None = None
         self._paused = False
+        self._stopped = False
         self._judged = 0
         """Requests that were run, or more, since the promotion."""
         self._checkpoint_due = False
@@ -173,6 +174,7 @@ class Actor:
             await asyncio.wait([self._worker])
 
     def stop(self) -> None:
+        self._stopped = True
         if self._worker is not None:
             self._worker.cancel()
 
@@ -204,13 +206,22 @@ class Actor:
         delivery = self._queue.popleft()
         try:
             await self._serve(delivery)
-        except Exception as error:
-            # A bug of ours: the request must neither be lost nor skipped.
-            log.error("delivery_failed", **about(delivery.request), exc_info=error)
+        except (Exception, asyncio.CancelledError) as error:
+            # A bug of ours, or a stranger's cancellation: the request must neither be lost nor skipped.
             self._queue.appendleft(delivery)
-            await asyncio.sleep(FAILED_WAIT_S)
+            await self._go_on_after(error, delivery)
         else:
             self._host.finished(delivery)
+
+    async def _go_on_after(self, error: BaseException, delivery: Delivery) -> None:
+        """Raises: CancelledError when this actor was stopped."""
+        worker = asyncio.current_task()
+        while not self._stopped and worker is not None and worker.cancelling():
+            worker.uncancel()
+        if isinstance(error, asyncio.CancelledError) and self._stopped:
+            raise error
+        log.error("delivery_failed", **about(delivery.request), exc_info=error)
+        await asyncio.sleep(FAILED_WAIT_S)
 
     # --- several at once ----------------------------------------------------------------------------------
     def _together(self) -> list[Delivery]:
@@ -251,11 +262,10 @@ class Actor:
         except FenceRefused:
             self._refused(deliveries[0], mark)
             self._let_go(batch)
-        except Exception as error:
-            # A bug of ours, as in `_serve_next`.
-            log.error("delivery_failed", **about(deliveries[0].request), exc_info=error)
+        except (Exception, asyncio.CancelledError) as error:
+            # As in `_serve_next`.
             self._take_back(batch)
-            await asyncio.sleep(FAILED_WAIT_S)
+            await self._go_on_after(error, deliveries[0])
 
     def _compute(self, batch: Batch, deliveries: list[Delivery]) -> None:
         for delivery in deliveries:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Final
 
+from aegis_sdk.application.outcomes import too_large
 from aegis_sdk.application.ports import (
     AlreadyStored,
     FenceRefused,
@@ -42,10 +42,8 @@ async def commit(
         except FenceRefused:
             raise
         except StoreTooLarge as error:
-            failure = Outcome.error(OutcomeKind.FAILED, "outcome_too_large", str(error))
-            outcome = replace(
-                outcome, kind=failure.kind, body=failure.body, change=b"", changed=None
-            )
+            log.error("outcome_too_large", **about(request), outcome=outcome.kind, error=str(error))
+            outcome = too_large(outcome, f"{request.service}.{request.method}", str(error))
         except StoreError as error:
             log.warning(
                 "commit_retried",

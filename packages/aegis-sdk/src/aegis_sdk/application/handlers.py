@@ -1,7 +1,9 @@
 """Runs a handler for one request and turns whatever happens into an outcome.
 
-It knows nothing of resources' order, fences or acknowledgements. Invariant: it returns an outcome or
-raises what must not become one (a cancelled task, an outcome that is unknown further down).
+It knows nothing of resources' order, fences or acknowledgements. Invariant: it returns an outcome, whatever
+users' code raises and does to the task that it runs in; only an instance that stops leaves a request without
+one (its worker is cancelled), and the next active runs it. Users' code is the handler, and what pydantic
+calls of its models on the way in and out.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Final
 
-from aegis_sdk.application.outcomes import failed_by, rejected_by
+from aegis_sdk.application.outcomes import DOUBTS, deciding, failed_by, rejected_by
 from aegis_sdk.application.place import NOTHING, PLACE, Holder, Place
 from aegis_sdk.application.runs import DeadlinePassed, Runs, begin
 from aegis_sdk.application.threads import Threads
@@ -26,9 +28,7 @@ from aegis_sdk.domain.delivery import backoff_s
 from aegis_sdk.errors import (
     ContractError,
     Expired,
-    OutcomeUnknown,
     Rejected,
-    Unavailable,
     UnknownMethod,
 )
 from aegis_sdk.service import Handler, Service
@@ -106,12 +106,10 @@ class Runner:
         """`run` of a pure handler, at once."""
         try:
             handler = self._handler(request)
-            payload = handler.method.request.decode(request.payload)
         except ContractError as error:
             outcome = rejected_by(error)
         else:
-            context = self._context(request, 1, epoch, values)
-            outcome = self._computed(handler, context, payload)
+            outcome = self._computed(handler, self._context(request, 1, epoch, values))
         return self._signed(request, outcome, request_seq, epoch)
 
     def expire(self, request: Request, *, epoch: int) -> Outcome:
@@ -141,68 +139,89 @@ class Runner:
     ) -> Outcome:
         try:
             handler = self._handler(request)
-            payload = handler.method.request.decode(request.payload)
         except ContractError as error:
             return rejected_by(error)
         if handler.pure:
-            context = self._context(request, begun, epoch, values)
-            return self._computed(handler, context, payload)
+            return self._computed(handler, self._context(request, begun, epoch, values))
         retry = doubts = 0
         while True:
             if is_expired(request):
                 return expired(request)
             context = self._context(request, begun + retry + doubts, epoch, values)
-            try:
-                reply = await self._runs.of(
-                    (
-                        begin(handler.function(context, payload), place)
-                        if handler.is_async
-                        else self._in_thread(handler, context, payload, place)
-                    ),
-                    request,
-                    place,
-                    left_s=_left_s(request),
-                )
-                outcome = _executed(handler, context, reply)
-            except (DeadlinePassed, Rejected) as error:
-                return rejected_by(error) if isinstance(error, Rejected) else expired(request)
-            except (OutcomeUnknown, Unavailable) as error:
+            ended = await self._ended(handler, context, place)
+            if isinstance(ended, Outcome):
+                return ended
+            cause = deciding(ended)
+            if isinstance(cause, Rejected):
+                return rejected_by(cause)
+            if isinstance(cause, DOUBTS):
                 # A nested request is in doubt: an outcome now would fix the doubt. Its id is the same
                 # in the next run, so asking again resolves it.
                 doubts += 1
-                self._note("handler_in_doubt", request, error, attempt=context.attempt)
-                span.retried(error, attempt=begun + retry + doubts)
+                self._note("handler_in_doubt", request, cause, attempt=context.attempt)
+                span.retried(cause, attempt=begun + retry + doubts)
                 await asyncio.sleep(backoff_s(doubts, first_s=0.05, max_s=DOUBT_WAIT_S_MAX))
-            except (Exception, asyncio.CancelledError) as error:
-                if isinstance(error, asyncio.CancelledError) and _is_being_cancelled():
-                    raise
-                retry += 1
-                wait_s = handler.retries.wait_before(retry + 1)
-                self._note(
-                    "handler_failed",
-                    request,
-                    error,
-                    attempt=context.attempt,
-                    will_retry=wait_s is not None,
-                )
-                if wait_s is None:
-                    return failed_by(error)
-                span.retried(error, attempt=begun + retry + doubts)
-                await asyncio.sleep(wait_s)
-            else:
-                return outcome
+                continue
+            retry += 1
+            wait_s = handler.retries.wait_before(retry + 1)
+            self._note(
+                "handler_failed",
+                request,
+                cause,
+                attempt=context.attempt,
+                will_retry=wait_s is not None,
+            )
+            if wait_s is None:
+                return failed_by(cause)
+            span.retried(cause, attempt=begun + retry + doubts)
+            await asyncio.sleep(wait_s)
 
-    def _computed(self, handler: Handler, context: Context, payload: object) -> Outcome:
+    async def _ended(
+        self, handler: Handler, context: Context, place: Place
+    ) -> Outcome | BaseException:
+        """The outcome of one run, or what it raised.
+
+        It is a task or a thread of its own: what a handler does to "its task" ends with that (it cancels it,
+        leaves a scope or a timeout behind, sets context variables).
+        """
+        request = context._request
+        try:
+            payload = _decoded(handler, request)
+            if isinstance(payload, Outcome):
+                return payload
+            work = (
+                begin(_called(handler, context, payload), place)
+                if handler.is_async
+                else self._in_thread(handler, context, payload, place)
+            )
+            reply = await self._runs.of(work, request, place, left_s=_left_s(request))
+            if isinstance(reply, _Raised):
+                return reply.error
+            with _NoTask():
+                return _executed(handler, context, reply)
+        except DeadlinePassed:
+            return expired(request)
+        except BaseException as error:
+            if _is_being_cancelled():  # whatever the handler made of it
+                raise asyncio.CancelledError from None
+            return error
+
+    def _computed(self, handler: Handler, context: Context) -> Outcome:
         request = context._request
         if is_expired(request):
             return expired(request)
         try:
-            return _executed(handler, context, handler.function(context, payload))
-        except Rejected as error:
-            return rejected_by(error)
-        except (Exception, asyncio.CancelledError) as error:
-            self._note("handler_failed", request, error, attempt=context.attempt, will_retry=False)
-            return failed_by(error)
+            payload = _decoded(handler, request)
+            if isinstance(payload, Outcome):
+                return payload
+            with _NoTask():
+                return _executed(handler, context, handler.function(context, payload))
+        except BaseException as error:
+            cause = deciding(error)
+            if isinstance(cause, Rejected):
+                return rejected_by(cause)
+            self._note("handler_failed", request, cause, attempt=context.attempt, will_retry=False)
+            return failed_by(cause)
 
     def _handler(self, request: Request) -> Handler:
         handler = self._service.handlers.get(request.method)
@@ -262,8 +281,49 @@ def _in_thread(handler: Handler, context: Context, payload: object) -> object:
         raise RuntimeError("the handler raised StopIteration") from error
 
 
+class _Raised:
+    """What a handler's task ended with. A task that raises SystemExit itself would end the loop."""
+
+    __slots__ = ("error",)
+
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+
+
+async def _called(handler: Handler, context: Context, payload: object) -> object:
+    try:
+        return await handler.function(context, payload)
+    except BaseException as error:
+        return _Raised(error)
+
+
+class _NoTask:
+    """Within it no task is the current one: users' code that runs here can cancel nobody's."""
+
+    __slots__ = ("_loop", "_task")
+
+    def __enter__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._task = asyncio.current_task()
+        if self._task is not None:
+            asyncio._leave_task(self._loop, self._task)
+
+    def __exit__(self, *_: object) -> None:
+        if self._task is not None:
+            asyncio._enter_task(self._loop, self._task)
+
+
+def _decoded(handler: Handler, request: Request) -> object:
+    """The payload as a value of its own for each run; the outcome, when it does not fit."""
+    try:
+        with _NoTask():
+            return handler.method.request.decode(request.payload)
+    except ContractError as error:
+        return rejected_by(error)
+
+
 def _is_being_cancelled() -> bool:
-    """Whether somebody ends this task; otherwise the handler raised a cancellation of its own."""
+    """Whether the instance ends this task. No handler can reach it."""
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
 

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+import asyncio
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any, Final, TypeVar
+
+from pydantic_core import from_json
 
 from aegis_sdk.contract.bodies import ErrorBody
 from aegis_sdk.contract.envelope import Outcome, OutcomeKind
@@ -14,11 +19,18 @@ from aegis_sdk.errors import (
     Expired,
     HandlerFailed,
     InvalidPayload,
+    OutcomeUnknown,
     Rejected,
+    Unavailable,
     UnknownMethod,
 )
+from aegis_sdk.words import WHOLE, said, said_of
 
 Rep = TypeVar("Rep")
+
+DOUBTS: Final = (OutcomeUnknown, Unavailable)
+"""Raised by a nested request of which nobody knows how it ended."""
+CODE_CHARS_MAX: Final = 200
 
 _CONTRACT = {error.code: error for error in (UnknownMethod, ContractError)}
 
@@ -53,11 +65,64 @@ def error_of(outcome: Outcome, method: Method[Any, Any]) -> AegisError:
 def rejected_by(error: AegisError) -> Outcome:
     """The outcome for a request that the contract or the handler refused."""
     if isinstance(error, Rejected):
-        return Outcome.error(OutcomeKind.REJECTED, error.code, error.message, details=error.details)
+        return _refused_by(error)
     details = {"fields": list(error.fields)} if isinstance(error, InvalidPayload) else {}
-    return Outcome.error(OutcomeKind.REJECTED, error.code, str(error), details=details)
+    return Outcome.error(OutcomeKind.REJECTED, error.code, said(error), details=details)
+
+
+def _refused_by(error: Rejected) -> Outcome:
+    try:
+        code, message, details = error.code, error.message, error.details
+    except Exception as broken:  # of a subclass that does not call its base, or makes them up
+        return failed_by(broken)
+    return Outcome.error(
+        OutcomeKind.REJECTED, said(code), said(message, chars_max=WHOLE), details=details
+    )
 
 
 def failed_by(error: BaseException) -> Outcome:
     """The outcome for a handler that raised: the exception's type and text, no traceback."""
-    return Outcome.error(OutcomeKind.FAILED, HandlerFailed.code, f"{type(error).__name__}: {error}")
+    text = said_of(error)
+    if isinstance(error, asyncio.CancelledError):
+        text = f"{text}: the handler was cancelled, and not by its instance"
+    return Outcome.error(OutcomeKind.FAILED, HandlerFailed.code, text)
+
+
+def too_large(outcome: Outcome, method: str, why: str) -> Outcome:
+    """What is stored in place of an outcome over the server's max_payload, which `why` says. A refusal
+    stays one, without its details.
+    """
+    said_so = (
+        f"the outcome of {method} can't be stored: {why}; answer with less, or raise max_payload"
+    )
+    kind, code = OutcomeKind.FAILED, "outcome_too_large"
+    if outcome.kind is OutcomeKind.REJECTED:
+        error = from_json(outcome.body)
+        kind, code = OutcomeKind.REJECTED, said(error["code"], chars_max=CODE_CHARS_MAX)
+        said_so = f"{said(error['message'])} (its details are left out: {why})"
+    body = Outcome.error(kind, code, said_so).body
+    return replace(outcome, kind=kind, body=body, change=b"", changed=None)
+
+
+def deciding(error: BaseException) -> BaseException:
+    """What a handler's error comes down to when it is a group, as a TaskGroup raises it.
+
+    One doubt in it leaves all in doubt. Otherwise it is a refusal when nothing else is in it: what a
+    TaskGroup cancelled on the way does not count.
+    """
+    leaves = list(_leaves(error))
+    for leaf in leaves:
+        if isinstance(leaf, DOUBTS):
+            return leaf
+    counted = [leaf for leaf in leaves if not isinstance(leaf, asyncio.CancelledError)]
+    if counted and all(isinstance(leaf, Rejected) for leaf in counted):
+        return counted[0]
+    return error
+
+
+def _leaves(error: BaseException) -> Iterator[BaseException]:
+    if not isinstance(error, BaseExceptionGroup):
+        yield error
+        return
+    for inner in error.exceptions:
+        yield from _leaves(inner)

@@ -20,6 +20,7 @@ from pydantic_core import from_json, to_json
 from aegis_sdk.contract.ids import check_request_id
 from aegis_sdk.contract.names import check_service
 from aegis_sdk.errors import InvalidName
+from aegis_sdk.words import said
 
 MSG_ID: Final = "Nats-Msg-Id"
 METHOD: Final = "aegis-method"
@@ -40,6 +41,8 @@ _CHAIN: Final = re.compile(r"[!-~]*")
 _DEADLINE_S_MAX: Final = 1e11
 """The year 5138; timers can't count to what a float can."""
 _HEADER_TEXT_MAX: Final = 1000
+WORDS_DEPTH_MAX: Final = 8
+"""Of an error's details that JSON can't carry, which may even hold themselves."""
 
 # Values, never changed after they are made; not `frozen`, since that makes their making five times as
 # slow (0.7 against 0.13 µs), and a call makes a dozen.
@@ -240,17 +243,17 @@ class Outcome:
         return cls(kind, _any_to_json(error), **extra)
 
 
-def _any_to_json(value: Any) -> bytes:
+def _any_to_json(error: dict[str, Any]) -> bytes:
     """JSON of whatever an error holds: what has no JSON form is said in words, never refused, since a
     request without an outcome would hold up all behind it.
     """
     try:
-        return to_json(value, serialize_unknown=True)
-    except ValueError:
-        return to_json(_in_words(value), serialize_unknown=True)
+        return to_json(error, serialize_unknown=True, inf_nan_mode="strings")
+    except Exception:  # users' values: their serializers may raise anything
+        return to_json(_in_words(error, 0))
 
 
-def _in_words(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {str(_in_words(key)): _in_words(item) for key, item in value.items()}
-    return str(value).encode("utf-8", "backslashreplace").decode()
+def _in_words(value: Any, depth: int) -> Any:
+    if type(value) is dict and depth < WORDS_DEPTH_MAX:
+        return {said(key): _in_words(item, depth + 1) for key, item in value.items()}
+    return said(value)

@@ -1,0 +1,31 @@
+"""What a value says of itself, whatever it is: users' exceptions and values reach outcomes and logs by it.
+
+An exception whose `str()` raises, or says a hundred megabytes, must neither stop what reports it nor
+keep its request without an outcome.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+CHARS_MAX: Final = 8_000
+"""Of one text in an outcome: far below the smallest max_payload in use."""
+WHOLE: Final = 2**31
+"""For a text that is shortened only where it turns out to be too large."""
+
+
+def said(value: object, *, chars_max: int = CHARS_MAX) -> str:
+    """`str(value)` as valid UTF-8, shortened to `chars_max`; it never raises."""
+    try:
+        text = str(value)
+        if len(text) > chars_max:
+            text = f"{text[:chars_max]}… ({len(text)} characters in all)"
+        return text.encode("utf-8", "backslashreplace").decode()
+    except BaseException as error:
+        return f"<{type(value).__name__} without a text: its str() raised {type(error).__name__}>"
+
+
+def said_of(error: BaseException) -> str:
+    """The exception's type and its text."""
+    text = said(error)
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
