@@ -352,6 +352,8 @@ class Office:
         loop_lag_s: float = 0.0,
         lag_entries: int = 0,
         wall_s: float = 0.0,
+        paused: int = 0,
+        draining: bool = False,
     ) -> None:
         for instance_id in instance_ids:
             self.watch.heard(
@@ -363,6 +365,8 @@ class Office:
                     loop_lag_s=loop_lag_s,
                     lag_entries=lag_entries,
                     wall_s=wall_s,
+                    paused=paused,
+                    draining=draining,
                 )
             )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Any
 
@@ -169,3 +170,67 @@ async def test_failover_dry_run_names_the_next_active() -> None:
     office.instances.answer = Ack(ok=False)
     reply = await ask(office, "failover", resource="R2", dry_run=True)
     assert (reply.data["moved"], office.instances.sent) == ({"R2": "b"}, [])
+
+
+# --- what control asked for and what is so -------------------------------------------------------------
+
+
+async def test_a_pause_that_nobody_waits_for_is_ended() -> None:
+    """Control's last leader went in the middle of a handover; the heartbeats tell what is paused."""
+    office = await crew()
+    office.beats("a", paused=1)
+    await office.settled()
+    [(to, command)] = office.instances.sent
+    assert (to, command.kind.value, sorted(command.resources)) == ("a", "resume", ["R1", "R2"])
+    office.beats("a", paused=1)
+    await office.settled()
+    assert len(office.instances.sent) == 1  # once a second at most
+
+
+async def test_a_pause_of_a_handover_under_way_is_left_alone() -> None:
+    office = await crew()
+    office.state.services["accounts"].handovers = 1
+    office.beats("a", paused=1)
+    await office.settled()
+    assert office.instances.sent == []
+
+
+async def test_a_handover_that_is_cancelled_lets_the_active_go_on() -> None:
+    """The term ends while the active still finishes what it runs."""
+    office = await crew()
+    asked = asyncio.Event()
+
+    async def never(*_: object, **__: object) -> None:
+        asked.set()
+        await asyncio.sleep(3600)
+
+    office.instances.command = never  # type: ignore[method-assign]
+    handover = asyncio.create_task(ask(office, "failover", resource="R1", to="b"))
+    await asked.wait()
+    handover.cancel()
+    await asyncio.gather(handover, return_exceptions=True)
+    assert office.instances.kinds("a") == ["resume"]
+    assert office.state.services["accounts"].handovers == 0
+
+
+async def test_a_drain_on_record_is_asked_for_until_the_instance_drains() -> None:
+    office = await crew()
+    assert (await ask(office, "drain", instance_id="a")).ok
+    for _ in range(3):
+        office.clock.now_s += 1.0
+        office.beats("a")
+    await office.settled()
+    assert office.instances.kinds("a") == ["drain"] * 4
+    office.clock.now_s += 1.0
+    office.beats("a", draining=True)
+    await office.settled()
+    assert office.instances.kinds("a") == ["drain"] * 4
+
+
+async def test_an_instance_that_drains_by_itself_is_given_nothing_more() -> None:
+    office = await crew()
+    office.beats("b", draining=True)
+    await office.settled()
+    assert office.member("b").record.state is InstanceState.DRAINING
+    reply = await ask(office, "failover", resource="R1", to="b")
+    assert (reply.ok, reply.code) == (False, "refused")

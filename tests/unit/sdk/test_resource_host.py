@@ -739,6 +739,47 @@ async def test_a_pause_ends_what_runs_and_begins_nothing(bus: MemoryBus, one: Ho
     await until(lambda: stored(bus, "c.2"))
 
 
+async def test_a_pause_without_a_handover_ends_by_itself(bus: MemoryBus, one: Hosted) -> None:
+    """G8: whoever asked for it may be gone."""
+    fence(bus, one, 1)
+    await _active(one)
+    assert await one.host.pause(["A"], timeout_s=1.0, lease_s=60.0)
+    assert await one.host.pause(["A"], timeout_s=1.0, lease_s=0.01)
+    assert one.host.paused == 1
+    send(bus, add_request("c.1"))
+    await until(lambda: stored(bus, "c.1"))
+    assert one.host.paused == 0
+
+
+async def test_a_later_pause_outlasts_the_lease_of_an_earlier_one(
+    bus: MemoryBus, one: Hosted
+) -> None:
+    fence(bus, one, 1)
+    await _active(one)
+    over = asyncio.Event()
+    asyncio.get_running_loop().call_later(0.02, over.set)
+    assert await one.host.pause(["A"], timeout_s=1.0, lease_s=0.01)
+    assert await one.host.pause(["A"], timeout_s=1.0, lease_s=60.0)
+    await over.wait()
+    send(bus, add_request("c.1"))
+    await settle()
+    assert not kinds(bus)
+
+
+async def test_one_that_leaves_is_not_resumed(bus: MemoryBus, one: Hosted) -> None:
+    fence(bus, one, 1)
+    await _active(one)
+    assert await one.host.pause(["A"], timeout_s=1.0, lease_s=0.01)
+    assert await one.host.pause(timeout_s=1.0)
+    over = asyncio.Event()
+    asyncio.get_running_loop().call_later(0.02, over.set)
+    await over.wait()
+    one.host.resume()
+    send(bus, add_request("c.1"))
+    await settle()
+    assert not kinds(bus)
+
+
 async def test_what_waits_in_a_paused_instance_is_served_by_the_next(
     bus: MemoryBus, one: Hosted, two: Hosted
 ) -> None:

@@ -334,6 +334,8 @@ class Instance:
             running=self._runner.running,
             active=active,
             standby=len(self._resources) - active,
+            paused=host.paused,
+            draining=self._draining is not None,
             wall_s=time.time(),
         )
 
@@ -345,7 +347,9 @@ class Instance:
         if self._host is None:
             return Ack(ok=False, message="not serving yet")
         if command.kind is CommandKind.PAUSE:
-            ended = await self._host.pause(command.resources, timeout_s=PAUSE_TIMEOUT_S)
+            ended = await self._host.pause(
+                command.resources, timeout_s=PAUSE_TIMEOUT_S, lease_s=command.lease_s
+            )
             return Ack(ok=ended, message="" if ended else "a request is still running")
         self._host.resume(command.resources)
         return Ack(ok=True)

@@ -243,6 +243,7 @@ class Admin:
             raise Refused("refused", f"instance {member.record.instance_id} is {before.value}")
         async with table.lock:
             await self._roster.put_state(table, member, InstanceState.DRAINING, reason=reason)
+        member.told_at_s = self._world.clock.monotonic()
         ack = await self._command(member, CommandKind.DRAIN, [], reason)
         if ack is not None and ack.ok:
             self._world.events.emit(
@@ -304,18 +305,30 @@ class Admin:
         owner = table.owner_of(lease)
         reason = _reason("handover", wanted.by, wanted.reason)
         resources = [wanted.resource]
-        if owner is not None and owner.record.state is InstanceState.LIVE:
-            await self._command(owner, CommandKind.PAUSE, resources, reason)
         moved: list[str] = []
+        table.handovers += 1
         try:
+            if owner is not None and owner.record.state is InstanceState.LIVE:
+                await self._command(owner, CommandKind.PAUSE, resources, reason)
             async with table.lock:
                 if table.leases[wanted.resource].record.epoch == lease.epoch:
                     moved = await self._fail_over.move(table, wanted.resource, to, reason=reason)
         finally:
+            table.handovers -= 1
+            # Without waiting: this term may be ending. A pause that it does not reach ends by itself.
             if not moved and owner is not None:
-                await self._command(owner, CommandKind.RESUME, resources, "the handover failed")
+                await self._resume(owner, resources)
         if not moved:
             raise Refused("refused", f"{wanted.resource!r} was moved by somebody else just now")
+
+    async def _resume(self, owner: Member, resources: list[str]) -> None:
+        command = Command(
+            kind=CommandKind.RESUME,
+            incarnation=owner.record.incarnation,
+            resources=resources,
+            reason="the handover failed",
+        )
+        await self._world.instances.tell(owner.record.instance_id, command)
 
     def _would_move(self, instance_id: str, found: list[tuple[ServiceTable, Member]]) -> Moved:
         result = Moved(instance_id=instance_id, dry_run=True)

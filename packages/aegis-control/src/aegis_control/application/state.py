@@ -83,6 +83,8 @@ class ServiceTable:
     members: dict[str, Member] = field(default_factory=dict)
     removed: dict[str, int] = field(default_factory=dict)
     """instance id: the revision with which its record was deleted; older news of it is stale."""
+    handovers: int = 0
+    """Handovers under way in this term."""
     provisioned: bool = False
     fences_loaded: bool = False
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)

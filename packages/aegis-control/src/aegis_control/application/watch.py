@@ -5,7 +5,7 @@ Nothing here waits: what needs NATS is handed to `spawn`. Time is this process's
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 from aegis_sdk.contract.control import (
@@ -70,6 +70,28 @@ class Watch:
             member.clock_offset_s = round(beat.wall_s - self._world.clock.wall(), 3)
         sign = judge(silence_s=0.0, loop_lag_s=beat.loop_lag_s, limits=self._world.limits)
         self._note(table, member, sign)
+        self._agree(table, member, beat)
+
+    def _agree(self, table: ServiceTable, member: Member, beat: Heartbeat) -> None:
+        """What an instance was asked for and what it does may differ, when control or a command was lost."""
+        state = member.record.state
+        if state is InstanceState.LIVE and beat.draining:
+            self._drains_by_itself(table, member)
+        elif state is InstanceState.DRAINING and not beat.draining:
+            self._tell(member, CommandKind.DRAIN)
+        elif beat.paused and not table.handovers:
+            self._tell(member, CommandKind.RESUME, table.owned_by(member.owner))
+
+    def _drains_by_itself(self, table: ServiceTable, member: Member) -> None:
+        member.record = member.record.model_copy(update={"state": InstanceState.DRAINING})
+        self._spawn(self._note_draining(table, member))
+
+    async def _note_draining(self, table: ServiceTable, member: Member) -> None:
+        async with table.lock:
+            if member.record.state is InstanceState.DRAINING:
+                await self._roster.put_state(
+                    table, member, InstanceState.DRAINING, reason="drains by itself"
+                )
 
     def opened(self, connection: Connection) -> None:
         """The server accepted a connection of an instance."""
@@ -167,12 +189,13 @@ class Watch:
             reason=f"was {was.value}",
         )
 
-    def _tell(self, member: Member, kind: CommandKind) -> None:
+    def _tell(self, member: Member, kind: CommandKind, resources: Sequence[str] = ()) -> None:
         now_s = self._world.clock.monotonic()
         if now_s - member.told_at_s < COMMAND_INTERVAL_S:
             return
         member.told_at_s = now_s
-        self._send(member.record.instance_id, member.record.incarnation, kind, member.record.reason)
+        record = member.record
+        self._send(record.instance_id, record.incarnation, kind, record.reason, resources)
 
     def _call_stranger(self, beat: Heartbeat) -> None:
         now_s = self._world.clock.monotonic()
@@ -184,6 +207,15 @@ class Watch:
             self._strangers[who] = now_s
             self._send(*who, CommandKind.REGISTER, "control does not know this instance")
 
-    def _send(self, instance_id: str, incarnation: str, kind: CommandKind, reason: str) -> None:
-        command = Command(kind=kind, incarnation=incarnation, reason=reason)
+    def _send(
+        self,
+        instance_id: str,
+        incarnation: str,
+        kind: CommandKind,
+        reason: str,
+        resources: Sequence[str] = (),
+    ) -> None:
+        command = Command(
+            kind=kind, incarnation=incarnation, reason=reason, resources=list(resources)
+        )
         self._spawn(self._world.instances.tell(instance_id, command))

@@ -162,6 +162,10 @@ class Actor:
         self._wake()
 
     @property
+    def is_paused(self) -> bool:
+        return self._paused
+
+    @property
     def is_active(self) -> bool:
         return self.role is InstanceRole.ACTIVE
 

@@ -38,6 +38,7 @@ GRANT_GATHER_S: Final = 0.01
 LAG_ENTRIES_MAX: Final = 100
 """Under load some entries are always on their way."""
 LAG_POLL_S: Final = 0.005
+PAUSE_LEASE_S: Final = 5.0
 CHECKPOINT_AGE_S: Final = 900.0
 """How long an outcome may be without a checkpoint that covers it: what is older can be removed."""
 CHECKPOINT_CHANGES: Final = 250
@@ -108,6 +109,8 @@ class ResourceHost:
         self._following = Following(service.name, reader, self.actors)
         self._follower: asyncio.Task[None] | None = None
         self._checkpointer: asyncio.Task[None] | None = None
+        self._paused_until_s: dict[str, float] = {}
+        """Resources that were asked to wait for a handover, and until when at most, by the loop's clock."""
         self._refollow = asyncio.Event()
         self._urgent = asyncio.Event()
         self._side_tasks: set[asyncio.Task[None]] = set()
@@ -133,12 +136,23 @@ class ResourceHost:
                 while self.lag_entries > LAG_ENTRIES_MAX:  # noqa: ASYNC110 - a source has no event
                     await asyncio.sleep(LAG_POLL_S)
 
-    async def pause(self, resources: Sequence[str] | None = None, *, timeout_s: float) -> bool:
-        """Begin nothing new on `resources` (None: all); True when all that had begun has ended."""
+    async def pause(
+        self,
+        resources: Sequence[str] | None = None,
+        *,
+        timeout_s: float,
+        lease_s: float = PAUSE_LEASE_S,
+    ) -> bool:
+        """Begin nothing new on `resources` (None: all, for good); True when all that had begun has ended.
+
+        Those that are named go on by themselves after `lease_s`, unless a fence says more until then.
+        """
         self.draining = self.draining or resources is None
         actors = self._named(resources)
         for actor in actors:
             actor.pause()
+        if resources is not None:
+            self._lend_pause([actor.resource for actor in actors], lease_s)
         idle = [asyncio.create_task(actor.idle()) for actor in actors if not actor.is_idle]
         if not idle:
             return True
@@ -147,9 +161,38 @@ class ResourceHost:
             task.cancel()
         return not late
 
+    def _lend_pause(self, resources: list[str], lease_s: float) -> None:
+        loop = asyncio.get_running_loop()
+        until_s = loop.time() + lease_s
+        for resource in resources:
+            self._paused_until_s[resource] = until_s
+        loop.call_at(until_s, self._end_pause, resources, until_s)
+
+    def _end_pause(self, resources: list[str], until_s: float) -> None:
+        """The handover was forgotten: no later pause has been asked for."""
+        over = [name for name in resources if self._paused_until_s.get(name) == until_s]
+        forgotten = [name for name in over if self.actors[name].is_paused]
+        self.resume(over)
+        if forgotten and not self.draining:
+            log.warning(
+                "pause_ended",
+                service=self.service,
+                instance_id=self.instance_id,
+                resources=len(forgotten),
+                reason="no handover came: control is gone, or gave it up",
+            )
+
     def resume(self, resources: Sequence[str] | None = None) -> None:
+        """One that leaves stays paused."""
         for actor in self._named(resources):
-            actor.resume()
+            self._paused_until_s.pop(actor.resource, None)
+            if not self.draining:
+                actor.resume()
+
+    @property
+    def paused(self) -> int:
+        """Resources that wait for a handover; for the heartbeat's thread."""
+        return len(self._paused_until_s)
 
     async def stop(self) -> None:
         """At once; what has begun is dropped, and its new active begins it again."""
@@ -223,6 +266,7 @@ class ResourceHost:
             epoch=fence.epoch,
             role=InstanceRole.ACTIVE.value,
         )
+        self._paused_until_s.pop(actor.resource, None)
         if not again:
             self.active += 1
             self._call_back(self._callbacks.promoted_callbacks, actor.resource)
@@ -230,6 +274,7 @@ class ResourceHost:
 
     def demoted(self, actor: Actor) -> None:
         self.active -= 1
+        self._paused_until_s.pop(actor.resource, None)
         grant = self._grants.get(actor.grant)
         if grant is not None:
             grant.resources.discard(actor.resource)

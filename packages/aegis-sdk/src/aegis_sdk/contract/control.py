@@ -207,6 +207,9 @@ class Heartbeat(_Wire):
     """Handlers that run now."""
     active: int = 0
     standby: int = 0
+    paused: int = 0
+    """Resources that wait for a handover."""
+    draining: bool = False
     wall_s: float = 0.0
     """The instance's clock when it sent this, for `doctor` to compare; 0: not told."""
 
@@ -220,7 +223,10 @@ class CommandKind(StrEnum):
     DRAIN = "drain"
     """Finish what's begun, then leave."""
     PAUSE = "pause"
-    """Finish the running request of `resources`, begin no new one, then answer: a handover follows."""
+    """Finish the running request of `resources`, begin no new one, then answer: a handover follows.
+
+    It ends by itself after `lease_s`: whoever asked for it may be gone.
+    """
     RESUME = "resume"
     """The handover did not happen: go on with `resources`."""
 
@@ -232,6 +238,8 @@ class Command(_Wire):
     incarnation: str = ""
     resources: list[str] = []
     reason: str = ""
+    lease_s: float = Field(5.0, gt=0)
+    """Of a pause. Above what a handover takes: a late one is no harm, since the fence decides."""
 
 
 # --- operators to control: request on `ctl.admin.<verb>`, reply AdminReply -------------------------
