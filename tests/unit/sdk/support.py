@@ -11,7 +11,7 @@ from aegis_sdk import Context, Method, Rejected, ResourceContext, Service
 from aegis_sdk.application.actor import Actor
 from aegis_sdk.application.gate import Gate
 from aegis_sdk.application.handlers import Runner
-from aegis_sdk.application.ports import Accepted, Delivery
+from aegis_sdk.application.ports import Accepted, Connected, Delivery
 from aegis_sdk.application.resource_host import ResourceHost
 from aegis_sdk.application.threads import Threads
 from aegis_sdk.contract.bodies import Fence
@@ -130,6 +130,7 @@ class Hosted:
             self.service,
             instance_id=instance_id,
             incarnation=f"{instance_id}-run",
+            connected=Connected(),
             runner=Runner(
                 self.service, instance_id=instance_id, asks=self.requester, threads=self.threads
             ),

@@ -243,7 +243,8 @@ async def test_in_a_long_journal_each_resource_is_read_by_itself_from_its_own_ch
     reader = Reader()
     for n in range(journal):
         reader.store(f"r{n % resources}")
-    actors = {f"r{n}": Fold(f"r{n}", journal - 200 + n) for n in range(resources)}
+    seen = 200 if readers > 1 else journal - 200
+    actors = {f"r{n}": Fold(f"r{n}", seen + n) for n in range(resources)}
     subject = Following(SERVICE, reader, actors)
     await subject.begin()
     await _all_reading(reader, asyncio.create_task(subject.read_past()))
@@ -251,10 +252,10 @@ async def test_in_a_long_journal_each_resource_is_read_by_itself_from_its_own_ch
     assert live == (sorted(actors), None)
     assert len(past) == readers
     if readers > 1:
-        assert [start for _, start in past] == [journal - 199 + n for n in range(resources)]
+        assert [start for _, start in past] == [seen + 1 + n for n in range(resources)]
     for n, actor in enumerate(actors.values()):
         assert actor.folded == [
-            e.seq for e in reader.journal[journal - 200 + n :] if e.resource == actor.resource
+            e.seq for e in reader.journal[seen + n :] if e.resource == actor.resource
         ]
 
 
@@ -274,7 +275,7 @@ async def test_it_rests_between_two_resources_until_it_is_active_for_one(
     reader = Reader()
     for n in range(6_000):
         reader.store(f"r{n % 5}")
-    actors = {f"r{n}": Owner(f"r{n}", 5_900) for n in range(5)}
+    actors = {f"r{n}": Owner(f"r{n}", 900) for n in range(5)}
     if own:
         reader.store(own, EntryKind.FENCE)
     subject = Following(SERVICE, reader, actors)

@@ -23,6 +23,8 @@ REGISTER = Command(kind=CommandKind.REGISTER, incarnation="run")
 class Office:
     """Control, as it is asked: what came, in order. `open` lets registrations through."""
 
+    session = "a connection"
+
     def __init__(self) -> None:
         self.came: list[str] = []
         self.open = asyncio.Event()

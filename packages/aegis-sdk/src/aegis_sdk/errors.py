@@ -13,6 +13,7 @@ AegisError
 ├─ HandlerFailed        the handler broke and gave up                               it is the answer
 ├─ NotExecuted          certainly without effect                                    safe to retry
 │  ├─ NoRoute             no instance for the service or resource
+│  ├─ LogLost             the service's streams lost entries; an operator has to decide
 │  ├─ Overloaded          the request stream is full
 │  ├─ Expired             the deadline passed before a handler took it
 │  ├─ Cancelled           the caller's deadline passed and it cancelled in time
@@ -23,7 +24,8 @@ AegisError
 ├─ RegistrationRefused  control refused this instance                               fix the cause
 │  └─ SecondActive        another instance is active for the resource
 └─ Fenced               this instance is no longer the active                       stop
-   └─ Evicted             an operator disconnected this instance
+   ├─ Evicted             an operator disconnected this instance
+   └─ Copied              another process has this instance's identity
 """
 
 from __future__ import annotations
@@ -131,6 +133,14 @@ class NoRoute(NotExecuted):
     code = "no_route"
 
 
+class LogLost(NotExecuted):
+    """A stream of the service was deleted, emptied or replaced by an older copy; the message says what is
+    missing. Nothing is served until an operator accepts the loss (`ipc-cli accept-loss`).
+    """
+
+    code = "log_lost"
+
+
 class Overloaded(NotExecuted):
     """The request stream is at its bound. The request has no effect; its id (and key) is used up."""
 
@@ -202,3 +212,9 @@ class Evicted(Fenced):
     """An operator disconnected this instance; it does not come back by itself."""
 
     code = "evicted"
+
+
+class Copied(Fenced):
+    """Another process has this instance's identity (a cloned process or machine), and goes on in its place."""
+
+    code = "identity_copied"

@@ -33,7 +33,7 @@ from aegis_sdk.contract.control import (
 from aegis_sdk.contract.names import check_instance, encode_token
 from aegis_sdk.contract.subjects import Subjects
 from aegis_sdk.domain.recorder import Recorder
-from aegis_sdk.errors import ContractError, Evicted
+from aegis_sdk.errors import ContractError, Copied, Evicted, Fenced
 from aegis_sdk.infrastructure.control_client import NatsControl
 from aegis_sdk.infrastructure.directory import NatsDirectory
 from aegis_sdk.infrastructure.journal import NatsJournal
@@ -177,7 +177,7 @@ class Instance:
         Calls `gc.freeze()`: Python's collector no longer looks through what exists by now, which under load
         held the loop for 20 ms, and for 60 with 10,000 resources, three times a second (ADR 0016).
 
-        Raises: Evicted when an operator disconnected it.
+        Raises: Evicted when an operator disconnected it; Copied when another process has its identity.
         """
         gc.freeze()
         handled = self._handle_signals() if signals else []
@@ -292,6 +292,7 @@ class Instance:
             self._service,
             instance_id=self.id,
             incarnation=self._incarnation,
+            connected=self._link.connected,
             runner=self._runner,
             gate=gate,
             store=journal,
@@ -301,6 +302,8 @@ class Instance:
             batches=reply.replicas > 1,
             recorder=self._recorder,
         )
+        self._host.on_copied = self._copied
+        self._link.on_restored(self._reconnected)
         await self._host.start(list(self._resources))
         if any(not handler.targeted for handler in self._service.handlers.values()):
             self._group = GroupHost(
@@ -327,6 +330,7 @@ class Instance:
             service=self.service,
             instance_id=self.id,
             incarnation=self._incarnation,
+            session=self._link.connected.session,
             n=n,
             loop_lag_s=round(loop_lag_s, 4),
             journal_seq=host.journal_seq,
@@ -355,11 +359,22 @@ class Instance:
         return Ack(ok=True)
 
     def _evict(self, reason: str) -> None:
-        log.warning("evicted", service=self.service, instance_id=self.id, reason=reason)
+        self._fail(Evicted(f"{self.id} was disconnected: {reason}"), "evicted", reason)
+
+    def _fail(self, error: Fenced, event: str, reason: str) -> None:
+        """End without a word to control, and tell whoever waits for the end."""
+        log.warning(event, service=self.service, instance_id=self.id, reason=reason)
         if not self._ended.done():
-            self._ended.set_exception(Evicted(f"{self.id} was disconnected: {reason}"))
+            self._ended.set_exception(error)
             self._ended.exception()  # known: it is raised to whoever waits, and nobody has to
             self._draining = asyncio.create_task(self.stop())
+
+    async def _reconnected(self) -> None:
+        if self._host is not None:
+            self._host.reconnected()
+
+    def _copied(self, reason: str) -> None:
+        self._fail(Copied(f"{self.id} stopped: {reason}"), "identity_copied", reason)
 
     def _drain_soon(self, reason: str) -> None:
         if self._draining is None:

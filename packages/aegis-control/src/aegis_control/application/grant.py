@@ -119,6 +119,7 @@ class Leases:
                 service=table.name,
                 resource=name,
                 owner=to.owner,
+                session=to.session,
                 epoch=epochs[name],
                 grant=grant,
                 start_seq=start_seq,

@@ -57,6 +57,11 @@ class Member:
         return Owner(self.record.instance_id, self.record.incarnation)
 
     @property
+    def session(self) -> str:
+        """Its connection as last heard; a fence for an older one costs its reader a claim, no more."""
+        return self.beat.session if self.beat else self.record.session
+
+    @property
     def lag_entries(self) -> int:
         return 0 if self.beat is None else self.beat.lag_entries
 

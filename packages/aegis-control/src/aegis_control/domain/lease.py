@@ -56,6 +56,7 @@ def granted(
     service: str,
     resource: str,
     owner: Owner,
+    session: str,
     epoch: int,
     grant: str,
     start_seq: int,
@@ -70,6 +71,7 @@ def granted(
         state=LeaseState.HELD,
         owner=owner.instance_id,
         incarnation=owner.incarnation,
+        session=session,
         epoch=epoch,
         grant=grant,
         start_seq=start_seq,
@@ -89,6 +91,7 @@ def fence_of(lease: LeaseRecord) -> Fence:
         epoch=lease.epoch,
         owner=lease.owner,
         incarnation=lease.incarnation,
+        session=lease.session,
         grant=lease.grant,
         start_seq=lease.start_seq,
     )

@@ -26,7 +26,7 @@ from aegis_sdk.application.commit import (
 )
 from aegis_sdk.application.gate import Gate
 from aegis_sdk.application.handlers import Runner, is_expired
-from aegis_sdk.application.ports import Delivery, FenceRefused, Journal, StoreError
+from aegis_sdk.application.ports import Connected, Delivery, FenceRefused, Journal, StoreError
 from aegis_sdk.contract.envelope import Outcome, Request
 from aegis_sdk.domain.delivery import Verdict, could_be_second, judge, needs_lookup
 from aegis_sdk.domain.journal import Entry, EntryKind, FenceMark, Follow, ResourceJournal
@@ -46,6 +46,9 @@ class Host(Protocol):
     service: str
     instance_id: str
     incarnation: str
+    connected: Connected
+    sessions: set[str]
+    """Those that this process has had; a copy of it may have had all but its newest, too."""
     runner: Runner
     gate: Gate
     store: Journal
@@ -58,6 +61,12 @@ class Host(Protocol):
 
     def refollow(self, *, urgent: bool = False) -> None:
         """What this actor has to be given changed."""
+
+    def claim(self, actor: Actor, mark: FenceMark) -> None:
+        """Store the own fence again for this connection; the actor serves when it has read that."""
+
+    def copied(self, actor: Actor, mark: FenceMark) -> None:
+        """Another process has this one's identity, and has claimed the resource."""
 
     def promoted(self, actor: Actor, mark: FenceMark, *, again: bool) -> None: ...
 
@@ -114,8 +123,30 @@ class Actor:
         self._host.refollow(urgent=True)
 
     def _fence_read(self, mark: FenceMark) -> None:
-        own = mark.is_for(self._host.instance_id, self._host.incarnation)
-        self._step(RoleEvent.OWN_FENCE if own else RoleEvent.OTHER_FENCE)
+        """An own fence counts for the connection it names. That of an earlier connection is claimed for this
+        one; that of a connection that we never had is a copy's, if we were active before it.
+        """
+        session = mark.fence.session
+        if not mark.is_for(self._host.instance_id, self._host.incarnation):
+            self._step(RoleEvent.OTHER_FENCE)
+        elif session == self._host.connected.session:
+            self._step(RoleEvent.OWN_FENCE)
+        elif self.role is InstanceRole.FOLLOWING or session in self._host.sessions:
+            self._host.claim(self, mark)
+        else:
+            self._step(RoleEvent.OTHER_FENCE)
+            self._host.copied(self, mark)
+
+    def reconnected(self, known_to: int) -> None:
+        """Only the connection that a fence names may serve under it: claim it for the new one, and read what
+        a copy of this process may have stored meanwhile, from behind `known_to` on.
+        """
+        if not self.is_active:
+            return
+        if self.follow is Follow.FENCES:
+            self.follow = Follow.BEHIND
+            self.complete_to = max(self.journal.position, known_to if self.is_idle else 0)
+        self._host.claim(self, self._mark())
 
     def _step(self, event: RoleEvent) -> None:
         before, self.role = self.role, TRANSITIONS[self.role, event]
@@ -403,8 +434,9 @@ class Actor:
     def _is_served(self, delivery: Delivery) -> bool:
         return (
             self.role is InstanceRole.ACTIVE
-            and self.journal.fence is not None
-            and delivery.grant == self.journal.fence.fence.grant
+            and (mark := self.journal.fence) is not None
+            and delivery.grant == mark.fence.grant
+            and mark.fence.session == self._host.connected.session
         )
 
     def _refused(self, delivery: Delivery, mark: FenceMark) -> None:
@@ -419,6 +451,8 @@ class Actor:
         self._step_down(mark)
 
     def _step_down(self, mark: FenceMark) -> None:
+        if mark.fence.session != self._host.connected.session:
+            return  # its claim for this connection came first: what was let go is delivered again
         if self.role is InstanceRole.ACTIVE and self._mark().seq == mark.seq:
             self._step(RoleEvent.COMMIT_REFUSED)
             if self.follow is Follow.FENCES:

@@ -16,7 +16,7 @@ import itertools
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Final, Protocol, TypeVar
 
-from aegis_sdk.application.ports import FollowSource, JournalReader, StoreError
+from aegis_sdk.application.ports import FenceRefused, FollowSource, JournalReader, StoreError
 from aegis_sdk.domain.delivery import backoff_s
 from aegis_sdk.domain.journal import Entry, Follow
 
@@ -160,16 +160,22 @@ class Following:
         behind = list(self._behind)
         if not behind:
             return []
-        if self._marker_seq <= SHORT_JOURNAL_ENTRIES or len(behind) > READERS_MAX:
+        unread = self._marker_seq - min(actor.complete_to for actor in behind)
+        if unread <= SHORT_JOURNAL_ENTRIES or len(behind) > READERS_MAX:
             return [behind]
         return [[actor] for actor in behind]
 
 
 async def until_answered(call: Callable[[], Awaitable[T]]) -> T:
-    """What the store answers to `call`, which is made again, after ever longer waits, while it fails."""
+    """What the store answers to `call`, which is made again, after ever longer waits, while it fails.
+
+    Raises: FenceRefused.
+    """
     for n in itertools.count(1):
         try:
             return await call()
+        except FenceRefused:
+            raise
         except StoreError:
             await asyncio.sleep(backoff_s(n, first_s=0.02, max_s=0.5))
     raise AssertionError("unreachable")

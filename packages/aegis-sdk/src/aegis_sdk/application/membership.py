@@ -106,7 +106,8 @@ class Membership:
         for n in itertools.count(1):
             wait_s = backoff_s(n, first_s=0.05, max_s=1.0)
             try:
-                reply = await self._control.register(registration, timeout_s=ASK_TIMEOUT_S)
+                told = registration.model_copy(update={"session": self._control.session})
+                reply = await self._control.register(told, timeout_s=ASK_TIMEOUT_S)
             except Unavailable as error:
                 if time.monotonic() >= give_up_s:
                     raise

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from aegis_sdk.contract.bodies import Fence
 from aegis_sdk.contract.checkpoint import Checkpoint
 from aegis_sdk.contract.control import Ack, Leave, Registration, RegistrationReply
 from aegis_sdk.contract.envelope import Outcome, Request
@@ -49,6 +50,16 @@ class Accepted:
 
     seq: int
     duplicate: bool
+
+
+@dataclass(slots=True)
+class Connected:
+    """How the server names this process's connection now: `session`, empty while there is none.
+
+    A copy of a process (a resumed machine, a restored container) has a connection of its own.
+    """
+
+    session: str = ""
 
 
 class RequestLog(Protocol):
@@ -112,6 +123,12 @@ class Journal(Protocol):
 
     async def note_attempt(self, request: Request, n: int, *, fence_seq: int | None) -> None:
         """Raises: FenceRefused, StoreFull, StoreMissing, StoreUnreachable."""
+
+    async def claim(self, service: str, resource: str, fence: Fence, *, after_seq: int) -> int:
+        """Store the own fence again, for the connection it names, if the one at `after_seq` is the last.
+
+        Raises: FenceRefused, StoreFull, StoreMissing, StoreUnreachable.
+        """
 
     async def store_checkpoint(
         self, service: str, resource: str, checkpoint: Checkpoint, *, fence_seq: int
@@ -244,6 +261,10 @@ class JournalReader(Protocol):
 
 class Control(Protocol):
     """The control service, as an instance sees it."""
+
+    @property
+    def session(self) -> str:
+        """The connection that control is asked on."""
 
     async def register(self, registration: Registration, *, timeout_s: float) -> RegistrationReply:
         """Raises: Unavailable."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import inspect
-from collections.abc import Awaitable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -17,9 +17,11 @@ from aegis_sdk.application.following import Following, until_answered
 from aegis_sdk.application.gate import Gate
 from aegis_sdk.application.handlers import Runner
 from aegis_sdk.application.ports import (
+    Connected,
     Deliveries,
     Delivery,
     DeliverySource,
+    FenceRefused,
     Journal,
     JournalReader,
 )
@@ -71,6 +73,7 @@ class ResourceHost:
         *,
         instance_id: str,
         incarnation: str,
+        connected: Connected,
         runner: Runner,
         gate: Gate,
         store: Journal,
@@ -87,6 +90,9 @@ class ResourceHost:
         self.service = service.name
         self.instance_id = instance_id
         self.incarnation = incarnation
+        self.connected = connected
+        self.sessions = {"", connected.session}
+        self.on_copied: Callable[[str], None] = lambda reason: None
         self.runner = runner
         self.gate = gate
         self.store = store
@@ -125,6 +131,14 @@ class ResourceHost:
         await self._following.begin()
         self._follower = asyncio.create_task(self._keep_following())
         self._checkpointer = asyncio.create_task(self._keep_checkpoints())
+
+    def reconnected(self) -> None:
+        """The connection is a new one: claim for it what is active here."""
+        self.sessions.add(self.connected.session)
+        known_to = max((actor.journal.position for actor in self.actors.values()), default=0)
+        for actor in self.actors.values():
+            actor.reconnected(known_to)
+        self.refollow(urgent=True)
 
     async def caught_up(self, *, timeout_s: float) -> None:
         """Wait until hardly anything of the journal is left to read, or for `timeout_s`.
@@ -271,6 +285,23 @@ class ResourceHost:
             self.active += 1
             self._call_back(self._callbacks.promoted_callbacks, actor.resource)
         self.refollow()
+
+    def claim(self, actor: Actor, mark: FenceMark) -> None:
+        self._aside(self._claim(actor.resource, mark))
+
+    async def _claim(self, resource: str, mark: FenceMark) -> None:
+        """Until it is stored, or another fence is: that one is read next, and judged."""
+        fence = mark.fence.model_copy(update={"session": self.connected.session})
+        with contextlib.suppress(FenceRefused):
+            await until_answered(
+                lambda: self.store.claim(self.service, resource, fence, after_seq=mark.seq)
+            )
+
+    def copied(self, actor: Actor, mark: FenceMark) -> None:
+        self.on_copied(
+            f"another process runs as {self.instance_id}, with the same incarnation: it claimed"
+            f" {actor.resource!r} in epoch {mark.fence.epoch} (a cloned process or machine?)"
+        )
 
     def demoted(self, actor: Actor) -> None:
         self.active -= 1

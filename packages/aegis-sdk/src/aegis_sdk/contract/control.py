@@ -107,6 +107,7 @@ class InstanceRecord(_Record):
     service: str
     instance_id: str
     incarnation: str
+    session: str = ""
     version: str = ""
     host: str = ""
     pid: int = 0
@@ -132,6 +133,7 @@ class LeaseRecord(_Record):
     epoch: Count
     grant: Token
     start_seq: Count
+    session: str = ""
     since: float = 0.0
     reason: str = ""
 
@@ -147,6 +149,8 @@ class Registration(_Wire):
     service: str
     instance_id: str
     incarnation: str
+    session: str = ""
+    """Its connection, as the NATS server names it."""
     version: str = ""
     host: str = ""
     pid: int = 0
@@ -196,6 +200,7 @@ class Heartbeat(_Wire):
     service: str
     instance_id: Token
     incarnation: str
+    session: str = ""
     n: int
     loop_lag_s: float
     """How long the main loop has been late; grows while a handler blocks it."""

@@ -22,6 +22,10 @@ class NatsControl:
         self._link = link
         self._subjects = subjects
 
+    @property
+    def session(self) -> str:
+        return self._link.connected.session
+
     async def register(self, registration: Registration, *, timeout_s: float) -> RegistrationReply:
         data = await self._ask(
             self._subjects.register, registration.model_dump_json().encode(), timeout_s

@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 from aegis_sdk.application.ports import FollowSource, StoreMissing
-from aegis_sdk.contract.bodies import ErrorBody
+from aegis_sdk.contract.bodies import ErrorBody, Fence
 from aegis_sdk.contract.checkpoint import Checkpoint
 from aegis_sdk.contract.dead_letter import DeadLetter
 from aegis_sdk.contract.envelope import Outcome, Request
@@ -84,6 +84,15 @@ class NatsJournal:
             headers[EXPECTED_SUBJECT] = self._subjects.fence(request.service, request.resource)
         elif request.resource is None:
             headers[TTL] = self._ttl
+
+    async def claim(self, service: str, resource: str, fence: Fence, *, after_seq: int) -> int:
+        stored = await self._link.store(
+            self._subjects.fence(service, resource),
+            fence.model_dump_json().encode(),
+            {EXPECTED_SEQ: str(after_seq), ROLLUP: "sub"},
+            timeout_s=COMMIT_TIMEOUT_S,
+        )
+        return stored.seq
 
     async def store_checkpoint(
         self, service: str, resource: str, checkpoint: Checkpoint, *, fence_seq: int

@@ -25,6 +25,7 @@ from pydantic_core import from_json
 
 from aegis_sdk.application.ports import (
     AlreadyStored,
+    Connected,
     FenceRefused,
     StoreError,
     StoreFull,
@@ -137,6 +138,7 @@ class Link:
         self._restored: list[Callable[[], Awaitable[None]]] = []
         self._closing = False
         self._aside: set[asyncio.Task[None]] = set()
+        self.connected = Connected(_session(client))
 
     @classmethod
     async def open(cls, server: Server, *, name: str) -> Link:
@@ -441,11 +443,13 @@ class Link:
         for future, _ in self._waiting.values():
             if not future.done():
                 future.set_exception(StoreUnreachable("the connection to NATS was lost"))
+        self.connected.session = ""
         if not self._closing:
             self._lost_s = self._loop.time()
             log.warning("nats_lost", url=self._server.shown_url, connection=self._name)
 
     async def _back(self) -> None:
+        self.connected.session = _session(self._client)
         away_s = 0.0 if self._lost_s is None else self._loop.time() - self._lost_s
         log.info(
             "nats_restored",
@@ -455,6 +459,11 @@ class Link:
         )
         for callback in list(self._restored):
             await callback()
+
+
+def _session(client: Client) -> str:
+    """A server has a new id at each start, and numbers its connections."""
+    return f"{str(client._server_info.get('server_id', ''))[-12:]}.{client.client_id}"
 
 
 async def _never(message: object) -> None:

@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Callable
 from typing import TypeVar
 
-from aegis_sdk.application.ports import StoreError, StoreMissing, StoreUnreachable
+from aegis_sdk.application.ports import Connected, StoreError, StoreMissing, StoreUnreachable
 from aegis_sdk.contract.bodies import Fence
 from aegis_sdk.contract.envelope import Outcome, Request
 from aegis_sdk.contract.subjects import resource_token
@@ -110,6 +110,7 @@ class MemoryLink:
         self.bus = bus
         self.name = name
         self.reachable = True
+        self.connected = Connected(f"{name}-1")
         self.requests = MemoryRequestLog(self)
         self.journal = MemoryJournal(self)
         self.replies = MemoryReplies(self)
@@ -117,6 +118,7 @@ class MemoryLink:
         self.deliveries = MemoryDeliveries(self)
         self.control = MemoryControlPort(self)
         self.on_restored: list[Callable[[], None]] = []
+        self._connections = 1
         self._held: set[Flow] = set()
         self._pumps: list[tuple[Flow, Callable[[], None]]] = []
 
@@ -124,10 +126,13 @@ class MemoryLink:
     def cut(self) -> None:
         """NATS can't be reached: operations fail without a definite answer, and nothing arrives."""
         self.reachable = False
+        self.connected.session = ""
 
     def restore(self) -> None:
         """Reachable again: readers start again, as the SDK's do after a reconnect."""
         self.reachable = True
+        self._connections += 1
+        self.connected.session = f"{self.name}-{self._connections}"
         for callback in list(self.on_restored):
             callback()
         self._pump_all()

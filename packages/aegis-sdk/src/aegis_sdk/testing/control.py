@@ -77,6 +77,7 @@ class MemoryControl:
             state=LeaseState.HELD,
             owner=to,
             incarnation=new.incarnation,
+            session=new.session,
             epoch=old.epoch + 1 if old else 1,
             grant=f"g-{to}-{next(self._grants)}",
             # With no floor known it starts where the old grant did: early is harmless.
@@ -128,6 +129,7 @@ class MemoryControl:
             service=registration.service,
             instance_id=registration.instance_id,
             incarnation=registration.incarnation,
+            session=registration.session,
             resources=registration.resources,
         )
 
@@ -149,6 +151,10 @@ class MemoryControlPort:
     def __init__(self, link: MemoryLink) -> None:
         self._link = link
 
+    @property
+    def session(self) -> str:
+        return self._link.connected.session
+
     async def register(self, registration: Registration, *, timeout_s: float) -> RegistrationReply:
         return (await self._control()).register(registration)
 
@@ -168,6 +174,7 @@ def _fence_of(lease: LeaseRecord) -> Fence:
         epoch=lease.epoch,
         owner=lease.owner,
         incarnation=lease.incarnation,
+        session=lease.session,
         grant=lease.grant,
         grant_size=1,
         start_seq=lease.start_seq,

@@ -178,6 +178,7 @@ class MemoryInstance:
             service,
             instance_id=instance_id,
             incarnation=self._registration.incarnation,
+            connected=self.link.connected,
             runner=runner,
             gate=gate,
             store=self.link.journal,
@@ -186,6 +187,7 @@ class MemoryInstance:
             batches=True,
             recorder=recorder,
         )
+        self.link.on_restored.append(self.host.reconnected)
         recorder.serves(
             service.name,
             [(name, handler.targeted) for name, handler in service.handlers.items()],

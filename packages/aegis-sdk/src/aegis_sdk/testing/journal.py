@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from aegis_sdk.contract.bodies import Fence
 from aegis_sdk.contract.checkpoint import Checkpoint
 from aegis_sdk.contract.envelope import Outcome, Request
 from aegis_sdk.contract.names import NO_RESOURCE
@@ -64,6 +65,11 @@ class MemoryJournal:
                 fence_seq=_fence_for(request, fence_seq),
             ),
         )
+
+    async def claim(self, service: str, resource: str, fence: Fence, *, after_seq: int) -> int:
+        key = (resource_token(resource), EntryKind.FENCE, "")
+        payload = fence.model_dump_json().encode()
+        return await self._write_state(service, key, payload, after_seq)
 
     async def store_checkpoint(
         self, service: str, resource: str, checkpoint: Checkpoint, *, fence_seq: int
