@@ -10,11 +10,12 @@ import asyncio
 import contextlib
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
+from typing import Any
 
 import aegis_sdk
 import pytest
 from aegis_control.infrastructure.embedded_nats import EmbeddedNats
-from aegis_sdk import Method, ResourceContext, Role, Service, testing
+from aegis_sdk import Aegis, Method, ResourceContext, Role, Service, testing
 from aegis_sdk.testing.bus import MemoryBus
 from aegis_sdk.testing.faults import Flow
 
@@ -94,8 +95,7 @@ async def test_a_copy_that_wakes_up_with_old_memory_reads_what_the_other_stored(
         assert clone.host.actors["A"].journal.values == {"total": 1}
         stopped: list[str] = []
         original.host.on_copied = stopped.append
-        for flow in Flow:
-            clone.link.release(flow)
+        _release(clone)
         clone.link.cut()
         clone.link.restore()  # the network of the resumed machine is back: a new connection
         await _until(lambda: bool(stopped))
@@ -104,27 +104,26 @@ async def test_a_copy_that_wakes_up_with_old_memory_reads_what_the_other_stored(
         await _until(lambda: clone.host.actors["A"].journal.values == {"total": 12})
 
 
-async def test_copies_that_reconnect_at_the_same_moment_leave_exactly_one() -> None:
+@pytest.mark.parametrize("turn", range(5))
+async def test_copies_that_reconnect_at_the_same_moment_leave_exactly_one(turn: int) -> None:
     """G5: NATS restarted, and both claim the same fence: the server lets one through."""
-    for _ in range(10):
-        bus = MemoryBus()
-        async with testing.harness(bus=bus) as aegis:
-            original = await aegis.serve(counters(), resources={"A"}, instance_id="i-1")
-            assert await aegis.request(ADD, 1, resource="A") == 1
-            clone = await _clone_of(aegis, original)
-            stopped: list[str] = []
-            for name, each in (("original", original), ("clone", clone)):
-                for flow in Flow:
-                    each.link.release(flow)
-                each.host.on_copied = lambda _, name=name: stopped.append(name)  # type: ignore[misc]
-            for each in (original, clone):
-                each.link.cut()
-            for each in (original, clone):
-                each.link.restore()
-            await _until(lambda: bool(stopped))
-            await (original if stopped == ["original"] else clone).stop()
-            assert await aegis.request(ADD, 1, resource="A") == 2
-            assert len(stopped) == 1
+    bus = MemoryBus()
+    async with testing.harness(bus=bus) as aegis:
+        original = await aegis.serve(counters(), resources={"A"}, instance_id="i-1")
+        assert await aegis.request(ADD, 1, resource="A") == 1
+        clone = await _clone_of(aegis, original)
+        stopped: list[testing.MemoryInstance] = []
+        copies = [original, clone] if turn % 2 else [clone, original]
+        for each in copies:
+            _release(each)
+            each.host.on_copied = _note(stopped, each)
+            each.link.cut()
+        for each in copies:
+            each.link.restore()
+        await _until(lambda: bool(stopped))
+        await stopped[0].stop()
+        assert await aegis.request(ADD, 1, resource="A") == 2
+        assert len(stopped) == 1
 
 
 async def test_one_that_reconnects_alone_goes_on_in_its_epoch() -> None:
@@ -166,6 +165,17 @@ async def _clone_of(
     return clone
 
 
+def _release(instance: testing.MemoryInstance) -> None:
+    for flow in Flow:
+        instance.link.release(flow)
+
+
+def _note(
+    stopped: list[testing.MemoryInstance], one: testing.MemoryInstance
+) -> Callable[[str], None]:
+    return lambda _: stopped.append(one)
+
+
 async def _add_up(url: str, resource: str, acknowledged: Counter[str]) -> None:
     async with aegis_sdk.connect(url) as aegis:
         while True:
@@ -180,3 +190,30 @@ async def _until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(15.0):
         while not condition():  # noqa: ASYNC110 - what instances do in the background has no event
             await asyncio.sleep(0.005)
+
+
+async def test_a_caller_that_reconnects_numbers_its_requests_under_another_name() -> None:
+    """G2: what a copy of it sends from then on is not taken for the original's request of that number."""
+    async with environment() as url, aegis_sdk.connect(url) as aegis:
+        await aegis.serve(counters(), resources={"A": Role.AUTO}, wait_s=10.0)
+        before = await aegis.submit(ADD, 1, resource="A")
+        await blink(aegis)
+        after = await aegis.submit(ADD, 1, resource="A")
+        assert before.id.partition(".")[0] != after.id.partition(".")[0]
+        assert await aegis.attach(before.id, ADD) == 1
+        assert await aegis.attach(after.id, ADD) == 2
+        assert await aegis.request(ADD, 1, resource="A") == 3
+
+
+async def blink(aegis: Aegis) -> None:
+    """The caller's connection breaks; returns when it is back."""
+    link, restored = aegis._link, asyncio.Event()
+
+    async def on_restored() -> None:
+        restored.set()
+
+    link.on_restored(on_restored)
+    transport: Any = link.client._transport
+    transport.close()
+    async with asyncio.timeout(10.0):
+        await restored.wait()

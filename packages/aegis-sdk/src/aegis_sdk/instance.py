@@ -93,6 +93,9 @@ class Requests:
         await self._directory.stop()
 
     async def _restored(self) -> None:
+        caller = new_token()
+        await self._replies.rename(caller)
+        self.requester.rename(caller)
         self.requester.recheck_all()
 
 

@@ -269,6 +269,10 @@ class Requester:
         for entry in self._open:
             entry.recheck_s = now
 
+    def rename(self, caller: str) -> None:
+        """New requests go by this name: a copy of this process numbers its own from the same number on."""
+        self._caller = caller
+
     async def close(self, *, drain_s: float = 0.0) -> None:
         """Refuse new requests, wait up to `drain_s` for open ones, then stop."""
         self._closed = True

@@ -27,9 +27,24 @@ class NatsReplies:
         self._prefix = len(subjects.reply(""))
         self._expected: dict[str, list[Deliver]] = {}
         self._extra: dict[str, Subscription] = {}
+        self._listening: dict[str, Subscription] = {}
+        """By the caller's name and a dot."""
 
     async def start(self) -> None:
-        await self._link.subscribe(self._subjects.reply(f"{self._own}*"), self._on_reply)
+        await self._listen()
+
+    async def rename(self, caller: str) -> None:
+        """Listen for `caller` too; what is open under the names before is still heard."""
+        self._own = f"{caller}."
+        await self._listen()
+
+    async def _listen(self) -> None:
+        for old in list(self._listening):
+            if not any(request_id.startswith(old) for request_id in self._expected):
+                self._link.drop(self._listening.pop(old))
+        self._listening[self._own] = await self._link.subscribe(
+            self._subjects.reply(f"{self._own}*"), self._on_reply
+        )
 
     async def expect(self, request_id: str, deliver: Deliver) -> None:
         self._expected.setdefault(request_id, []).append(deliver)
