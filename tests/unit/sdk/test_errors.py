@@ -35,6 +35,7 @@ PUBLIC = [
     "PayloadTooLarge",
     "RegistrationRefused",
     "Rejected",
+    "ReplyUnreadable",
     "ResourceContext",
     "Retries",
     "Role",

@@ -11,6 +11,7 @@ from aegis_sdk import (
     InvalidPayload,
     Method,
     Rejected,
+    ReplyUnreadable,
     UnknownMethod,
 )
 from aegis_sdk.application.outcomes import error_of, failed_by, rejected_by, result_of
@@ -23,8 +24,8 @@ def test_an_executed_request_gives_its_reply() -> None:
     assert result_of(Outcome(OutcomeKind.EXECUTED, b"7"), METHOD) == 7
 
 
-def test_a_reply_of_another_contract_is_an_error_of_the_contract() -> None:
-    with pytest.raises(InvalidPayload):
+def test_a_reply_of_another_contract_says_that_the_request_took_effect() -> None:
+    with pytest.raises(ReplyUnreadable, match="took effect"):
         result_of(Outcome(OutcomeKind.EXECUTED, b'"x"'), METHOD)
 
 

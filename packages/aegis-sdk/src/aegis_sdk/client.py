@@ -77,7 +77,8 @@ class Aegis:
 
         Raises:
             Rejected: the handler refused; no state was changed.
-            HandlerFailed: the handler raised; no state was changed.
+            HandlerFailed: the handler raised, or its reply can't be stored; no state was changed.
+            ReplyUnreadable: it took effect; the reply that is stored doesn't fit `method.reply`.
             NotExecuted: certainly without effect (NoRoute, Overloaded, Expired, Cancelled, Draining).
             OutcomeUnknown: NATS could not be reached; attach(error.request_id) resolves it.
             ContractError: wrong use; nothing was stored (see aegis_sdk.errors).

@@ -12,12 +12,13 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, Final, Protocol, TypeVar, overload
 
-from pydantic import TypeAdapter
+from pydantic_core import from_json, to_json
 
 from aegis_sdk.contract.envelope import Change, Request
 from aegis_sdk.contract.method import Method
 from aegis_sdk.contract.trace import trace_id
-from aegis_sdk.errors import ContractError
+from aegis_sdk.contract.values import Codec
+from aegis_sdk.errors import ContractError, InvalidPayload
 
 T = TypeVar("T")
 Req = TypeVar("Req")
@@ -25,8 +26,30 @@ Rep = TypeVar("Rep")
 
 
 @lru_cache(maxsize=1024)
-def _adapter(type_: Any) -> TypeAdapter[Any]:
-    return TypeAdapter(type_)
+def _cached_codec(type_: Any) -> Codec[Any]:
+    return Codec(type_, "state")
+
+
+def _codec(type_: Any) -> Codec[Any]:
+    try:
+        return _cached_codec(type_)
+    except TypeError:  # an annotation may hold what has no hash
+        return Codec(type_, "state")
+
+
+def _checked_key(key: str) -> str:
+    """Plain text, as it comes back from the journal. Raises: ContractError."""
+    if not isinstance(key, str):
+        raise ContractError(
+            f"state key {key!r} is a {type(key).__name__}: keys are text, say str(key)"
+        )
+    key = str.__str__(key)  # of a StrEnum, too, the text alone
+    if not key.isascii():
+        try:
+            key.encode()
+        except UnicodeEncodeError as error:
+            raise ContractError(f"state key {key!r} holds half of a surrogate pair") from error
+    return key
 
 
 class Ticket:
@@ -167,8 +190,32 @@ def _copied(value: Any) -> Any:
 _CONTAINERS: Final = (dict, list)
 
 
+def _parsed(data: bytes) -> Any:
+    """The JSON value, read at the depth at which it stands in a change, since the parser bounds the depth.
+
+    Raises: InvalidPayload.
+    """
+    try:
+        return from_json(b"[[%b]]" % data)[0][0]
+    except ValueError as error:
+        raise InvalidPayload(f"state: payload: {error}", [f"payload: {error}"]) from error
+
+
+def _of_key(key: str, error: ContractError) -> ContractError:
+    what = f"state {key!r}: {str(error).removeprefix('state: ')}"
+    return (
+        InvalidPayload(what, error.fields)
+        if isinstance(error, InvalidPayload)
+        else ContractError(what)
+    )
+
+
 class State:
-    """A resource's keys and JSON values, with this request's changes on top."""
+    """A resource's keys and JSON values, with this request's changes on top.
+
+    A key is any text, the empty one too. A value is held as it will be read from the journal, so an active sees what
+    its standbys see.
+    """
 
     __slots__ = ("_base", "_deleted", "_set")
 
@@ -182,21 +229,43 @@ class State:
     @overload
     def get(self, key: str, type_: type[T]) -> T | None: ...
     def get(self, key: str, type_: Any = None) -> Any:
-        """The value as `type_` (anything pydantic can check), or None. Changing it changes nothing: `set` it."""
+        """The value as `type_` (anything pydantic can check), or None; without a type, its JSON form.
+
+        Changing it changes nothing: `set` it. Raises: InvalidPayload, when it isn't a `type_`.
+        """
+        key = _checked_key(key)
         if key in self._deleted:
             return None
         value = self._set[key] if key in self._set else self._base.get(key)
         if value is None:
             return None
-        value = _copied(value)
-        return value if type_ is None else _adapter(type_).validate_python(value)
+        if type_ is None:
+            return _copied(value)
+        try:
+            return _codec(type_).decode(to_json(value))
+        except ContractError as error:
+            raise _of_key(key, error) from error
 
-    def set(self, key: str, value: Any) -> None:
-        """Raises: pydantic's PydanticSerializationError when the value has no JSON form."""
+    def set(self, key: str, value: Any, type_: Any = None) -> None:
+        """Change a value. It must come back the same when it is read as `type_`, its own class by default.
+
+        A dict or a list therefore holds JSON values alone, unless the type says what else:
+        `set("fills", fills, list[Fill])`.
+
+        Raises:
+            InvalidPayload: it would not come back the same; the message names the field.
+            ContractError: the key isn't text, or values of this type can't be stored.
+        """
+        key = _checked_key(key)
+        try:
+            data = _codec(value.__class__ if type_ is None else type_).encode(value)
+            self._set[key] = _parsed(data)
+        except ContractError as error:
+            raise _of_key(key, error) from error
         self._deleted.discard(key)
-        self._set[key] = _adapter(value.__class__).dump_python(value, mode="json")
 
     def delete(self, key: str) -> None:
+        key = _checked_key(key)
         self._set.pop(key, None)
         self._deleted.add(key)
 

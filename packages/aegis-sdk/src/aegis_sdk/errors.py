@@ -11,6 +11,7 @@ AegisError
 │  └─ Deadlock            the call chain comes back to a resource that waits for it
 ├─ Rejected             the handler refused: code, message, details                 it is the answer
 ├─ HandlerFailed        the handler broke and gave up                               it is the answer
+├─ ReplyUnreadable      it took effect; its reply doesn't fit this caller's type    it is the answer
 ├─ NotExecuted          certainly without effect                                    safe to retry
 │  ├─ NoRoute             no instance for the service or resource
 │  ├─ LogLost             the service's streams lost entries; an operator has to decide
@@ -119,6 +120,20 @@ class HandlerFailed(AegisError):
     """The handler raised (or killed its process again and again) and gave up; no state was changed."""
 
     code = "handler_failed"
+
+
+class ReplyUnreadable(AegisError):
+    """The request was executed and took effect, but the reply that is stored doesn't fit this caller's type,
+    as between two versions of a service; `fields` has one line a field.
+
+    `attach` with the type that the service had when it ran gives the reply.
+    """
+
+    code = "reply_unreadable"
+
+    def __init__(self, message: str, fields: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.fields = tuple(fields)
 
 
 class NotExecuted(AegisError):

@@ -21,7 +21,7 @@ from aegis_sdk.contract.control import (
     ShowRoute,
     TargetInstance,
 )
-from aegis_sdk.contract.method import field_errors
+from aegis_sdk.contract.values import field_errors
 from aegis_sdk.errors import Unavailable
 from pydantic import BaseModel
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pydantic
 from aegis_sdk.contract.control import Ack, Leave
-from aegis_sdk.contract.method import field_errors
+from aegis_sdk.contract.values import field_errors
 from aegis_sdk.errors import Unavailable
 
 from aegis_control.application.fail_over import FailOver

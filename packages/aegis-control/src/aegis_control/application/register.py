@@ -12,7 +12,7 @@ from aegis_sdk.contract.control import (
     Registration,
     RegistrationReply,
 )
-from aegis_sdk.contract.method import field_errors
+from aegis_sdk.contract.values import field_errors
 from aegis_sdk.errors import InvalidName, Unavailable
 
 from aegis_control.application.fail_over import FailOver

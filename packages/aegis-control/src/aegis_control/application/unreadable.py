@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Final
 
 from aegis_sdk.contract.control import UnreadableView
-from aegis_sdk.contract.method import field_errors
+from aegis_sdk.contract.values import field_errors
 from pydantic import ValidationError
 
 from aegis_control.application.ports import Events

@@ -19,7 +19,7 @@ from typing import Final
 import pydantic
 import structlog
 from aegis_sdk.contract.control import AdminReply
-from aegis_sdk.contract.method import field_errors
+from aegis_sdk.contract.values import field_errors
 from aegis_sdk.errors import InvalidName, Unavailable
 from starlette.datastructures import MutableHeaders
 from starlette.requests import Request

@@ -21,6 +21,7 @@ from aegis_sdk.errors import (
     InvalidPayload,
     OutcomeUnknown,
     Rejected,
+    ReplyUnreadable,
     Unavailable,
     UnknownMethod,
 )
@@ -38,11 +39,17 @@ _CONTRACT = {error.code: error for error in (UnknownMethod, ContractError)}
 def result_of(outcome: Outcome, method: Method[Any, Rep]) -> Rep:
     """The reply, or raise what the outcome says.
 
-    Raises: Rejected, HandlerFailed, Expired, Cancelled, ContractError.
+    Raises: Rejected, HandlerFailed, Expired, Cancelled, ContractError, ReplyUnreadable.
     """
-    if outcome.kind is OutcomeKind.EXECUTED:
+    if outcome.kind is not OutcomeKind.EXECUTED:
+        raise error_of(outcome, method)
+    try:
         return method.reply.decode(outcome.body)
-    raise error_of(outcome, method)
+    except InvalidPayload as error:
+        raise ReplyUnreadable(
+            f"the request took effect, but its stored reply is of another type or version: {error}",
+            error.fields,
+        ) from error
 
 
 def error_of(outcome: Outcome, method: Method[Any, Any]) -> AegisError:
