@@ -147,6 +147,28 @@ async def test_plain_group_handlers_that_block_on_their_own_group_are_answered(
     assert await asyncio.gather(*asked) == [6] * 100
 
 
+@pytest.mark.parametrize("crowd", [700, 5_000])
+async def test_a_crowd_at_one_resource_costs_the_others_nothing(aegis: Aegis, crowd: int) -> None:
+    """G7, G8: however many wait for one, the others are served meanwhile; the crowd's order stays."""
+    service = Service("desk")
+    release = asyncio.Event()
+    order: list[int] = []
+
+    @service.handles(ADD)
+    async def add(ctx: ResourceContext, n: int) -> int:
+        if ctx.resource == "busy":
+            await release.wait()
+            order.append(n)
+        return n
+
+    await aegis.serve(service, resources={"busy": Role.AUTO, "idle": Role.AUTO})
+    tickets = [await aegis.submit(ADD, n, resource="busy") for n in range(crowd)]
+    assert await aegis.request(ADD, 7, resource="idle", timeout_s=5.0) == 7
+    release.set()
+    assert await aegis.attach(tickets[-1].id, ADD, timeout_s=60.0) == crowd - 1
+    assert order == list(range(crowd))
+
+
 async def test_handlers_that_never_return_do_not_keep_the_group_from_others(
     aegis: Aegis, monkeypatch: pytest.MonkeyPatch
 ) -> None:

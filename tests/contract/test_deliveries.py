@@ -32,7 +32,8 @@ class Reader:
     def end(self, delivery: Delivery) -> None:
         assert self.source is not None
         delivery.ack()
-        self.source.finished()
+        if (finished := getattr(self.source, "finished", None)) is not None:  # a group's
+            finished()
 
     def end_all(self) -> None:
         for delivery in list(self.given):
@@ -53,7 +54,6 @@ async def _grant(
     *resources: str,
     name: str = "g-1",
     start_seq: int = 1,
-    credit: int = 100,
 ) -> Reader:
     reader = Reader()
     reader.source = await ports.deliveries.open_grant(
@@ -61,7 +61,6 @@ async def _grant(
         name,
         resources,
         start_seq=start_seq,
-        credit=credit,
         on_delivery=reader.take,
         on_restart=lambda: reader.restarts.append(len(reader.given)),
     )
@@ -261,15 +260,30 @@ async def test_what_was_stored_before_the_reader_is_suspect(world: World, ports:
     assert [delivery.arrival.suspect for delivery in reader.given] == [True, True, False, False]
 
 
-async def test_a_grants_credit_bounds_what_is_in_hand(world: World, ports: Ports) -> None:
-    reader = await _grant(world, ports, "A", credit=4)
-    await _send(world, ports, 1, 20, "A")
-    await until(lambda: len(reader.given) == 4)
-    await asyncio.sleep(0.05)
-    assert len(reader.given) == 4
-    reader.end_all()
-    await until(lambda: len(reader.given) == 8)
-    assert reader.ids == [f"c.{n}" for n in range(1, 9)]
+async def test_a_grant_is_given_all_that_waits_before_any_of_it_has_ended(
+    world: World, ports: Ports
+) -> None:
+    """G7, G8: else a crowd at one resource would be before the requests of the others."""
+    reader = await _grant(world, ports, "A", "B")
+    sent = [f"c.{n}" for n in range(1, 1201)]
+    for request_id in sent:
+        ports.requests.post(request(world.service, request_id, "A"))
+    await until(lambda: len(reader.given) == 1200)
+    assert reader.ids == sent
+    await _send(world, ports, 1201, 1201, "B")
+    await until(lambda: reader.ids[-1] == "c.1201")
+
+
+async def test_a_request_is_read_again_at_its_place(world: World, ports: Ports) -> None:
+    await _send(world, ports, 1, 3, "A")
+    reader = await _grant(world, ports, "A")
+    await until(lambda: len(reader.given) == 3)
+    again = [
+        await ports.deliveries.read(world.service, delivery.arrival.stream_seq)
+        for delivery in reader.given
+    ]
+    assert again == [delivery.request for delivery in reader.given]
+    assert await ports.deliveries.read(world.service, 4) is None
 
 
 async def test_a_request_that_takes_long_does_not_hold_up_other_resources(
@@ -278,7 +292,7 @@ async def test_a_request_that_takes_long_does_not_hold_up_other_resources(
     """G8: however many requests of theirs are served meanwhile."""
     if nats_requests.GRANT_PENDING_MAX > 0:  # a bound, if there is one, made small enough to reach
         monkeypatch.setattr(nats_requests, "GRANT_PENDING_MAX", 20)
-    reader = await _grant(world, ports, "A", "B", credit=8)
+    reader = await _grant(world, ports, "A", "B")
     await _send(world, ports, 1, 1, "A")
     await until(lambda: reader.given)
     await _send(world, ports, 2, 41, "B")

@@ -112,7 +112,6 @@ async def read_grant(link: Link) -> None:
         "g-1",
         ["A"],
         start_seq=1,
-        credit=8,
         on_delivery=lambda _: None,
         on_restart=lambda: None,
     )

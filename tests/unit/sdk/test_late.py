@@ -59,7 +59,7 @@ class SlowJournal:
 
 @pytest.fixture
 async def one(bus: MemoryBus) -> AsyncIterator[Hosted]:
-    hosted = Hosted(bus, "i-1", credit=16)
+    hosted = Hosted(bus, "i-1", near_max=16)
     await hosted.start("A", "B")
     fence(bus, hosted, 1, size=2)
     fence(bus, hosted, 1, size=2, resource="B")
@@ -148,7 +148,7 @@ async def test_a_newer_fence_ends_it(bus: MemoryBus, one: Hosted, slow: SlowJour
     assert one.host.commits_fenced == 1
     assert not kinds(bus)
     assert floor(bus) == 0
-    for n in range(20):  # more than the credit that all hold together
+    for n in range(20):  # more than all keep together
         send(bus, add_request(f"b.{n}", resource="B"))
     await until(lambda: stored(bus, "b.19"))
 

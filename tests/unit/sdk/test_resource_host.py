@@ -936,8 +936,11 @@ async def test_a_grant_that_is_left_while_its_reader_is_made_is_not_read(
     ]
 
 
-async def test_credit_bounds_what_one_grant_has_in_hand(bus: MemoryBus) -> None:
-    hosted = Hosted(bus, credit=4)
+async def test_a_bound_of_requests_is_kept_whole_and_of_the_others_their_places(
+    bus: MemoryBus,
+) -> None:
+    """G7: they are read again when their turn comes, in their order."""
+    hosted = Hosted(bus, near_max=4)
     await hosted.start()
     release = hosted.runs.hold("c.1")
     fence(bus, hosted, 1)
@@ -945,9 +948,11 @@ async def test_credit_bounds_what_one_grant_has_in_hand(bus: MemoryBus) -> None:
         send(bus, add_request(f"c.{n}"))
     await until(lambda: hosted.runs.begun)
     await settle()
-    assert len(hosted.actor()._queue) == 3
+    assert (len(hosted.actor()._queue), len(hosted.actor()._far)) == (3, 16)
     release.set()
     await until(lambda: len(kinds(bus)) == 20)
+    assert hosted.runs.tags == [f"c.{n}" for n in range(1, 21)]
+    await until(lambda: hosted.host._near == 0)
     await hosted.stop()
 
 

@@ -26,7 +26,14 @@ from aegis_sdk.application.commit import (
 )
 from aegis_sdk.application.gate import Gate
 from aegis_sdk.application.handlers import Runner, is_expired
-from aegis_sdk.application.ports import Connected, Delivery, FenceRefused, Journal, StoreError
+from aegis_sdk.application.ports import (
+    Connected,
+    Delivery,
+    FarDelivery,
+    FenceRefused,
+    Journal,
+    StoreError,
+)
 from aegis_sdk.contract.envelope import Outcome, Request
 from aegis_sdk.domain.delivery import Verdict, could_be_second, judge, needs_lookup
 from aegis_sdk.domain.journal import Entry, EntryKind, FenceMark, Follow, ResourceJournal
@@ -35,6 +42,11 @@ from aegis_sdk.domain.roles import TRANSITIONS, InstanceRole, RoleEvent
 from aegis_sdk.telemetry import about, log
 
 FAILED_WAIT_S: Final = 1.0
+NEAR_MAX: Final = 256
+"""Of one resource's requests that wait, so many are kept whole."""
+READ_WAIT_S: Final = 0.05
+FAR_AT_ONCE: Final = 64
+"""Of the others, so many are read again when the queue is empty: about as long as two of them take to serve."""
 LEFT_GRANTS_MAX: Final = 8
 LATE_MAX: Final = 64
 """Requests of one resource that are past their deadline and are ended at once."""
@@ -77,8 +89,18 @@ class Host(Protocol):
 
     def count_fenced(self) -> None: ...
 
-    def finished(self, delivery: Delivery) -> None:
-        """Its credit may be used again."""
+    @property
+    def has_room(self) -> bool:
+        """Whether one more request may be kept whole."""
+
+    def kept(self) -> None:
+        """One more is."""
+
+    def finished(self, count: int = 1) -> None:
+        """So many are no more."""
+
+    async def read(self, seq: int) -> Request | None:
+        """The request at its place in the stream, or None. Raises: StoreError."""
 
 
 class Actor:
@@ -94,6 +116,9 @@ class Actor:
         self.grant = ""
         self._host = host
         self._queue: deque[Delivery] = deque()
+        self._far: deque[FarDelivery] = deque()
+        """What waits behind the queue, as places in the stream."""
+        self._restarts = 0
         self._left: deque[str] = deque(maxlen=LEFT_GRANTS_MAX)
         self._worker: asyncio.Task[None] | None = None
         self._paused = False
@@ -174,15 +199,49 @@ class Actor:
 
     # --- the requests' side ---------------------------------------------------------------------------
     def take(self, delivery: Delivery) -> None:
-        self._queue.append(delivery)
+        """However many come, they are taken: those of other resources are behind them in the same reader."""
+        queue = self._queue
+        if not self._far and (not queue or (len(queue) < NEAR_MAX and self._host.has_room)):
+            self._keep(delivery)
+        else:
+            self._far.append(FarDelivery(delivery.arrival, delivery.grant, delivery.ack))
         self._wake()
+
+    def _keep(self, delivery: Delivery) -> None:
+        self._queue.append(delivery)
+        self._host.kept()
 
     def forget_unbegun(self, grant: str) -> int:
         """The reader of `grant` starts again and delivers these once more; how many they are."""
         kept = deque(d for d in self._queue if d.grant != grant)
-        forgotten = len(self._queue) - len(kept)
-        self._queue = kept
+        far = deque(d for d in self._far if d.grant != grant)
+        near = len(self._queue) - len(kept)
+        forgotten = near + len(self._far) - len(far)
+        self._queue, self._far = kept, far
+        self._host.finished(near)
+        self._restarts += 1
         return forgotten
+
+    async def _bring_near(self) -> None:
+        """Read the first of what is kept as places. A restart meanwhile brings all of it again."""
+        while self._far and self._far[0].grant in self._left:
+            self._far.popleft().ack()  # another reader has it
+        places, restarts = list(itertools.islice(self._far, FAR_AT_ONCE)), self._restarts
+        read = [self._host.read(place.arrival.stream_seq) for place in places]
+        requests = await asyncio.gather(*read, return_exceptions=True)
+        if restarts != self._restarts:
+            return
+        for place, request in zip(places, requests, strict=True):
+            if isinstance(request, BaseException):
+                await self._not_read(request)
+                return
+            self._far.popleft()
+            if request is None:
+                place.ack()  # past the age to which requests are kept, or removed by an operator
+            else:
+                self._keep(
+                    Delivery(request, place.arrival, place.grant, place.ack, _nothing, _nothing)
+                )
 
     def pause(self) -> None:
         """Begin nothing new; `idle` waits for what runs."""
@@ -191,6 +250,11 @@ class Actor:
     def resume(self) -> None:
         self._paused = False
         self._wake()
+
+    async def _not_read(self, error: BaseException) -> None:
+        if not isinstance(error, StoreError):  # a bug of ours
+            log.error("request_not_read", service=self._host.service, exc_info=error)
+        await asyncio.sleep(READ_WAIT_S if isinstance(error, StoreError) else FAILED_WAIT_S)
 
     @property
     def is_paused(self) -> bool:
@@ -220,14 +284,16 @@ class Actor:
             self._wake()
 
     def _wake(self) -> None:
-        has_work = self._queue or self._checkpoint_due
+        has_work = self._queue or self._far or self._checkpoint_due
         if has_work and not self._paused and (self._worker is None or self._worker.done()):
             self._worker = asyncio.create_task(self._work())
 
     async def _work(self) -> None:
-        while (self._queue or self._checkpoint_due) and not self._paused:
+        while (self._queue or self._far or self._checkpoint_due) and not self._paused:
             if self._checkpoint_due:
                 await self._checkpoint_now()
+            elif not self._queue:
+                await self._bring_near()
             elif not self._may_judge(self._queue[0]):
                 return  # the fence that decides has not been read yet
             elif len(late := self._late()) > 1:
@@ -246,7 +312,7 @@ class Actor:
             self._queue.appendleft(delivery)
             await self._go_on_after(error, delivery)
         else:
-            self._host.finished(delivery)
+            self._host.finished()
 
     async def _go_on_after(self, error: BaseException, delivery: Delivery) -> None:
         """Raises: CancelledError when this actor was stopped."""
@@ -354,7 +420,7 @@ class Actor:
         )
         self._committed(run.delivery, stored, seq, mark)
         run.delivery.ack()
-        self._host.finished(run.delivery)
+        self._host.finished()
 
     def _take_back(self, batch: Batch) -> None:
         """What is not stored runs again: in the queue's order, in front."""
@@ -363,8 +429,8 @@ class Actor:
 
     def _let_go(self, batch: Batch) -> None:
         """What is not stored is another active's."""
-        while batch.open:
-            self._host.finished(batch.open.popleft().delivery)
+        self._host.finished(len(batch.open))
+        batch.open.clear()
 
     def _late(self) -> list[Delivery]:
         """The deliveries at the queue's head whose deadline has passed."""
@@ -389,8 +455,7 @@ class Actor:
         for n, (delivery, end) in enumerate(zip(late, ends, strict=True)):
             if isinstance(end, FenceRefused):
                 self._refused(delivery, mark)
-                for left in late[n:]:
-                    self._host.finished(left)
+                self._host.finished(len(late) - n)
                 return
             if isinstance(end, BaseException):
                 log.error("delivery_failed", **about(delivery.request), exc_info=end)
@@ -401,7 +466,7 @@ class Actor:
                 seq, stored = end
                 self._committed(delivery, stored, seq, mark)
             delivery.ack()
-            self._host.finished(delivery)
+            self._host.finished()
 
     async def _expire(self, delivery: Delivery, mark: FenceMark) -> tuple[int, Outcome] | None:
         """What `commit` says; None when there is an outcome already. Raises: FenceRefused."""
@@ -610,3 +675,7 @@ class Actor:
         if replaced:
             with contextlib.suppress(StoreError):  # removed past the retention at the latest
                 await self._host.store.forget_parts(self._host.service, self.resource, replaced)
+
+
+def _nothing(*_: object) -> None:
+    """A grant's requests are never taken from its one reader by time."""

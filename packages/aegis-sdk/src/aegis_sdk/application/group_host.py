@@ -21,7 +21,7 @@ from aegis_sdk.application.handlers import Runner
 from aegis_sdk.application.ports import (
     Deliveries,
     Delivery,
-    DeliverySource,
+    GroupSource,
     Journal,
     StoreError,
 )
@@ -97,7 +97,7 @@ class GroupHost:
         """Clients' requests in hand that have given their credit back."""
         self._is_full = False
         self._recorder = recorder
-        self._source: DeliverySource | None = None
+        self._source: GroupSource | None = None
         self._in_hand: dict[asyncio.Task[None], tuple[Delivery, float]] = {}
         self._extender: asyncio.Task[None] | None = None
 

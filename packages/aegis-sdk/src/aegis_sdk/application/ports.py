@@ -181,14 +181,17 @@ class Delivery:
     hand_back: Callable[[float], None]
 
 
+@dataclass(slots=True)
+class FarDelivery:
+    """A delivery without its request, which can be read again at `arrival.stream_seq`."""
+
+    arrival: Arrival
+    grant: str
+    ack: Callable[[], None]
+
+
 class DeliverySource(Protocol):
-    """A running reader of requests with bounded credit."""
-
-    def finished(self) -> None:
-        """One delivery is out of hand: its credit may be used again."""
-
-    def resumed(self) -> None:
-        """One whose credit was given back is worked at again. So more than the credit may be in hand."""
+    """A running reader of requests."""
 
     async def retire(self) -> None:
         """Stop, but deliver first what is already on its way."""
@@ -196,12 +199,22 @@ class DeliverySource(Protocol):
     async def stop(self) -> None: ...
 
 
+class GroupSource(DeliverySource, Protocol):
+    """With bounded credit."""
+
+    def finished(self) -> None:
+        """One delivery is out of hand: its credit may be used again."""
+
+    def resumed(self) -> None:
+        """One whose credit was given back is worked at again. So more than the credit may be in hand."""
+
+
 class Deliveries(Protocol):
     """Opens readers of the request stream."""
 
     async def open_group(
         self, service: str, *, credit: int, on_delivery: Callable[[Delivery], None]
-    ) -> DeliverySource: ...
+    ) -> GroupSource: ...
 
     async def open_grant(
         self,
@@ -210,15 +223,17 @@ class Deliveries(Protocol):
         resources: Sequence[str],
         *,
         start_seq: int,
-        credit: int,
         on_delivery: Callable[[Delivery], None],
         on_restart: Callable[[], None],
     ) -> DeliverySource:
-        """Deliver the requests of `resources` from `start_seq` on, in stream order.
+        """Deliver the requests of `resources` from `start_seq` on, in stream order, as many as there are.
 
         On any doubt about that order (a reconnect, a gap) it calls `on_restart`, after which the caller
         has to forget what it has not begun, and delivers everything unacknowledged again, in order.
         """
+
+    async def read(self, service: str, seq: int) -> Request | None:
+        """The stored request at `seq`, or None. Raises: StoreMissing, StoreUnreachable."""
 
 
 class FollowSource(Protocol):

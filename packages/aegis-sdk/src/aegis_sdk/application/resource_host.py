@@ -25,14 +25,15 @@ from aegis_sdk.application.ports import (
     Journal,
     JournalReader,
 )
+from aegis_sdk.contract.envelope import Request
 from aegis_sdk.domain.journal import FenceMark
 from aegis_sdk.domain.recorder import NO_RECORDER, Recorder
 from aegis_sdk.domain.roles import InstanceRole
 from aegis_sdk.service import Callback, Service
 from aegis_sdk.telemetry import about, log
 
-CREDIT: Final = 512
-"""Requests of one grant in hand at once; what waits beyond stays in the stream."""
+NEAR_MAX: Final = 1024
+"""Requests that are kept whole while they wait; of others only their places in the stream (actor.py)."""
 REFOLLOW_WAIT_S: Final = 0.3
 """Promotions come in bursts: narrow what is followed once for all of them."""
 GRANT_GATHER_S: Final = 0.01
@@ -82,7 +83,7 @@ class ResourceHost:
         checkpoint_changes: int = CHECKPOINT_CHANGES,
         checkpoint_rest_s: float = CHECKPOINT_REST_S,
         checkpoint_age_s: float = CHECKPOINT_AGE_S,
-        credit: int = CREDIT,
+        near_max: int = NEAR_MAX,
         batches: bool = False,
         recorder: Recorder = NO_RECORDER,
     ) -> None:
@@ -110,7 +111,8 @@ class ResourceHost:
         self._callbacks = service
         self._reader = reader
         self._deliveries = deliveries
-        self._credit = credit
+        self._near_max = near_max
+        self._near = 0
         self._grants: dict[str, _Grant] = {}
         self._following = Following(service.name, reader, self.actors)
         self._follower: asyncio.Task[None] | None = None
@@ -332,10 +334,18 @@ class ResourceHost:
         self.commits_fenced += 1
         self.recorder.fenced(self.service)
 
-    def finished(self, delivery: Delivery) -> None:
-        grant = self._grants.get(delivery.grant)
-        if grant is not None and grant.source is not None:
-            grant.source.finished()
+    @property
+    def has_room(self) -> bool:
+        return self._near < self._near_max
+
+    def kept(self) -> None:
+        self._near += 1
+
+    def finished(self, count: int = 1) -> None:
+        self._near -= count
+
+    async def read(self, seq: int) -> Request | None:
+        return await self._deliveries.read(self.service, seq)
 
     # --- grants ---------------------------------------------------------------------------------------------
     async def _open(self, grant: _Grant) -> None:
@@ -360,7 +370,6 @@ class ResourceHost:
             grant.name,
             resources,
             start_seq=grant.start_seq,
-            credit=self._credit,
             on_delivery=self._take,
             on_restart=lambda: self._restarted(grant),
         )

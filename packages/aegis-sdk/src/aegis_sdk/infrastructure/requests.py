@@ -22,7 +22,11 @@ from aegis_sdk.telemetry import log
 GRANT_ACK_WAIT_S: Final = 3600.0
 """A grant has one reader, which starts its consumer again itself when in doubt: nothing is ever
 redelivered by time, which would break the order."""
-GRANT_PENDING_MAX: Final = 20_000
+GRANT_PENDING_MAX: Final = 100_000
+"""All that waits for the resources of a grant is in its reader's hands, most of it as places in the stream (actor.py),
+so that a crowd at one resource is not before the requests of the others. Beyond this it is."""
+GRANT_CREDIT: Final = 512
+"""How much may be on its way to an instance at once."""
 ACK_DELAY_S: Final = 0.003
 """An acknowledgement is not urgent, and one for many saves a write on both sides."""
 SEARCH_CREDIT: Final = 5000
@@ -62,23 +66,26 @@ class NatsRequestLog:
             await search.stop()
 
     async def read(self, service: str, seq: int) -> Request | None:
-        stream = self._subjects.request_stream(service)
-        try:
-            found = await self._link.api(f"STREAM.MSG.GET.{stream}", {"seq": seq}, timeout_s=2.0)
-        except StoreMissing as error:
-            if "no message found" in str(error):
-                return None
-            raise
-        message = found["message"]
-        try:
-            return Request.parse(
-                parse_headers(base64.b64decode(message.get("hdrs", ""))),
-                base64.b64decode(message.get("data", "")),
-                service=service,
-                resource=_resource_of(message["subject"]),
-            )
-        except (KeyError, ValueError):
-            return None  # somebody else's: no request is at this place
+        return await _read(self._link, self._subjects.request_stream(service), service, seq)
+
+
+async def _read(link: Link, stream: str, service: str, seq: int) -> Request | None:
+    try:
+        found = await link.api(f"STREAM.MSG.GET.{stream}", {"seq": seq}, timeout_s=2.0)
+    except StoreMissing as error:
+        if "no message found" in str(error):
+            return None
+        raise
+    message = found["message"]
+    try:
+        return Request.parse(
+            parse_headers(base64.b64decode(message.get("hdrs", ""))),
+            base64.b64decode(message.get("data", "")),
+            service=service,
+            resource=_resource_of(message["subject"]),
+        )
+    except (KeyError, ValueError):
+        return None  # somebody else's: no request is at this place
 
 
 class _Search:
@@ -167,7 +174,6 @@ class NatsDeliveries:
         resources: Sequence[str],
         *,
         start_seq: int,
-        credit: int,
         on_delivery: Callable[[Delivery], None],
         on_restart: Callable[[], None],
     ) -> PullLoop:
@@ -188,12 +194,15 @@ class NatsDeliveries:
             self._subjects.request_stream(service),
             make=make,
             on_message=on_message,
-            credit=credit,
+            credit=GRANT_CREDIT,
             in_order=True,
-            holds=True,
+            holds=False,
         )
         await loop.start()
         return loop
+
+    async def read(self, service: str, seq: int) -> Request | None:
+        return await _read(self._link, self._subjects.request_stream(service), service, seq)
 
     def _deliver(
         self,

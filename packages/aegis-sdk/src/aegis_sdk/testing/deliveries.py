@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from aegis_sdk.application.ports import Delivery
+from aegis_sdk.contract.envelope import Request
 from aegis_sdk.domain.delivery import Arrival
 from aegis_sdk.testing.clock import Timer
 from aegis_sdk.testing.faults import Fault, Flow, Op
@@ -37,7 +38,6 @@ class MemoryDeliveries:
         resources: Sequence[str],
         *,
         start_seq: int,
-        credit: int,
         on_delivery: Callable[[Delivery], None],
         on_restart: Callable[[], None],
     ) -> GrantReader:
@@ -47,12 +47,14 @@ class MemoryDeliveries:
             grant=grant,
             resources=frozenset(resources),
             start_seq=start_seq,
-            credit=credit,
             on_delivery=on_delivery,
             on_restart=on_restart,
         )
         reader.start()
         return reader
+
+    async def read(self, service: str, seq: int) -> Request | None:
+        return await self._link.requests.read(service, seq)
 
 
 @dataclass(slots=True)
@@ -208,7 +210,6 @@ class GrantReader:
         grant: str,
         resources: frozenset[str],
         start_seq: int,
-        credit: int,
         on_delivery: Callable[[Delivery], None],
         on_restart: Callable[[], None],
     ) -> None:
@@ -216,13 +217,11 @@ class GrantReader:
         self._stream = stream
         self._grant = grant
         self._resources = resources
-        self._credit = credit
         self._on_delivery = on_delivery
         self._on_restart = on_restart
         self._next_seq = max(1, start_seq)
         self._suspect_to = stream.last_seq
         self._unacked: set[int] = set()
-        self._held = 0
         self._stopped = False
 
     def start(self) -> None:
@@ -241,15 +240,7 @@ class GrantReader:
         self._on_restart()
         self._next_seq = self.ack_floor + 1
         self._unacked.clear()
-        self._held = 0
         self._wake()
-
-    def finished(self) -> None:
-        self._held = max(0, self._held - 1)
-        self._wake()
-
-    def resumed(self) -> None:
-        self._held += 1
 
     async def retire(self) -> None:
         await self.stop()
@@ -272,7 +263,6 @@ class GrantReader:
             if request is None or request.resource not in self._resources:
                 continue
             self._unacked.add(seq)
-            self._held += 1
             fault = self._link.bus.faults.draw(Op.DELIVERY)
             if fault is not Fault.LOST:
                 self._on_delivery(self._delivery(seq))
@@ -285,7 +275,6 @@ class GrantReader:
         return (
             not self._stopped
             and self._link.lets(Flow.DELIVERIES)
-            and self._held < self._credit
             and self._next_seq <= self._stream.last_seq
         )
 
