@@ -44,7 +44,7 @@ from aegis_sdk.telemetry import about, log
 FAILED_WAIT_S: Final = 1.0
 NEAR_MAX: Final = 256
 """Of one resource's requests that wait, so many are kept whole."""
-READ_WAIT_S: Final = 0.05
+READ_WAIT_S: Final = 0.02
 FAR_AT_ONCE: Final = 64
 """Of the others, so many are read again when the queue is empty: about as long as two of them take to serve."""
 LEFT_GRANTS_MAX: Final = 8
