@@ -563,3 +563,21 @@ async def test_a_follower_misses_nothing_while_its_connection_is_lost(
     await until(lambda: len(read) >= 300)
     assert read == seqs
     await source.stop()
+
+
+async def test_the_outcomes_of_a_handlers_own_requests_are_found_by_its_token(
+    world: World, ports: Ports
+) -> None:
+    """G3: what an earlier run asked, on whatever resource and for the group, and nobody else's."""
+    for resource, request_id in (
+        ("ACC 1", "c~1.book-1"),
+        (None, "c~1.book-2"),
+        ("ACC 1", "c~1.book-1r1"),
+        ("ACC 1", "c~12.book-1"),
+        ("ACC 1", "c~1~book-1.book-1"),
+    ):
+        asked = request(world.service, request_id, resource)
+        await ports.store.commit(asked, executed(), fence_seq=None)
+    found = await ports.store.children(world.service, "c~1")
+    assert sorted(found) == ["c~1.book-1", "c~1.book-1r1", "c~1.book-2"]
+    assert await ports.store.children(world.service, "c~2") == []

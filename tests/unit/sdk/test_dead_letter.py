@@ -55,10 +55,10 @@ def test_ids_of_redrives_count_and_meet_no_other_id() -> None:
 
 
 def test_children_and_parents_are_told_from_ids() -> None:
-    assert child_id("K.17", 2).startswith(children_of("K.17") + ".")
-    assert parent_of(child_id("K.17", 2)) == "K.17"
-    assert parent_of(child_id(child_id("K.17", 2), 1)) == "K~17.2"
-    assert parent_of(child_id("K.17+1", 2)) == "K.17+1"
+    assert child_id("K.17", "2").startswith(children_of("K.17") + ".")
+    assert parent_of(child_id("K.17", "2")) == "K.17"
+    assert parent_of(child_id(child_id("K.17", "2"), "1")) == "K~17.2"
+    assert parent_of(child_id("K.17+1", "2")) == "K.17+1"
     assert parent_of("K.17") is None
 
 

@@ -10,6 +10,7 @@ from aegis_sdk import errors
 PUBLIC = [
     "Aegis",
     "AegisError",
+    "CallChanged",
     "Cancelled",
     "Context",
     "ContractError",

@@ -19,6 +19,7 @@ from aegis_sdk import (
     Service,
     Unavailable,
 )
+from aegis_sdk.application.calls import Calls
 from aegis_sdk.application.handlers import Runner
 from aegis_sdk.application.threads import Threads
 from aegis_sdk.context import Asks
@@ -35,10 +36,10 @@ class NoAsks:
 
     def __init__(self) -> None:
         self.answers: list[Any] = []
-        self.asked: list[tuple[Request, int]] = []
+        self.asked: list[tuple[Request, Calls]] = []
 
     async def ask(self, method: Any, payload: Any, **more: Any) -> Any:
-        self.asked.append((more["parent"], more["n"]))
+        self.asked.append((more["parent"], more["calls"]))
         answer = self.answers.pop(0)
         if isinstance(answer, Exception):
             raise answer
@@ -231,7 +232,7 @@ async def test_a_nested_request_in_doubt_is_asked_again_and_never_an_outcome(
 
     outcome = await run(handler)
     assert outcome.body == b"42"
-    assert [n for _, n in asks.asked] == [1, 1, 1]
+    assert [calls.retry for _, calls in asks.asked] == [0, 0, 0]
     assert [parent.attempt for parent, _ in asks.asked] == [1, 2, 2]
 
 

@@ -7,7 +7,10 @@ import re
 import pytest
 from aegis_sdk.contract.ids import (
     DEPTH_MAX,
+    call_of,
+    call_token,
     child_id,
+    generation_id,
     is_keyed,
     keyed_id,
     split_id,
@@ -95,20 +98,38 @@ def test_an_instance_id_is_one_token(name: str) -> None:
 # --- ids ----------------------------------------------------------------------------------------------
 
 
-def test_a_nested_request_has_the_same_id_in_every_run() -> None:
-    """G3: a handler that runs again asks with the same ids."""
-    assert child_id("caller.17", 2) == "caller~17.2"
-    assert child_id(child_id("caller.17", 2), 1) == "caller~17~2.1"
+def test_a_nested_request_is_named_by_what_it_asks() -> None:
+    """G3: a handler that runs again asks with the same ids, in whatever order."""
+    first, second = call_token("book", "9f", 1), call_token("book", "9f", 2)
+    assert (first, second) == ("book-9f", "book-9fx2")
+    assert child_id("caller.17", second) == "caller~17.book-9fx2"
+    assert child_id(child_id("caller.17", second), first) == "caller~17~book-9fx2.book-9f"
 
 
-@given(st.lists(st.integers(1, 999), min_size=1, max_size=DEPTH_MAX), st.data())
-def test_different_nested_requests_have_different_ids(path: list[int], data: st.DataObject) -> None:
-    other = data.draw(st.lists(st.integers(1, 999), min_size=1, max_size=DEPTH_MAX))
+def test_the_generations_of_a_nested_request_are_told_apart() -> None:
+    """G3: what a retry asks anew is another request."""
+    child = child_id("caller.17", call_token("book", "9f", 2))
+    assert generation_id(child, 0) == child
+    assert len({generation_id(child, n) for n in range(20)}) == 20
+    assert {call_of(generation_id(child, n)) for n in range(20)} == {child}
 
-    def nested(numbers: list[int]) -> str:
+
+CALLS = st.builds(
+    call_token,
+    st.sampled_from(["book", "book-r1", "x2", "a" * 63]),
+    st.sampled_from(["9f", "a1"]),
+    st.integers(1, 999),
+)
+
+
+@given(st.lists(CALLS, min_size=1, max_size=DEPTH_MAX), st.data())
+def test_different_nested_requests_have_different_ids(path: list[str], data: st.DataObject) -> None:
+    other = data.draw(st.lists(CALLS, min_size=1, max_size=DEPTH_MAX))
+
+    def nested(calls: list[str]) -> str:
         request_id = "caller.1"
-        for n in numbers:
-            request_id = child_id(request_id, n)
+        for call in calls:
+            request_id = child_id(request_id, call)
         return request_id
 
     assert (nested(path) == nested(other)) is (path == other)
@@ -118,9 +139,18 @@ def test_different_nested_requests_have_different_ids(path: list[int], data: st.
 def test_endless_nesting_is_refused() -> None:
     request_id = "caller.1"
     for _ in range(DEPTH_MAX):
-        request_id = child_id(request_id, 1)
+        request_id = child_id(request_id, "book-9f")
     with pytest.raises(InvalidName, match="nested"):
-        child_id(request_id, 1)
+        child_id(request_id, "book-9f")
+
+
+def test_what_is_handed_in_may_hand_in_the_next_for_ever() -> None:
+    """Nobody waits for it; each has an id of its own, however far down."""
+    seen = {request_id := "caller.1"}
+    for _ in range(10 * DEPTH_MAX):
+        seen.add(request_id := child_id(request_id, "book-9f", waits=False))
+        assert split_id(request_id)
+    assert len(seen) == 10 * DEPTH_MAX + 1
 
 
 @given(TEXTS)

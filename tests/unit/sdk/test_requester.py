@@ -30,9 +30,11 @@ from aegis_sdk import (
     UnknownService,
 )
 from aegis_sdk.application import requester as requester_module
+from aegis_sdk.application.calls import Calls
 from aegis_sdk.application.ports import AlreadyStored
 from aegis_sdk.contract.control import LeaseState
 from aegis_sdk.contract.envelope import Outcome, OutcomeKind, Request
+from aegis_sdk.contract.ids import parent_of
 from aegis_sdk.contract.trace import trace_id
 from aegis_sdk.testing import Fault, Flow, MemoryAegis, Op, harness
 from aegis_sdk.testing.harness import make_requester
@@ -544,11 +546,11 @@ async def test_a_nested_request_carries_deadline_trace_and_chain(aegis: MemoryAe
     traceparent = f"00-{'a' * 32}-{'b' * 16}-01"
     parent = _parent(resource="O 1", deadline_s=deadline_s, chain=("x/1",), traceparent=traceparent)
     answer = await aegis._requester.ask(
-        ADD, Add(), resource="A", timeout_s=None, parent=parent, n=2
+        ADD, Add(), resource="A", timeout_s=None, parent=parent, calls=Calls()
     )
     assert answer == 1
     (request,) = _requests(aegis)
-    assert request.request_id == "c~1.2"
+    assert parent_of(request.request_id) == parent.request_id
     assert request.deadline_s == pytest.approx(deadline_s, abs=0.001)
     assert request.chain == ("x/1", "orders/O=201")
     assert trace_id(request.traceparent) == "a" * 32
@@ -557,14 +559,15 @@ async def test_a_nested_request_carries_deadline_trace_and_chain(aegis: MemoryAe
 async def test_a_nested_request_never_outlives_its_parent(aegis: MemoryAegis) -> None:
     """G4."""
     soon = time.time() + 3.0
-    for n, timeout_s in enumerate((10.0, 1.0), start=1):
+    calls = Calls()
+    for timeout_s in (10.0, 1.0):
         await aegis._requester.ask(
             ADD,
             Add(),
             resource="A",
             timeout_s=timeout_s,
             parent=_parent(deadline_s=soon),
-            n=n,
+            calls=calls,
         )
     first, second = (request.deadline_s or 0.0 for request in _requests(aegis))
     assert first == pytest.approx(soon, abs=0.001)
@@ -581,13 +584,18 @@ async def test_a_chain_that_comes_back_to_a_busy_resource_fails_at_once(
         else _parent(resource="O", chain=(f"{SERVICE}/A", "orders/P"))
     )
     with pytest.raises(Deadlock, match="ledger/A"):
-        await aegis._requester.ask(ADD, Add(), resource="A", timeout_s=1.0, parent=parent, n=1)
-    with pytest.raises(Deadlock):
-        await aegis._requester.hand_in(ADD, Add(), resource="A", parent=parent, n=1)
+        await aegis._requester.ask(
+            ADD, Add(), resource="A", timeout_s=1.0, parent=parent, calls=Calls()
+        )
     assert _requests(aegis) == []
     assert (
-        await aegis._requester.ask(ADD, Add(), resource="B", timeout_s=1.0, parent=parent, n=1) == 1
+        await aegis._requester.ask(
+            ADD, Add(), resource="B", timeout_s=1.0, parent=parent, calls=Calls()
+        )
+        == 1
     )
+    await aegis._requester.hand_in(ADD, Add(), resource="A", parent=parent, calls=Calls())
+    assert _requests(aegis)[-1].chain == (), "nobody waits for what is handed in"
 
 
 async def test_a_handler_that_runs_again_gets_the_stored_replies(
@@ -597,7 +605,7 @@ async def test_a_handler_that_runs_again_gets_the_stored_replies(
     for attempt in (1, 2, 2):
         aegis.bus.requests(SERVICE).forget_ids()
         answer = await aegis._requester.ask(
-            ADD, Add(), resource="A", timeout_s=1.0, parent=_parent(attempt=attempt), n=1
+            ADD, Add(), resource="A", timeout_s=1.0, parent=_parent(attempt=attempt), calls=Calls()
         )
         assert answer == 1
     assert len(runs.begun) == 1
@@ -606,9 +614,12 @@ async def test_a_handler_that_runs_again_gets_the_stored_replies(
 async def test_a_nested_submit_is_accepted_once(aegis: MemoryAegis, runs: Runs) -> None:
     """G3."""
     tickets = [
-        await aegis._requester.hand_in(ADD, Add(), resource="A", parent=_parent(attempt=n), n=1)
+        await aegis._requester.hand_in(
+            ADD, Add(), resource="A", parent=_parent(attempt=n), calls=Calls()
+        )
         for n in (1, 2)
     ]
-    assert [ticket.id for ticket in tickets] == ["c~1.1", "c~1.1"]
-    assert await aegis.attach("c~1.1", ADD) == 1
+    first, second = [ticket.id for ticket in tickets]
+    assert first == second
+    assert await aegis.attach(first, ADD) == 1
     assert len(_requests(aegis)) == 1

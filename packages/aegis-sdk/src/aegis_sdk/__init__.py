@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from aegis_sdk.domain.delivery import Retries
     from aegis_sdk.errors import (
         AegisError,
+        CallChanged,
         Cancelled,
         ContractError,
         Copied,
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Aegis",
     "AegisError",
+    "CallChanged",
     "Cancelled",
     "Context",
     "ContractError",
@@ -106,6 +108,7 @@ _HOMES: Final = {
     "aegis_sdk.domain.delivery": ("Retries",),
     "aegis_sdk.errors": (
         "AegisError",
+        "CallChanged",
         "Cancelled",
         "ContractError",
         "Copied",

@@ -14,6 +14,7 @@ from typing import Any, Final, Protocol, TypeVar, overload
 
 from pydantic_core import from_json, to_json
 
+from aegis_sdk.application.calls import Calls
 from aegis_sdk.contract.envelope import Change, Request
 from aegis_sdk.contract.method import Method
 from aegis_sdk.contract.trace import trace_id
@@ -77,7 +78,7 @@ class Asks(Protocol):
         resource: str | None,
         timeout_s: float | None,
         parent: Request,
-        n: int,
+        calls: Calls,
     ) -> Rep: ...
 
     async def hand_in(
@@ -87,17 +88,19 @@ class Asks(Protocol):
         *,
         resource: str | None,
         parent: Request,
-        n: int,
+        calls: Calls,
     ) -> Ticket: ...
 
 
 class Context:
     """The request being handled, and the way to make further ones."""
 
-    def __init__(self, request: Request, *, instance_id: str, begun: int, asks: Asks) -> None:
+    def __init__(
+        self, request: Request, *, instance_id: str, begun: int, asks: Asks, calls: Calls
+    ) -> None:
         self._request = request
         self._asks = asks
-        self._children = 0
+        self._calls = calls
         self.instance_id = instance_id
         self.attempt = begun
         """1 at the first run; higher when the handler runs again (a retry, or after a crash)."""
@@ -135,7 +138,10 @@ class Context:
     ) -> Rep:
         """Ask another service and wait; a re-run of this handler gets the stored reply.
 
-        The deadline is this request's own, or earlier by `timeout_s`. Raises: as Aegis.request, and
+        Calls may be made side by side, in any order. What they ask has to come from this request, the state and
+        earlier replies: with a clock or chance in it, a re-run would ask something else (CallChanged).
+
+        The deadline is this request's own, or earlier by `timeout_s`. Raises: as Aegis.request, CallChanged, and
         Deadlock when the call chain comes back to a resource that waits for it.
         """
         return await self._asks.ask(
@@ -144,20 +150,19 @@ class Context:
             resource=resource,
             timeout_s=timeout_s,
             parent=self._request,
-            n=self._next_child(),
+            calls=self._calls,
         )
 
     async def submit(
         self, method: Method[Req, Any], payload: Req, *, resource: str | None = None
     ) -> Ticket:
-        """Hand a request in without waiting for its outcome; it has no deadline."""
-        return await self._asks.hand_in(
-            method, payload, resource=resource, parent=self._request, n=self._next_child()
-        )
+        """Hand a request in without waiting for its outcome; it has no deadline. To the own resource, too.
 
-    def _next_child(self) -> int:
-        self._children += 1
-        return self._children
+        Raises: as Aegis.submit, and CallChanged.
+        """
+        return await self._asks.hand_in(
+            method, payload, resource=resource, parent=self._request, calls=self._calls
+        )
 
     def request_blocking(
         self,
@@ -288,10 +293,11 @@ class ResourceContext(Context):
         instance_id: str,
         begun: int,
         asks: Asks,
+        calls: Calls,
         epoch: int,
         values: Mapping[str, Any],
     ) -> None:
-        super().__init__(request, instance_id=instance_id, begun=begun, asks=asks)
+        super().__init__(request, instance_id=instance_id, begun=begun, asks=asks, calls=calls)
         self.epoch = epoch
         """The fencing token: only rises. Pass it to outside systems that can check it."""
         self.state = State(values)

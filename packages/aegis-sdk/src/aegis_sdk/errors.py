@@ -8,6 +8,7 @@ AegisError
 │  ├─ UnknownService      nobody ever registered it
 │  ├─ UnknownMethod       the service is known, the method isn't
 │  ├─ KeyReused           the idempotency key was used with another request
+│  ├─ CallChanged         a handler that runs again asks something else than before
 │  └─ Deadlock            the call chain comes back to a resource that waits for it
 ├─ Rejected             the handler refused: code, message, details                 it is the answer
 ├─ HandlerFailed        the handler broke and gave up                               it is the answer
@@ -86,6 +87,17 @@ class KeyReused(ContractError):
     """The idempotency key already belongs to a request with another method, resource or payload."""
 
     code = "key_reused"
+
+
+class CallChanged(ContractError):
+    """A handler that runs again makes another call than its earlier run did, whose effect stands.
+
+    Nothing was sent. A handler has to compute what it asks from its request, its state and the replies that it
+    got: a clock, chance or a new id in a payload would be a second effect. `ctx.request_id` and
+    `ctx.idempotency_key` are the same in every run.
+    """
+
+    code = "call_changed"
 
 
 class Deadlock(ContractError):

@@ -218,7 +218,7 @@ class Explain:
                 await self._add_open_children(found, caller, services)
         except TimeoutError:
             pass  # those with an outcome are told; the rest are too far up a long queue
-        facts.children = sorted(found.values(), key=lambda child: _number(child.request_id))
+        facts.children = sorted(found.values(), key=lambda child: (child.at_s, child.request_id))
 
     async def _add_open_children(
         self, found: dict[str, Child], caller: str, services: Sequence[str]
@@ -242,9 +242,3 @@ class Explain:
             since_s=begun_s,
             until_s=ended_s,
         )
-
-
-def _number(request_id: str) -> tuple[int, str]:
-    """The n of `<caller>.<n>`, for the order in which the handler asked."""
-    number = request_id.rpartition(".")[2]
-    return (int(number) if number.isdecimal() else 0, request_id)

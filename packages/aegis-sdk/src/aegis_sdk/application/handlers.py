@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Final
 
+from aegis_sdk.application.calls import Calls
 from aegis_sdk.application.outcomes import DOUBTS, deciding, failed_by, rejected_by
 from aegis_sdk.application.place import NOTHING, PLACE, Holder, Place
 from aegis_sdk.application.runs import DeadlinePassed, Runs, begin
@@ -109,7 +110,7 @@ class Runner:
         except ContractError as error:
             outcome = rejected_by(error)
         else:
-            outcome = self._computed(handler, self._context(request, 1, epoch, values))
+            outcome = self._computed(handler, self._context(request, 1, epoch, values, Calls()))
         return self._signed(request, outcome, request_seq, epoch)
 
     def expire(self, request: Request, *, epoch: int) -> Outcome:
@@ -142,18 +143,20 @@ class Runner:
         except ContractError as error:
             return rejected_by(error)
         if handler.pure:
-            return self._computed(handler, self._context(request, begun, epoch, values))
+            return self._computed(handler, self._context(request, begun, epoch, values, Calls()))
         retry = doubts = 0
+        calls = Calls(has_past=begun > 1)
         while True:
             if is_expired(request):
                 return expired(request)
-            context = self._context(request, begun + retry + doubts, epoch, values)
+            context = self._context(request, begun + retry + doubts, epoch, values, calls)
             ended = await self._ended(handler, context, place)
             if isinstance(ended, Outcome):
                 return ended
             cause = deciding(ended)
             if isinstance(cause, Rejected):
                 return rejected_by(cause)
+            calls = calls.retried(retry=retry + (not isinstance(cause, DOUBTS)))
             if isinstance(cause, DOUBTS):
                 # A nested request is in doubt: an outcome now would fix the doubt. Its id is the same
                 # in the next run, so asking again resolves it.
@@ -235,17 +238,25 @@ class Runner:
         return handler
 
     def _context(
-        self, request: Request, begun: int, epoch: int, values: Mapping[str, Any] | None
+        self,
+        request: Request,
+        begun: int,
+        epoch: int,
+        values: Mapping[str, Any] | None,
+        calls: Calls,
     ) -> Context:
         if begun > 1:
             request = replace(request, attempt=2)  # its nested requests may have outcomes already
         if values is None:
-            return Context(request, instance_id=self.instance_id, begun=begun, asks=self._asks)
+            return Context(
+                request, instance_id=self.instance_id, begun=begun, asks=self._asks, calls=calls
+            )
         return ResourceContext(
             request,
             instance_id=self.instance_id,
             begun=begun,
             asks=self._asks,
+            calls=calls,
             epoch=epoch,
             values=values,
         )

@@ -118,6 +118,13 @@ class Journal(Protocol):
         used with another one. Raises: StoreMissing, StoreUnreachable.
         """
 
+    async def children(self, service: str, parent_token: str) -> list[str]:
+        """Ids of the requests to this service that have an outcome and were made by one handler's run, or
+        its re-runs: `parent_token` is the first token of their ids. As the stream's leader has it.
+
+        Raises: StoreMissing, StoreUnreachable.
+        """
+
     async def attempts(self, request: Request) -> int:
         """Begins noted for a request. Raises: StoreMissing, StoreUnreachable."""
 

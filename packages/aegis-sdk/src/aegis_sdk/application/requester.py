@@ -17,6 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Final, TypeVar
 
+from aegis_sdk.application.calls import HOLD_S_MAX, Calls, may_be_asked_anew
 from aegis_sdk.application.outcomes import result_of
 from aegis_sdk.application.place import waiting
 from aegis_sdk.application.ports import (
@@ -33,7 +34,15 @@ from aegis_sdk.application.ports import (
 from aegis_sdk.application.tracing import LOG_TRACER, Tracer
 from aegis_sdk.context import Ticket
 from aegis_sdk.contract.envelope import Outcome, OutcomeKind, Request, fingerprint
-from aegis_sdk.contract.ids import check_request_id, child_id, is_keyed, keyed_id
+from aegis_sdk.contract.ids import (
+    check_request_id,
+    child_id,
+    children_of,
+    generation_id,
+    is_keyed,
+    keyed_id,
+    parent_of,
+)
 from aegis_sdk.contract.method import Method
 from aegis_sdk.contract.metrics import Answer
 from aegis_sdk.contract.subjects import resource_token
@@ -42,6 +51,7 @@ from aegis_sdk.domain.delivery import backoff_s
 from aegis_sdk.domain.recorder import NO_RECORDER, Recorder
 from aegis_sdk.errors import (
     AegisError,
+    CallChanged,
     Cancelled,
     Deadlock,
     Draining,
@@ -80,6 +90,8 @@ class _Open:
     until_s: float = math.inf
     """When the time is up, by the loop's clock."""
     timer: asyncio.TimerHandle | None = None
+    is_held: bool = False
+    """It is not to be sent yet."""
     sent_again: int = 0
     accepted: Accepted | None = None
     full: str = ""
@@ -234,17 +246,22 @@ class Requester:
         resource: str | None,
         timeout_s: float | None,
         parent: Request,
-        n: int,
+        calls: Calls,
     ) -> Rep:
-        request = self._derive(method, payload, resource=resource, parent=parent, n=n)
+        request = self._derive(
+            method, payload, resource=resource, parent=parent, calls=calls, waits=True
+        )
         deadline_s = time.time() + (TIMEOUT_S if timeout_s is None else timeout_s)
         if parent.deadline_s is not None:
             own = parent.deadline_s if timeout_s is None else min(deadline_s, parent.deadline_s)
             deadline_s = own
         request = replace(request, deadline_s=deadline_s)
-        outcome = await self._outcome_of(
-            request, again=parent.attempt > 1, parent=parent.traceparent
-        )
+        again, above = parent.attempt > 1, parent.traceparent
+        for generation in range(calls.retry + 1):
+            asked = replace(request, request_id=generation_id(request.request_id, generation))
+            outcome = await self._outcome_of(asked, again=again, parent=above, calls=calls)
+            if not may_be_asked_anew(outcome):
+                break
         return result_of(outcome, method)
 
     async def hand_in(
@@ -254,9 +271,14 @@ class Requester:
         *,
         resource: str | None,
         parent: Request,
-        n: int,
+        calls: Calls,
     ) -> Ticket:
-        request = self._derive(method, payload, resource=resource, parent=parent, n=n)
+        request = self._derive(
+            method, payload, resource=resource, parent=parent, calls=calls, waits=False
+        )
+        if parent.attempt > 1 and await self._read_outcome(request) is None:
+            await self._unless_changed(request, calls)
+        calls.sent(request)
         timeout_s = TIMEOUT_S
         if parent.deadline_s is not None:
             timeout_s = max(0.1, parent.deadline_s - time.time())
@@ -316,26 +338,62 @@ class Requester:
         *,
         resource: str | None,
         parent: Request,
-        n: int,
+        calls: Calls,
+        waits: bool,
     ) -> Request:
-        chain = parent.chain
-        if parent.resource is not None:
-            chain = (*chain, f"{parent.service}/{resource_token(parent.resource)}")
-        if resource is not None and f"{method.service}/{resource_token(resource)}" in chain:
-            raise Deadlock(
-                f"{method!r} on {resource!r}: this call chain already holds it ({' > '.join(chain)})"
-            )
-        return Request(
-            request_id=child_id(parent.request_id, n),
+        body = self._encode(method, payload, resource)
+        token = calls.next_token(method.service, method.name, resource, body)
+        request = Request(
+            request_id=child_id(parent.request_id, token, waits=waits),
             service=method.service,
             method=method.name,
             resource=resource,
-            payload=self._encode(method, payload, resource),
+            payload=body,
             attempt=min(parent.attempt, 2),
-            chain=chain,
+            chain=_chain(parent, method, resource) if waits else (),
             traceparent=new_traceparent(parent.traceparent),
             tracestate=parent.tracestate,
         )
+        calls.made(request)
+        return request
+
+    async def _unless_changed(self, request: Request, calls: Calls) -> None:
+        """Wait until this run has made what earlier ones asked of this method and what took effect, or may.
+
+        Raises: CallChanged when it does not, Unavailable.
+        """
+        if not calls.is_new(request) or not (calls.before or calls.has_past):
+            return
+        left_s = HOLD_S_MAX
+        if request.deadline_s is not None:
+            left_s = min(left_s, (request.deadline_s - time.time()) / 2)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(left_s):
+                while await self._others(request, calls):
+                    await calls.more()
+        if others := await self._others(request, calls):
+            raise CallChanged(
+                f"{request.service}.{request.method} on {request.resource!r}: an earlier run of this handler"
+                f" asked {others[0]} of this method, which took effect or may, and this run does not: what a"
+                " handler asks has to come from its request, its state and earlier replies, not from a clock"
+                " or chance"
+            )
+
+    async def _others(self, request: Request, calls: Calls) -> list[str]:
+        service = request.service
+        try:
+            if calls.has_past and service not in calls.listed:
+                calls.listed[service] = await self._journal.children(
+                    service, children_of(parent_of(request.request_id) or "")
+                )
+            for child in calls.others(request):
+                last = replace(request, request_id=calls.last_of(child, service))
+                outcome = await self._journal.outcome(last, anywhere=True)
+                if outcome is not None and outcome.kind is not OutcomeKind.EXECUTED:
+                    calls.is_harmless(child)
+        except StoreError as error:
+            raise Unavailable(f"the journal of {service} could not be read: {error}") from error
+        return calls.others(request)
 
     def _encode(self, method: Method[Any, Any], payload: Any, resource: str | None) -> bytes:
         if self._closed:
@@ -384,11 +442,13 @@ class Requester:
             return Ticket(request.request_id, request.service, request.resource)
         raise AssertionError("unreachable")
 
-    async def _outcome_of(self, request: Request, *, again: bool, parent: str) -> Outcome:
+    async def _outcome_of(
+        self, request: Request, *, again: bool, parent: str, calls: Calls | None = None
+    ) -> Outcome:
         begun_s = time.perf_counter()
         try:
             with self._tracer.sending(request, parent=parent) as span:
-                outcome = await self._settle(request, again=again)
+                outcome = await self._settle(request, again=again, calls=calls)
                 span.stored(outcome)
         except AegisError as error:
             self._count_error(request, error, begun_s)
@@ -400,17 +460,26 @@ class Requester:
         answer = Answer.UNKNOWN if isinstance(error, OutcomeUnknown) else Answer.REFUSED
         self._recorder.unanswered(request, answer, time.perf_counter() - begun_s)
 
-    async def _settle(self, request: Request, *, again: bool) -> Outcome:
-        """`again`: this id may have an outcome already."""
+    async def _settle(self, request: Request, *, again: bool, calls: Calls | None) -> Outcome:
+        """`again`: this id may have an outcome already. `calls`: a handler makes it."""
         assert request.deadline_s is not None
         # From here on by the monotonic clock: the other one may be set back by an hour.
         ends_s = time.monotonic() + request.deadline_s - time.time()
-        await self._check(request)
+        if not again:
+            await self._check(request)
         entry = self._begin(request)
+        entry.is_held = again
         try:
             await self._replies.expect(request.request_id, entry.deliver)
-            if again and (stored := await self._read_outcome(request)) is not None:
-                return self._same_key(request, stored)
+            if again:
+                if (stored := await self._read_outcome(request)) is not None:
+                    return self._same_key(request, stored)
+                await self._check(request)
+            if calls is not None:
+                if again:
+                    await self._unless_changed(request, calls)
+                calls.sent(request)
+            entry.is_held = False
             with contextlib.suppress(StoreUnreachable):  # sent again by the watcher
                 self._log.post(request)
             with waiting():
@@ -506,7 +575,7 @@ class Requester:
             now = time.monotonic()
             for entry in self._open:
                 entry.arm(asyncio.get_running_loop().time())
-            due = [entry for entry in self._open if entry.recheck_s <= now]
+            due = [e for e in self._open if e.recheck_s <= now and not e.is_held]
             for first in range(0, len(due), RECHECKS_AT_ONCE_MAX):
                 batch = due[first : first + RECHECKS_AT_ONCE_MAX]
                 await asyncio.gather(*(self._recheck(entry) for entry in batch))
@@ -531,6 +600,19 @@ class Requester:
             entry.refuse(error)
         except StoreError:
             return  # not reachable now: the next round tries again
+
+
+def _chain(parent: Request, method: Method[Any, Any], resource: str | None) -> tuple[str, ...]:
+    """The resources that wait for a request to `resource`. Raises: Deadlock."""
+    chain = parent.chain
+    if parent.resource is not None:
+        chain = (*chain, f"{parent.service}/{resource_token(parent.resource)}")
+    if resource is not None and f"{method.service}/{resource_token(resource)}" in chain:
+        raise Deadlock(
+            f"{method!r} on {resource!r}: this call chain already holds it ({' > '.join(chain)});"
+            " `submit` does not wait"
+        )
+    return chain
 
 
 def _key_reused(request: Request) -> KeyReused:

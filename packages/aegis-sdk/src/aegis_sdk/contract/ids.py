@@ -1,8 +1,10 @@
 """Request ids: `<caller>.<n>`, two subject tokens. The caller token routes the reply.
 
 - A client numbers its requests: `Kq3v9x2m.17`.
-- A handler's own requests derive from the request it serves: the 2nd one of `Kq3v9x2m.17` is
-  `Kq3v9x2m~17.2`. A handler that runs again after a crash asks with the same ids.
+- A handler's own requests derive from the request it serves and from what they ask: one of `Kq3v9x2m.17` to
+  `book` is `Kq3v9x2m~17.book-9f3a21c7d0e4b852`, whose last part is made of service, method, resource and
+  payload. The second one that asks just the same ends in `x2`; one that a retry asks anew, since it ended without
+  effect, in `r1`. A handler that runs again asks with the same ids, in whatever order.
 - A dead letter that an operator sends again becomes the request `Kq3v9x2m.17+1`, and if that one dies too
   and is sent again, `Kq3v9x2m.17+2`.
 - A key chosen by the user is `key-<service>.<encoded key>`: keys belong to a service.
@@ -10,6 +12,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from typing import Final
 
@@ -25,6 +28,8 @@ _REQUEST_ID: Final = re.compile(r"([!-)+\-/-=?-~]+)\.([!-)+\-/-=?-~]+)")
 """Two tokens of plain ASCII without blanks, dots, `*` and `>`: anything else would match other subjects,
 end one, or write to a terminal."""
 _SHOWN_MAX: Final = 80
+_GENERATION: Final = re.compile(r"r[0-9]+$")
+METHOD_CHARS_MAX: Final = 16
 DEPTH_MAX: Final = 16
 """Nested calls deeper than this are taken for a loop that spans services."""
 
@@ -43,12 +48,34 @@ def is_nested(request_id: str) -> bool:
     return "~" in request_id
 
 
-def child_id(request_id: str, n: int) -> str:
-    """The id of the `n`-th request (from 1) that the handler of `request_id` makes."""
+def call_token(method: str, name: str, count: int) -> str:
+    """What tells a handler's `count`-th (from 1) equal call from its others; `name` is hex digits."""
+    token = f"{method[:METHOD_CHARS_MAX]}-{name}"
+    return token if count == 1 else f"{token}x{count}"
+
+
+def child_id(request_id: str, call: str, *, waits: bool = True) -> str:
+    """The id of the request that the handler of `request_id` makes by `call` (`call_token`).
+
+    `waits`: for its outcome. Endless nesting of such calls is refused; what is handed in may hand in the next for
+    ever, so the name of those far above is shortened. Raises: InvalidName.
+    """
     caller, _, number = request_id.partition(".")
     if caller.count("~") >= DEPTH_MAX:
-        raise InvalidName(f"request {request_id}: calls are nested over {DEPTH_MAX} deep")
-    return f"{caller}~{number}.{n}"
+        if waits:
+            raise InvalidName(f"request {request_id}: calls are nested over {DEPTH_MAX} deep")
+        caller = f"far-{hashlib.blake2b(caller.encode(), digest_size=8).hexdigest()}"
+    return f"{caller}~{number}.{call}"
+
+
+def generation_id(request_id: str, generation: int) -> str:
+    """The id under which a retry asks a child anew; generation 0 is the child's own."""
+    return f"{request_id}r{generation}" if generation else request_id
+
+
+def call_of(request_id: str) -> str:
+    """The child's own id, whatever its generation."""
+    return _GENERATION.sub("", request_id)
 
 
 def check_request_id(text: str) -> str:

@@ -161,6 +161,21 @@ class NatsJournal:
         )
         return None if found is None else Outcome.parse(*found)
 
+    async def children(self, service: str, parent_token: str) -> list[str]:
+        stream = self._subjects.journal_stream(service)
+        wanted = self._subjects.outcome_anywhere(service, f"{parent_token}.*")
+        found: list[str] = []
+        while True:
+            info = await self._link.api(
+                f"STREAM.INFO.{stream}",
+                {"subjects_filter": wanted, "offset": len(found)},
+                timeout_s=READ_TIMEOUT_S,
+            )
+            page = info["state"].get("subjects") or {}
+            found += [".".join(subject.split(".")[5:]) for subject in page]
+            if not page or len(found) >= int(info.get("total", 0)):
+                return found
+
     async def attempts(self, request: Request) -> int:
         subject = self._subjects.attempt(request.service, request.resource, request.request_id)
         found = await last_message(

@@ -123,6 +123,16 @@ class MemoryJournal:
 
         return await self._link.call(Op.READ, read)
 
+    async def children(self, service: str, parent_token: str) -> list[str]:
+        def read() -> list[str]:
+            return [
+                name
+                for (_, kind, name), _ in self._stream(service).entries()
+                if kind is EntryKind.OUTCOME and name.startswith(f"{parent_token}.")
+            ]
+
+        return await self._link.call(Op.READ, read)
+
     async def attempts(self, request: Request) -> int:
         def read() -> int:
             entry = self._stream(request.service).get(attempt_key(request))
