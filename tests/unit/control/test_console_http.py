@@ -23,6 +23,8 @@ from aegis_control.application.state import ControlState
 from aegis_control.domain.fleet import Totals
 from aegis_control.infrastructure import http
 from aegis_control.infrastructure.console_http import BODY_BYTES_MAX, TOKEN_HEADER, console_routes
+from aegis_control.infrastructure.http_origin import OwnNames
+from aegis_control.infrastructure.seldom import Seldom
 from aegis_sdk.contract.control import AdminReply, EventRecord
 from aegis_sdk.contract.metrics import REQUESTS
 
@@ -31,6 +33,7 @@ from tests.unit.control.support import Office
 from tests.unit.control.test_console import Desk
 
 TOKEN = "correct-horse-battery"
+SELDOM = Seldom()
 Headers = dict[str, str]
 
 
@@ -70,7 +73,9 @@ def app(console: Console, history: History, token: str = TOKEN) -> Any:
         metrics=lambda: b"",
         not_ready=lambda: "",
         history=history.find,
-        console=console_routes(console, token),
+        console=console_routes(console, token, SELDOM),
+        names=OwnNames("127.0.0.1"),
+        seldom=SELDOM,
     )
 
 
@@ -81,7 +86,9 @@ def desk() -> Desk:
 
 @pytest.fixture
 async def port(desk: Desk) -> AsyncIterator[int]:
-    async with http.serve(app(desk.console(), History()), host="127.0.0.1", port=0) as port:
+    async with http.serve(
+        app(desk.console(), History()), host="127.0.0.1", port=0, seldom=SELDOM
+    ) as port:
         yield port
 
 
@@ -142,7 +149,7 @@ async def test_each_answer_about_ten_thousand_resources_takes_less_than_50_ms(st
         "/api/history": 250_000,
     }
     async with http.serve(
-        app(large_console(known, history), history), host="127.0.0.1", port=0
+        app(large_console(known, history), history), host="127.0.0.1", port=0, seldom=SELDOM
     ) as port:
         for path, bytes_max in paths.items():
             took_s, size = [], 0
@@ -223,7 +230,7 @@ async def test_a_request_that_is_not_found_is_404_with_what_to_do(
         raise NotFound(request_id, complete=False)
 
     monkeypatch.setattr(console, "explain", nowhere)
-    async with http.serve(app(console, History()), host="127.0.0.1", port=0) as port:
+    async with http.serve(app(console, History()), host="127.0.0.1", port=0, seldom=SELDOM) as port:
         answer = await get(port, "/api/explain?request_id=a.1")
     assert answer.status == HTTPStatus.NOT_FOUND
     assert "ipc-cli explain a.1" in answer.json["error"]
@@ -236,7 +243,7 @@ ORDER = {"by": "maria", "instance_id": "a"}
 
 async def test_without_a_configured_token_nothing_can_be_changed(desk: Desk) -> None:
     closed = app(desk.console(), History(), token="")
-    async with http.serve(closed, host="127.0.0.1", port=0) as port:
+    async with http.serve(closed, host="127.0.0.1", port=0, seldom=SELDOM) as port:
         for headers in ({}, {TOKEN_HEADER: ""}, {TOKEN_HEADER: TOKEN}):
             answer = await post(port, "drain", ORDER, headers)
             assert answer.status == HTTPStatus.FORBIDDEN

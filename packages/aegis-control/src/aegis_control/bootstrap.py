@@ -32,6 +32,7 @@ from aegis_control.domain.liveness import Limits
 from aegis_control.infrastructure import http
 from aegis_control.infrastructure.clock import SystemClock
 from aegis_control.infrastructure.console_http import console_routes
+from aegis_control.infrastructure.http_origin import OwnNames
 from aegis_control.infrastructure.metrics import REFRESH_INTERVAL_S, Metrics
 from aegis_control.infrastructure.nats_archive import NatsArchive
 from aegis_control.infrastructure.nats_buckets import NatsBucket
@@ -44,6 +45,7 @@ from aegis_control.infrastructure.nats_letters import NatsLetters
 from aegis_control.infrastructure.nats_link import NatsLink
 from aegis_control.infrastructure.nats_snapshots import listen_for_snapshots
 from aegis_control.infrastructure.nats_streams import NatsStreams, StreamSettings
+from aegis_control.infrastructure.seldom import Seldom
 from aegis_control.settings import Settings
 
 _PROVISION_RETRY_S = 0.5
@@ -232,14 +234,17 @@ class Control:
             connected = self._link is not None and self._link.connected
             return metrics.render(self._state(), connected=connected)
 
+        host, port, seldom = self._settings.http_host, self._settings.http_port, Seldom()
         app = http.make_app(
             metrics=scrape,
             not_ready=self._not_ready,
             history=self._gather.history.find,
-            console=console_routes(console, self._settings.console_token),
+            console=console_routes(console, self._settings.console_token, seldom),
+            names=OwnNames(host, self._settings.own_names),
+            seldom=seldom,
         )
-        host, port = self._settings.http_host, self._settings.http_port
-        self.http_port = await stack.enter_async_context(http.serve(app, host=host, port=port))
+        serving = http.serve(app, host=host, port=port, seldom=seldom)
+        self.http_port = await stack.enter_async_context(serving)
         structlog.stdlib.get_logger("aegis_control").info(
             "http_listening", address=f"http://{host}:{self.http_port}"
         )

@@ -18,6 +18,7 @@ from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDic
 ENV_PREFIX: Final = "AEGIS_"
 SECRETS: Final = frozenset({"password", "system_password", "console_token"})
 
+_HOST_NAME: Final = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
 _TOKEN: Final = re.compile(r"[!-~]{16,256}")
 
 Seconds = Annotated[float, Field(gt=0)]
@@ -63,6 +64,10 @@ class Settings(BaseSettings):
     console_token: str = Field(
         "",
         description="who types it into the console may change things (16 characters or more)",
+    )
+    console_hosts: str = Field(
+        "",
+        description="names by which a proxy or an alias reaches the console, separated by commas",
     )
     log_format: Literal["json", "console"] = Field("json", description="form of the log lines")
     log_level: Literal["debug", "info", "warning", "error"] = Field(
@@ -113,6 +118,20 @@ class Settings(BaseSettings):
             raise ValueError("allowed are 16 to 256 ASCII characters without blanks")
         return value
 
+    @pydantic.field_validator("console_hosts")
+    @classmethod
+    def _check_hosts(cls, value: str) -> str:
+        """What a browser sends as Host, so neither a scheme nor a path, and no pattern."""
+        for name in _listed(value):
+            if not _HOST_NAME.fullmatch(name):
+                raise ValueError(f"{name!r} is no host name; allowed is ops.example.com,desk.lan")
+        return value
+
+    @property
+    def own_names(self) -> list[str]:
+        """Those of `console_hosts`."""
+        return _listed(self.console_hosts)
+
     @pydantic.model_validator(mode="after")
     def _check_times(self) -> Settings:
         if self.heartbeat_timeout_s < 2 * self.heartbeat_interval_s:
@@ -157,6 +176,10 @@ def load(flags: Mapping[str, Any], config_file: Path | None = None) -> Loaded:
         return Loaded(Settings(**merged), origins)
     except pydantic.ValidationError as error:
         raise SettingsError(_in_one_line(error, origins)) from error
+
+
+def _listed(value: str) -> list[str]:
+    return [name.strip() for name in value.split(",") if name.strip()]
 
 
 def shown(settings: Settings, name: str) -> str:

@@ -19,13 +19,15 @@ from aegis_sdk.domain.recorder import NO_RECORDER, Recorder
 from aegis_sdk.errors import ContractError, Unavailable
 from aegis_sdk.infrastructure.journal import NatsJournal
 from aegis_sdk.infrastructure.link import Link, Server
-from aegis_sdk.infrastructure.metrics import MetricsServer, Publisher
+from aegis_sdk.infrastructure.metrics import Publisher
 from aegis_sdk.instance import Instance, Requests, new_token
 from aegis_sdk.service import Service
 from aegis_sdk.telemetry import log
 
 if TYPE_CHECKING:
     from opentelemetry.trace import TracerProvider
+
+    from aegis_sdk.infrastructure.metrics_server import MetricsServer
 
 Req = TypeVar("Req")
 Rep = TypeVar("Rep")
@@ -164,6 +166,8 @@ class Aegis:
         """
         if self._metrics_server is not None:
             raise ContractError(f"metrics are served on port {self._metrics_server.port} already")
+        from aegis_sdk.infrastructure.metrics_server import MetricsServer
+
         self._metrics_server = MetricsServer(self._recorder, host=host, port=port)
         return self._metrics_server.port
 

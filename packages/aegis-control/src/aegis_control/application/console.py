@@ -34,6 +34,8 @@ BACKLOG_AGE_S: Final = 2.0
 LETTERS_AGE_S: Final = 2.0
 EXPLAIN_SEARCH_S: Final = 3.0
 """Control has other work: who needs a longer search has `ipc-cli explain --search`."""
+EXPLAIN_S_MAX: Final = 8.0
+"""For everything that is read: two searches, children and a month of events."""
 _ITEMS_MAX: Final = 3
 _NOT_SHOWN: Final = frozenset({"epochs", "trace"})
 VERBS: Final = frozenset({"failover", "drain", "disconnect", "dlq-redrive"})
@@ -195,7 +197,6 @@ class Console:
         self._overview = Fresh(self._make_overview, clock, age_s=OVERVIEW_AGE_S)
         self._letters = Fresh(self._read_letters, clock, age_s=LETTERS_AGE_S)
         self._backlog = Lazy(lambda: backlog(self._names), clock, age_s=BACKLOG_AGE_S)
-        self._explaining = asyncio.Lock()
         self.timeline = Timeline()
 
     async def overview(self) -> OverviewNow:
@@ -212,10 +213,14 @@ class Console:
         return await self._letters.get()
 
     async def explain(self, request_id: str) -> Story:
-        """What `ipc-cli explain` says. One at a time. Raises: InvalidName, NotFound, Unavailable."""
-        async with self._explaining:
-            tell = Explain(self._shelf, now_s=self._clock.wall(), search_s=EXPLAIN_SEARCH_S)
-            return await tell(request_id)
+        """What `ipc-cli explain` says, as far as it is found soon. Raises: InvalidName, NotFound, Unavailable."""
+        tell = Explain(self._shelf, now_s=self._clock.wall(), search_s=EXPLAIN_SEARCH_S)
+        try:
+            async with asyncio.timeout(EXPLAIN_S_MAX):
+                return await tell(request_id)
+        except TimeoutError as error:
+            what = f"{request_id} was not told within {EXPLAIN_S_MAX:g} s; try ipc-cli explain"
+            raise Unavailable(what) from error
 
     async def act(self, verb: str, order: Order) -> AdminReply:
         """`verb` is one of VERBS; control records who asked, as with every operator."""

@@ -56,7 +56,7 @@ class FindResources(BaseModel):
     service: str | None = None
     troubled: bool = False
     """Only those with something wrong."""
-    offset: int = Field(0, ge=0)
+    offset: int = Field(0, ge=0, le=1_000_000_000)
     limit: int = Field(50, ge=1, le=ROWS_MAX)
 
 

@@ -2,13 +2,15 @@
 
 The files are this package's own data and nothing else is loaded: the headers forbid it. Each answer is
 JSON with an `error` when it is one. A change needs the token in a header of its own, which no other site's
-page can send.
+page can send. Each document has a gate of its own (application/gate.py), so that a crowd that asks for one costs
+control the time of one.
 """
 
 from __future__ import annotations
 
 import hashlib
 import hmac
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass
 from http import HTTPStatus
@@ -17,7 +19,6 @@ from pathlib import PurePosixPath
 from typing import Final
 
 import pydantic
-import structlog
 from aegis_sdk.contract.control import AdminReply
 from aegis_sdk.contract.values import field_errors
 from aegis_sdk.errors import InvalidName, Unavailable
@@ -29,10 +30,18 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from aegis_control.application.console import VERBS, Console, Order
 from aegis_control.application.explain import NotFound
+from aegis_control.application.gate import Busy, Gate
 from aegis_control.application.survey import FindResources
+from aegis_control.infrastructure.seldom import Seldom
 
 TOKEN_HEADER: Final = "x-aegis-console-token"
 BODY_BYTES_MAX: Final = 16_384
+GUESS_S: Final = 1.0
+"""Between two wrong tokens from one address."""
+GUESSERS_MAX: Final = 1_000
+"""Addresses that are kept; when more guess within a second, everybody waits."""
+EXPLAINING_MAX: Final = 3
+"""One is searched for, the others wait: more than that nobody would wait for."""
 _TYPES: Final = {
     ".html": "text/html; charset=utf-8",
     ".css": "text/css; charset=utf-8",
@@ -85,18 +94,19 @@ class _File:
     etag: str
 
 
-def console_routes(console: Console, token: str) -> list[Route]:
+def console_routes(console: Console, token: str, seldom: Seldom) -> list[Route]:
     """`token` empty: nothing can be changed from here."""
     files = _load_files()
+    lock = Lock(token, seldom)
     return [
         Route("/", _file(files["index.html"])),
         *(Route(f"/console/{name}", _file(file)) for name, file in files.items()),
-        Route("/api/overview", _told(_overview(console))),
-        Route("/api/resources", _told(_resources(console))),
-        Route("/api/events", _told(_events(console))),
-        Route("/api/dlq", _told(_letters(console))),
-        Route("/api/explain", _told(_explain(console))),
-        Route("/api/actions/{verb}", _told(_act(console, token)), methods=["POST"]),
+        Route("/api/overview", told(_overview(console), Gate())),
+        Route("/api/resources", told(_resources(console), Gate())),
+        Route("/api/events", told(_events(console), Gate())),
+        Route("/api/dlq", told(_letters(console), Gate())),
+        Route("/api/explain", told(_explain(console), Gate(EXPLAINING_MAX - 1))),
+        Route("/api/actions/{verb}", told(_act(console, lock), Gate()), methods=["POST"]),
     ]
 
 
@@ -129,19 +139,24 @@ def _file(file: _File) -> Handler:
 class _Wrong(Exception):
     """The request can't be answered as it is."""
 
-    def __init__(self, status: HTTPStatus, message: str) -> None:
+    def __init__(self, status: HTTPStatus, message: str, after_s: int = 0) -> None:
+        """`after_s`: when it may be asked again; 0 when that would change nothing."""
         super().__init__(message)
         self.status = status
+        self.after_s = after_s
 
 
-def _told(handle: Handler) -> Handler:
+def told(handle: Handler, gate: Gate) -> Handler:
     """What goes wrong is told as JSON, in the words of who noticed it."""
 
     async def serve(request: Request) -> Response:
         try:
-            return await handle(request)
+            async with gate():
+                return await handle(request)
+        except Busy:
+            return _error(HTTPStatus.SERVICE_UNAVAILABLE, "too many ask for this; ask again", 1)
         except _Wrong as error:
-            return _error(error.status, str(error))
+            return _error(error.status, str(error), error.after_s)
         except pydantic.ValidationError as error:
             return _error(HTTPStatus.BAD_REQUEST, "; ".join(field_errors(error)))
         except InvalidName as error:
@@ -152,8 +167,9 @@ def _told(handle: Handler) -> Handler:
     return serve
 
 
-def _error(status: HTTPStatus, message: str) -> Response:
-    return JSONResponse({"error": message}, status_code=status)
+def _error(status: HTTPStatus, message: str, after_s: int = 0) -> Response:
+    headers = {"retry-after": str(after_s)} if after_s else None
+    return JSONResponse({"error": message}, status_code=status, headers=headers)
 
 
 def _document(model: pydantic.BaseModel) -> Response:
@@ -214,9 +230,40 @@ def _not_found(error: NotFound) -> str:
 
 
 # --- changes -----------------------------------------------------------------------------------------
-def _act(console: Console, token: str) -> Handler:
+class Lock:
+    """Opens to the token. Who tried a wrong one has to wait a second, so that it can't be guessed."""
+
+    def __init__(self, token: str, seldom: Seldom) -> None:
+        self._token = token
+        self._seldom = seldom
+        self._refused_at_s: dict[str, float] = {}
+        """By the client's address, the oldest first."""
+
+    def check(self, sent: str, client: str, now_s: float) -> None:
+        """Raises: _Wrong. The comparison takes the same time wherever the two differ."""
+        if not self._token:
+            what = "this control was started without console_token: the page can only show"
+            raise _Wrong(HTTPStatus.FORBIDDEN, what)
+        self._forget_before(now_s - GUESS_S)
+        if client in self._refused_at_s or len(self._refused_at_s) >= GUESSERS_MAX:
+            self._seldom.warn("console_token_refused", client=client)
+            raise _Wrong(HTTPStatus.TOO_MANY_REQUESTS, "wrong token just now; wait a second", 1)
+        if not hmac.compare_digest(sent.encode(), self._token.encode()):
+            self._refused_at_s[client] = now_s
+            self._seldom.warn("console_token_refused", client=client)
+            raise _Wrong(HTTPStatus.UNAUTHORIZED, "wrong token")
+
+    def _forget_before(self, then_s: float) -> None:
+        for client, at_s in list(self._refused_at_s.items()):
+            if at_s > then_s:
+                return
+            del self._refused_at_s[client]
+
+
+def _act(console: Console, lock: Lock) -> Handler:
     async def serve(request: Request) -> Response:
-        _check_token(request, token)
+        client = request.client.host if request.client else ""
+        lock.check(request.headers.get(TOKEN_HEADER, ""), client, time.monotonic())
         verb = request.path_params["verb"]
         if verb not in VERBS:
             raise _Wrong(
@@ -226,18 +273,6 @@ def _act(console: Console, token: str) -> Handler:
         return _answer(await console.act(verb, order))
 
     return serve
-
-
-def _check_token(request: Request, token: str) -> None:
-    """Raises: _Wrong. The comparison takes the same time wherever the two differ."""
-    if not token:
-        what = "this control was started without console_token: the page can only show"
-        raise _Wrong(HTTPStatus.FORBIDDEN, what)
-    sent = request.headers.get(TOKEN_HEADER, "")
-    if not hmac.compare_digest(sent.encode(), token.encode()):
-        who = request.client.host if request.client else ""
-        structlog.stdlib.get_logger("aegis_control").warning("console_token_refused", client=who)
-        raise _Wrong(HTTPStatus.UNAUTHORIZED, "wrong token")
 
 
 async def _body(request: Request) -> bytes:

@@ -18,10 +18,16 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
+from aegis_control.application.gate import Gate
 from aegis_control.application.history import STEP_S, Point, Query
-from aegis_control.infrastructure.console_http import StrictHeaders
+from aegis_control.infrastructure.console_http import StrictHeaders, told
+from aegis_control.infrastructure.http_connections import HEAD_BYTES_MAX, IDLE_S, bounded
+from aegis_control.infrastructure.http_origin import OwnNames, OwnPages
+from aegis_control.infrastructure.seldom import Seldom
 
 _STOP_TIMEOUT_S: Final = 2
+_BACKLOG: Final = 16
+"""How many connections the system accepts before we look at them."""
 
 
 class _Server(uvicorn.Server):
@@ -38,6 +44,8 @@ def make_app(
     not_ready: Callable[[], str],
     history: Callable[[Query], Mapping[str, Sequence[Point]]],
     console: Sequence[Route],
+    names: OwnNames,
+    seldom: Seldom,
 ) -> Starlette:
     """`not_ready` says why this replica is not ready; empty when it is."""
 
@@ -62,13 +70,16 @@ def make_app(
 
     return Starlette(
         routes=[
-            Route("/metrics", serve_metrics),
+            Route("/metrics", told(serve_metrics, Gate())),
             Route("/livez", live),
             Route("/readyz", ready),
-            Route("/api/history", serve_history),
+            Route("/api/history", told(serve_history, Gate())),
             *console,
         ],
-        middleware=[Middleware(StrictHeaders)],
+        middleware=[
+            Middleware(StrictHeaders),
+            Middleware(OwnPages, names=names, seldom=seldom),
+        ],
     )
 
 
@@ -81,14 +92,20 @@ _FIELDS: Final = tuple(field.name for field in fields(Point))
 
 
 @asynccontextmanager
-async def serve(app: Starlette, *, host: str, port: int) -> AsyncIterator[int]:
+async def serve(app: Starlette, *, host: str, port: int, seldom: Seldom) -> AsyncIterator[int]:
     """Serve `app` while the context is open; gives the port (`port` 0 picks a free one).
 
     Raises: OSError when the address can't be had.
     """
-    listening = socket.create_server((host, port), reuse_port=False)
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listening = socket.create_server((host, port), family=family, reuse_port=False)
     config = uvicorn.Config(
         app,
+        http=bounded(seldom),
+        ws="none",
+        backlog=_BACKLOG,
+        h11_max_incomplete_event_size=HEAD_BYTES_MAX,
+        timeout_keep_alive=IDLE_S,
         lifespan="off",
         log_config=None,
         access_log=False,

@@ -40,7 +40,8 @@ def set_up(log_format: LogFormat, level: str) -> None:
     root.setLevel(level.upper())
     # Each lost connection is one line of ours; the client's own are several a second.
     logging.getLogger("nats").setLevel(logging.CRITICAL)
-    logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    # Its warnings are about what strangers send, a line for each: ours are counted (seldom.py).
+    logging.getLogger("uvicorn").setLevel(logging.ERROR)
 
 
 def _dropped(lines: int) -> logging.LogRecord:

@@ -1,6 +1,6 @@
-"""The figures of a Recorder, sent to control and served to Prometheus.
+"""The figures of a Recorder, sent to control and shown to prometheus-client.
 
-prometheus-client only renders: it is loaded when somebody serves metrics, and never on a request's path.
+That only renders: it is loaded when somebody serves metrics, and never on a request's path.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from aegis_sdk.contract.metrics import (
     BUCKETS_S,
@@ -27,8 +27,6 @@ from aegis_sdk.log_writer import take_dropped_lines
 
 if TYPE_CHECKING:
     from prometheus_client import Metric
-
-_STOP_TIMEOUT_S: Final = 1.0
 
 
 def snapshot_of(recorder: Recorder, *, source: str, n: int, final: bool = False) -> Snapshot:
@@ -144,21 +142,3 @@ def _cumulative(histogram: Histogram) -> list[tuple[str, float]]:
         total += count
         buckets.append((bound, float(total)))
     return buckets
-
-
-class MetricsServer:
-    """/metrics over HTTP, in a thread of prometheus-client's. Raises: OSError."""
-
-    def __init__(self, recorder: Recorder, *, host: str, port: int) -> None:
-        from prometheus_client import CollectorRegistry, start_http_server
-
-        registry = CollectorRegistry()
-        registry.register(RecorderCollector(recorder))
-        self._server, self._thread = start_http_server(port, host, registry)
-        self.port = int(self._server.server_port)
-
-    def stop(self) -> None:
-        """Returns when the port is free. Safe twice."""
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join(_STOP_TIMEOUT_S)
