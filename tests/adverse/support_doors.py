@@ -5,11 +5,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
+import signal
+import subprocess
+import time
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final, Self
 
 import aegis_sdk
+from aegis_control.infrastructure.embedded_nats import find_binary, free_port
 from aegis_sdk import Aegis, Context, Instance, Method, ResourceContext, Role, Service
 from aegis_sdk.contract.subjects import Subjects
 
@@ -94,3 +99,50 @@ class Stranger:
 
 def _bytes(text: str | bytes) -> bytes:
     return text if isinstance(text, bytes) else text.encode("utf-8", "surrogatepass")
+
+
+class Guarded:
+    """A nats-server whose configuration is written anew and read again while it runs."""
+
+    def __init__(self, folder: Path) -> None:
+        self.port = free_port()
+        self.host = f"127.0.0.1:{self.port}"
+        self._folder = folder
+        self._config = folder / "nats.conf"
+        self._log = folder / "nats.log"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self, *sections: str) -> None:
+        self._write(sections)
+        self._log.unlink(missing_ok=True)
+        self._process = subprocess.Popen([str(find_binary()), "-c", str(self._config)])
+        self._until("Server is ready")
+
+    def reload(self, *sections: str) -> None:
+        assert self._process is not None
+        before = self._log.read_text().count("Reloaded server configuration")
+        self._write(sections)
+        self._process.send_signal(signal.SIGHUP)
+        self._until("Reloaded server configuration", times=before + 1)
+
+    def stop(self) -> None:
+        if self._process is not None:
+            self._process.terminate()
+            self._process.wait(10.0)
+            self._process = None
+
+    def _write(self, sections: tuple[str, ...]) -> None:
+        fixed = (
+            f"listen: {self.host}",
+            f'jetstream {{ store_dir: "{self._folder / "store"}" }}',
+            f'log_file: "{self._log}"',
+        )
+        self._config.write_text("\n".join((*fixed, *sections)))
+
+    def _until(self, words: str, *, times: int = 1) -> None:
+        give_up_s = time.monotonic() + 20.0
+        while not self._log.exists() or self._log.read_text().count(words) < times:
+            assert self._process is not None
+            assert self._process.poll() is None, self._log.read_text()
+            assert time.monotonic() < give_up_s, self._log.read_text()
+            time.sleep(0.01)

@@ -29,6 +29,7 @@ from aegis_sdk.application.ports import (
     Replies,
     RequestLog,
 )
+from aegis_sdk.connection import Server
 from aegis_sdk.contract.bodies import Fence
 from aegis_sdk.contract.control import (
     InstanceRecord,
@@ -42,7 +43,7 @@ from aegis_sdk.contract.subjects import Subjects
 from aegis_sdk.infrastructure.control_client import NatsControl
 from aegis_sdk.infrastructure.directory import NatsDirectory
 from aegis_sdk.infrastructure.journal import NatsJournal
-from aegis_sdk.infrastructure.link import Link, Server
+from aegis_sdk.infrastructure.link import Link
 from aegis_sdk.infrastructure.replies import NatsReplies
 from aegis_sdk.infrastructure.requests import NatsDeliveries, NatsRequestLog
 from aegis_sdk.testing import MemoryBus, MemoryLink

@@ -11,12 +11,14 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from importlib import metadata
+from typing import Any
 
 import structlog
+from aegis_sdk.connection import Connection
 from aegis_sdk.contract.control import AdminReply
 from aegis_sdk.contract.metrics import Snapshot
 from aegis_sdk.contract.subjects import Subjects
-from aegis_sdk.errors import Unavailable
+from aegis_sdk.errors import RefusedByNats, Unavailable
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
@@ -63,6 +65,8 @@ class Control:
         self._term: Term | None = None
         self._stopping = asyncio.Event()
         self._link: NatsLink | None = None
+        self._hopeless: asyncio.Future[str]
+        """Why NATS refuses our login for good; set when connected."""
         self._leadership: Leadership | None = None
         self.id = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
         self.started = asyncio.Event()
@@ -85,7 +89,10 @@ class Control:
             self._leadership.stop()
 
     async def run(self) -> None:
-        """Connect, provision, follow or lead. Raises: NatsAbsent, ProvisionFailed, OSError."""
+        """Connect, provision, follow or lead.
+
+        Raises: NatsAbsent, RefusedByNats, CredentialsUnusable, InvalidAddress, ProvisionFailed, OSError.
+        """
         async with AsyncExitStack() as stack:
             link = await stack.enter_async_context(self._connected())
             system = await stack.enter_async_context(self._system_client())
@@ -116,7 +123,7 @@ class Control:
             asyncio.ensure_future(self._keep_following(archive, console)),
         ]
         try:
-            await leadership.run()
+            await _unless_hopeless(leadership, self._hopeless)
         finally:
             await events.flush()
             for task in beside:
@@ -264,6 +271,7 @@ class Control:
             settings.url, _credentials(settings), f"{settings.prefix}/control/{self.id}"
         )
         self._link = link = NatsLink(client)
+        self._hopeless = client.hopeless
         await link.open()
         try:
             yield link
@@ -287,7 +295,7 @@ class Control:
         finally:
             await _close(client)
 
-    async def _interruptible(self, url: str, credentials: Credentials, name: str) -> Client:
+    async def _interruptible(self, url: str, credentials: Credentials, name: str) -> Connection:
         """Connect, unless `stop` comes first (then CancelledError ends `run`)."""
         connecting = asyncio.ensure_future(
             connect(
@@ -320,7 +328,7 @@ class Control:
                 await streams.provision_common()
                 return
             except Unavailable as error:
-                if not self._settings.wait:
+                if not self._settings.wait or isinstance(error, RefusedByNats):
                     raise ProvisionFailed(str(error)) from error
                 structlog.stdlib.get_logger("aegis_control").warning(
                     "jetstream_not_ready", reason=str(error)
@@ -370,6 +378,20 @@ def _system_credentials(settings: Settings) -> Credentials:
         creds=settings.system_creds,
         nkey=settings.system_nkey,
     )
+
+
+async def _unless_hopeless(leadership: Leadership, hopeless: asyncio.Future[str]) -> None:
+    """Lead or follow. Raises: RefusedByNats when NATS refuses our login, which can't change, for too long."""
+    running = asyncio.ensure_future(leadership.run())
+    ends: set[asyncio.Future[Any]] = {running, hopeless}
+    try:
+        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        if not running.done():
+            raise RefusedByNats(hopeless.result())
+        await running
+    finally:
+        running.cancel()
+        await asyncio.wait({running})
 
 
 async def _close(client: Client) -> None:

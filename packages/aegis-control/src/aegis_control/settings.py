@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
 import pydantic
+from aegis_sdk.contract import addresses
+from aegis_sdk.contract.addresses import HIDDEN
 from aegis_sdk.contract.names import check_service
 from aegis_sdk.errors import InvalidName
 from pydantic import Field
@@ -17,6 +19,8 @@ from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDic
 
 ENV_PREFIX: Final = "AEGIS_"
 SECRETS: Final = frozenset({"password", "system_password", "console_token"})
+URLS: Final = frozenset({"url", "system_url"})
+FILES: Final = frozenset({"creds", "nkey", "system_creds", "system_nkey"})
 
 _HOST_NAME: Final = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
 _TOKEN: Final = re.compile(r"[!-~]{16,256}")
@@ -102,6 +106,10 @@ class Settings(BaseSettings):
         67_108_864, ge=1_048_576, description="bytes of events kept; older ones go first"
     )
 
+    def __repr_args__(self) -> Iterator[tuple[str, str]]:
+        """A traceback or a log that shows settings shows no secrets."""
+        return ((name, shown(self, name)) for name in type(self).model_fields)
+
     @pydantic.field_validator("prefix")
     @classmethod
     def _check_prefix(cls, value: str) -> str:
@@ -184,10 +192,7 @@ def _listed(value: str) -> list[str]:
 
 def shown(settings: Settings, name: str) -> str:
     """A setting's value for people; secrets are hidden."""
-    value = getattr(settings, name)
-    if name in SECRETS and value:
-        return "***"
-    return str(value)
+    return _shown(name, getattr(settings, name))
 
 
 def _environment() -> dict[str, Any]:
@@ -211,5 +216,15 @@ def _in_one_line(error: pydantic.ValidationError, origins: Mapping[str, str]) ->
     origin = origins.get(name, "default")
     if first["type"] == "extra_forbidden":
         return f"setting {name} (from {origin}) does not exist; see aegis-control config"
-    value = "***" if name in SECRETS else repr(first["input"])
+    given = first["input"]
+    value = _shown(name, given) if name in SECRETS | URLS | FILES else repr(given)
     return f"setting {name} is {value} (from {origin}): {first['msg']}"
+
+
+def _shown(name: str, value: object) -> str:
+    text = str(value)
+    if name in SECRETS:
+        return HIDDEN if text else ""
+    if name in URLS:
+        return addresses.shown(text)
+    return addresses.shown_path(text) if name in FILES else text

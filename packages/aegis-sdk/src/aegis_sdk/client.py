@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import ssl
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from aegis_sdk.application.requester import TIMEOUT_S
 from aegis_sdk.application.tracing import LOG_TRACER, Tracer
+from aegis_sdk.connection import Server
 from aegis_sdk.context import Ticket
 from aegis_sdk.contract.control import Role
 from aegis_sdk.contract.method import Method
@@ -18,7 +19,7 @@ from aegis_sdk.contract.subjects import Subjects
 from aegis_sdk.domain.recorder import NO_RECORDER, Recorder
 from aegis_sdk.errors import ContractError, Unavailable
 from aegis_sdk.infrastructure.journal import NatsJournal
-from aegis_sdk.infrastructure.link import Link, Server
+from aegis_sdk.infrastructure.link import Link
 from aegis_sdk.infrastructure.metrics import Publisher
 from aegis_sdk.instance import Instance, Requests, new_token
 from aegis_sdk.service import Service
@@ -85,6 +86,7 @@ class Aegis:
             OutcomeUnknown: NATS could not be reached; attach(error.request_id) resolves it.
             ContractError: wrong use; nothing was stored (see aegis_sdk.errors).
             Unavailable: the registry could not be read; nothing was stored.
+            RefusedByNats: this login may not ask there; nothing was stored.
         """
         return await self._requests.requester.request(
             method, payload, resource=resource, timeout_s=timeout_s, key=key
@@ -140,6 +142,7 @@ class Aegis:
         Raises:
             SecondActive: another instance is active for a resource claimed as ACTIVE.
             RegistrationRefused, InvalidName: control refused, and says why.
+            RefusedByNats: this login lacks a right that an instance needs; the message names the subject.
             Unavailable: no control service answered within `wait_s`.
         """
         instance = await Instance.start(
@@ -206,7 +209,7 @@ async def connect(
     token: str | None = None,
     credentials: str | None = None,
     nkeys_seed: str | None = None,
-    tls: ssl.SSLContext | None = None,
+    tls: ssl.SSLContext | Callable[[], ssl.SSLContext] | None = None,
     wait_s: float = 0.0,
     metrics: bool = True,
     tracer_provider: TracerProvider | None = None,
@@ -215,12 +218,15 @@ async def connect(
 
     Later losses of the connection are repaired without end, and nobody has to think of them; `wait_s`
     is how long the first connection is tried. `credentials` (JWT and seed) and `nkeys_seed` name files and need
-    `pip install 'aegis-sdk[nkeys]'`; they and TLS go to NATS as they are. What is counted
+    `pip install 'aegis-sdk[nkeys]'`; they are read again for each connection, and so are the certificates where
+    `tls` is a function that makes the context. What is counted
     here, and by the instances served on it, is shown by control's /metrics unless `metrics=False`. With
     OpenTelemetry installed (`pip install 'aegis-sdk[otel]'`), requests join the traces of `tracer_provider`,
     by default the global one.
 
     Raises:
+        InvalidAddress: `url` can't be read.
+        RefusedByNats: NATS refuses the login, or is not trusted; the message has its reason.
         Unavailable: NATS did not answer; the message says where it was looked for.
     """
     server = Server(url, user, password, token, credentials, nkeys_seed, tls)

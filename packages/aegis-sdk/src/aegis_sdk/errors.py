@@ -3,6 +3,7 @@
 AegisError
 ├─ ContractError        a bug of ours or the peer's                                 don't retry
 │  ├─ InvalidName         a service, method, instance or resource id that can't be used
+│  ├─ InvalidAddress      a NATS address that can't be read
 │  ├─ InvalidPayload      the payload doesn't fit the model; `fields` says where
 │  ├─ PayloadTooLarge     over the server's max_payload
 │  ├─ UnknownService      nobody ever registered it
@@ -23,6 +24,7 @@ AegisError
 ├─ OutcomeUnknown       NATS could not be reached; carries request_id               attach, or same key
 │  └─ NeverAccepted       neither the request stream nor the journal has the id       same key
 ├─ Unavailable          NATS or control could not be reached; nothing was sent      retry later
+│  └─ RefusedByNats        NATS refused the login, or a right that it takes            fix the cause
 ├─ RegistrationRefused  control refused this instance                               fix the cause
 │  └─ SecondActive        another instance is active for the resource
 └─ Fenced               this instance is no longer the active                       stop
@@ -53,6 +55,12 @@ class InvalidName(ContractError):
     """A name or id that the subject space can't carry."""
 
     code = "invalid_name"
+
+
+class InvalidAddress(ContractError):
+    """A NATS address that can't be read; the message hides what may be a password or a token."""
+
+    code = "invalid_address"
 
 
 class InvalidPayload(ContractError):
@@ -215,6 +223,12 @@ class Unavailable(AegisError):
     """NATS or the control service did not answer; nothing was stored."""
 
     code = "unavailable"
+
+
+class RefusedByNats(Unavailable):
+    """NATS refused the login or the use of a subject; the message has its reason, and names the subject."""
+
+    code = "refused_by_nats"
 
 
 class RegistrationRefused(AegisError):

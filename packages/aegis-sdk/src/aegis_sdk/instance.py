@@ -10,8 +10,8 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Mapping
-from typing import Final
+from collections.abc import Coroutine, Mapping
+from typing import Any, Final
 
 from aegis_sdk.application.gate import Gate
 from aegis_sdk.application.group_host import GroupHost
@@ -21,6 +21,7 @@ from aegis_sdk.application.requester import Requester
 from aegis_sdk.application.resource_host import CHECKPOINT_AGE_S, ResourceHost
 from aegis_sdk.application.threads import Threads
 from aegis_sdk.application.tracing import Tracer
+from aegis_sdk.connection import Server
 from aegis_sdk.contract.control import (
     Ack,
     Command,
@@ -33,11 +34,11 @@ from aegis_sdk.contract.control import (
 from aegis_sdk.contract.names import check_instance, encode_token
 from aegis_sdk.contract.subjects import Subjects
 from aegis_sdk.domain.recorder import Recorder
-from aegis_sdk.errors import ContractError, Copied, Evicted, Fenced
+from aegis_sdk.errors import ContractError, Copied, Evicted, Fenced, RefusedByNats
 from aegis_sdk.infrastructure.control_client import NatsControl
 from aegis_sdk.infrastructure.directory import NatsDirectory
 from aegis_sdk.infrastructure.journal import NatsJournal
-from aegis_sdk.infrastructure.link import Link, Server
+from aegis_sdk.infrastructure.link import Link
 from aegis_sdk.infrastructure.micro import MicroService
 from aegis_sdk.infrastructure.pulse import Pulse
 from aegis_sdk.infrastructure.replies import NatsReplies
@@ -97,6 +98,34 @@ class Requests:
         await self._replies.rename(caller)
         self.requester.rename(caller)
         self.requester.recheck_all()
+
+
+async def _unless_forbidden(
+    link: Link, subjects: Subjects, starting: Coroutine[Any, Any, None]
+) -> None:
+    """An instance that lacks a right waits for its answers in many places: each would wait for ever.
+
+    Raises: RefusedByNats, which names the subject; whatever `starting` raises.
+    """
+    refused: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+
+    def on_forbidden(subject: str, reason: str) -> None:
+        needed = subject.startswith(("$JS.", f"{subjects.prefix}.", "_INBOX."))
+        if needed and not subject.startswith(subjects.metrics("")) and not refused.done():
+            refused.set_result(reason)
+
+    link.on_forbidden(on_forbidden)
+    task = asyncio.create_task(starting)
+    either: set[asyncio.Future[Any]] = {task, refused}
+    try:
+        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        if refused.done():
+            raise RefusedByNats(f"this instance can't serve: {refused.result()}")
+        await task
+    finally:
+        task.cancel()
+        await asyncio.wait({task})
+        refused.cancel()
 
 
 class Instance:
@@ -167,9 +196,13 @@ class Instance:
                 recorder=recorder,
                 tracer=tracer,
             )
-            await instance._start(wait_s)
         except BaseException:
             await link.close()
+            raise
+        try:
+            await _unless_forbidden(link, subjects, instance._start(wait_s))
+        except BaseException:
+            await instance.stop()
             raise
         return instance
 
@@ -180,12 +213,22 @@ class Instance:
         Calls `gc.freeze()`: Python's collector no longer looks through what exists by now, which under load
         held the loop for 20 ms, and for 60 with 10,000 resources, three times a second (ADR 0016).
 
-        Raises: Evicted when an operator disconnected it; Copied when another process has its identity.
+        Raises:
+            Evicted: an operator disconnected it.
+            Copied: another process has its identity.
+            RefusedByNats: NATS refuses its login, which is in no file that could change: start anew with another.
         """
         gc.freeze()
         handled = self._handle_signals() if signals else []
+        hopeless = self._link.hopeless
+        ends: set[asyncio.Future[Any]] = {self._ended, hopeless}
         try:
-            await asyncio.shield(self._ended)
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+            if not self._ended.done():
+                log.error("login_refused_for_good", service=self.service, reason=hopeless.result())
+                await self.stop()
+                raise RefusedByNats(hopeless.result())
+            self._ended.result()
         finally:
             for number in handled:
                 asyncio.get_running_loop().remove_signal_handler(number)

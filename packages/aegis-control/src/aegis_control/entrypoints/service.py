@@ -15,6 +15,8 @@ from typing import Any, Final
 
 import prometheus_client
 import structlog
+from aegis_sdk.contract.addresses import HIDDEN
+from aegis_sdk.errors import InvalidAddress, RefusedByNats
 from aegis_sdk.log_writer import write_line
 from pydantic.fields import FieldInfo
 
@@ -30,10 +32,19 @@ OK: Final = 0
 FAILED: Final = 1
 USAGE: Final = 2
 UNREACHABLE: Final = 4
+REFUSED: Final = 5
+
+_CODES: Final[Mapping[type[Exception], int]] = {
+    EmbeddedNatsError: FAILED,
+    ProvisionFailed: FAILED,
+    CredentialsUnusable: FAILED,
+    InvalidAddress: USAGE,
+    RefusedByNats: REFUSED,
+}
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """The program. Exit codes: 0 done, 1 failed, 2 usage, 4 NATS not reached."""
+    """The program. Exit codes: 0 done, 1 failed, 2 usage, 4 NATS not reached, 5 refused by NATS."""
     given = sys.argv[1:] if argv is None else argv
     sys.exit(read_to_the_end_or_not(lambda: run(given)))
 
@@ -42,7 +53,12 @@ def run(argv: Sequence[str]) -> int:
     """Run a command and return its exit code."""
     if argv[:1] == ["demo"]:
         return _demo(argv[1:])
-    arguments = vars(_parser().parse_args(argv))
+    parser = _parser()
+    known, others = parser.parse_known_args(argv)
+    if others:  # a misspelt --password must not be said with its value
+        names = [word.partition("=")[0] for word in others if word.startswith("-")]
+        parser.error(f"unrecognized arguments: {' '.join(names) or HIDDEN}")
+    arguments = vars(known)
     command: Callable[[Loaded], int] = arguments.pop("command")
     config_file: Path | None = arguments.pop("config")
     try:
@@ -58,12 +74,10 @@ def _serve(loaded: Loaded) -> int:
     try:
         with _embedded(loaded.settings) as server:
             return asyncio.run(_serve_until_signalled(_pointed_at(loaded.settings, server)))
-    except EmbeddedNatsError as error:
-        return _complain(FAILED, str(error))
+    except tuple(_CODES) as error:
+        return _complain(_CODES[type(error)], str(error))
     except NatsAbsent as error:
         return _complain(UNREACHABLE, f"{error}; start one, give --url, or use --embedded")
-    except (ProvisionFailed, CredentialsUnusable) as error:
-        return _complain(FAILED, str(error))
     except OSError as error:
         settings = loaded.settings
         where = f"{settings.http_host}:{settings.http_port}"

@@ -9,11 +9,11 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-import ssl
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
-import nats
+from aegis_sdk.connection import Connection, Forbidden, Hooks
+from aegis_sdk.contract.addresses import shown
 from aegis_sdk.contract.control import (
     AdminReply,
     CheckupView,
@@ -28,6 +28,7 @@ from aegis_sdk.contract.control import (
     TargetInstance,
 )
 from aegis_sdk.contract.subjects import Subjects
+from aegis_sdk.errors import InvalidAddress, RefusedByNats, Unavailable
 from nats import errors as nats_errors
 from nats.aio.client import Client
 from pydantic import BaseModel, TypeAdapter, ValidationError
@@ -38,7 +39,6 @@ from aegis_control.infrastructure.nats_link import NatsLink, ask
 
 _T = TypeVar("_T")
 
-_SCHEMES: Final = frozenset({"nats", "tls", "ws", "wss"})
 _CLOSE_TIMEOUT_S: Final = 0.5
 """Closing only says goodbye; an operator doesn't wait for it."""
 
@@ -62,6 +62,7 @@ class ServiceDescription(BaseModel):
     routes: list[RouteView] = []
 
 
+_ABOUT_LOGIN: Final = re.compile("authorization|authentication", re.IGNORECASE)
 _SERVICES: Final = TypeAdapter(list[ServiceView])
 _ROUTES: Final = TypeAdapter(list[RouteView])
 _MOVED: Final = TypeAdapter(Moved)
@@ -117,10 +118,6 @@ class AdminClient:
         self._link = NatsLink(self._client)
 
     @property
-    def _servers(self) -> list[str]:
-        return [part.strip() for part in self._url.split(",")]
-
-    @property
     def link(self) -> NatsLink:
         """The connection, for what is read from NATS itself."""
         return self._link
@@ -141,8 +138,8 @@ class AdminClient:
 
     @property
     def safe_url(self) -> str:
-        """The URL without its password."""
-        return re.sub(r"(://[^:/@,]*):[^@/,]*@", r"\1:***@", self._url)
+        """The URL without passwords and tokens."""
+        return shown(self._url)
 
     @property
     def server_version(self) -> str:
@@ -151,35 +148,24 @@ class AdminClient:
         return f"{version.major}.{version.minor}.{version.patch}"
 
     async def __aenter__(self) -> Self:
-        if not all(map(_is_nats_url, self._servers)):
-            raise self._not_a_url()
-        failures: list[Exception] = []
-
-        async def note(error: Exception) -> None:
-            failures.append(error)
-
         try:
+            server = self._credentials.server(self._url)
             async with asyncio.timeout(self._timeout_s):
-                self._client = await nats.connect(
-                    self._servers,
-                    name="ipc-cli",
-                    allow_reconnect=False,
-                    max_reconnect_attempts=1,
-                    reconnect_time_wait=0,
-                    connect_timeout=max(1, round(self._timeout_s)),
-                    error_cb=note,
-                    **self._credentials.options(),
-                )
-                self._link = NatsLink(self._client, api_timeout_s=self._timeout_s)
+                self._client = client = Connection(server, Hooks())
+                await client.open(name="ipc-cli", keep=False, timeout_s=self._timeout_s)
+                self._link = NatsLink(client, api_timeout_s=self._timeout_s)
                 await self._link.open()
+        except InvalidAddress as error:
+            raise AdminError("invalid", str(error)) from error
         except CredentialsUnusable as error:
             raise AdminError("usage", str(error)) from error
         except TimeoutError as error:
             raise self._unreachable(f"no answer within {self._timeout_s:g} s") from error
-        except (OSError, nats_errors.Error) as error:
-            raise self._not_connected(failures[-1] if failures else error) from error
-        except ValueError as error:
-            raise self._not_a_url() from error
+        except RefusedByNats as error:
+            raise self._refused(str(error)) from error
+        except Unavailable as error:
+            why = str(error).removeprefix(f"NATS does not answer at {self.safe_url}: ")
+            raise self._unreachable(why) from error
         return self
 
     async def __aexit__(
@@ -256,6 +242,10 @@ class AdminClient:
                 f"control did not answer {verb} at {self.safe_url} within {self._timeout_s:g} s",
                 "it may still act on it: look with `ipc-cli list-services`, or raise --timeout",
             ) from error
+        except Forbidden as error:
+            raise AdminError(
+                "denied", str(error), "give this login the right to ask there"
+            ) from error
         except (OSError, nats_errors.Error) as error:
             raise self._unreachable(f"the connection was lost: {_one_line(error)}") from error
         except ValidationError as error:
@@ -269,27 +259,17 @@ class AdminClient:
             "start one with: aegis-control serve",
         )
 
-    def _not_connected(self, error: Exception) -> AdminError:
-        if "authorization" in str(error).lower() or "authentication" in str(error).lower():
+    def _refused(self, reason: str) -> AdminError:
+        if reason.startswith("TLS"):
+            hint = "give its CA with --tls-ca, and --tls-cert and --tls-key where it asks for ours"
+            return AdminError("denied", reason, hint)
+        if _ABOUT_LOGIN.search(reason):
             return AdminError(
                 "denied",
-                f"NATS at {self.safe_url} refused the credentials",
+                f"NATS at {self.safe_url} refused the credentials ({reason.partition(' (at ')[0]})",
                 "give --user and --password, --creds or --nkey, or nats://USER:PASSWORD@HOST:PORT",
             )
-        if isinstance(error, ssl.SSLError):
-            return AdminError(
-                "denied",
-                f"TLS with NATS at {self.safe_url} failed ({_one_line(error)})",
-                "give its CA with --tls-ca, and --tls-cert and --tls-key where it asks for ours",
-            )
-        if "connect url" in str(error):
-            return self._not_a_url()
-        return self._unreachable(_one_line(error))
-
-    def _not_a_url(self) -> AdminError:
-        return AdminError(
-            "invalid", f"{self.safe_url!r} is not a NATS URL", "write it as nats://HOST:PORT"
-        )
+        return AdminError("denied", reason, "look at NATS's limits and log")
 
     def _unreachable(self, why: str) -> AdminError:
         return AdminError(
@@ -297,12 +277,6 @@ class AdminClient:
             f"NATS is not reachable at {self.safe_url} ({why})",
             "check that the server runs; give its URL with --url or AEGIS_URL",
         )
-
-
-def _is_nats_url(text: str) -> bool:
-    """The client would wait for other protocols to answer in NATS's own until its time is up."""
-    scheme, colons, _ = text.partition("://")
-    return bool(text) and (not colons or scheme in _SCHEMES)
 
 
 def _body(argument: BaseModel) -> bytes:

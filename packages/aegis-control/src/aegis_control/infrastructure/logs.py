@@ -51,5 +51,9 @@ def _dropped(lines: int) -> logging.LogRecord:
 
 def _renderers(log_format: LogFormat) -> list[Any]:
     if log_format == "console":
-        return [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
+        # The default shows local variables: logins are among them.
+        plain = structlog.dev.plain_traceback
+        return [
+            structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=plain)
+        ]
     return [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]

@@ -1,28 +1,23 @@
-"""Connecting to NATS: the options that control needs, and a first connection that may take its time."""
+"""Connecting to NATS: control's login, and a first connection that may take its time."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import importlib.util
 import ssl
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
-from urllib.parse import urlparse
+from typing import Final
 
 import structlog
-
-from aegis_control.infrastructure.nats_client import Client
+from aegis_sdk import connection
+from aegis_sdk.connection import Connection, Hooks, Server
+from aegis_sdk.contract.addresses import shown_path
+from aegis_sdk.errors import RefusedByNats, Unavailable
 
 RETRY_INTERVAL_S: Final = 1.0
-_CONNECT_TIMEOUT_S: Final = 2
-_CLOSE_TIMEOUT_S: Final = 0.5
-_RECONNECT_WAIT_S: Final = 0.2
-_PING_INTERVAL_S: Final = 2
-_PINGS_OUTSTANDING_MAX: Final = 2
-_PENDING_BYTES_MAX: Final = 64 << 20
 
 Callback = Callable[[], Awaitable[None]]
 
@@ -47,18 +42,23 @@ class Credentials:
     tls_cert: str = ""
     tls_key: str = ""
 
-    def options(self) -> dict[str, Any]:
-        """As the client wants them. Raises: CredentialsUnusable."""
-        options: dict[str, Any] = {}
-        if self.user:
-            options |= {"user": self.user, "password": self.password}
-        if self.creds:
-            options["user_credentials"] = _checked("credentials", self.creds)
-        if self.nkey:
-            options["nkeys_seed"] = _checked("NKEY", self.nkey)
-        if self.tls_ca or self.tls_cert:
-            options["tls"] = self._tls()
-        return options
+    def server(self, url: str) -> Server:
+        """The servers at `url` with this login. Raises: CredentialsUnusable, InvalidAddress."""
+        _check("credentials", self.creds)
+        _check("NKEY", self.nkey)
+        tls = self._tls if self.tls_ca or self.tls_cert else None
+        if tls is not None:
+            tls()
+        server = Server(
+            url,
+            user=self.user or None,
+            password=self.password if self.user else None,
+            credentials=self.creds or None,
+            nkeys_seed=self.nkey or None,
+            tls=tls,
+        )
+        server.check()
+        return server
 
     def _tls(self) -> ssl.SSLContext:
         try:
@@ -71,10 +71,6 @@ class Credentials:
         return context
 
 
-class _AllFailed(Exception):
-    """Every server of the list was tried once, or one can't be trusted."""
-
-
 async def connect(
     url: str,
     credentials: Credentials,
@@ -82,99 +78,66 @@ async def connect(
     name: str,
     wait: bool,
     on_reconnected: Callback | None = None,
-) -> Client:
+) -> Connection:
     """Connect to one of the servers in `url` (separated by commas), for good.
 
-    With `wait` it tries every second until one answers, and says so.
+    With `wait` it tries every second until one answers, and says so; a login that is refused, and can't
+    change, is tried for `connection.LOGIN_GRACE_S`.
 
-    Raises: NatsAbsent without `wait`, CredentialsUnusable.
+    Raises: RefusedByNats; NatsAbsent without `wait`; CredentialsUnusable, InvalidAddress.
     """
     log = structlog.stdlib.get_logger("aegis_control")
-    tries = 0
+    server = credentials.server(url)
+    tries, refused_since_s = 0, time.monotonic()
     while True:
         tries += 1
         try:
-            client = await _try(url, credentials, name, on_reconnected)
-        except NatsAbsent as error:
-            if not wait:
-                raise
-            log.warning("nats_not_reached", url=redacted(url), attempt=tries, reason=str(error))
+            client = await _try(server, name, on_reconnected)
+        except Unavailable as error:
+            refused = isinstance(error, RefusedByNats) and not server.may_change(str(error))
+            now_s = time.monotonic()
+            refused_since_s = refused_since_s if refused else now_s
+            if not wait or now_s - refused_since_s > connection.LOGIN_GRACE_S:
+                raise error if refused else _absent(server, error) from error
+            log.warning("nats_not_reached", url=server.shown_url, attempt=tries, reason=str(error))
             await asyncio.sleep(RETRY_INTERVAL_S)
         else:
-            log.info("nats_connected", url=redacted(url), attempt=tries, connection=name)
+            log.info("nats_connected", url=server.shown_url, attempt=tries, connection=name)
             return client
 
 
-def redacted(url: str) -> str:
-    """`url` without passwords."""
-    return ",".join(_without_password(one) for one in url.split(","))
+def _absent(server: Server, error: Unavailable) -> NatsAbsent:
+    where = server.shown_url
+    why = str(error).removeprefix(f"NATS does not answer at {where}: ")
+    return NatsAbsent(f"no NATS server answered at {where}: {why}")
 
 
-async def _try(
-    url: str, credentials: Credentials, name: str, on_reconnected: Callback | None
-) -> Client:
-    servers = [one.strip() for one in url.split(",")]
-    failures: list[Exception] = []
-    connected = asyncio.Event()
+async def _try(server: Server, name: str, on_reconnected: Callback | None) -> Connection:
+    log = structlog.stdlib.get_logger("aegis_control")
+    hooks = Hooks()
+    client = Connection(server, hooks, log)
+    await client.open(name=name, keep=True)
 
-    async def on_error(error: Exception) -> None:
-        if connected.is_set():
-            structlog.stdlib.get_logger("aegis_control").debug("nats_error", reason=_words(error))
-            return
-        failures.append(error)
-        # After a failed TLS handshake the client would wait for ever for its connection to close.
-        if len(failures) >= len(servers) or isinstance(error, ssl.SSLError):
-            raise _AllFailed
+    def lost() -> None:
+        if not client.is_closed:
+            log.warning("nats_lost", connection=name, reason=client.trouble)
 
-    async def on_disconnected() -> None:
-        if connected.is_set() and not client.is_closed:
-            structlog.stdlib.get_logger("aegis_control").warning("nats_lost", connection=name)
-
-    async def on_back() -> None:
-        structlog.stdlib.get_logger("aegis_control").info("nats_restored", connection=name)
+    async def restored() -> None:
+        log.info("nats_restored", connection=name)
         if on_reconnected is not None:
             await on_reconnected()
 
-    client = Client()
-    try:
-        await client.connect(
-            servers,
-            name=name,
-            error_cb=on_error,
-            disconnected_cb=on_disconnected,
-            reconnected_cb=on_back,
-            connect_timeout=_CONNECT_TIMEOUT_S,
-            reconnect_time_wait=_RECONNECT_WAIT_S,  # type: ignore[arg-type]
-            max_reconnect_attempts=-1,
-            ping_interval=_PING_INTERVAL_S,
-            max_outstanding_pings=_PINGS_OUTSTANDING_MAX,
-            pending_size=_PENDING_BYTES_MAX,
-            **credentials.options(),
-        )
-    except (_AllFailed, OSError) as error:
-        with contextlib.suppress(TimeoutError):  # the same wait again
-            async with asyncio.timeout(_CLOSE_TIMEOUT_S):
-                await client.close()
-        what = "; ".join(dict.fromkeys(map(_words, failures))) or _words(error)
-        raise NatsAbsent(f"no NATS server answered at {redacted(url)}: {what}") from error
-    connected.set()
+    hooks.lost, hooks.restored = lost, restored
     return client
 
 
-def _checked(what: str, path: str) -> str:
+def _check(what: str, path: str) -> None:
+    if not path:
+        return
     if importlib.util.find_spec("nkeys") is None:
         raise CredentialsUnusable(f"{what} files need: pip install 'aegis-control[nkeys]'")
     if not Path(path).is_file():
-        raise CredentialsUnusable(f"{what} file {path} does not exist")
-    return path
-
-
-def _without_password(url: str) -> str:
-    parsed = urlparse(url.strip())
-    if not parsed.password:
-        return url.strip()
-    host = parsed.netloc.rpartition("@")[2]
-    return parsed._replace(netloc=f"{parsed.username}:***@{host}").geturl()
+        raise CredentialsUnusable(f"{what} file {shown_path(path)} does not exist")
 
 
 def _words(error: Exception) -> str:

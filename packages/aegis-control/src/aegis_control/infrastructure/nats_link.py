@@ -17,7 +17,8 @@ from itertools import count
 from typing import Any, Final
 
 import nats.errors
-from aegis_sdk.errors import Unavailable
+from aegis_sdk.connection import Connection, Forbidden
+from aegis_sdk.errors import RefusedByNats, Unavailable
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
@@ -94,6 +95,10 @@ class NatsLink:
         self._inbox = client.new_inbox()
         self._numbers = count()
         self._waiting: dict[str, asyncio.Future[Msg | None]] = {}
+        self._subjects: dict[str, str] = {}
+        """By the same inbox: what was published to."""
+        if isinstance(client, Connection):
+            client.on_forbidden(self._on_forbidden)
 
     async def open(self) -> None:
         """Subscribe to the inbox of acknowledgements."""
@@ -126,8 +131,10 @@ class NatsLink:
         data = json.dumps(body).encode() if body is not None else b""
         try:
             message = await ask(self.client, f"$JS.API.{name}", data, timeout_s=timeout_s)
+        except Forbidden as error:
+            raise RefusedByNats(f"JetStream can't be asked for {name}: {error}") from error
         except (nats.errors.Error, OSError, TimeoutError) as error:
-            raise Unavailable(f"JetStream did not answer {name}: {_words(error)}") from error
+            raise Unavailable(f"JetStream did not answer {name}: {self._why(error)}") from error
         answer: dict[str, Any] = json.loads(message.data)
         if "error" in answer:
             if _is_temporary(answer["error"]):
@@ -280,11 +287,12 @@ class NatsLink:
     ) -> list[PublishResult]:
         if not self.connected:
             # The client would keep them, and send them when nobody means them any more.
-            raise Unavailable("the connection to NATS is down")
+            raise Unavailable(f"the connection to NATS is down{self._trouble}")
         inboxes = [f"{self._inbox}.{next(self._numbers)}" for _ in messages]
         loop = asyncio.get_running_loop()
         futures: list[asyncio.Future[Msg | None]] = [loop.create_future() for _ in messages]
         self._waiting.update(zip(inboxes, futures, strict=True))
+        self._subjects.update(zip(inboxes, (m.subject for m in messages), strict=True))
         try:
             for message, inbox in zip(messages, inboxes, strict=True):
                 await self.client.publish(
@@ -296,7 +304,22 @@ class NatsLink:
         finally:
             for inbox in inboxes:
                 self._waiting.pop(inbox, None)
+                self._subjects.pop(inbox, None)
         return [_result(future) for future in futures]
+
+    def _on_forbidden(self, subject: str, reason: str) -> None:
+        for inbox, asked in self._subjects.items():
+            future = self._waiting[inbox]
+            if subject in (asked, f"{self._inbox}.*") and not future.done():
+                future.set_exception(RefusedByNats(reason))
+
+    @property
+    def _trouble(self) -> str:
+        trouble = self.client.trouble if isinstance(self.client, Connection) else ""
+        return f" ({trouble})" if trouble else ""
+
+    def _why(self, error: Exception) -> str:
+        return _words(error) + self._trouble
 
     async def _on_answer(self, message: Msg) -> None:
         future = self._waiting.get(message.subject)

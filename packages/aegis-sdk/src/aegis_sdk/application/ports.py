@@ -44,6 +44,10 @@ class StoreUnreachable(StoreError):
     """No definite answer: it may have been stored, or still be stored later."""
 
 
+class StoreForbidden(StoreError):
+    """The server does not permit the subject, which the message names; nothing was stored by this call."""
+
+
 @dataclass(frozen=True, slots=True)
 class Accepted:
     """The request stream has the request at `seq`; `duplicate`: it had that id before."""

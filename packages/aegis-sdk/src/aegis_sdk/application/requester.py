@@ -28,6 +28,7 @@ from aegis_sdk.application.ports import (
     Replies,
     RequestLog,
     StoreError,
+    StoreForbidden,
     StoreFull,
     StoreUnreachable,
 )
@@ -60,6 +61,7 @@ from aegis_sdk.errors import (
     OutcomeUnknown,
     Overloaded,
     PayloadTooLarge,
+    RefusedByNats,
     Unavailable,
 )
 from aegis_sdk.telemetry import about, log
@@ -94,8 +96,8 @@ class _Open:
     """It is not to be sent yet."""
     sent_again: int = 0
     accepted: Accepted | None = None
-    full: str = ""
-    """What the request stream said when it refused the request."""
+    refused: AegisError | None = None
+    """The answer, if the request turns out to have no effect: why it was not stored."""
 
     def deliver(self, outcome: Outcome) -> None:
         if not self.answer.done():
@@ -207,7 +209,12 @@ class Requester:
         try:
             await self._replies.expect(request_id, entry.deliver)
             entry.accepted = Accepted(0, duplicate=True)  # never send: this is not our request
-            outcome = await self._read_outcome(request)
+            try:
+                outcome = await self._journal.outcome(request, anywhere=True)
+            except StoreForbidden as error:
+                raise RefusedByNats(f"{request_id} can't be looked up: {error}") from error
+            except StoreError:
+                outcome = None  # the watcher asks again
             if outcome is None:
                 with waiting():
                     outcome = await entry.wait(timeout_s)
@@ -223,8 +230,9 @@ class Requester:
         try:
             accepted = await self._log.holds(request.service, request_id, timeout_s=RESOLVE_S)
             outcome = await self._journal.outcome(request, anywhere=True)
-        except StoreError:
-            accepted, outcome = True, None  # as far as can be told now
+            why = ""
+        except StoreError as error:
+            accepted, outcome, why = True, None, f" ({error})"  # as far as can be told now
         if outcome is not None:
             return outcome
         if not accepted:
@@ -234,7 +242,7 @@ class Requester:
                 request_id,
             )
         raise OutcomeUnknown(
-            f"{request_id} has no outcome yet after {waited_s:g} s: attach again", request_id
+            f"{request_id} has no outcome yet after {waited_s:g} s{why}: attach again", request_id
         )
 
     # --- what handlers use (context.Asks) ----------------------------------------------------------
@@ -430,7 +438,10 @@ class Requester:
             except StoreFull as error:
                 raise Overloaded(f"{request.service}: {error}") from error
             except StoreError as error:
-                if time.monotonic() >= give_up_s:
+                forbidden = isinstance(error, StoreForbidden)
+                if forbidden and n == 1:
+                    raise RefusedByNats(f"{request.service}: {error}") from error
+                if forbidden or time.monotonic() >= give_up_s:
                     raise OutcomeUnknown(
                         f"{request.request_id} was not acknowledged within {timeout_s:g} s ({error})",
                         request.request_id,
@@ -486,8 +497,8 @@ class Requester:
                 outcome = await entry.wait(ends_s - time.monotonic())
             if outcome is None:
                 outcome = await self._end_doubt(entry)
-                if entry.full and outcome.kind is OutcomeKind.CANCELLED:
-                    raise Overloaded(f"{request.service}: {entry.full}")
+                if entry.refused is not None and outcome.kind is OutcomeKind.CANCELLED:
+                    raise entry.refused
             if request.fingerprint:
                 self._same_key(request, outcome)
             return outcome
@@ -516,9 +527,11 @@ class Requester:
                 if (stored := await self._read_outcome(request)) is not None:
                     return stored
             except StoreError as error:
-                if time.monotonic() >= give_up_s:
+                if time.monotonic() >= give_up_s or isinstance(error, StoreForbidden):
+                    why = "" if entry.refused is None else f"{entry.refused}; "
                     raise OutcomeUnknown(
-                        f"NATS could not be reached to end {request.request_id}: attach to it later",
+                        f"NATS could not be reached to end {request.request_id} ({why}{error}):"
+                        " attach to it later",
                         request.request_id,
                     ) from error
             await asyncio.sleep(backoff_s(n, first_s=0.02, max_s=0.25))
@@ -528,6 +541,8 @@ class Requester:
         if not self._directory.admits(request.service, request.method, request.resource):
             try:
                 await self._directory.check(request.service, request.method, request.resource)
+            except StoreForbidden as error:
+                raise RefusedByNats(f"the registry could not be read: {error}") from error
             except StoreError as error:
                 raise Unavailable(f"the registry could not be read: {error}") from error
 
@@ -594,7 +609,10 @@ class Requester:
                 entry.deliver(outcome)
         except StoreFull as error:
             # The first try may be stored nevertheless: cancelling ends that doubt.
-            entry.full = str(error)
+            entry.refused = Overloaded(f"{entry.request.service}: {error}")
+            entry.time_out()
+        except StoreForbidden as error:
+            entry.refused = RefusedByNats(f"{entry.request.service}: {error}")
             entry.time_out()
         except KeyReused as error:
             entry.refuse(error)

@@ -17,7 +17,7 @@ from typing import Final
 
 from nats.aio.subscription import Subscription
 
-from aegis_sdk.application.ports import StoreError
+from aegis_sdk.application.ports import StoreError, StoreForbidden
 from aegis_sdk.domain.delivery import backoff_s
 from aegis_sdk.infrastructure.link import Link
 from aegis_sdk.infrastructure.wire import Message
@@ -118,7 +118,11 @@ class PullLoop:
         """Messages of the consumer not delivered yet, as of the last one read; `make` may set it, too."""
 
     async def start(self) -> None:
-        """Returns when the consumer exists and is being read."""
+        """Returns when the consumer exists and is being read.
+
+        Raises: StoreForbidden, where there may be none; later that is tried again as all else is, since
+        rights come and go with the server's configuration.
+        """
         self._link.on_restored(self._on_restored)
         await self._begin(again=False)
         self._keeper = asyncio.create_task(self._keep())
@@ -178,6 +182,8 @@ class PullLoop:
                 self._consumer = await self._make(again, min(n * ANSWER_S, ANSWER_S_MAX))
                 break
             except StoreError as error:
+                if isinstance(error, StoreForbidden) and not again:
+                    raise
                 log.debug("consumer_not_made", stream=self._stream, error=str(error), attempt=n)
                 await asyncio.sleep(backoff_s(n, first_s=0.02, max_s=0.5))
                 # Another connection is another server, which was not slow yet.

@@ -11,9 +11,10 @@ import sys
 import time
 from pathlib import Path
 
+from aegis_sdk.connection import Server
 from aegis_sdk.errors import Unavailable
 from aegis_sdk.infrastructure import guard_process
-from aegis_sdk.infrastructure.link import Link, Server
+from aegis_sdk.infrastructure.link import Link
 from aegis_sdk.telemetry import log
 
 _SCRIPT = Path(__file__).with_name("guard_process.py")

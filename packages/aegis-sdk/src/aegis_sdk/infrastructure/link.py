@@ -8,15 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import importlib.util
 import itertools
 import json
-import ssl
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final
 
-import nats
 from nats.aio.client import Client
 from nats.aio.subscription import Subscription
 from nats.aio.transport import TcpTransport
@@ -28,20 +25,18 @@ from aegis_sdk.application.ports import (
     Connected,
     FenceRefused,
     StoreError,
+    StoreForbidden,
     StoreFull,
     StoreMissing,
     StoreTooLarge,
     StoreUnreachable,
 )
-from aegis_sdk.errors import Unavailable
+from aegis_sdk.connection import PENDING_BYTES_MAX, Connection, Hooks, OnForbidden, Server
+from aegis_sdk.errors import RefusedByNats, Unavailable
 from aegis_sdk.infrastructure.wire import Callback, Message, Tap, encode
 from aegis_sdk.telemetry import log
 
-RECONNECT_WAIT_S: Final = 0.1
-PING_INTERVAL_S: Final = 2.0
-CONNECT_TIMEOUT_S: Final = 2.0
-PENDING_BYTES_MAX: Final = 64 * 1024 * 1024
-"""nats-py's own 2 MiB is a tenth of a second of a busy gateway while NATS restarts."""
+FIRST_ANSWER_S: Final = 5.0
 HEADERS_BYTES_MAX: Final = 4096
 """More than ours ever take; below this distance from the limit they are counted."""
 OPEN_MAX: Final = 100_000
@@ -67,50 +62,6 @@ BUSY_WAIT_S: Final = 0.002
 BUSY_TRIES: Final = 200
 
 
-@dataclass(frozen=True, slots=True)
-class Server:
-    """Where NATS is and how to get in; credentials and TLS are passed through to nats-py."""
-
-    url: str = "nats://127.0.0.1:4222"
-    user: str | None = None
-    password: str | None = field(default=None, repr=False)
-    token: str | None = field(default=None, repr=False)
-    credentials: str | None = None
-    nkeys_seed: str | None = field(default=None, repr=False)
-    tls: ssl.SSLContext | None = None
-
-    def options(self) -> dict[str, Any]:
-        """As nats-py wants them. Raises: Unavailable when what reads them isn't installed."""
-        if (self.credentials or self.nkeys_seed) and importlib.util.find_spec("nkeys") is None:
-            raise Unavailable("credentials and NKEY files need: pip install 'aegis-sdk[nkeys]'")
-        options = {
-            "user": self.user,
-            "password": self.password,
-            "token": self.token,
-            "user_credentials": self.credentials,
-            "nkeys_seed": self.nkeys_seed,
-            "tls": self.tls,
-        }
-        return {name: value for name, value in options.items() if value is not None}
-
-    @property
-    def shown_url(self) -> str:
-        """For logs and errors: without passwords and tokens."""
-        return ",".join(map(_without_secret, self.urls))
-
-    @property
-    def urls(self) -> list[str]:
-        return [url.strip() for url in self.url.split(",")]
-
-
-def _without_secret(url: str) -> str:
-    scheme, _, rest = url.rpartition("://")
-    login, at, host = rest.rpartition("@")
-    user, colon, _ = login.partition(":")
-    shown = f"{user}:***@" if colon else "***@" if at else ""  # a login without colon is a token
-    return f"{scheme}://{shown}{host}" if scheme else f"{shown}{host}"
-
-
 @dataclass(slots=True)
 class Stored:
     """A JetStream acknowledgement."""
@@ -122,7 +73,7 @@ class Stored:
 class Link:
     """An open connection. `restored` callbacks run after each reconnect."""
 
-    def __init__(self, client: Client, server: Server, *, name: str) -> None:
+    def __init__(self, client: Connection, server: Server, hooks: Hooks, *, name: str) -> None:
         self._client = client
         self._loop = asyncio.get_running_loop()
         self._tap = client._ps = Tap(client)
@@ -132,54 +83,33 @@ class Link:
         self._lost_s: float | None = None
         self._inbox_prefix = client.new_inbox() + "."
         self._tokens = itertools.count(1)
-        self._waiting: dict[str, tuple[asyncio.Future[Message], float]] = {}
-        """By the last token of the reply's subject: who waits, and until when (the loop's clock)."""
+        self._waiting: dict[str, tuple[asyncio.Future[Message], float, str]] = {}
+        """By the last token of the reply's subject: who waits, until when (the loop's clock), and on which subject."""
         self._sweeping = False
         self._restored: list[Callable[[], Awaitable[None]]] = []
         self._closing = False
         self._aside: set[asyncio.Task[None]] = set()
         self.connected = Connected(_session(client))
+        hooks.lost, hooks.restored = self._lost, self._back
+        client.on_forbidden(self._forbidden)
 
     @classmethod
     async def open(cls, server: Server, *, name: str) -> Link:
-        """Connect once, without retrying. Raises: Unavailable, saying where it looked."""
-        link: Link | None = None
-
-        async def on_lost() -> None:
-            if link is not None:
-                link._lost()
-
-        async def on_restored() -> None:
-            if link is not None:
-                await link._back()
-
-        async def on_error(error: Exception) -> None:
-            if link is None and isinstance(error, ssl.SSLError):
-                # nats-py would wait for ever for the connection to close whose TLS handshake failed.
-                raise error
-            log.debug("nats_error", error_code=type(error).__name__, error=str(error))
-
+        """Connect once, without retrying. Raises: RefusedByNats, Unavailable, saying where it looked."""
+        server.check()
+        hooks = Hooks()
+        client = Connection(server, hooks, log)
+        await client.open(name=name, keep=True)
+        link = cls(client, server, hooks, name=name)
         try:
-            client = await nats.connect(
-                servers=server.urls,
-                name=name,
-                allow_reconnect=True,
-                max_reconnect_attempts=1,  # nats-py would try the first connection for ever
-                reconnect_time_wait=RECONNECT_WAIT_S,
-                connect_timeout=CONNECT_TIMEOUT_S,
-                ping_interval=PING_INTERVAL_S,
-                max_outstanding_pings=2,
-                pending_size=PENDING_BYTES_MAX,
-                disconnected_cb=on_lost,
-                reconnected_cb=on_restored,
-                error_cb=on_error,
-                **server.options(),
-            )
-        except (NatsError, OSError, TimeoutError) as error:
+            await link.subscribe(link._answers, link._on_answer)
+            await link.flush(timeout_s=FIRST_ANSWER_S)
+            link._check_heard()
+        except (NatsError, OSError, TimeoutError, StoreForbidden) as error:
+            await link.close()
+            if isinstance(error, StoreForbidden):
+                raise RefusedByNats(str(error)) from error
             raise Unavailable(f"NATS does not answer at {server.shown_url}: {error}") from error
-        client.options["max_reconnect_attempts"] = -1
-        link = cls(client, server, name=name)
-        await link.subscribe(f"{link._inbox_prefix}*", link._on_answer)
         return link
 
     # --- what it is ---------------------------------------------------------------------------------------
@@ -206,6 +136,20 @@ class Link:
             return None
         connected = writer.get_extra_info("socket")
         return None if connected is None else int(connected.fileno())
+
+    @property
+    def hopeless(self) -> asyncio.Future[str]:
+        """Its result is the reason, when NATS refuses this login for good."""
+        return self._client.hopeless
+
+    @property
+    def trouble(self) -> str:
+        """Why NATS is out of reach now; empty when it isn't."""
+        return self._client.trouble
+
+    def on_forbidden(self, callback: OnForbidden) -> None:
+        """Called with the subject and the server's words at each violated permission."""
+        self._client.on_forbidden(callback)
 
     def on_restored(self, callback: Callable[[], Awaitable[None]]) -> None:
         self._restored.append(callback)
@@ -240,10 +184,10 @@ class Link:
         client = self._client
         self._check_size(payload, headers)
         if client.is_closed:
-            raise StoreUnreachable("the connection is closed")
+            raise StoreUnreachable(self._because("the connection is closed"))
         command = encode(subject, reply, headers, payload)
         if client._pending_data_size + len(command) > PENDING_BYTES_MAX:
-            raise StoreUnreachable(f"{PENDING_BYTES_MAX} bytes wait to be sent")
+            raise StoreUnreachable(self._because(f"{PENDING_BYTES_MAX} bytes wait to be sent"))
         client._pending.append(command)
         client._pending_data_size += len(command)
         if not self._flushing:
@@ -394,7 +338,9 @@ class Link:
             async with asyncio.timeout(timeout_s):
                 return _collected(messages, await end)
         except TimeoutError as error:
-            raise StoreUnreachable(f"{subject}: no end after {timeout_s:g} s") from error
+            raise StoreUnreachable(
+                self._because(f"{subject}: no end after {timeout_s:g} s")
+            ) from error
         finally:
             self.drop(subscription)
 
@@ -406,7 +352,9 @@ class Link:
             raise StoreUnreachable(f"{OPEN_MAX} calls are unanswered")
         future: asyncio.Future[Message] = self._loop.create_future()
         token = str(next(self._tokens))
-        self._waiting[token] = future, self._loop.time() + timeout_s
+        if self._client.forbidden:
+            self._check_heard()
+        self._waiting[token] = future, self._loop.time() + timeout_s, subject
         if not self._sweeping:
             self._sweep()
         try:
@@ -418,9 +366,9 @@ class Link:
     def _sweep(self) -> None:
         """End the waits whose time is up. One timer for all: each commit would pay for its own."""
         now_s = self._loop.time()
-        for future, until_s in self._waiting.values():
+        for future, until_s, _ in self._waiting.values():
             if until_s <= now_s and not future.done():
-                future.set_exception(StoreUnreachable("no answer in time"))
+                future.set_exception(StoreUnreachable(self._because("no answer in time")))
         self._sweeping = bool(self._waiting)
         if self._sweeping:
             self._loop.call_later(SWEEP_S, self._sweep)
@@ -440,13 +388,38 @@ class Link:
 
     def _lost(self) -> None:
         """What was in flight is unknown now."""
-        for future, _ in self._waiting.values():
+        why = self._because("the connection to NATS was lost")
+        for future, _, _ in self._waiting.values():
             if not future.done():
-                future.set_exception(StoreUnreachable("the connection to NATS was lost"))
+                future.set_exception(StoreUnreachable(why))
         self.connected.session = ""
         if not self._closing:
             self._lost_s = self._loop.time()
-            log.warning("nats_lost", url=self._server.shown_url, connection=self._name)
+            log.warning(
+                "nats_lost",
+                url=self._server.shown_url,
+                connection=self._name,
+                reason=self._client.trouble,
+            )
+
+    def _because(self, what: str) -> str:
+        trouble = self._client.trouble
+        return f"{what} ({trouble})" if trouble else what
+
+    @property
+    def _answers(self) -> str:
+        return f"{self._inbox_prefix}*"
+
+    def _check_heard(self) -> None:
+        """Raises: StoreForbidden when no answer can reach us."""
+        if (reason := self._client.forbidden.get(self._answers)) is not None:
+            raise StoreForbidden(reason)
+
+    def _forbidden(self, subject: str, reason: str) -> None:
+        """Whoever asked on this subject needn't wait; all of them, when no answer reaches us."""
+        for future, _, asked in self._waiting.values():
+            if subject in (asked, self._answers) and not future.done():
+                future.set_exception(StoreForbidden(reason))
 
     async def _back(self) -> None:
         self.connected.session = _session(self._client)

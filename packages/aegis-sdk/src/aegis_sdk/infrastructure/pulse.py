@@ -15,11 +15,12 @@ import time
 from collections.abc import Callable
 from typing import Final
 
+from aegis_sdk.connection import SAY_AGAIN_S, Server
 from aegis_sdk.contract.control import Heartbeat
 from aegis_sdk.contract.subjects import Subjects
 from aegis_sdk.errors import Unavailable
 from aegis_sdk.infrastructure.guard import Guard
-from aegis_sdk.infrastructure.link import Link, Server
+from aegis_sdk.infrastructure.link import Link
 from aegis_sdk.telemetry import log
 
 JOIN_TIMEOUT_S: Final = 1.0
@@ -111,10 +112,14 @@ class Pulse:
             await link.close()
 
     async def _connect(self) -> Link | None:
+        said_s = -SAY_AGAIN_S
         while not self._stop.is_set():
             try:
                 return await Link.open(self._server, name=self._name("pulse"))
             except Unavailable as error:
-                log.debug("pulse_not_connected", error=str(error))
+                now_s = time.monotonic()
+                if now_s - said_s >= SAY_AGAIN_S:
+                    log.warning("pulse_not_connected", error=str(error))
+                    said_s = now_s
                 await asyncio.sleep(0.1)
         return None

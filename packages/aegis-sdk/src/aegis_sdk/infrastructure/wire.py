@@ -12,8 +12,8 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from nats.aio.client import Client
-from nats.protocol.parser import Parser
 
+from aegis_sdk.connection import Spelling
 from aegis_sdk.telemetry import log
 
 _VERSION: Final = "NATS/1.0"
@@ -86,7 +86,7 @@ def encode(subject: str, reply: str, headers: Mapping[str, str] | None, payload:
     )
 
 
-class Tap(Parser):
+class Tap(Spelling):
     """The connection's parser: hands messages of tapped subscriptions out, leaves the rest to the library.
 
     Invariant: between two calls `_rest` is the beginning of one incomplete operation.

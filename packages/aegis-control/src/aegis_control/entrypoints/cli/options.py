@@ -13,7 +13,7 @@ import os
 import socket
 import sys
 from collections.abc import Callable, Coroutine, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Annotated, Any, Concatenate, Final, ParamSpec
 
@@ -40,7 +40,7 @@ class Output(StrEnum):
 class Cli:
     """Where to ask, and how to answer."""
 
-    url: str = DEFAULT_URL
+    url: str = field(default=DEFAULT_URL, repr=False)
     prefix: str = "aegis"
     timeout_s: float = DEFAULT_TIMEOUT_S
     output: Output = Output.TABLE

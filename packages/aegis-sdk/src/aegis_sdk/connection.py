@@ -1,0 +1,491 @@
+"""The way into NATS, one for instances, callers, control and its tools: addresses, login, TLS, refusals.
+
+Theory of operation. nats-py keeps the socket, the pings and the subscriptions, and makes a lost connection
+again. What it does with a refusal is not for processes that shall live for months: most of the server's
+`-ERR` close it for good, an error that it does not know ends its reconnecting, and neither is said. Here:
+
+- An `-ERR` closes nothing. Its reason is kept as `trouble` and logged; what the server wants closed, it closes,
+  and a lost connection is made again for ever, with longer pauses while the server refuses it.
+- Whatever is in a file (credentials, seed, certificates) is read again for each connection.
+- A login that is in no file can't change by itself. When one was refused for LOGIN_GRACE_S, `hopeless` says so,
+  and the process's own loop ends it: nobody else can give it another.
+- A violated permission is told to whoever asked on that subject, in the server's words.
+
+It knows nothing of requests, resources or JetStream.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import importlib.util
+import re
+import ssl
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from nats.aio.client import Client, Srv
+from nats.aio.msg import Msg
+from nats.errors import Error as NatsError
+from nats.protocol import command
+from nats.protocol.parser import Parser
+
+from aegis_sdk.contract.addresses import Address, read_addresses, shown, shown_path
+from aegis_sdk.errors import RefusedByNats, Unavailable
+
+RECONNECT_WAIT_S: Final = 0.1
+REFUSED_WAIT_S_MAX: Final = 5.0
+"""A server that refuses is asked more and more seldom."""
+LOGIN_GRACE_S: Final = 10.0
+"""How long a login that can't change may be refused: a server's users may be written in two steps."""
+PING_INTERVAL_S: Final = 2.0
+CONNECT_TIMEOUT_S: Final = 2.0
+CLOSE_TIMEOUT_S: Final = 0.5
+PENDING_BYTES_MAX: Final = 64 * 1024 * 1024
+"""nats-py's own 2 MiB is a tenth of a second of a busy gateway while NATS restarts."""
+SUBSCRIBE_AGAIN_S: Final = 5.0
+"""The server forgets a subscription that it does not permit; permissions come by a reload."""
+SAY_AGAIN_S: Final = 30.0
+TROUBLE_S: Final = 10.0
+"""For so long a refusal explains what is not answered, though the server closed nothing."""
+_SAID_MAX: Final = 1000
+
+_REFUSAL: Final = re.compile(r"nats: '(.*)'")
+_IN_A_BUFFER: Final = re.compile(rb"-ERR\s+'(.*?)'\r\n")
+_FORBIDDEN: Final = re.compile(
+    r'permissions violation for (publish|subscription)\D*? "(.*?)"', re.IGNORECASE
+)
+_LOGIN: Final = re.compile(
+    r"authorization|authentication|revoked|secure connection|^TLS", re.IGNORECASE
+)
+_JWT: Final = re.compile(rb"BEGIN NATS USER JWT-+\s+([\w.-]+)")
+_SEED: Final = re.compile(rb"(?:BEGIN USER NKEY SEED-+\s+|\A\s*)(S[A-Z2-7]+)")
+
+Tls = ssl.SSLContext | Callable[[], ssl.SSLContext]
+OnForbidden = Callable[[str, str], None]
+"""Called with (subject, the server's words)."""
+
+
+class Forbidden(NatsError):
+    """The server does not permit this subject; its words."""
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Server:
+    """Where NATS is and how to get in. What stands beside the addresses wins over a login in them.
+
+    `credentials` (JWT and seed) and `nkeys_seed` name files; `tls` may be a function that reads its files anew.
+    """
+
+    url: str = "nats://127.0.0.1:4222"
+    user: str | None = None
+    password: str | None = None
+    token: str | None = None
+    credentials: str | None = None
+    nkeys_seed: str | None = None
+    tls: Tls | None = None
+
+    def __repr__(self) -> str:
+        return f"Server({self.shown_url})"
+
+    @property
+    def shown_url(self) -> str:
+        """For logs and errors: without passwords and tokens."""
+        return shown(self.url)
+
+    @property
+    def addresses(self) -> list[Address]:
+        """Raises: InvalidAddress."""
+        return read_addresses(self.url)
+
+    def may_change(self, reason: str) -> bool:
+        """Whether what was refused for `reason` is read anew for the next connection."""
+        if reason.startswith("TLS"):
+            return callable(self.tls)
+        return bool(self.credentials or self.nkeys_seed)
+
+    def seed(self) -> bytes:
+        """Raises: NatsError, which names the file."""
+        path = self.credentials or self.nkeys_seed
+        assert path is not None
+        return _found(_SEED, path, "seed")
+
+    def jwt(self) -> bytes:
+        """Raises: NatsError, which names the file."""
+        assert self.credentials is not None
+        return _found(_JWT, self.credentials, "JWT")
+
+    def check(self) -> None:
+        """Raises: InvalidAddress; Unavailable when what reads the files isn't installed."""
+        _ = self.addresses
+        if (self.credentials or self.nkeys_seed) and importlib.util.find_spec("nkeys") is None:
+            raise Unavailable("credentials and NKEY files need: pip install 'aegis-sdk[nkeys]'")
+
+
+def _found(form: re.Pattern[bytes], path: str, what: str) -> bytes:
+    try:
+        found = form.search(Path(path).read_bytes())
+    except OSError as error:
+        raise NatsError(f"{shown_path(path)}: {error.strerror}") from None
+    except ValueError:  # a zero byte in its name
+        raise NatsError(f"{shown_path(path)!r} is no file's name") from None
+    if found is None:
+        raise NatsError(f"{path} holds no {what}")
+    return found[1]
+
+
+@dataclass(slots=True)
+class Hooks:
+    """What a connection's owner wants to know; each runs on the loop and must not raise."""
+
+    lost: Callable[[], None] = lambda: None
+    restored: Callable[[], Awaitable[None]] | None = None
+    forbidden: list[OnForbidden] = field(default_factory=list)
+
+
+class Spelling(Parser):
+    """The library's parser writes errors in lower case, and subjects are not."""
+
+    async def parse(self, data: bytes = b"") -> None:
+        if b"-ERR" in data:
+            self.nc.spell(bytes(self.buf) + data)
+        await super().parse(data)
+
+
+class Connection(Client):
+    """A client that is refused aloud and never closes by itself."""
+
+    def __init__(self, server: Server, hooks: Hooks, log: Any = None) -> None:
+        """`log` is a structlog logger; None says nothing."""
+        super().__init__()
+        self._ps = Spelling(self)
+        self._server = server
+        self._logins = {(a.host.strip("[]").lower(), a.port): a for a in server.addresses}
+        self._hooks = hooks
+        self._log = log
+        self._loop = asyncio.get_running_loop()
+        self._failures: list[Exception] | None = []
+        """While it is opened: what each server's failure was."""
+        self._trouble = ""
+        self._troubled_s = 0.0
+        self._spelled: dict[str, str] = {}
+        self._said: dict[str, float] = {}
+        self._refusals = 0
+        self._refused_since_s: float | None = None
+        self._watched: dict[str, set[asyncio.Future[Any]]] = {}
+        self.forbidden: dict[str, str] = {}
+        """Our subscriptions that the server does not permit now, and its words."""
+        self.hopeless: asyncio.Future[str] = self._loop.create_future()
+        """Its result is the reason, when a login that can't change was refused for too long."""
+
+    # --- opening ------------------------------------------------------------------------------------------
+    async def open(self, *, name: str, keep: bool, timeout_s: float = CONNECT_TIMEOUT_S) -> None:
+        """Try each server once. `keep`: later losses are repaired. Raises: RefusedByNats, Unavailable."""
+        login: dict[str, Any] = {}
+        if self._server.credentials or self._server.nkeys_seed:
+            login = {"signature_cb": self._sign}
+        if self._server.credentials:
+            login["user_jwt_cb"] = self._server.jwt
+        try:
+            await self.connect(
+                [address.url for address in self._server.addresses],
+                name=name,
+                error_cb=self._on_error,
+                disconnected_cb=self._on_lost,
+                reconnected_cb=self._on_restored,
+                connect_timeout=timeout_s,  # type: ignore[arg-type] # any number
+                reconnect_time_wait=RECONNECT_WAIT_S,  # type: ignore[arg-type]
+                allow_reconnect=keep,
+                max_reconnect_attempts=-1,
+                ping_interval=PING_INTERVAL_S,  # type: ignore[arg-type]
+                max_outstanding_pings=2,
+                pending_size=PENDING_BYTES_MAX,
+                **login,
+            )
+        except (_AllFailed, NatsError, OSError) as error:
+            reasons = [_words(each) for each in self._failures or [error]]
+            await self.give_up()
+            raise _not_opened(self._server, reasons) from None
+        except BaseException:
+            await self.give_up()
+            raise
+        self._failures = None
+
+    def on_forbidden(self, callback: OnForbidden) -> None:
+        """Called at each violated permission."""
+        self._hooks.forbidden.append(callback)
+
+    async def give_up(self) -> None:
+        """Close without waiting long: after a failed TLS handshake the library would for ever."""
+        try:
+            async with asyncio.timeout(CLOSE_TIMEOUT_S):
+                await self.close()
+        except (TimeoutError, NatsError, OSError, RuntimeError, _AllFailed):
+            return
+
+    async def _select_next_server(self) -> None:
+        """The server that failed least. Those that only another server told us of come later: what it
+        advertises may be out of our reach, and each try of that takes CONNECT_TIMEOUT_S.
+        """
+        while True:
+            server = min(self._server_pool, key=_failed)
+            await asyncio.sleep(self._pause_s(server))
+            try:
+                await self._connect_to_server(server)
+            except Exception as error:  # whatever it is, the next try may not meet it
+                server.reconnects += 1
+                self._err = error
+                await self._on_error(error)
+            else:
+                self._current_server = server
+                return
+            finally:
+                server.last_attempt = time.monotonic()
+
+    def _pause_s(self, server: Srv) -> float:
+        if server.last_attempt is None or self._failures is not None:
+            return 0.0
+        pause_s = min(RECONNECT_WAIT_S * 2 ** min(self._refusals, 10), REFUSED_WAIT_S_MAX)
+        since_s = time.monotonic() - float(server.last_attempt)
+        return max(0.0, min(float(pause_s) - since_s, float(pause_s)))
+
+    async def _process_connect_init(self) -> None:
+        try:
+            await super()._process_connect_init()
+        except (OSError, NatsError) as error:
+            raise self._said_before(error) from error
+        except Exception as error:  # anything else would end the reconnecting, unseen
+            raise NatsError(f"{type(error).__name__}: {error}") from error
+        if not self.is_connected:  # neither PONG nor -ERR came, and the library goes on as if
+            for task in (self._reading_task, self._ping_interval_task, self._flusher_task):
+                if task is not None:
+                    task.cancel()
+            raise ConnectionResetError("the server closed the connection before it answered")
+        self._trouble, self._refusals, self._refused_since_s = "", 0, None
+        self.forbidden.clear()
+
+    def _said_before(self, error: Exception) -> Exception:
+        """A server that refuses us closes: its reason may have been read, and not be looked at."""
+        reader = getattr(self._transport, "_io_reader", None)
+        found = _IN_A_BUFFER.search(bytes(getattr(reader, "_buffer", b"")))
+        return NatsError(f"nats: '{found[1].decode(errors='replace')}'") if found else error
+
+    # --- login --------------------------------------------------------------------------------------------
+    def _connect_command(self) -> bytes:
+        server, address = self._server, self._address()
+        if server.nkeys_seed and not server.credentials:
+            self._public_nkey = _key_pair(server).public_key.decode()
+        given = (server.user, server.token, server.credentials, server.nkeys_seed)
+        if any(each is not None for each in given):
+            self.options |= {"user": server.user, "password": server.password}
+            self.options["token"] = server.token
+        elif address is not None:
+            named = address.user or address.password
+            self.options |= {"user": address.user if named else None, "password": address.password}
+            self.options["token"] = address.token or None
+        self._auth_configured = True
+        return super()._connect_command()
+
+    def _address(self) -> Address | None:
+        """The one that stands for the current server; for a server that another told us of, any with a login."""
+        assert self._current_server is not None
+        uri = self._current_server.uri
+        found = self._logins.get((uri.hostname or "", uri.port))
+        if found is not None and not self._current_server.discovered:
+            return found
+        with_login = (a for a in self._logins.values() if a.user or a.password or a.token)
+        return found or next(with_login, None)
+
+    def _sign(self, nonce: str) -> bytes:
+        return base64.b64encode(_key_pair(self._server).sign(nonce.encode()))
+
+    @property
+    def ssl_context(self) -> ssl.SSLContext:
+        tls = self._server.tls
+        if tls is None:
+            return ssl.create_default_context()
+        return tls if isinstance(tls, ssl.SSLContext) else tls()
+
+    # --- what goes wrong ------------------------------------------------------------------------------------
+    def spell(self, data: bytes) -> None:
+        """Remember errors as the server wrote them."""
+        for found in _IN_A_BUFFER.findall(data):
+            text = found.decode(errors="replace")
+            self._spelled[text.lower()] = text
+
+    async def _process_err(self, err_msg: str) -> None:
+        """An -ERR of an open connection."""
+        text = err_msg.strip("'")
+        text = self._spelled.pop(text, text)
+        self._spelled.clear()
+        if found := _FORBIDDEN.match(text):
+            self._forbid(found[2], text, subscription=found[1].lower() == "subscription")
+        else:
+            self._refuse(text)
+
+    async def _on_error(self, error: Exception) -> None:
+        if self._failures is not None:
+            self._failures.append(error)
+            if len(self._failures) >= len(self._server.addresses) or isinstance(
+                error, ssl.SSLError
+            ):
+                raise _AllFailed
+            return
+        words = _words(error)
+        if isinstance(error, ssl.SSLError):
+            self._refuse(words)
+        elif found := _REFUSAL.fullmatch(str(error)):
+            self._refuse(found[1])
+        else:
+            if not self.is_connected and not self._refusals:
+                self._trouble = words
+            if self._log is not None:
+                self._log.debug("nats_error", error_code=type(error).__name__, error=words)
+
+    def _refuse(self, reason: str) -> None:
+        now_s = self._troubled_s = time.monotonic()
+        self._trouble = reason if reason.startswith("TLS") else f"NATS refused: {reason}"
+        self._refusals += 1
+        self._say("nats_refused", reason=reason)
+        if not _LOGIN.search(reason) or self._server.may_change(reason):
+            return
+        if self._refused_since_s is None:
+            self._refused_since_s = now_s
+        if now_s - self._refused_since_s > LOGIN_GRACE_S and not self.hopeless.done():
+            self.hopeless.set_result(
+                f"{self._trouble} (at {self._server.shown_url}, for {LOGIN_GRACE_S:g} s, and this login is in"
+                " no file that could change): start again with one that is right"
+            )
+
+    def _forbid(self, subject: str, text: str, *, subscription: bool) -> None:
+        reason = f"NATS refused: {text}"
+        self._say("nats_forbade", reason=text, subject=subject)
+        if subscription:
+            self.forbidden[subject] = reason
+            self._loop.call_later(SUBSCRIBE_AGAIN_S, self._subscribe_again, subject)
+        everything = subscription and subject == self._answers
+        for watched, waiting in self._watched.items():
+            if everything or watched == subject:
+                _fail(waiting, reason)
+        for told in self._hooks.forbidden:
+            told(subject, reason)
+
+    def _subscribe_again(self, subject: str) -> None:
+        if self.forbidden.pop(subject, None) is None or not self.is_connected:
+            return  # subscribed by the reconnect
+        for sid, subscription in self._subs.items():
+            if subscription._subject == subject:
+                self._pending.append(command.sub_cmd(subject, subscription._queue, sid))
+                self._pending_data_size += len(self._pending[-1])
+        self._loop.create_task(self._flush_pending())
+
+    def _say(self, event: str, **about: str) -> None:
+        """At warning level, but not each time: what is refused is tried again and again."""
+        now_s, key = time.monotonic(), event + about["reason"]
+        if self._log is None or now_s - self._said.get(key, -SAY_AGAIN_S) < SAY_AGAIN_S:
+            return
+        if len(self._said) >= _SAID_MAX:
+            self._said.clear()
+        self._said[key] = now_s
+        self._log.warning(
+            event, url=self._server.shown_url, connection=self.options.get("name"), **about
+        )
+
+    async def _on_lost(self) -> None:
+        if self._failures is None:
+            self._hooks.lost()
+
+    async def _on_restored(self) -> None:
+        if self._hooks.restored is None:
+            return
+        try:
+            await self._hooks.restored()
+        except Exception:  # would end the library's reconnecting
+            if self._log is not None:
+                self._log.exception("after_reconnect_failed", connection=self.options.get("name"))
+
+    @property
+    def trouble(self) -> str:
+        """Why there is no connection now, or was none a moment ago, in words that name the reason; or empty."""
+        recent = not self.is_connected or time.monotonic() - self._troubled_s < TROUBLE_S
+        return self._trouble if recent else ""
+
+    # --- asking ---------------------------------------------------------------------------------------------
+    @property
+    def _answers(self) -> str:
+        """The subject on which the library hears all answers; empty before the first request."""
+        prefix = self._resp_sub_prefix
+        return "" if prefix is None else f"{bytes(prefix).decode()}*"
+
+    async def request(self, subject: str, *arguments: Any, **options: Any) -> Msg:
+        """As the library's. Raises: Forbidden at once, where that would wait for its timeout."""
+        if (reason := self.forbidden.get(self._answers)) is not None:
+            raise Forbidden(reason)
+        refused: asyncio.Future[Any] = self._loop.create_future()
+        waiting = self._watched.setdefault(subject, set())
+        waiting.add(refused)
+        asking: asyncio.Future[Msg]
+        asking = asyncio.ensure_future(super().request(subject, *arguments, **options))
+        both: set[asyncio.Future[Any]] = {asking, refused}
+        try:
+            await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+            return await (asking if asking.done() else refused)
+        finally:
+            asking.cancel()
+            if not refused.cancel():
+                refused.exception()  # seen
+            waiting.discard(refused)
+            if not waiting:
+                self._watched.pop(subject, None)
+
+    def _build_message(
+        self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: dict[str, str] | None
+    ) -> Msg:
+        """Any client may have chosen the subjects: bytes that are no text must not end our reading."""
+        words = (subject.decode(errors="replace"), reply.decode(errors="replace"))
+        return self.msg_class(
+            subject=words[0], reply=words[1], data=data, headers=headers, _client=self, _sid=sid
+        )
+
+
+class _AllFailed(Exception):
+    """Every server of the list was tried once, or one can't be trusted."""
+
+
+def _failed(server: Srv) -> int:
+    reached = server.did_connect or not server.discovered
+    return server.reconnects if reached else 8 * server.reconnects + 1
+
+
+def _fail(waiting: set[asyncio.Future[Any]], reason: str) -> None:
+    for future in waiting:
+        if not future.done():
+            future.set_exception(Forbidden(reason))
+
+
+def _key_pair(server: Server) -> Any:
+    import nkeys  # an extra
+
+    try:
+        return nkeys.from_seed(bytearray(server.seed()))
+    except (ValueError, nkeys.ErrInvalidSeed, nkeys.ErrInvalidPrefixByte) as error:
+        raise NatsError(f"{server.credentials or server.nkeys_seed} holds no valid seed") from error
+
+
+def _not_opened(server: Server, reasons: list[str]) -> Unavailable:
+    what = "; ".join(dict.fromkeys(reasons))
+    if any(reason.startswith(("NATS refused", "TLS")) for reason in reasons):
+        return RefusedByNats(f"{what} (at {server.shown_url})")
+    return Unavailable(f"NATS does not answer at {server.shown_url}: {what}")
+
+
+def _words(error: Exception) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, ssl.SSLError):
+        return f"TLS failed: {text}"
+    if found := _REFUSAL.fullmatch(text):
+        return f"NATS refused: {found[1]}"
+    return text

@@ -1,0 +1,348 @@
+"""What NATS refuses is named, at once and where it was met; what can come back does, and what can't ends."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import json
+import logging
+import socket
+import time
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import aegis_sdk
+import nkeys
+import pytest
+from aegis_control.bootstrap import Control
+from aegis_control.infrastructure.embedded_nats import free_ports
+from aegis_sdk import OutcomeUnknown, RefusedByNats, Role, Unavailable, connection
+
+from tests.adverse.support_doors import ADD, Guarded, totals
+from tests.adverse.test_secrets import run_control
+from tests.integration.cli.support import run_cli
+from tests.integration.control.support import control, settings, until
+from tests.integration.login.support import Files, new_key, public
+
+PASSWORD: Final = (
+    'authorization {{ users = [{{ user: u, password: "{}" }}, {{ user: c, password: c }}] }}'
+)
+LIMITED: Final = (
+    "authorization {{ users = ["
+    "{{ user: u, password: one, permissions: {{ {} }} }}, {{ user: c, password: c }}] }}"
+)
+
+
+@pytest.fixture
+def guarded(tmp_path: Path) -> Iterator[Guarded]:
+    server = Guarded(tmp_path)
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def short_grace(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "LOGIN_GRACE_S", 0.5)
+
+
+def warnings(caplog: pytest.LogCaptureFixture) -> list[dict[str, Any]]:
+    """The SDK's lines at warning level or above."""
+    lines = []
+    for record in caplog.records:
+        if record.name == "aegis_sdk" and record.levelno >= logging.WARNING:
+            with contextlib.suppress(ValueError):
+                lines.append(json.loads(record.getMessage()))
+    return lines
+
+
+@contextlib.asynccontextmanager
+async def serving(guarded: Guarded) -> AsyncIterator[aegis_sdk.Aegis]:
+    """Control, an instance of `totals`, and a caller, who all log in as u with the password one."""
+    url = f"nats://{guarded.host}"
+    async with (
+        control(url, "aegis", user="c", password="c"),
+        aegis_sdk.connect(url, user="u", password="one") as aegis,
+    ):
+        yield aegis
+
+
+# --- logins ---------------------------------------------------------------------------------------------------
+async def test_a_login_that_is_refused_for_a_while_comes_back(
+    guarded: Guarded, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A password that is changed, and changed back within the grace: nothing is closed for good."""
+    guarded.start(PASSWORD.format("one"))
+    async with serving(guarded) as aegis:
+        instance = await aegis.serve(totals(), resources={"T-1": Role.AUTO})
+        assert await aegis.request(ADD, 1, resource="T-1") == 1
+        guarded.reload(PASSWORD.format("two"))
+        with pytest.raises(OutcomeUnknown, match="NATS refused: Authorization Violation"):
+            await aegis.request(ADD, 1, resource="T-1", timeout_s=0.3, key="doubt")
+        guarded.reload(PASSWORD.format("one"))
+        again = aegis.request(ADD, 1, resource="T-1", timeout_s=15.0)
+        assert await again in (2, 3), "the one in doubt may be before it"
+        assert not instance._link.hopeless.done()
+    said = [line for line in warnings(caplog) if line["event"] == "nats_refused"]
+    assert {line["reason"] for line in said} == {"Authorization Violation"}
+    assert len(said) <= 5, "one for each connection"
+
+
+@pytest.mark.usefixtures("short_grace")
+async def test_a_login_that_is_refused_for_good_ends_serve_forever(guarded: Guarded) -> None:
+    """The process's supervisor starts it again, with a password that is right."""
+    guarded.start(PASSWORD.format("one"))
+    async with serving(guarded) as aegis:
+        instance = await aegis.serve(totals(), resources={"T-1": Role.AUTO})
+        serving_ = asyncio.create_task(instance.serve_forever(signals=False))
+        guarded.reload(PASSWORD.format("two"))
+        with pytest.raises(RefusedByNats, match="Authorization Violation"):
+            async with asyncio.timeout(10.0):
+                await serving_
+    gc.unfreeze()
+
+
+@pytest.mark.usefixtures("short_grace")
+async def test_control_ends_when_its_login_is_refused_for_good(guarded: Guarded) -> None:
+    guarded.start(PASSWORD.format("one"))
+    url = f"nats://{guarded.host}"
+    replica = Control(settings(url, "aegis", user="u", password="one"))
+    running = asyncio.create_task(replica.run())
+    await replica.started.wait()
+    guarded.reload(PASSWORD.format("two"))
+    with pytest.raises(RefusedByNats, match="Authorization Violation"):
+        async with asyncio.timeout(10.0):
+            await running
+    with pytest.raises(RefusedByNats, match="Authorization Violation"):
+        async with control(url, "aegis", user="u", password="one"):
+            pass
+
+
+def test_control_says_a_refused_login_in_one_line_and_a_code(guarded: Guarded) -> None:
+    guarded.start(PASSWORD.format("one"))
+    url = f"nats://u:wrong@{guarded.host}"
+    said = run_control("serve", "--url", url, "--no-wait", "--http-port", "0")
+    assert said.returncode == 5, said.stderr
+    [line] = [each for each in said.stderr.splitlines() if not each.startswith("{")]
+    assert "NATS refused: Authorization Violation" in line
+
+
+async def test_a_connection_that_is_refused_says_why(guarded: Guarded) -> None:
+    guarded.start(PASSWORD.format("one"))
+    with pytest.raises(Unavailable, match="NATS refused: Authorization Violation"):
+        async with aegis_sdk.connect(f"nats://u:wrong@{guarded.host}"):
+            pass
+
+
+async def test_a_seed_is_read_again_from_its_file(guarded: Guarded, tmp_path: Path) -> None:
+    """Rotated credentials: refused until the file has the new ones, however long that takes."""
+    keys = [new_key(nkeys.PREFIX_BYTE_USER) for _ in range(2)]
+    users = [
+        f"authorization {{ users = [{{ nkey: {public(pair)} }}, {{ user: c, password: c }}] }}"
+        for pair, _ in keys
+    ]
+    file = tmp_path / "seed.nk"
+    file.write_bytes(keys[0][1])
+    guarded.start(users[0])
+    url = f"nats://{guarded.host}"
+    async with control(url, "aegis", user="c", password="c"):  # noqa: SIM117 - one after the other
+        async with aegis_sdk.connect(url, nkeys_seed=str(file)) as aegis:
+            await aegis.serve(totals(), resources={"T-1": Role.AUTO})
+            assert await aegis.request(ADD, 1, resource="T-1") == 1
+            guarded.reload(users[1])
+            await until_refused(aegis)
+            for half_written in (b"", b"SU", None):
+                file.unlink() if half_written is None else file.write_bytes(half_written)
+                await asyncio.sleep(0.2)
+            file.write_bytes(keys[1][1])
+            assert await aegis.request(ADD, 1, resource="T-1", timeout_s=15.0) == 2
+
+
+async def until_refused(aegis: aegis_sdk.Aegis) -> None:
+    async def refused() -> bool:
+        return aegis._link.trouble.startswith("NATS refused")
+
+    await until(refused, "the server refuses the old login")
+
+
+# --- permissions ----------------------------------------------------------------------------------------------
+async def test_a_caller_without_the_right_to_ask_is_told_so_at_once(guarded: Guarded) -> None:
+    """The subject is named, and it is no timeout: it takes a fraction of the deadline."""
+    guarded.start(LIMITED.format('publish: { deny: "aegis.req.totals.at.T-1" }'))
+    url = f"nats://{guarded.host}"
+    async with (
+        control(url, "aegis", user="c", password="c"),
+        aegis_sdk.connect(url, user="c", password="c") as other,
+        aegis_sdk.connect(url, user="u", password="one") as caller,
+    ):
+        await other.serve(totals(), resources={"T-1": Role.AUTO, "T-2": Role.AUTO})
+        named = r'Publish to "aegis\.req\.totals\.at\.T-1"'
+        for ask in (caller.request, caller.submit):
+            begun_s = time.monotonic()
+            with pytest.raises(RefusedByNats, match=named):
+                await ask(ADD, 1, resource="T-1", timeout_s=20.0)
+            assert time.monotonic() - begun_s < 5.0
+        assert await caller.request(ADD, 1, resource="T-2") == 1
+        guarded.reload(LIMITED.format(""))
+        assert await caller.request(ADD, 1, resource="T-1") == 1
+
+
+@pytest.mark.parametrize(
+    ("rights", "named"),
+    [
+        ('publish: { deny: "$JS.API.CONSUMER.>" }', r"\$JS\.API\.CONSUMER"),
+        ('publish: { deny: "$JS.API.>" }', r"\$JS\.API"),
+        ('publish: { deny: "aegis.ctl.register" }', r"aegis\.ctl\.register"),
+        ('publish: { deny: "aegis.jrn.>" }', r"aegis\.jrn\."),
+        ('subscribe: { deny: "_INBOX.>" }', r"_INBOX\."),
+        ('subscribe: { deny: "aegis.ctl.inst.>" }', r"aegis\.ctl\.inst\."),
+    ],
+)
+async def test_an_instance_that_lacks_a_right_does_not_start_and_names_it(
+    guarded: Guarded, rights: str, named: str
+) -> None:
+    guarded.start(LIMITED.format(rights))
+    url = f"nats://{guarded.host}"
+    async with control(url, "aegis", user="c", password="c"):
+        begun_s = time.monotonic()
+        with pytest.raises(RefusedByNats, match=named):
+            async with aegis_sdk.connect(url, user="u", password="one") as aegis:
+                await aegis.serve(totals(), resources={"T-1": Role.AUTO}, wait_s=20.0)
+        assert time.monotonic() - begun_s < 5.0
+
+
+async def test_what_an_instance_does_not_need_may_be_forbidden(guarded: Guarded) -> None:
+    """Without `$SRV` it isn't in other tools' lists, and without metrics not in control's: it serves."""
+    rights = 'publish: { deny: "aegis.met.>" }, subscribe: { deny: "$SRV.>" }'
+    guarded.start(LIMITED.format(rights))
+    async with serving(guarded) as aegis:
+        await aegis.serve(totals(), resources={"T-1": Role.AUTO})
+        assert await aegis.request(ADD, 1, resource="T-1") == 1
+
+
+async def test_rights_that_are_taken_and_given_back_need_no_restart(
+    guarded: Guarded, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "SUBSCRIBE_AGAIN_S", 0.2)
+    guarded.start(LIMITED.format(""))
+    async with serving(guarded) as aegis:
+        await aegis.serve(totals(), resources={"T-1": Role.AUTO})
+        assert await aegis.request(ADD, 1, resource="T-1") == 1
+        taken = 'publish: { deny: "$JS.API.>" }, subscribe: { deny: "_INBOX.>" }'
+        guarded.reload(LIMITED.format(taken))
+        with pytest.raises((OutcomeUnknown, RefusedByNats), match="_INBOX"):
+            await aegis.request(ADD, 1, resource="T-1", timeout_s=0.5, key="doubt")
+        guarded.reload(LIMITED.format(""))
+        assert await aegis.request(ADD, 1, resource="T-1", timeout_s=15.0) in (2, 3)
+    forbade = [line for line in warnings(caplog) if line["event"] == "nats_forbade"]
+    assert any(line["subject"].startswith("_INBOX.") for line in forbade)
+
+
+async def test_control_that_may_not_make_streams_ends_and_names_the_right(guarded: Guarded) -> None:
+    guarded.start(LIMITED.format('publish: { deny: "$JS.API.STREAM.CREATE.>" }'))
+    url = f"nats://u:one@{guarded.host}"
+    said = await asyncio.to_thread(run_control, "serve", "--url", url, "--http-port", "0")
+    assert said.returncode == 1, said.stderr
+    [line] = [each for each in said.stderr.splitlines() if not each.startswith("{")]
+    assert 'Publish to "$JS.API.STREAM.CREATE.' in line
+
+
+async def test_ipc_cli_names_the_right_that_it_lacks(guarded: Guarded) -> None:
+    guarded.start(LIMITED.format('publish: { deny: ["aegis.ctl.admin.>", "$JS.API.>"] }'))
+    url = f"nats://u:one@{guarded.host}"
+    for arguments, subject in (
+        (("status",), "aegis.ctl.admin.status"),
+        (("dlq", "list"), "$JS.API."),
+        (("explain", "a.1"), "$JS.API."),
+    ):
+        begun_s = time.monotonic()
+        said = await run_cli(*arguments, "--url", url, "--timeout", "20")
+        assert said.code in (4, 5), said
+        assert subject in said.err
+        assert said.err.count("\n") == 1
+        assert time.monotonic() - begun_s < 10.0
+
+
+# --- limits, certificates, addresses ----------------------------------------------------------------------------
+async def test_a_limit_of_connections_is_named_and_waited_for(guarded: Guarded) -> None:
+    guarded.start("max_connections: 1")
+    url = f"nats://{guarded.host}"
+    async with aegis_sdk.connect(url):
+        with pytest.raises(Unavailable, match=r"(?i)maximum connections exceeded"):
+            async with aegis_sdk.connect(url):
+                pass
+    async with aegis_sdk.connect(url, wait_s=5.0):
+        pass
+
+
+async def test_a_certificate_of_a_new_authority_is_named_and_its_files_are_read_again(
+    guarded: Guarded, tmp_path: Path
+) -> None:
+    old, new = (Files.make(_folder(tmp_path, name)) for name in ("old", "new"))
+    tls = (
+        'tls {{ cert_file: "{0.server}", key_file: "{0.server}", ca_file: "{0.ca}", verify: true }}'
+    )
+    current = Files(*(tmp_path / f"{name}.pem" for name in ("ca", "server", "client")))
+    _copy(old, current)
+    guarded.start(tls.format(old))
+    url = f"nats://{guarded.host}"
+    async with (
+        control(url, "aegis", tls_ca=str(current.ca), tls_cert=str(current.client)),
+        aegis_sdk.connect(url, tls=current.context) as aegis,
+    ):
+        await aegis.serve(totals(), resources={"T-1": Role.AUTO})
+        assert await aegis.request(ADD, 1, resource="T-1") == 1
+        guarded.stop()
+        guarded.start(tls.format(new))
+
+        async def failed() -> bool:
+            return "CERTIFICATE_VERIFY_FAILED" in aegis._link.trouble
+
+        await until(failed, "the new certificate is not trusted")
+        _copy(new, current)
+        assert await aegis.request(ADD, 1, resource="T-1", timeout_s=20.0) == 2
+
+
+def _folder(parent: Path, name: str) -> Path:
+    (parent / name).mkdir()
+    return parent / name
+
+
+def _copy(source: Files, target: Files) -> None:
+    target.ca.write_bytes(source.ca.read_bytes())
+    target.client.write_bytes(source.client.read_bytes())
+
+
+async def test_advertised_addresses_that_are_out_of_reach_hold_nobody_up(
+    guarded: Guarded, tmp_path: Path
+) -> None:
+    """A server names addresses that swallow what is sent to them: the one that was given is tried first."""
+    far = Guarded(_folder(tmp_path, "far"))
+    ports = free_ports(2)
+    cluster = "cluster {{ name: wide, listen: 127.0.0.1:{}, routes: [nats-route://127.0.0.1:{}] }}"
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        advertised = f"127.0.0.1:{silent.getsockname()[1]}"
+        near = ("server_name: near", cluster.format(*ports))
+        far.start(
+            "server_name: far", cluster.format(*ports[::-1]), f'client_advertise: "{advertised}"'
+        )
+        guarded.start(*near)
+        try:
+            async with aegis_sdk.connect(f"nats://{guarded.host}") as aegis:
+                link = aegis._link
+
+                async def told() -> bool:
+                    return advertised in {one.uri.netloc for one in link.client._server_pool}
+
+                await until(told, "the server tells of the other one")
+                for times in (1, 2, 3):
+                    guarded.stop()
+                    guarded.start(*near)
+
+                    async def back(times: int = times) -> bool:
+                        return link.is_connected and link.client.stats["reconnects"] >= times
+
+                    await until(back, "connected again", deadline_s=2.5)
+        finally:
+            far.stop()
