@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
-import typing
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar, get_args, get_origin
 
 from aegis_sdk.context import Context, ResourceContext
 from aegis_sdk.contract.control import MethodSpec
@@ -14,6 +14,7 @@ from aegis_sdk.contract.method import Method
 from aegis_sdk.contract.names import check_service
 from aegis_sdk.domain.delivery import Retries
 from aegis_sdk.errors import ContractError
+from aegis_sdk.words import said
 
 F = TypeVar("F", bound=Callable[..., Any])
 Callback = Callable[[str], Awaitable[None] | None]
@@ -57,7 +58,8 @@ class Service:
     ) -> Callable[[F], F]:
         """Serve `method` by an `async def`, or by a plain `def`, which runs in a thread.
 
-        The handler takes (context, request). With a ResourceContext it serves targeted requests, with a
+        The handler takes (context, request); bound methods, partials and callable objects do, too. What it
+        returns is awaited if it can be. With its context annotated as ResourceContext it serves targeted requests, as
         Context group requests. `retries` are opt-in: without them, an exception is the answer
         (HandlerFailed).
 
@@ -67,7 +69,8 @@ class Service:
         state that is not stored yet, and again if that does not come to be. It can make no requests.
 
         Raises:
-            ContractError: the method belongs to another service, or has a handler already; a pure
+            ContractError: the method belongs to another service, or has a handler already; the handler's
+                context is not annotated, or it can't be called with (context, request); a pure
                 handler waits, takes no resource, or has retries.
         """
         if method.service != self.name:
@@ -79,14 +82,14 @@ class Service:
             handler = Handler(
                 method,
                 function,
-                inspect.iscoroutinefunction(function),
+                _is_async(function),
                 _takes_resource(function),
                 retries or Retries(),
                 pure,
             )
             if pure and (handler.is_async or not handler.targeted or retries is not None):
                 raise ContractError(
-                    f"handler {function.__qualname__}: a pure one is a plain def that takes a"
+                    f"handler {_name(function)}: a pure one is a plain def that takes a"
                     " ResourceContext, without retries"
                 )
             self.handlers[method.name] = handler
@@ -109,20 +112,66 @@ class Service:
 
 
 def _takes_resource(function: Callable[..., Any]) -> bool:
-    """Read from the annotation of the first parameter, the context."""
-    parameters = list(inspect.signature(function).parameters.values())
-    if len(parameters) != 2:
-        raise ContractError(f"handler {function.__qualname__}: expected (context, request)")
-    annotation = parameters[0].annotation
+    """Read from the annotation of the first parameter, the context. Raises: ContractError."""
+    name = _name(function)
+    annotation = _annotation(function)
     if isinstance(annotation, str):
-        try:
-            annotation = typing.get_type_hints(function).get(parameters[0].name)
-        except NameError:  # a local name under `from __future__ import annotations`
-            name = str(annotation).rsplit(".", 1)[-1]
-            if name not in (ResourceContext.__name__, Context.__name__):
-                raise ContractError(
-                    f"handler {function.__qualname__}: {annotation} can't be looked up from here;"
-                    " annotate its context as Context or ResourceContext"
-                ) from None
-            return name == ResourceContext.__name__
-    return isinstance(annotation, type) and issubclass(annotation, ResourceContext)
+        annotation = _looked_up(annotation, function)
+    if get_origin(annotation) is Annotated:
+        annotation = get_args(annotation)[0]
+    if not (isinstance(annotation, type) and issubclass(annotation, Context)):
+        given = "nothing" if annotation is inspect.Parameter.empty else repr(annotation)
+        raise ContractError(
+            f"handler {name}: annotate its first parameter as Context (group requests) or as"
+            f" ResourceContext (requests that name a resource); it says {given}"
+        )
+    return issubclass(annotation, ResourceContext)
+
+
+def _annotation(function: Callable[..., Any]) -> Any:
+    """Of the parameter that is given the context. Raises: ContractError."""
+    name = _name(function)
+    if not callable(function):
+        raise ContractError(
+            f"handler {name} can't be called: register the bound method of an object"
+        )
+    yields = inspect.isgeneratorfunction, inspect.isasyncgenfunction
+    if any(is_one(layer) for is_one in yields for layer in _layers(function)):
+        raise ContractError(f"handler {name} yields: it must return its reply")
+    try:
+        signature = inspect.signature(function)
+        signature.bind(None, None)
+    except (TypeError, ValueError) as error:
+        raise ContractError(
+            f"handler {name}: expected (context, request), {error}; of a class, register the bound"
+            " method of an object"
+        ) from error
+    return next(iter(signature.parameters.values())).annotation
+
+
+def _looked_up(annotation: str, function: Callable[..., Any]) -> Any:
+    """The class that an annotation in quotes, or under `from __future__ import annotations`, names."""
+    innermost = inspect.unwrap(_layers(function)[-1])
+    try:
+        return eval(annotation, getattr(innermost, "__globals__", {}))
+    except Exception:  # a local name, or one that only type checkers import
+        known = {known.__name__: known for known in (Context, ResourceContext)}
+        return known.get(annotation.rsplit(".", 1)[-1], annotation)
+
+
+def _is_async(function: Callable[..., Any]) -> bool:
+    return any(map(inspect.iscoroutinefunction, _layers(function)))
+
+
+def _layers(function: Any) -> list[Any]:
+    """The handler, what it is a partial of, and what runs when an object is called."""
+    layers = [function]
+    while isinstance(layers[-1], functools.partial):
+        layers.append(layers[-1].func)
+    if not inspect.isroutine(layers[-1]):
+        layers.append(type(layers[-1]).__call__)
+    return layers
+
+
+def _name(function: Any) -> str:
+    return getattr(function, "__qualname__", None) or said(function, chars_max=200)

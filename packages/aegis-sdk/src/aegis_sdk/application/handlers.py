@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import inspect
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from dataclasses import replace
 from typing import Any, Final
 
@@ -198,6 +199,9 @@ class Runner:
                 else self._in_thread(handler, context, payload, place)
             )
             reply = await self._runs.of(work, request, place, left_s=_left_s(request))
+            if inspect.isawaitable(reply):  # of a plain def that wraps an async one
+                work = begin(_awaited(reply), place)
+                reply = await self._runs.of(work, request, place, left_s=_left_s(request))
             if isinstance(reply, _Raised):
                 return reply.error
             with _NoTask():
@@ -218,7 +222,7 @@ class Runner:
             if isinstance(payload, Outcome):
                 return payload
             with _NoTask():
-                return _executed(handler, context, handler.function(context, payload))
+                return _executed(handler, context, _computed(handler, context, payload))
         except BaseException as error:
             cause = deciding(error)
             if isinstance(cause, Rejected):
@@ -306,6 +310,25 @@ async def _called(handler: Handler, context: Context, payload: object) -> object
         return await handler.function(context, payload)
     except BaseException as error:
         return _Raised(error)
+
+
+async def _awaited(reply: Awaitable[object]) -> object:
+    try:
+        return await reply
+    except BaseException as error:
+        return _Raised(error)
+
+
+def _computed(handler: Handler, context: Context, payload: object) -> object:
+    reply = handler.function(context, payload)
+    if inspect.isawaitable(reply):
+        if inspect.iscoroutine(reply):
+            reply.close()  # else Python warns that it was never awaited
+        raise ContractError(
+            f"the pure handler of {handler.method!r} returned something to be awaited, and can't wait:"
+            " register it without pure=True"
+        )
+    return reply
 
 
 class _NoTask:
