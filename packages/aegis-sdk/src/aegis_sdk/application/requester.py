@@ -34,7 +34,7 @@ from aegis_sdk.application.ports import (
 )
 from aegis_sdk.application.tracing import LOG_TRACER, Tracer
 from aegis_sdk.context import Ticket
-from aegis_sdk.contract.envelope import Outcome, OutcomeKind, Request, fingerprint
+from aegis_sdk.contract.envelope import Outcome, OutcomeKind, Request
 from aegis_sdk.contract.ids import (
     check_request_id,
     child_id,
@@ -56,6 +56,7 @@ from aegis_sdk.errors import (
     Cancelled,
     Deadlock,
     Draining,
+    InvalidPayload,
     KeyReused,
     NeverAccepted,
     OutcomeUnknown,
@@ -86,6 +87,7 @@ class _Open:
     """A request without an answer so far."""
 
     request: Request
+    method: Method[Any, Any]
     answer: asyncio.Future[Outcome | None]
     """The outcome, or None when the time was up."""
     recheck_s: float
@@ -178,7 +180,7 @@ class Requester:
             deadline_s=time.time() + timeout_s,
             traceparent=traceparent,
         )
-        outcome = await self._outcome_of(request, again=bool(key), parent=traceparent)
+        outcome = await self._outcome_of(request, method, again=bool(key), parent=traceparent)
         return result_of(outcome, method)
 
     async def submit(
@@ -200,12 +202,12 @@ class Requester:
             deadline_s=None if expires_s is None else time.time() + expires_s,
             traceparent=traceparent,
         )
-        return await self._hand_in(request, timeout_s=timeout_s, parent=traceparent)
+        return await self._hand_in(request, method, timeout_s=timeout_s, parent=traceparent)
 
     async def attach(self, request_id: str, method: Method[Any, Rep], *, timeout_s: float) -> Rep:
         check_request_id(request_id)
         request = Request(request_id, method.service, method.name, None, b"")
-        entry = self._begin(request)
+        entry = self._begin(request, method)
         try:
             await self._replies.expect(request_id, entry.deliver)
             entry.accepted = Accepted(0, duplicate=True)  # never send: this is not our request
@@ -267,7 +269,7 @@ class Requester:
         again, above = parent.attempt > 1, parent.traceparent
         for generation in range(calls.retry + 1):
             asked = replace(request, request_id=generation_id(request.request_id, generation))
-            outcome = await self._outcome_of(asked, again=again, parent=above, calls=calls)
+            outcome = await self._outcome_of(asked, method, again=again, parent=above, calls=calls)
             if not may_be_asked_anew(outcome):
                 break
         return result_of(outcome, method)
@@ -290,7 +292,7 @@ class Requester:
         timeout_s = TIMEOUT_S
         if parent.deadline_s is not None:
             timeout_s = max(0.1, parent.deadline_s - time.time())
-        return await self._hand_in(request, timeout_s=timeout_s, parent=parent.traceparent)
+        return await self._hand_in(request, method, timeout_s=timeout_s, parent=parent.traceparent)
 
     # --- life -------------------------------------------------------------------------------------
     def recheck_all(self) -> None:
@@ -335,7 +337,7 @@ class Requester:
             resource=resource,
             payload=body,
             deadline_s=deadline_s,
-            fingerprint="" if key is None else fingerprint(method.name, resource, body),
+            fingerprint="" if key is None else method.fingerprint(resource, body),
             traceparent=new_traceparent(traceparent),
         )
 
@@ -350,7 +352,8 @@ class Requester:
         waits: bool,
     ) -> Request:
         body = self._encode(method, payload, resource)
-        token = calls.next_token(method.service, method.name, resource, body)
+        asked = method.request.canonical(body)  # a set has another order in the next process
+        token = calls.next_token(method.service, method.name, resource, asked)
         request = Request(
             request_id=child_id(parent.request_id, token, waits=waits),
             service=method.service,
@@ -416,19 +419,23 @@ class Requester:
         return body
 
     # --- one request ------------------------------------------------------------------------------
-    async def _hand_in(self, request: Request, *, timeout_s: float, parent: str) -> Ticket:
+    async def _hand_in(
+        self, request: Request, method: Method[Any, Any], *, timeout_s: float, parent: str
+    ) -> Ticket:
         begun_s = time.perf_counter()
         try:
             with self._tracer.sending(request, parent=parent):
-                return await self._store(request, timeout_s=timeout_s)
+                return await self._store(request, method, timeout_s=timeout_s)
         except AegisError as error:
             self._count_error(request, error, begun_s)
             raise
 
-    async def _store(self, request: Request, *, timeout_s: float) -> Ticket:
+    async def _store(
+        self, request: Request, method: Method[Any, Any], *, timeout_s: float
+    ) -> Ticket:
         await self._check(request)
         if request.fingerprint and (stored := await self._read_outcome(request)) is not None:
-            self._same_key(request, stored)
+            await self._same_key(request, method, stored)
         give_up_s = time.monotonic() + timeout_s
         for n in itertools.count(1):
             try:
@@ -449,17 +456,23 @@ class Requester:
                 await asyncio.sleep(backoff_s(n, first_s=0.02, max_s=0.5))
                 request = replace(request, attempt=request.attempt + 1)
                 continue
-            await self._check_key(request, accepted)
+            await self._check_key(request, method, accepted)
             return Ticket(request.request_id, request.service, request.resource)
         raise AssertionError("unreachable")
 
     async def _outcome_of(
-        self, request: Request, *, again: bool, parent: str, calls: Calls | None = None
+        self,
+        request: Request,
+        method: Method[Any, Any],
+        *,
+        again: bool,
+        parent: str,
+        calls: Calls | None = None,
     ) -> Outcome:
         begun_s = time.perf_counter()
         try:
             with self._tracer.sending(request, parent=parent) as span:
-                outcome = await self._settle(request, again=again, calls=calls)
+                outcome = await self._settle(request, method, again=again, calls=calls)
                 span.stored(outcome)
         except AegisError as error:
             self._count_error(request, error, begun_s)
@@ -471,20 +484,22 @@ class Requester:
         answer = Answer.UNKNOWN if isinstance(error, OutcomeUnknown) else Answer.REFUSED
         self._recorder.unanswered(request, answer, time.perf_counter() - begun_s)
 
-    async def _settle(self, request: Request, *, again: bool, calls: Calls | None) -> Outcome:
+    async def _settle(
+        self, request: Request, method: Method[Any, Any], *, again: bool, calls: Calls | None
+    ) -> Outcome:
         """`again`: this id may have an outcome already. `calls`: a handler makes it."""
         assert request.deadline_s is not None
         # From here on by the monotonic clock: the other one may be set back by an hour.
         ends_s = time.monotonic() + request.deadline_s - time.time()
         if not again:
             await self._check(request)
-        entry = self._begin(request)
+        entry = self._begin(request, method)
         entry.is_held = again
         try:
             await self._replies.expect(request.request_id, entry.deliver)
             if again:
                 if (stored := await self._read_outcome(request)) is not None:
-                    return self._same_key(request, stored)
+                    return await self._same_key(request, method, stored)
                 await self._check(request)
             if calls is not None:
                 if again:
@@ -500,7 +515,7 @@ class Requester:
                 if entry.refused is not None and outcome.kind is OutcomeKind.CANCELLED:
                     raise entry.refused
             if request.fingerprint:
-                self._same_key(request, outcome)
+                await self._same_key(request, method, outcome)
             return outcome
         finally:
             self._end(entry)
@@ -546,7 +561,9 @@ class Requester:
             except StoreError as error:
                 raise Unavailable(f"the registry could not be read: {error}") from error
 
-    async def _check_key(self, request: Request, accepted: Accepted) -> None:
+    async def _check_key(
+        self, request: Request, method: Method[Any, Any], accepted: Accepted
+    ) -> None:
         """An idempotency key that the stream saw before must belong to the same request."""
         if not (request.fingerprint and accepted.duplicate):
             return
@@ -554,11 +571,30 @@ class Requester:
             stored = await self._log.read(request.service, accepted.seq)
         except StoreError:
             return  # the outcome carries the fingerprint too
-        if stored is not None and stored.fingerprint != request.fingerprint:
+        if stored is not None and not _is_same(request, method, stored):
             raise _key_reused(request)
 
-    def _same_key(self, request: Request, outcome: Outcome) -> Outcome:
-        if request.fingerprint and outcome.fingerprint not in ("", request.fingerprint):
+    async def _same_key(
+        self, request: Request, method: Method[Any, Any], outcome: Outcome
+    ) -> Outcome:
+        """The outcome, if it is this request's.
+
+        Another version of the type, with a field more, gives the same request another fingerprint: then
+        the stored request is read by this version.
+        """
+        if not request.fingerprint or outcome.fingerprint in ("", request.fingerprint):
+            return outcome
+        if not outcome.request_seq:
+            raise _key_reused(request)
+        try:
+            stored = await self._log.read(request.service, outcome.request_seq)
+        except StoreError as error:
+            raise OutcomeUnknown(
+                f"{request.request_id} has an outcome, but the request that it belongs to could not be"
+                f" looked up: {error}",
+                request.request_id,
+            ) from error
+        if stored is None or not _is_same(request, method, stored):
             raise _key_reused(request)
         return outcome
 
@@ -570,9 +606,9 @@ class Requester:
             return None  # the watcher asks again
 
     # --- open requests ------------------------------------------------------------------------------
-    def _begin(self, request: Request) -> _Open:
+    def _begin(self, request: Request, method: Method[Any, Any]) -> _Open:
         answer: asyncio.Future[Outcome | None] = asyncio.get_running_loop().create_future()
-        entry = _Open(request, answer, time.monotonic() + RECHECK_S)
+        entry = _Open(request, method, answer, time.monotonic() + RECHECK_S)
         self._open.add(entry)
         if self._watcher is None or self._watcher.done():
             self._watcher = asyncio.create_task(self._watch())
@@ -604,7 +640,7 @@ class Requester:
             if entry.accepted is None:
                 again = replace(entry.request, attempt=entry.sent_again + 1)
                 entry.accepted = await self._log.append(again, timeout_s=1.0)
-                await self._check_key(entry.request, entry.accepted)
+                await self._check_key(entry.request, entry.method, entry.accepted)
             elif (outcome := await self._read_outcome(entry.request)) is not None:
                 entry.deliver(outcome)
         except StoreFull as error:
@@ -631,6 +667,20 @@ def _chain(parent: Request, method: Method[Any, Any], resource: str | None) -> t
             " `submit` does not wait"
         )
     return chain
+
+
+def _is_same(request: Request, method: Method[Any, Any], stored: Request) -> bool:
+    """Whether a service reads both as the same request."""
+    if stored.request_id != request.request_id:
+        return False
+    if stored.fingerprint == request.fingerprint:
+        return True
+    if stored.method != request.method:
+        return False
+    try:
+        return method.fingerprint(stored.resource, stored.payload) == request.fingerprint
+    except InvalidPayload:
+        return False
 
 
 def _key_reused(request: Request) -> KeyReused:

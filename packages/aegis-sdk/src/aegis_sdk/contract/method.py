@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Generic, TypeVar
 
+from aegis_sdk.contract.envelope import fingerprint
 from aegis_sdk.contract.names import check_service
 from aegis_sdk.contract.values import Codec
 
@@ -27,6 +28,14 @@ class Method(Generic[Req, Rep]):
         self.name = check_service(name)
         self.request: Codec[Req] = Codec(request, f"request of {service}.{name}").declared()
         self.reply: Codec[Rep] = Codec(reply, f"reply of {service}.{name}").declared()
+
+    def fingerprint(self, resource: str | None, payload: bytes) -> str:
+        """What tells one keyed request from another under the same key.
+
+        Of what a service reads, not of the bytes: sets and dicts in another order, or 5 and 5.00, are the same.
+        Raises: InvalidPayload, when `payload` is not of this version of the method.
+        """
+        return fingerprint(self.name, resource, self.request.canonical(payload))
 
     def __repr__(self) -> str:
         return f"Method({self.service}.{self.name})"
