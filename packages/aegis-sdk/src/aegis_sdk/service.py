@@ -98,12 +98,19 @@ class Service:
         return register
 
     def on_promoted(self, function: Callback) -> Callback:
-        """Called with the resource when this instance became its active, before it serves."""
+        """Called with the resource when this instance became its active, before it serves.
+
+        Its first request waits until the callback has ended, an async one included: for 30 s, then it is
+        cancelled. What it raises is logged, and the resource is served.
+        """
         self.promoted_callbacks.append(function)
         return function
 
     def on_demoted(self, function: Callback) -> Callback:
-        """Called with the resource when this instance is no longer its active."""
+        """Called with the resource when this instance is no longer its active. What it raises is logged.
+
+        A promotion's callbacks that still run are cancelled before.
+        """
         self.demoted_callbacks.append(function)
         return function
 

@@ -122,6 +122,8 @@ class Actor:
         self._left: deque[str] = deque(maxlen=LEFT_GRANTS_MAX)
         self._worker: asyncio.Task[None] | None = None
         self._paused = False
+        self._prepared: asyncio.Task[None] | None = None
+        """What its promotion's callbacks run in, until they have ended."""
         self._stopped = False
         self._judged = 0
         """Requests that were run, or more, since the promotion."""
@@ -260,6 +262,16 @@ class Actor:
     def is_paused(self) -> bool:
         return self._paused
 
+    def serve_after(self, prepared: asyncio.Task[None]) -> None:
+        """Begin nothing before that has ended."""
+        self._prepared = prepared
+        prepared.add_done_callback(self._is_prepared)
+
+    def _is_prepared(self, prepared: asyncio.Task[None]) -> None:
+        if self._prepared is prepared:
+            self._prepared = None
+            self._wake()
+
     @property
     def is_active(self) -> bool:
         return self.role is InstanceRole.ACTIVE
@@ -285,7 +297,8 @@ class Actor:
 
     def _wake(self) -> None:
         has_work = self._queue or self._far or self._checkpoint_due
-        if has_work and not self._paused and (self._worker is None or self._worker.done()):
+        is_free = not self._paused and self._prepared is None
+        if has_work and is_free and (self._worker is None or self._worker.done()):
             self._worker = asyncio.create_task(self._work())
 
     async def _work(self) -> None:

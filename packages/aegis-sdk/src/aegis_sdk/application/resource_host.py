@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import inspect
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from aegis_sdk.application.actor import Actor
+from aegis_sdk.application.callbacks import Callbacks
 from aegis_sdk.application.following import Following, until_answered
 from aegis_sdk.application.gate import Gate
 from aegis_sdk.application.handlers import Runner
@@ -29,7 +29,7 @@ from aegis_sdk.contract.envelope import Request
 from aegis_sdk.domain.journal import FenceMark
 from aegis_sdk.domain.recorder import NO_RECORDER, Recorder
 from aegis_sdk.domain.roles import InstanceRole
-from aegis_sdk.service import Callback, Service
+from aegis_sdk.service import Service
 from aegis_sdk.telemetry import about, log
 
 NEAR_MAX: Final = 1024
@@ -108,7 +108,8 @@ class ResourceHost:
         self.duplicates_suppressed = 0
         self.commits_fenced = 0
         self.draining = False
-        self._callbacks = service
+        self._service = service
+        self._callbacks = Callbacks(service.name, instance_id=instance_id)
         self._reader = reader
         self._deliveries = deliveries
         self._near_max = near_max
@@ -220,6 +221,7 @@ class ResourceHost:
             await self._close(grant)
         for actor in self.actors.values():
             actor.stop()
+        self._callbacks.stop()
 
     def _named(self, resources: Sequence[str] | None) -> list[Actor]:
         if resources is None:
@@ -285,7 +287,9 @@ class ResourceHost:
         self._paused_until_s.pop(actor.resource, None)
         if not again:
             self.active += 1
-            self._call_back(self._callbacks.promoted_callbacks, actor.resource)
+            called = self._callbacks.promoted(self._service.promoted_callbacks, actor.resource)
+            if called is not None:
+                actor.serve_after(called)
         self.refollow()
 
     def claim(self, actor: Actor, mark: FenceMark) -> None:
@@ -322,7 +326,7 @@ class ResourceHost:
             epoch=actor.journal.fence.fence.epoch if actor.journal.fence else 0,
             role=actor.role.value,
         )
-        self._call_back(self._callbacks.demoted_callbacks, actor.resource)
+        self._callbacks.demoted(self._service.demoted_callbacks, actor.resource)
         self.refollow()
 
     def suppressed(self, delivery: Delivery) -> None:
@@ -392,12 +396,6 @@ class ResourceHost:
             await grant.source.stop()
 
     # --- side tasks -------------------------------------------------------------------------------------------
-    def _call_back(self, callbacks: Sequence[Callback], resource: str) -> None:
-        for callback in callbacks:
-            result = callback(resource)
-            if inspect.isawaitable(result):
-                self._aside(_awaited(result))
-
     def _aside(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)
         self._side_tasks.add(task)
@@ -408,7 +406,3 @@ class ResourceHost:
         self._side_tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("resource_task_failed", service=self.service, exc_info=error)
-
-
-async def _awaited(result: Awaitable[None]) -> None:
-    await result
