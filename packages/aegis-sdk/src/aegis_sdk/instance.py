@@ -367,6 +367,7 @@ class Instance:
 
     def _loop_late(self, late_s: float) -> None:
         self._recorder.loop_late(self.service, late_s)
+        self._runner.blocked(late_s)
 
     def _heartbeat(self, n: int, loop_lag_s: float) -> Heartbeat:
         host = self._host

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from aegis_sdk.contract.control import DeadLetterFate, DeadLetterMoved, DeadLetterOrder
-from aegis_sdk.contract.dead_letter import DeadLetter
+from aegis_sdk.contract.dead_letter import PAYLOAD_LEFT_OUT, DeadLetter
 from aegis_sdk.contract.envelope import OutcomeKind, Request
 from aegis_sdk.contract.ids import check_request_id, redriven_id
 from aegis_sdk.contract.trace import new_traceparent
@@ -32,6 +32,12 @@ class DeadLetters:
         letter = await self._letters.find(order.request_id)
         if letter is None:
             return await self._redriven_before(order)
+        if letter.error_code == PAYLOAD_LEFT_OUT:
+            raise Refused(
+                "refused",
+                f"the dead letter of {order.request_id} has no payload: {letter.error}; drop it, and let its caller"
+                " ask again",
+            )
         again = letter.redriven(new_traceparent(letter.request.traceparent))
         await self._check_not_executed(letter)
         fate = DeadLetterFate.REDRIVEN

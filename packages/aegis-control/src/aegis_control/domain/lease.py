@@ -94,4 +94,5 @@ def fence_of(lease: LeaseRecord) -> Fence:
         session=lease.session,
         grant=lease.grant,
         start_seq=lease.start_seq,
+        reason=lease.reason,
     )

@@ -598,6 +598,7 @@ class Actor:
                     request_seq=delivery.arrival.stream_seq,
                     epoch=mark.fence.epoch,
                     instance_id=self._host.instance_id,
+                    replaced=mark.fence.reason,
                 )
                 self._host.recorder.gave_up(request)
                 self._committed(delivery, outcome, seq, mark)

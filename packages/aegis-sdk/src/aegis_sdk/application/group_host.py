@@ -99,6 +99,8 @@ class GroupHost:
         self._recorder = recorder
         self._source: GroupSource | None = None
         self._in_hand: dict[asyncio.Task[None], tuple[Delivery, float]] = {}
+        self._ids: set[str] = set()
+        """Of the requests in hand."""
         self._extender: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -143,7 +145,13 @@ class GroupHost:
         if self.away >= self._away_max and not is_nested(delivery.request.request_id):
             self._refuse(delivery)
             return
+        if (request_id := delivery.request.request_id) in self._ids:
+            # Its run blocked the loop, so nothing extended it: another begin would be counted as a death.
+            delivery.hand_back(self._ack_wait_s)
+            self.credit_back()
+            return
         self._is_full = False
+        self._ids.add(request_id)
         task = asyncio.create_task(self._serve(delivery))
         self._in_hand[task] = (delivery, time.monotonic())
         task.add_done_callback(self._done)
@@ -157,7 +165,8 @@ class GroupHost:
         self._is_full = True
 
     def _done(self, task: asyncio.Task[None]) -> None:
-        del self._in_hand[task]
+        delivery, _ = self._in_hand.pop(task)
+        self._ids.discard(delivery.request.request_id)
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("delivery_failed", service=self._service, exc_info=error)
 

@@ -37,6 +37,8 @@ from aegis_sdk.service import Handler, Service
 from aegis_sdk.telemetry import about, log
 
 DOUBT_WAIT_S_MAX: Final = 1.0
+BLOCKED_S: Final = 1.0
+"""So long a blocked event loop is told of; after stall_limit_s its resources go elsewhere."""
 
 
 class Runner:
@@ -57,6 +59,7 @@ class Runner:
         self._asks = asks
         self._threads = threads
         self._runs = Runs(instance_id=instance_id)
+        self._last_pure = ""
         self.running = 0
 
     def span(self, request: Request, *, begun: int, epoch: int = 0) -> Span:
@@ -96,6 +99,20 @@ class Runner:
         """After all runs were dropped: returns when they have ended, or soon without those that don't end."""
         self._threads.close()
         await self._runs.stop()
+
+    def blocked(self, late_s: float) -> None:
+        """The loop is told to have been blocked for so long: say by whose handlers, as far as can be known."""
+        if late_s < BLOCKED_S:
+            return
+        methods = self._runs.methods_since(late_s * 0.9)
+        log.warning(
+            "event_loop_blocked",
+            service=self._service.name,
+            instance_id=self.instance_id,
+            duration_s=round(late_s, 3),
+            methods=methods or [self._last_pure],
+            hint="your handler blocked the event loop: make it a plain `def`, which runs in a thread, or let it await",
+        )
 
     def is_pure(self, request: Request) -> bool:
         """Whether `compute` can give its outcome."""
@@ -217,6 +234,7 @@ class Runner:
         request = context._request
         if is_expired(request):
             return expired(request)
+        self._last_pure = request.method
         try:
             payload = _decoded(handler, request)
             if isinstance(payload, Outcome):

@@ -620,16 +620,24 @@ class Requester:
         entry.answer.cancel()
 
     async def _watch(self) -> None:
-        """Send again what was not accepted, read what was not delivered. Ends when nothing is open."""
+        """Keep the deadlines of what is open, and look after it. Ends when nothing is open."""
+        rechecking: asyncio.Task[None] | None = None
         while self._open:
             await asyncio.sleep(WATCH_S)
-            now = time.monotonic()
             for entry in self._open:
                 entry.arm(asyncio.get_running_loop().time())
-            due = [e for e in self._open if e.recheck_s <= now and not e.is_held]
-            for first in range(0, len(due), RECHECKS_AT_ONCE_MAX):
-                batch = due[first : first + RECHECKS_AT_ONCE_MAX]
-                await asyncio.gather(*(self._recheck(entry) for entry in batch))
+            if (
+                rechecking is None or rechecking.done()
+            ):  # a slow store must not hold the deadlines up
+                rechecking = asyncio.create_task(self._recheck_due())
+
+    async def _recheck_due(self) -> None:
+        """Send again what was not accepted, read what was not delivered."""
+        now = time.monotonic()
+        due = [e for e in self._open if e.recheck_s <= now and not e.is_held]
+        for first in range(0, len(due), RECHECKS_AT_ONCE_MAX):
+            batch = due[first : first + RECHECKS_AT_ONCE_MAX]
+            await asyncio.gather(*(self._recheck(entry) for entry in batch))
 
     async def _recheck(self, entry: _Open) -> None:
         entry.sent_again += 1
@@ -654,6 +662,8 @@ class Requester:
             entry.refuse(error)
         except StoreError:
             return  # not reachable now: the next round tries again
+        except Exception as error:  # of one answer: the others are looked after
+            log.error("recheck_failed", **about(entry.request), exc_info=error)
 
 
 def _chain(parent: Request, method: Method[Any, Any], resource: str | None) -> tuple[str, ...]:

@@ -99,6 +99,11 @@ class Runs:
                 asyncio.tasks._unregister_task(work)
                 work._log_destroy_pending = False  # type: ignore[attr-defined]
 
+    def methods_since(self, lasted_s: float) -> list[str]:
+        """Whose handlers have run for so long, sorted."""
+        begun_s = asyncio.get_running_loop().time() - lasted_s
+        return sorted({r.request.method for r in self._running if r.begun_s <= begun_s})
+
     def _cancel(self, work: asyncio.Future[Any]) -> None:
         self._cancelled.add(work)
         work.add_done_callback(self._gone)

@@ -36,3 +36,5 @@ class Fence(BaseModel):
     """How many resources the grant has, so that the active makes its consumer once; 0: not told."""
     start_seq: Count
     """Request stream sequence from which that consumer starts; early is harmless, late would lose."""
+    reason: str = ""
+    """Why the epoch begins: `stalled` when the active before was replaced since its event loop did not run."""

@@ -18,6 +18,8 @@ RESOURCE: Final = "aegis-resource"
 """`<service>.<resource token>`, the key of the resource's lease; group requests have none."""
 ERROR_CODE: Final = "aegis-error-code"
 ERROR: Final = "aegis-error"
+PAYLOAD_LEFT_OUT: Final = "payload_left_out"
+"""The error code of a letter that would have been over max_payload: it can't be redriven."""
 _MSG_ID_PREFIX: Final = "dlq."
 
 

@@ -24,6 +24,7 @@ from aegis_sdk.contract.subjects import Subjects
 from aegis_sdk.domain.recorder import Histogram, Recorder
 from aegis_sdk.infrastructure.link import Link
 from aegis_sdk.log_writer import take_dropped_lines
+from aegis_sdk.telemetry import log
 
 if TYPE_CHECKING:
     from prometheus_client import Metric
@@ -90,8 +91,11 @@ class Publisher:
     async def _publish(self) -> None:
         while True:
             self._recorder.log_lines_dropped(take_dropped_lines())
-            if self._recorder.activity() != self._sent or self._is_due():
-                self._send()
+            try:
+                if self._recorder.activity() != self._sent or self._is_due():
+                    self._send()
+            except Exception as error:  # of one snapshot: the next one has all of it
+                log.error("metrics_not_sent", exc_info=error)
             await asyncio.sleep(PUBLISH_INTERVAL_S)
 
     def _is_due(self) -> bool:

@@ -97,12 +97,10 @@ class Pulse:
         n = 0
         while link is not None and not self._stop.is_set():
             n += 1
-            heartbeat = self._gather(n, self._lag.seconds)
-            subject = self._subjects.heartbeat(heartbeat.service, heartbeat.instance_id)
-            payload = heartbeat.model_dump_json().encode()
-            link.publish(subject, payload)
-            if guard is not None:
-                guard.told(subject, payload, self._interval_s)
+            try:
+                self._say(n, link, guard)
+            except Exception as error:  # of one: without any, this instance would be taken for dead
+                log.error("heartbeat_failed", exc_info=error)
             # After the sending: the loop needs the interpreter, which this thread then gives up.
             asyncio.get_running_loop().call_soon(self._lag.ask)
             await asyncio.sleep(self._interval_s)
@@ -110,6 +108,14 @@ class Pulse:
             await guard.close()
         if link is not None:
             await link.close()
+
+    def _say(self, n: int, link: Link, guard: Guard | None) -> None:
+        heartbeat = self._gather(n, self._lag.seconds)
+        subject = self._subjects.heartbeat(heartbeat.service, heartbeat.instance_id)
+        payload = heartbeat.model_dump_json().encode()
+        link.publish(subject, payload)
+        if guard is not None:
+            guard.told(subject, payload, self._interval_s)
 
     async def _connect(self) -> Link | None:
         said_s = -SAY_AGAIN_S

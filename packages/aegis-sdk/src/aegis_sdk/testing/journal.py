@@ -7,8 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from aegis_sdk.contract.bodies import Fence
+from aegis_sdk.contract.bodies import ErrorBody, Fence
 from aegis_sdk.contract.checkpoint import Checkpoint
+from aegis_sdk.contract.dead_letter import DeadLetter
 from aegis_sdk.contract.envelope import Outcome, Request
 from aegis_sdk.contract.names import NO_RESOURCE
 from aegis_sdk.contract.subjects import resource_token
@@ -105,7 +106,10 @@ class MemoryJournal:
         )
 
     async def dead_letter(self, request: Request, outcome: Outcome) -> None:
+        letter = _letter(request, outcome)
+
         def store() -> None:
+            self._bus.limits.check_size(letter.headers(), request.payload)
             self._bus.dead_letters.setdefault(request.request_id, (request, outcome))
 
         await self._link.call(Op.DEAD_LETTER, store)
@@ -243,3 +247,8 @@ class MemoryFollower:
 
 def _fence_for(request: Request, fence_seq: int | None) -> int | None:
     return None if request.resource is None else fence_seq
+
+
+def _letter(request: Request, outcome: Outcome) -> DeadLetter:
+    error = ErrorBody.model_validate_json(outcome.body)
+    return DeadLetter(request, error.code, error.message)

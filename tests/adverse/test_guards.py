@@ -1,0 +1,248 @@
+"""What is too large, can't be kept, or blocks ends with an outcome and a line that says so; loops that others depend on
+outlive one bad answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from typing import Any
+
+import aegis_sdk
+import pytest
+from aegis_sdk import HandlerFailed, Method, Rejected, ResourceContext, Service, testing
+from aegis_sdk.application.commit import give_up
+from aegis_sdk.application.ports import StoreFull, StoreMissing
+from aegis_sdk.contract.dead_letter import PAYLOAD_LEFT_OUT
+from aegis_sdk.contract.envelope import Outcome, OutcomeKind, Request
+from aegis_sdk.testing import Fault, MemoryBus, Op
+from aegis_sdk.testing.harness import make_requester
+
+from tests.adverse.test_callbacks import ADD, ledger
+from tests.scenarios.ledger import Booking, Methods
+from tests.scenarios.system import new_service, running_system
+from tests.unit.sdk.support import until
+
+TEXT = Method("ledger", "text", request=int, reply=str)
+
+
+# --- too large ------------------------------------------------------------------------------------------
+
+
+async def test_a_reply_over_max_payload_is_a_failure_with_a_line_at_the_instance(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """G2: and the next request is served."""
+    service = ledger()
+
+    @service.handles(TEXT)
+    async def text(ctx: ResourceContext, n: int) -> str:
+        return "x" * n
+
+    async with testing.harness(service, resources={"A"}) as aegis:
+        aegis.bus.limits.payload_bytes_max = 20_000
+        with pytest.raises(HandlerFailed, match=r"ledger\.text can't be stored: .*max_payload"):
+            await aegis.request(TEXT, 30_000, resource="A")
+        assert "outcome_too_large" in caplog.text
+        assert await aegis.request(TEXT, 3, resource="A") == "xxx"
+
+
+@pytest.mark.parametrize("details", [{"rows": ["x" * 100] * 400}, None])
+async def test_a_refusal_over_max_payload_stays_a_refusal(details: dict[str, Any] | None) -> None:
+    service = ledger()
+
+    @service.handles(TEXT)
+    async def text(ctx: ResourceContext, n: int) -> str:
+        raise Rejected("no", "because " + "y" * n, details)
+
+    async with testing.harness(service, resources={"A"}) as aegis:
+        aegis.bus.limits.payload_bytes_max = 20_000
+        with pytest.raises(Rejected, match="details are left out") as caught:
+            await aegis.request(TEXT, 30_000, resource="A")
+        assert (caught.value.code, caught.value.details) == ("no", {})
+
+
+@pytest.mark.parametrize(
+    ("code", "details"),
+    [(404, {"a": float("nan")}), (None, [1, 2]), (OutcomeKind.FAILED, {("a", 1): object()})],
+)
+async def test_a_refusal_may_be_made_of_anything(code: Any, details: Any) -> None:
+    service = ledger()
+
+    @service.handles(TEXT)
+    async def text(ctx: ResourceContext, n: int) -> str:
+        raise Rejected(code, code, details)
+
+    async with testing.harness(service, resources={"A"}) as aegis:
+        with pytest.raises(Rejected) as caught:
+            await aegis.request(TEXT, 1, resource="A")
+        assert caught.value.code == str(code)
+
+
+# --- dead letters -----------------------------------------------------------------------------------------
+
+
+async def test_a_dead_letter_over_the_limit_is_kept_without_its_payload() -> None:
+    """G1: the request behind it has waited for ever."""
+    bus = MemoryBus()
+    bus.provision("ledger")
+    request = Request("c.1", "ledger", "add", "A", b"1" * 19_900, chain=("x/y" * 20,))
+    bus.limits.payload_bytes_max = 20_000
+    async with asyncio.timeout(5.0):
+        _, outcome = await give_up(bus.link().journal, request, 3, fence_seq=None)
+    assert outcome.kind is OutcomeKind.FAILED
+    kept, reason = bus.dead_letters["c.1"]
+    assert kept.payload == b""
+    assert PAYLOAD_LEFT_OUT.encode() in reason.body
+    assert b"19900 bytes" in reason.body
+
+
+class _Without:
+    """A journal whose DLQ takes nothing."""
+
+    def __init__(self, journal: Any, error: Exception) -> None:
+        self._journal = journal
+        self._error = error
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._journal, name)
+
+    async def dead_letter(self, request: Request, outcome: Outcome) -> None:
+        raise self._error
+
+
+@pytest.mark.parametrize("error", [StoreFull("full"), StoreMissing("gone")])
+async def test_a_dlq_that_is_full_or_gone_keeps_no_request_from_its_outcome(
+    error: Exception, caplog: pytest.LogCaptureFixture
+) -> None:
+    """G1: an operator may have deleted it. The log has what it does not."""
+    bus = MemoryBus()
+    bus.provision("ledger")
+    journal: Any = _Without(bus.link().journal, error)
+    request = Request("c.1", "ledger", "add", "A", b"1")
+    async with asyncio.timeout(20.0):
+        _, outcome = await give_up(journal, request, 3, fence_seq=None)
+    assert outcome.kind is OutcomeKind.FAILED
+    assert "dead_letter_not_kept" in caplog.text
+
+
+# --- loops --------------------------------------------------------------------------------------------------
+
+
+class _Poisoned:
+    """Reads of one request's outcome raise what nobody thought of; those of the others hang."""
+
+    def __init__(self, journal: Any) -> None:
+        self._journal = journal
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._journal, name)
+
+    async def outcome(self, request: Request, **more: Any) -> Outcome | None:
+        raise RuntimeError("nobody thought of this")
+
+
+async def test_one_bad_answer_does_not_take_the_deadlines_of_all_open_calls_along() -> None:
+    """G4: each ends within its own."""
+    async with testing.harness(ledger(), resources={"A"}) as aegis:
+        link = aegis.bus.link("caller")
+        requester = make_requester(link, caller="caller")
+        requester._journal = _Poisoned(link.journal)
+        aegis.bus.faults.once(Op.REPLY, Fault.LOST)
+        calls = [
+            requester.request(ADD, n, resource="A", timeout_s=1.0 + n / 10, key=None)
+            for n in range(5)
+        ]
+        begun_s = time.monotonic()
+        ends = await asyncio.gather(*calls, return_exceptions=True)
+        assert time.monotonic() - begun_s < 8.0
+        assert sum(isinstance(end, int) for end in ends) == 4
+        await requester.close()
+
+
+# --- a blocked loop -------------------------------------------------------------------------------------------
+
+
+async def test_who_replaces_a_stalled_active_says_that_nothing_died() -> None:
+    """The short form of the next one."""
+    bus = MemoryBus()
+    bus.provision("ledger")
+    request = Request("c.1", "ledger", "add", "A", b"1")
+    journal = bus.link().journal
+    _, outcome = await give_up(journal, request, 3, fence_seq=None, replaced="stalled")
+    assert b"the handler of ledger.add blocked its instance's event loop" in outcome.body
+
+
+@pytest.mark.scenario
+@pytest.mark.slow
+async def test_a_handler_that_blocks_the_loop_is_named_and_told_what_to_do() -> None:
+    """Nothing died: the outcome says what the handler did, and to make it a plain `def`."""
+    service = new_service()
+    methods = Methods(service)
+    async with running_system(controls=0) as system:
+        await system.start_control("--stall-limit-s", "0.5")
+        await asyncio.gather(
+            *(
+                system.start_ledger(service, {"A": "auto"}, instance_id=f"{service}-{n}")
+                for n in range(4)
+            )
+        )
+        async with aegis_sdk.connect(system.url) as aegis:
+            with pytest.raises(HandlerFailed, match="blocked its instance's event loop") as caught:
+                await aegis.request(
+                    methods.book, Booking(op="1", block_s=60.0), resource="A", timeout_s=30.0
+                )
+        assert f"{service}.book" in str(caught.value)
+        assert "plain `def`" in str(caught.value)
+
+
+@pytest.mark.scenario
+async def test_a_block_that_ends_is_told_by_its_instance() -> None:
+    """The line names the method and how long."""
+    service = new_service()
+    methods = Methods(service)
+    async with running_system() as system:
+        process = await system.start_ledger(service, {"A": "auto"}, instance_id=f"{service}-1")
+        async with aegis_sdk.connect(system.url) as aegis:
+            await aegis.request(methods.book, Booking(op="1", block_s=1.5), resource="A")
+        await _logged(process, "event_loop_blocked")
+        (line,) = process.logged("event_loop_blocked")
+    assert line["methods"] == ["book"]
+    assert line["duration_s"] > 1.0
+
+
+async def _logged(process: Any, event: str) -> None:
+    async with asyncio.timeout(5.0):
+        while not process.logged(event):  # noqa: ASYNC110 - a process of its own
+            await asyncio.sleep(0.02)
+
+
+async def test_a_group_handler_that_blocks_its_loop_is_not_begun_again_in_its_own_process() -> None:
+    """Redelivered meanwhile, it was counted as dead three times over, and given up while it ran."""
+    runs = 0
+    service = Service("ledger")
+    count = Method("ledger", "count", request=int, reply=int)
+
+    @service.handles(count)
+    async def run(ctx: aegis_sdk.Context, n: int) -> int:
+        nonlocal runs
+        runs += 1
+        await held.wait()
+        return n
+
+    held = asyncio.Event()
+    bus = MemoryBus(ack_wait_s=0.05)
+    async with testing.harness(service, bus=bus) as aegis:
+        extender = aegis.instances[0].group._extender
+        assert extender is not None
+        extender.cancel()  # as a blocked loop
+        asked = asyncio.create_task(aegis.request(count, 7, timeout_s=20.0))
+        await until(lambda: runs)
+        for _ in range(20):
+            await asyncio.sleep(0.02)
+        held.set()
+        assert await asked == 7
+    assert runs == 1
+    with contextlib.suppress(asyncio.CancelledError):
+        await extender
