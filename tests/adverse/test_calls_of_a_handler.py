@@ -22,6 +22,7 @@ from aegis_sdk import (
     Service,
     testing,
 )
+from aegis_sdk.application.calls import Calls
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -396,3 +397,13 @@ async def test_by_chance_orders_kills_and_failures_book_each_call_once(
     else:
         assert world.booked == {"A": 20, "B": -7, "C": 20}
     await asyncio.gather(*pending)
+
+
+def test_a_call_with_a_set_in_it_is_the_same_call_in_each_process() -> None:
+    """G3: a set of texts has another order in each process, and so have the bytes that are sent."""
+    asked: Method[set[str], int] = Method("ledger", "tags", request=set[str], reply=int)
+    forms = (b'["a","b","c"]', b'["c","b","a"]')
+    tokens = {
+        Calls().next_token("ledger", "tags", "A", asked.request.canonical(form)) for form in forms
+    }
+    assert len(tokens) == 1
