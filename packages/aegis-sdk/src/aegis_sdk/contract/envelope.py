@@ -132,13 +132,13 @@ def _deadline_s(text: str) -> float:
 
 
 def _checked(form: re.Pattern[str], header: str, text: str) -> str:
-    if not form.fullmatch(text):
+    if text and not form.fullmatch(text):
         raise ValueError(f"{header} {text[:80]!r} can't be read")
     return text
 
 
 def _known(form: re.Pattern[str], text: str) -> str:
-    return text if form.fullmatch(text) else ""
+    return text if text and form.fullmatch(text) else ""
 
 
 def header_text(text: str) -> str:

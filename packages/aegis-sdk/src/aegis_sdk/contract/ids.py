@@ -80,7 +80,8 @@ def call_of(request_id: str) -> str:
 
 def check_request_id(text: str) -> str:
     """Return `text` if it names one request: the check at every door, whoever gave it. Raises: InvalidName."""
-    split_id(text)
+    if not is_request_id(text):
+        split_id(text)  # says what is wrong
     return text
 
 

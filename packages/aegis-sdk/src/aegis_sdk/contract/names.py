@@ -20,6 +20,7 @@ NO_RESOURCE: Final = "-"
 """The resource token of group requests; a resource called "-" is written `=2D`."""
 
 
+@lru_cache(maxsize=1_000)  # asked for each message, of few different ones
 def check_service(name: str) -> str:
     """Return `name` if it can be a service or method name. Raises: InvalidName."""
     if not _SERVICE.fullmatch(name):
