@@ -239,6 +239,25 @@ async def test_rights_that_are_taken_and_given_back_need_no_restart(
     assert any(line["subject"].startswith("_INBOX.") for line in forbade)
 
 
+async def test_a_right_that_each_request_misses_is_said_once(
+    guarded: Guarded, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Each acknowledgement has a subject of its own; a line for each would be a flood."""
+    guarded.start(LIMITED.format('publish: { deny: "$JS.ACK.>" }'))
+    async with serving(guarded) as aegis:
+        await aegis.serve(totals(), resources={"T-1": Role.AUTO})
+        for n in range(30):
+            assert await aegis.request(ADD, 1, resource="T-1") == n + 1
+
+        async def said() -> bool:
+            return any(line["event"] == "nats_forbade" for line in warnings(caplog))
+
+        await until(said, "the right is named")
+    forbade = [line for line in warnings(caplog) if line["event"] == "nats_forbade"]
+    assert len(forbade) == 1
+    assert forbade[0]["subject"].startswith("$JS.ACK.")
+
+
 async def test_control_that_may_not_make_streams_ends_and_names_the_right(guarded: Guarded) -> None:
     guarded.start(LIMITED.format('publish: { deny: "$JS.API.STREAM.CREATE.>" }'))
     url = f"nats://u:one@{guarded.host}"

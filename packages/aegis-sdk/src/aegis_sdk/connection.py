@@ -51,6 +51,7 @@ SUBSCRIBE_AGAIN_S: Final = 5.0
 SAY_AGAIN_S: Final = 30.0
 TROUBLE_S: Final = 10.0
 """For so long a refusal explains what is not answered, though the server closed nothing."""
+_RIGHT_TOKENS: Final = 3
 _SAID_MAX: Final = 1000
 
 _REFUSAL: Final = re.compile(r"nats: '(.*)'")
@@ -349,7 +350,7 @@ class Connection(Client):
         now_s = self._troubled_s = time.monotonic()
         self._trouble = reason if reason.startswith("TLS") else f"NATS refused: {reason}"
         self._refusals += 1
-        self._say("nats_refused", reason=reason)
+        self._say("nats_refused", reason, reason=reason)
         if not _LOGIN.search(reason) or self._server.may_change(reason):
             return
         if self._refused_since_s is None:
@@ -362,7 +363,9 @@ class Connection(Client):
 
     def _forbid(self, subject: str, text: str, *, subscription: bool) -> None:
         reason = f"NATS refused: {text}"
-        self._say("nats_forbade", reason=text, subject=subject)
+        # A request's, an outcome's or an acknowledgement's subject is met once: its beginning is the right.
+        right = ".".join(subject.split(".")[:_RIGHT_TOKENS])
+        self._say("nats_forbade", right, reason=text, subject=subject)
         if subscription:
             self.forbidden[subject] = reason
             self._loop.call_later(SUBSCRIBE_AGAIN_S, self._subscribe_again, subject)
@@ -382,9 +385,9 @@ class Connection(Client):
                 self._pending_data_size += len(self._pending[-1])
         self._loop.create_task(self._flush_pending())
 
-    def _say(self, event: str, **about: str) -> None:
-        """At warning level, but not each time: what is refused is tried again and again."""
-        now_s, key = time.monotonic(), event + about["reason"]
+    def _say(self, event: str, kind: str, **about: str) -> None:
+        """At warning level, but not each of a kind: what is refused is tried again and again."""
+        now_s, key = time.monotonic(), event + kind
         if self._log is None or now_s - self._said.get(key, -SAY_AGAIN_S) < SAY_AGAIN_S:
             return
         if len(self._said) >= _SAID_MAX:
