@@ -770,7 +770,7 @@ async def test_one_that_leaves_is_not_resumed(bus: MemoryBus, one: Hosted) -> No
     fence(bus, one, 1)
     await _active(one)
     assert await one.host.pause(["A"], timeout_s=1.0, lease_s=0.01)
-    assert await one.host.pause(timeout_s=1.0)
+    assert await one.host.pause(None, timeout_s=1.0)
     over = asyncio.Event()
     asyncio.get_running_loop().call_later(0.02, over.set)
     await over.wait()
@@ -786,7 +786,7 @@ async def test_what_waits_in_a_paused_instance_is_served_by_the_next(
     """G7: a handover."""
     fence(bus, one, 1)
     await _active(one)
-    assert await one.host.pause(timeout_s=1.0)
+    assert await one.host.pause(None, timeout_s=1.0)
     for n in range(1, 4):
         send(bus, add_request(f"c.{n}"))
     await settle()

@@ -438,7 +438,7 @@ class Instance:
                 await self._group.drain(timeout_s=timeout_s)
             # Last: from the pause to the handover its resources are served by nobody.
             if self._host is not None:
-                await self._host.pause(timeout_s=max(0.0, give_up_s - time.monotonic()))
+                await self._host.pause(None, timeout_s=max(0.0, give_up_s - time.monotonic()))
             await self._membership.leave(reason, timeout_s=LEAVE_TIMEOUT_S)
         finally:
             await self.stop()

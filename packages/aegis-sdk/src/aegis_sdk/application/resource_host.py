@@ -155,7 +155,7 @@ class ResourceHost:
 
     async def pause(
         self,
-        resources: Sequence[str] | None = None,
+        resources: Sequence[str] | None,
         *,
         timeout_s: float,
         lease_s: float = PAUSE_LEASE_S,

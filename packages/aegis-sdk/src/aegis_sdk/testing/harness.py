@@ -223,7 +223,7 @@ class MemoryInstance:
 
     async def drain(self, *, timeout_s: float = 10.0) -> None:
         """Finish what has begun, hand the leases over, leave."""
-        await self.host.pause(timeout_s=timeout_s)
+        await self.host.pause(None, timeout_s=timeout_s)
         await self.group.drain(timeout_s=timeout_s)
         await self._membership.leave("drained", timeout_s=1.0)
         await self.stop()
