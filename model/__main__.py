@@ -28,10 +28,9 @@ from model.configurations import (
     MUTATIONS,
     PROMISES,
     SHORT,
-    Budget,
-    FollowingBudget,
     Mutation,
     Search,
+    Size,
 )
 
 SEARCH_TIMEOUT_S = 7_200.0
@@ -69,19 +68,21 @@ def run(*, short: bool, mutations_only: bool, explain: bool) -> list[str]:
 
 
 def _hold(wanted: Search) -> str:
-    found = search(wanted.budget.model, wanted.budget.flags(), timeout_s=SEARCH_TIMEOUT_S)
+    found = search(
+        wanted.budget.model, wanted.budget.flags(), timeout_s=SEARCH_TIMEOUT_S, fast=wanted.fast
+    )
     _say(_line(wanted.name, found, "all promises hold"))
     return f"{wanted.name}: {found.broken}" if found.broken else ""
 
 
-def _reaches_rest(size: Budget | FollowingBudget) -> str:
+def _reaches_rest(size: Size) -> str:
     """The check at rest is worth something: runs do get there, and there it looks."""
     flags = [*size.flags(), "-DPROBE"]
     found = search(size.model, flags, timeout_s=MUTATION_TIMEOUT_S, fast=False)
     return "" if found.broken else f"{size.model}: no run comes to rest"
 
 
-def _ends(size: Budget | FollowingBudget) -> str:
+def _ends(size: Size) -> str:
     cycle = has_cycle(size.model, size.flags(), timeout_s=MUTATION_TIMEOUT_S)
     if not cycle:
         _say(f"{size.model}: every run comes to rest")

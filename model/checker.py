@@ -128,7 +128,9 @@ def _build(directory: Path, model: str, flags: Sequence[str], options: Sequence[
 def _replay(directory: Path, model: str, flags: Sequence[str]) -> tuple[str, ...]:
     trail = f"{model}.trail"
     output = _run(directory, ["spin", "-T", "-k", trail, *flags, model], BUILD_TIMEOUT_S)
-    told = re.compile(r"\s*((?:server|network|control|caller|instance \d+): .*)")
+    told = re.compile(
+        r"\s*((?:server|leader|network|control|caller|trim|(?:instance|writer)(?: \d+)?): .*)"
+    )
     return tuple(match[1] for line in output.splitlines() if (match := told.match(line)))
 
 
