@@ -1,0 +1,141 @@
+"""The states of a writer's requests and resources, as tables. The diagrams in docs/turns.md are made from them.
+
+A pair that is not in its table can't happen: `step` raises, which is a bug of ours, told at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Final, TypeVar
+
+
+class WorkState(StrEnum):
+    """One request at one writer."""
+
+    WAITING = "waiting"
+    """In its resource's queue."""
+    ASKED = "asked"
+    """The log is asked whether it has an outcome."""
+    RUNNING = "running"
+    """Its handler, one that waits, has begun."""
+    READY = "ready"
+    """Its outcome is computed, and not stored."""
+    STORING = "storing"
+    """Its outcome is in an entry that was sent to the log."""
+    DONE = "done"
+    """Its outcome is stored, by whomever."""
+    DROPPED = "dropped"
+    """Not this writer's business (any more): nothing of it was stored here."""
+
+
+class WorkEvent(StrEnum):
+    DOUBTED = "doubted"
+    """It may have an outcome that this writer does not know."""
+    FOUND = "found"
+    NOT_FOUND = "not found"
+    BEGUN = "begun"
+    COMPUTED = "computed"
+    """Its outcome is known: by its handler, or by what is to be said without running it."""
+    COMPOSED = "composed"
+    """Part of an entry."""
+    STORED = "stored"
+    REFUSED = "refused"
+    """The entry was refused, and the outcome stands nevertheless: its handler has waited, or called outside."""
+    UNDONE = "undone"
+    """The entry was refused; the handler is pure, and runs again."""
+    LOST = "lost"
+    """The resource went to another writer, the caller gave up, or it has waited too long."""
+
+
+_W, _E = WorkState, WorkEvent
+
+WORK: Final[Mapping[tuple[WorkState, WorkEvent], WorkState]] = {
+    (_W.WAITING, _E.DOUBTED): _W.ASKED,
+    (_W.WAITING, _E.BEGUN): _W.RUNNING,
+    (_W.WAITING, _E.COMPUTED): _W.READY,
+    (_W.WAITING, _E.FOUND): _W.DONE,
+    (_W.WAITING, _E.LOST): _W.DROPPED,
+    (_W.ASKED, _E.FOUND): _W.DONE,
+    (_W.ASKED, _E.NOT_FOUND): _W.WAITING,
+    (_W.ASKED, _E.LOST): _W.DROPPED,
+    (_W.RUNNING, _E.COMPUTED): _W.READY,
+    (_W.RUNNING, _E.LOST): _W.DROPPED,
+    (_W.READY, _E.COMPOSED): _W.STORING,
+    (_W.READY, _E.LOST): _W.DROPPED,
+    (_W.STORING, _E.STORED): _W.DONE,
+    (_W.STORING, _E.REFUSED): _W.READY,
+    (_W.STORING, _E.UNDONE): _W.WAITING,
+    (_W.STORING, _E.FOUND): _W.DONE,
+}
+
+
+class HeldState(StrEnum):
+    """One resource at one writer."""
+
+    FOLLOWING = "following"
+    """Another writer's, or nobody's: its entries are folded."""
+    TAKING = "taking"
+    """Ours by the newest ownership entry; a writer before us is not shut out yet."""
+    SERVING = "serving"
+    PAUSED = "paused"
+    """Ours, and nothing new begins: it is about to be given away."""
+
+
+class HeldEvent(StrEnum):
+    GIVEN = "given"
+    """An ownership entry names us; others may still write."""
+    WHOLE = "whole"
+    """Nobody else can store a turn of it any more, and all that was stored is folded."""
+    TAKEN = "taken"
+    PAUSED = "paused"
+    RESUMED = "resumed"
+
+
+_H, _G = HeldState, HeldEvent
+
+HELD: Final[Mapping[tuple[HeldState, HeldEvent], HeldState]] = {
+    (_H.FOLLOWING, _G.GIVEN): _H.TAKING,
+    (_H.TAKING, _G.WHOLE): _H.SERVING,
+    (_H.TAKING, _G.TAKEN): _H.FOLLOWING,
+    (_H.SERVING, _G.PAUSED): _H.PAUSED,
+    (_H.SERVING, _G.TAKEN): _H.FOLLOWING,
+    (_H.PAUSED, _G.RESUMED): _H.SERVING,
+    (_H.PAUSED, _G.TAKEN): _H.FOLLOWING,
+}
+
+
+class Why(StrEnum):
+    """Why a request was dropped, which says what its host does with a stored one."""
+
+    MOVED = "moved"
+    """The resource's owner has it, or will: not acknowledged."""
+    ENDED = "ended"
+    """Its caller gave up, and it can't take effect any more: acknowledged."""
+    LATE = "late"
+    """Nobody can say any more whether its caller gave up: its caller asks again."""
+    BUSY = "busy"
+    """The queue is full: its caller stores it."""
+
+
+State = TypeVar("State", WorkState, HeldState)
+Event = TypeVar("Event", WorkEvent, HeldEvent)
+
+
+class ImpossibleStep(Exception):
+    """A bug of ours: this can't happen to something in that state."""
+
+
+def step(table: Mapping[tuple[State, Event], State], state: State, event: Event) -> State:
+    """The next state. Raises: ImpossibleStep."""
+    after = table.get((state, event))
+    if after is None:
+        raise ImpossibleStep(f"{event.value!r} can't happen to one that is {state.value!r}")
+    return after
+
+
+def mermaid(table: Mapping[tuple[State, Event], State], begin: State) -> str:
+    """The table as a state diagram."""
+    lines = ["stateDiagram-v2", f"    [*] --> {begin}"]
+    lines += [f"    {before} --> {after}: {event}" for (before, event), after in table.items()]
+    return "\n".join(lines) + "\n"

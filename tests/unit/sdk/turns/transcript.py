@@ -1,0 +1,212 @@
+"""Transcripts of a writer: what comes in, a command a line, and what goes out, each line behind a `>`.
+
+    own 1 acc=w1          the next entry of the log: ownership 1 gives acc to w1 (the writer under test)
+    gate w1               … a gate
+    turn w2 3 acc c.7 5   … a turn of another writer: the outcome of c.7 adds 5 to acc; `w2 -` is a single
+    end acc c.1           … its caller gave up
+    echo                  … the entries that this writer stored and has not read yet, in their order
+    lost 3                ownership entry 3 comes, though others are missing
+
+    send acc c.1 add 5    a request, for a pure handler; `wait 5` for one that waits; also stored=9 after=9 single again at=100
+    finish c.1            its handler has finished
+    found c.1 7 | found c.1 -     the log's answer to a look-up
+    cancel c.1            its caller asks to end it
+    compose [now=100]
+    stored | refused | taken 7 | cloned      the store's answer to the oldest entry that has none
+    pause acc | resume acc | forget [now=100]
+    values acc            what its state is
+
+The state is one number, `n`; an outcome's reply is the number after it.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from aegis_sdk.contract.envelope import Change, Outcome, OutcomeKind, Request
+from aegis_sdk.domain.turns.entries import End, Entry, Gate, Own, Settled, Turn
+from aegis_sdk.domain.turns.ownership import MissingOwnership
+from aegis_sdk.domain.turns.sessions import Sessions
+from aegis_sdk.domain.turns.writer import Output, Work, Write, Writer
+from pydantic_core import to_json
+
+ENDS_KEPT_S = 600.0
+
+
+def added(request: Request, values: Mapping[str, Any], epoch: int) -> Outcome:
+    """The one handler there is: adds the payload to `n` and answers with it."""
+    return outcome_of(values.get("n", 0) + int(request.payload), epoch)
+
+
+def outcome_of(n: int, epoch: int = 1) -> Outcome:
+    change = Change({"n": n})
+    return Outcome(OutcomeKind.EXECUTED, to_json(n), change.encode(), epoch=epoch, changed=change)
+
+
+class Player:
+    """Plays a transcript's commands on one writer."""
+
+    def __init__(self, make: Callable[..., Writer] = Writer) -> None:
+        self.writer = make("w1", added, ends_kept_s=ENDS_KEPT_S)
+        for resource in ("acc", "bcc", "ccc"):
+            self.writer.follow(resource, {}, Sessions())
+        self._seq = 0
+        self._unanswered: deque[Write] = deque()
+        self._unread: deque[Write] = deque()
+        self._works: dict[str, Work] = {}
+        self._values: dict[str, dict[str, Any]] = {}
+
+    def play(self, line: str) -> list[str]:
+        """What goes out after one command."""
+        verb, *words = line.split()
+        plain = [word for word in words if "=" not in word or verb == "own"]
+        named = dict(word.split("=", 1) for word in words if word not in plain)
+        try:
+            said = getattr(self, f"_{verb}")(*plain, **named)
+        except MissingOwnership as error:
+            return [f"error: {error}"]
+        return [*(said or []), *self._shown(self.writer.take_output())]
+
+    # --- the log ------------------------------------------------------------------------------------------
+    def _read(self, entry: Callable[[int], Entry]) -> None:
+        self._seq += 1
+        self.writer.read(entry(self._seq))
+
+    def _own(self, number: str, *moves: str) -> None:
+        moved = dict(move.split("=", 1) for move in moves)
+        self._read(lambda seq: Own(seq, int(number), moved))
+
+    def _lost(self, number: str) -> None:
+        self._own(number)
+
+    def _gate(self, writer: str) -> None:
+        self._read(lambda seq: Gate(seq, writer))
+
+    def _turn(self, writer: str, k: str, resource: str, request_id: str, amount: str) -> None:
+        held = self.writer.held[resource]
+        outcome = outcome_of(held.values.get("n", 0) + int(amount))
+        name = request_id if k == "-" else int(k)
+        settled = [Settled(request_id, resource, outcome)]
+        content = f"{request_id}={outcome.body.decode()}".encode()
+        self._read(lambda seq: Turn(seq, writer, name, settled, content, stored_s=100.0))
+
+    def _end(self, resource: str, request_id: str) -> None:
+        self._read(lambda seq: End(seq, resource, request_id, stored_s=100.0))
+
+    def _echo(self) -> None:
+        while self._unread:
+            write = self._unread.popleft()
+            self._read(lambda seq, w=write: Turn(seq, "w1", w.name, content=w.content))  # type: ignore[misc]
+
+    # --- requests -----------------------------------------------------------------------------------------
+    def _send(
+        self,
+        resource: str,
+        request_id: str,
+        how: str,
+        amount: str,
+        *flags: str,
+        stored: str = "0",
+        after: str = "0",
+        at: str = "100",
+    ) -> None:
+        request = Request(request_id, "s", "add", resource, amount.encode())
+        request.attempt = 2 if "again" in flags else 1
+        work = Work(
+            request,
+            sent_s=float(at),
+            reply="" if int(stored) else "r",
+            pure=how == "add",
+            single="single" in flags,
+            stored_seq=int(stored),
+            after=int(after),
+        )
+        self._works.setdefault(request_id, work)
+        self.writer.accept(work)
+
+    def _finish(self, request_id: str) -> None:
+        work = self._works[request_id]
+        self.writer.computed(work, added(work.request, self._values[request_id], 1))
+
+    def _found(self, request_id: str, n: str) -> None:
+        self.writer.looked_up(self._works[request_id], None if n == "-" else outcome_of(int(n)))
+
+    def _cancel(self, request_id: str) -> None:
+        self.writer.cancel(request_id, Outcome(OutcomeKind.CANCELLED, b'"cancelled"'))
+
+    def _compose(self, *, now: str = "100") -> None:
+        self.writer.compose(float(now))
+
+    def _stored(self) -> None:
+        write = self._unanswered.popleft()
+        self._unread.append(write)
+        self.writer.stored(write, 100.0)
+
+    def _refused(self) -> None:
+        self.writer.refused(self._unanswered.popleft())
+
+    def _taken(self, n: str) -> None:
+        self.writer.taken(self._unanswered.popleft(), outcome_of(int(n)))
+
+    def _cloned(self) -> None:
+        self.writer.cloned(self._unanswered.popleft())
+
+    def _pause(self, resource: str) -> list[str]:
+        return ["idle" if self.writer.pause(resource) else "under way"]
+
+    def _resume(self, resource: str) -> None:
+        self.writer.resume(resource)
+
+    def _forget(self, *, now: str = "100") -> None:
+        self.writer.forget_ends(float(now))
+
+    def _valuesof(self, resource: str) -> list[str]:
+        return [f"{resource} {self.writer.held[resource].values}"]
+
+    # --- what goes out ------------------------------------------------------------------------------------
+    def _shown(self, out: Output) -> list[str]:
+        lines = [f"stop: {out.stop}"] if out.stop else []
+        for name in ("shut_out", "serving", "left"):
+            if words := getattr(out, name):
+                lines.append(f"{name} {' '.join(words)}")
+        for write in out.store:
+            self._unanswered.append(write)
+            write.content = _settled(write.works).encode()
+            what = f"turn {write.k}" if write.k else f"single {write.name}"
+            lines.append(f"store {what} under {write.gate}: {_settled(write.works)}")
+        for name in ("run", "cancel", "look_up", "answer"):
+            if works := getattr(out, name):
+                settled = name == "answer"
+                lines.append(f"{name} {_settled(works) if settled else _named(works)}")
+        for work in out.run:
+            held = self.writer.held[work.request.resource or ""]
+            self._values[work.request.request_id] = dict(held.values)
+        lines += [f"drop {work.request.request_id}: {work.why}" for work in out.dropped]
+        return lines
+
+
+def _named(works: list[Work]) -> str:
+    return " ".join(work.request.request_id for work in works)
+
+
+def _settled(works: list[Work]) -> str:
+    return " ".join(
+        f"{work.request.request_id}={work.outcome.body.decode()}" for work in works if work.outcome
+    )
+
+
+def played(text: str, make: Callable[..., Writer] = Writer) -> str:
+    """The transcript with the writer's own output in place of what it says goes out."""
+    player: Player | None = None
+    lines: list[str] = []
+    for line in text.splitlines():
+        if line.startswith("> "):
+            continue
+        lines.append(line)
+        if line.startswith("# "):
+            player = Player(make)  # each story begins anew
+        elif player is not None and line and not line.startswith("-- "):
+            lines += [f"> {out}" for out in player.play(line)]
+    return "\n".join(lines) + "\n"
