@@ -18,6 +18,7 @@ from aegis_sdk.contract.method import Method
 from aegis_sdk.contract.subjects import Subjects
 from aegis_sdk.domain.recorder import NO_RECORDER, Recorder
 from aegis_sdk.errors import ContractError, Unavailable
+from aegis_sdk.infrastructure import process
 from aegis_sdk.infrastructure.journal import NatsJournal
 from aegis_sdk.infrastructure.link import Link
 from aegis_sdk.infrastructure.metrics import Publisher
@@ -229,6 +230,7 @@ async def connect(
         RefusedByNats: NATS refuses the login, or is not trusted; the message has its reason.
         Unavailable: NATS did not answer; the message says where it was looked for.
     """
+    process.end_as_pid_1()
     server = Server(url, user, password, token, credentials, nkeys_seed, tls)
     link = await _open(server, name, wait_s)
     subjects = Subjects(prefix)

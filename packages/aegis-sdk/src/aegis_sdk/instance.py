@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import os
 import secrets
-import signal
 import socket
-import threading
 import time
 from collections.abc import Coroutine, Mapping
 from typing import Any, Final
@@ -35,6 +34,7 @@ from aegis_sdk.contract.names import check_instance, encode_token
 from aegis_sdk.contract.subjects import Subjects
 from aegis_sdk.domain.recorder import Recorder
 from aegis_sdk.errors import ContractError, Copied, Evicted, Fenced, RefusedByNats
+from aegis_sdk.infrastructure import process
 from aegis_sdk.infrastructure.control_client import NatsControl
 from aegis_sdk.infrastructure.directory import NatsDirectory
 from aegis_sdk.infrastructure.journal import NatsJournal
@@ -80,7 +80,7 @@ class Requests:
             replies=self._replies,
             directory=self._directory,
             caller=caller,
-            payload_bytes_max=lambda: link.payload_bytes_max,
+            payload_bytes_max=lambda: link.usable().payload_bytes_max,
             recorder=recorder,
             tracer=tracer,
         )
@@ -208,7 +208,11 @@ class Instance:
 
     # --- what users call --------------------------------------------------------------------------------------
     async def serve_forever(self, *, signals: bool = True) -> None:
-        """Wait until this instance ends. SIGTERM and SIGINT drain it (main thread, unless `signals=False`).
+        """Wait until this instance ends. SIGTERM and SIGINT drain it, unless `signals=False`.
+
+        They drain all instances of the process together, and a second one ends the process at once. When they are
+        drained, the process has 5 s to end by itself. Only the main thread can handle signals; elsewhere a line
+        of the log says that they are not.
 
         Calls `gc.freeze()`: Python's collector no longer looks through what exists by now, which under load
         held the loop for 20 ms, and for 60 with 10,000 resources, three times a second (ADR 0016).
@@ -219,19 +223,17 @@ class Instance:
             RefusedByNats: NATS refuses its login, which is in no file that could change: start anew with another.
         """
         gc.freeze()
-        handled = self._handle_signals() if signals else []
+        if not signals:
+            process.drained(self._drain_soon)
         hopeless = self._link.hopeless
         ends: set[asyncio.Future[Any]] = {self._ended, hopeless}
-        try:
+        with process.signals_drain() if signals else contextlib.nullcontext():
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
             if not self._ended.done():
                 log.error("login_refused_for_good", service=self.service, reason=hopeless.result())
                 await self.stop()
                 raise RefusedByNats(hopeless.result())
             self._ended.result()
-        finally:
-            for number in handled:
-                asyncio.get_running_loop().remove_signal_handler(number)
 
     async def drain(self, *, timeout_s: float = DRAIN_TIMEOUT_S, reason: str = "drained") -> None:
         """Finish what has begun, hand the leases over, leave. Safe to call twice."""
@@ -247,6 +249,7 @@ class Instance:
         try:
             await self._take_down()
         finally:
+            process.drained(self._drain_soon)
             if not self._ended.done():
                 self._ended.set_result(None)
 
@@ -309,6 +312,7 @@ class Instance:
             version=self._service.version,
         )
         await self._serve_group()
+        process.drain_on_signal(self._drain_soon)
 
     async def _serve_group(self) -> None:
         """Last of all: others serve the group while this one still reads the journal."""
@@ -448,12 +452,3 @@ class Instance:
             instance_id=self.id,
             duration_s=round(time.perf_counter() - begun_s, 6),
         )
-
-    def _handle_signals(self) -> list[signal.Signals]:
-        if threading.current_thread() is not threading.main_thread():
-            return []
-        loop = asyncio.get_running_loop()
-        numbers = [signal.SIGTERM, signal.SIGINT]
-        for number in numbers:
-            loop.add_signal_handler(number, self._drain_soon, number.name)
-        return numbers

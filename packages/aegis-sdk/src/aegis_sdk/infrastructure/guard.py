@@ -9,11 +9,13 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 from aegis_sdk.connection import Server
 from aegis_sdk.errors import Unavailable
 from aegis_sdk.infrastructure import guard_process
+from aegis_sdk.infrastructure import process as process_wide
 from aegis_sdk.infrastructure.link import Link
 from aegis_sdk.telemetry import log
 
@@ -40,36 +42,28 @@ class Guard:
         self._channel = channel
         self._shared = shared
         self._given_fd = -1
+        process_wide.when_forked(self, lambda: process_wide.cut_off(channel.fileno()))
 
     @classmethod
     async def start(cls, server: Server, *, name: str) -> Guard | None:
-        """None where there can be none."""
-        if sys.platform != "linux":
+        """None where there can be none; a line of the log says why."""
+        if (why := _why_none()) is not None:
+            log.info("guard_not_started", reason=why)
             return None
         try:
             link = await Link.open(server, name=name)
         except Unavailable as error:
-            log.debug("guard_not_started", error=str(error))
+            log.info("guard_not_started", reason=str(error))
             return None
         if link.plain_socket_fd is None:
             await link.close()
             return None
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        ours.setblocking(False)
-        memory = os.memfd_create("aegis-guard")
         try:
-            os.ftruncate(memory, guard_process.SHARED_BYTES)
-            shared = mmap.mmap(memory, guard_process.SHARED_BYTES)
-            process = _spawn(theirs, memory)
-        except OSError as error:
-            log.debug("guard_not_started", error=str(error))
+            return cls(link, *_started())
+        except (OSError, ValueError, subprocess.SubprocessError) as error:
+            log.info("guard_not_started", reason=str(error))
             await link.close()
-            ours.close()
             return None
-        finally:
-            theirs.close()
-            os.close(memory)
-        return cls(link, process, ours, shared)
 
     def told(self, subject: str, beat: bytes, interval_s: float) -> None:
         """Leave the newest heartbeat to it. Never waits."""
@@ -89,6 +83,7 @@ class Guard:
 
     async def close(self) -> None:
         """Its process ends when it sees the channel close."""
+        process_wide.forget_fork(self)
         self._channel.close()
         await self._link.close()
         try:
@@ -97,6 +92,33 @@ class Guard:
             self._process.kill()
             self._process.wait()
         self._shared.close()
+
+
+def _why_none() -> str | None:
+    """What is missing here, in words."""
+    name = Path(sys.executable or "").name.lower()
+    if sys.platform != "linux" or not hasattr(os, "memfd_create"):
+        return "it needs Linux and memfd_create"
+    if getattr(sys, "frozen", False) or not name.startswith(("python", "pypy")):
+        # It would not run our script, but the whole program once more, and that one the next.
+        return f"{sys.executable!r} is not a Python interpreter"
+    return None if _SCRIPT.is_file() else f"{_SCRIPT} is not a file"
+
+
+def _started() -> tuple[subprocess.Popen[bytes], socket.socket, mmap.mmap]:
+    """The process, its channel and what is shared with it. Raises: OSError, ValueError, SubprocessError."""
+    with ExitStack() as ours_if_it_fails, ExitStack() as theirs:
+        ours, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        theirs.callback(other.close)
+        ours_if_it_fails.callback(ours.close)
+        ours.setblocking(False)
+        memory = os.memfd_create("aegis-guard")
+        theirs.callback(os.close, memory)
+        os.ftruncate(memory, guard_process.SHARED_BYTES)
+        shared = mmap.mmap(memory, guard_process.SHARED_BYTES)
+        process = _spawn(other, memory)
+        ours_if_it_fails.pop_all()
+        return process, ours, shared
 
 
 def _spawn(channel: socket.socket, memory: int) -> subprocess.Popen[bytes]:

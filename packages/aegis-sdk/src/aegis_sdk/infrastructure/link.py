@@ -32,7 +32,8 @@ from aegis_sdk.application.ports import (
     StoreUnreachable,
 )
 from aegis_sdk.connection import PENDING_BYTES_MAX, Connection, Hooks, OnForbidden, Server
-from aegis_sdk.errors import RefusedByNats, Unavailable
+from aegis_sdk.errors import ContractError, RefusedByNats, Unavailable
+from aegis_sdk.infrastructure import process
 from aegis_sdk.infrastructure.wire import Callback, Message, Tap, encode
 from aegis_sdk.telemetry import log
 
@@ -88,6 +89,8 @@ class Link:
         self._sweeping = False
         self._restored: list[Callable[[], Awaitable[None]]] = []
         self._closing = False
+        self._is_forked = False
+        process.when_forked(self, self._forked)
         self._aside: set[asyncio.Task[None]] = set()
         self.connected = Connected(_session(client))
         hooks.lost, hooks.restored = self._lost, self._back
@@ -151,6 +154,26 @@ class Link:
         """Called with the subject and the server's words at each violated permission."""
         self._client.on_forbidden(callback)
 
+    def usable(self) -> Link:
+        """Itself. Raises: ContractError in a child that was forked after it was opened."""
+        if self._is_forked:
+            raise ContractError(
+                "this client was opened before this process was forked, and belongs to the parent:"
+                " connect in the child"
+            )
+        return self
+
+    def _forked(self) -> None:
+        """In the child. Its copy of the socket would hide the parent's death from NATS."""
+        self._is_forked = True
+        connected = self._socket()
+        if connected is not None and connected.fileno() >= 0:
+            process.cut_off(connected.fileno())
+
+    def _socket(self) -> Any:
+        writer = getattr(self._client._transport, "_io_writer", None)
+        return None if writer is None else writer.get_extra_info("socket")
+
     def on_restored(self, callback: Callable[[], Awaitable[None]]) -> None:
         self._restored.append(callback)
 
@@ -160,6 +183,7 @@ class Link:
 
     async def close(self) -> None:
         self._closing = True
+        process.forget_fork(self)
         self._lost()
         if not self._client.is_closed:
             self._flush()

@@ -93,7 +93,7 @@ class Pulse:
 
     async def _beat(self) -> None:
         link = await self._connect()
-        guard = await Guard.start(self._server, name=self._name("guard")) if link else None
+        guard = await self._guard() if link else None
         n = 0
         while link is not None and not self._stop.is_set():
             n += 1
@@ -116,6 +116,13 @@ class Pulse:
         link.publish(subject, payload)
         if guard is not None:
             guard.told(subject, payload, self._interval_s)
+
+    async def _guard(self) -> Guard | None:
+        try:
+            return await Guard.start(self._server, name=self._name("guard"))
+        except Exception as error:  # it is a second voice: the first must speak without it
+            log.warning("guard_not_started", reason=repr(error))
+            return None
 
     async def _connect(self) -> Link | None:
         said_s = -SAY_AGAIN_S

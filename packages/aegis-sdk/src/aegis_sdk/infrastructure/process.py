@@ -1,0 +1,144 @@
+"""What concerns this process as a whole: the signals that end it, and children that are forked from it.
+
+The first SIGTERM or SIGINT drains every instance that runs in the process, in whichever loop. A second ends the process
+at once. Signals are taken by `signal.signal`, not by a loop: so they work on Windows too, and while a handler blocks the
+loop a second one still ends the process. When all instances are drained the process has `EXIT_S` to end. Something that
+never returns, such as a thread that asyncio joins, must not keep it.
+
+A forked child has copies of all sockets, so NATS would not notice its parent's death. They are cut off in the child, which
+can't use them anyway: whatever was opened before the fork belongs to the parent. A process has one of each, so this
+module has what the others must not have: globals.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, Final
+
+from aegis_sdk.telemetry import log
+
+EXIT_S: Final = 5.0
+DRAINED_S_MAX: Final = 15.0
+"""Longer than a drain may take, its leaving included; a loop that is blocked drains nothing."""
+LOOK_S: Final = 0.05
+SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
+
+Drain = Callable[[str], None]
+
+_drains: dict[Drain, asyncio.AbstractEventLoop] = {}
+_handlers_before: dict[signal.Signals, Any] = {}
+_waiting = 0
+"""How many wait for the end of an instance now, with signals."""
+_came = False
+_forked: dict[object, Callable[[], None]] = {}
+
+
+# --- signals ----------------------------------------------------------------------------------------------
+def drain_on_signal(drain: Drain) -> None:
+    """`drain` is called, on this loop, with the name of the first signal that comes while one waits for its end."""
+    _drains[drain] = asyncio.get_running_loop()
+
+
+def drained(drain: Drain) -> None:
+    _drains.pop(drain, None)
+
+
+@contextlib.contextmanager
+def signals_drain() -> Iterator[None]:
+    """Signals drain as long as this is entered, by any of several; nothing is done where there can be no handlers."""
+    global _waiting  # noqa: PLW0603 - see the module
+    _waiting += 1
+    if not _handlers_before:
+        _take_signals()
+    try:
+        yield
+    finally:
+        _waiting -= 1
+        if not _waiting:
+            _give_signals_back()
+
+
+def _take_signals() -> None:
+    for number in SIGNALS:
+        try:
+            _handlers_before[number] = signal.signal(number, _on_signal)
+        except (ValueError, OSError, RuntimeError) as error:  # not the main thread, or not here
+            log.warning("signals_not_handled", signal=number.name, error=str(error))
+            return
+
+
+def _give_signals_back() -> None:
+    global _came  # noqa: PLW0603 - see the module
+    if threading.current_thread() is threading.main_thread():
+        for number, before in _handlers_before.items():
+            if signal.getsignal(number) is _on_signal:
+                signal.signal(number, signal.SIG_DFL if before is None else before)
+        _handlers_before.clear()
+        _came = False
+
+
+def _on_signal(number: int, _: object) -> None:
+    global _came  # noqa: PLW0603 - see the module
+    if _came:
+        os._exit(128 + number)
+    _came = True
+    threading.Thread(target=_end_late, name="aegis-exit", daemon=True).start()
+    for drain, loop in list(_drains.items()):
+        with contextlib.suppress(RuntimeError):  # its loop is closed
+            loop.call_soon_threadsafe(drain, signal.Signals(number).name)
+
+
+def _end_late() -> None:
+    """The interpreter's end kills this thread, unless something keeps it from ending."""
+    give_up_s = time.monotonic() + DRAINED_S_MAX
+    while _drains and time.monotonic() < give_up_s:
+        time.sleep(LOOK_S)
+    time.sleep(EXIT_S)
+    kept = [thread.name for thread in threading.enumerate() if not thread.daemon]
+    log.error("process_did_not_end", instances=len(_drains), threads=kept)
+    time.sleep(LOOK_S)  # for the log
+    os._exit(1)
+
+
+def end_as_pid_1() -> None:
+    """The first process of a container ignores SIGTERM unless it has a handler: until an instance has one, have this."""
+    with contextlib.suppress(ValueError):  # not in the main thread
+        if os.getpid() == 1 and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+            signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+
+
+# --- forks ------------------------------------------------------------------------------------------------
+def when_forked(key: object, action: Callable[[], None]) -> None:
+    """Call `action` in each child that is forked from now on, until `forget_fork(key)`."""
+    _forked[key] = action
+
+
+def forget_fork(key: object) -> None:
+    _forked.pop(key, None)
+
+
+def cut_off(fd: int) -> None:
+    """Let go of what `fd` is, but keep its number taken: whatever has it would close another's file later."""
+    nothing = os.open(os.devnull, os.O_RDWR)
+    os.dup2(nothing, fd, inheritable=False)
+    os.close(nothing)
+
+
+def _in_child() -> None:
+    for action in list(_forked.values()):
+        with contextlib.suppress(Exception):
+            action()
+    _forked.clear()
+    _drains.clear()
+    _give_signals_back()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_in_child)
