@@ -11,6 +11,8 @@ import time
 
 import aegis_sdk
 from aegis_sdk import Aegis, Context, Method, Service
+from aegis_sdk.infrastructure import process
+from aegis_sdk.infrastructure.guard import Guard
 
 ECHO: Method[int, int] = Method("echo", "echo", request=int, reply=int)
 WEDGE: Method[int, int] = Method("echo", "wedge", request=int, reply=int)
@@ -95,18 +97,28 @@ async def bare(aegis: Aegis) -> None:
     await one(aegis)
 
 
+def _has_guard() -> bool:
+    return any(isinstance(key, Guard) for key in list(process._forked))
+
+
+def inherit(aegis: Aegis) -> None:
+    try:
+        aegis.request(ECHO, 1).send(None)
+    except BaseException as error:
+        say("refused", error=type(error).__name__, text=str(error))
+    time.sleep(8)
+    os._exit(0)
+
+
 async def fork(aegis: Aegis) -> None:
     """A child lives on when this process is killed, and tries to use what it has inherited."""
     instance = await aegis.serve(echo(), instance_id="one")
+    async with asyncio.timeout(10):
+        while not _has_guard():  # noqa: ASYNC110 - it starts in a thread
+            await asyncio.sleep(0.01)
     child = os.fork()
     if not child:
-        try:
-            call = aegis.request(ECHO, 1)
-            call.send(None)
-        except BaseException as error:
-            say("refused", error=type(error).__name__, text=str(error))
-        time.sleep(8)
-        os._exit(0)
+        inherit(aegis)
     say("ready", child=child)
     await instance.serve_forever()
 

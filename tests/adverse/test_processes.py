@@ -95,6 +95,10 @@ async def test_a_thread_that_is_joined_does_not_keep_a_process_from_ending(syste
     assert process.logged("process_did_not_end")
 
 
+def _child_of(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/task/{pid}/children").read_text().split()[0])
+
+
 async def _until_logged(process: Process, event: str) -> None:
     async with asyncio.timeout(10):
         while not process.logged(event):  # noqa: ASYNC110 - a file has no event
@@ -141,7 +145,8 @@ async def test_a_forked_child_neither_hides_the_death_of_its_parent_nor_speaks_f
 
 
 @pytest.mark.skipif(
-    shutil.which("unshare") is None or subprocess.run([*NAMESPACE, "true"], check=False).returncode,
+    shutil.which("unshare") is None
+    or subprocess.run([*NAMESPACE, "true"], check=False).returncode != 0,
     reason="needs a pid namespace of its own",
 )
 @pytest.mark.parametrize("what", ["control", "instance"])
@@ -163,8 +168,7 @@ async def test_the_first_process_of_a_container_ends_on_sigterm_while_it_starts(
         async with asyncio.timeout(20):
             while waiting not in (tmp_path / "log").read_bytes():  # noqa: ASYNC110 - a file
                 await asyncio.sleep(0.02)
-        children = Path(f"/proc/{outer.pid}/task/{outer.pid}/children").read_text().split()
-        os.kill(int(children[0]), signal.SIGTERM)
+        os.kill(_child_of(outer.pid), signal.SIGTERM)
         async with asyncio.timeout(5):
             await outer.wait()
     finally:

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from aegis_sdk.application.requester import TIMEOUT_S
+from aegis_sdk.application.requester import CLOSED, TIMEOUT_S
 from aegis_sdk.application.tracing import LOG_TRACER, Tracer
 from aegis_sdk.connection import Server
 from aegis_sdk.context import Ticket
@@ -17,7 +17,7 @@ from aegis_sdk.contract.control import Role
 from aegis_sdk.contract.method import Method
 from aegis_sdk.contract.subjects import Subjects
 from aegis_sdk.domain.recorder import NO_RECORDER, Recorder
-from aegis_sdk.errors import ContractError, Unavailable
+from aegis_sdk.errors import ContractError, Draining, Unavailable
 from aegis_sdk.infrastructure import process
 from aegis_sdk.infrastructure.journal import NatsJournal
 from aegis_sdk.infrastructure.link import Link
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 Req = TypeVar("Req")
 Rep = TypeVar("Rep")
 
+CLOSE_DRAIN_S = 1.0
 CONTROL_WAIT_S = 30.0
 """How long `serve` waits for a control service; it may start at the same moment."""
 
@@ -61,6 +62,7 @@ class Aegis:
             link, subjects, NatsJournal(link, subjects), self._recorder, tracer
         )
         self._instances: list[Instance] = []
+        self._closing: asyncio.Task[None] | None = None
 
     async def request(
         self,
@@ -89,6 +91,7 @@ class Aegis:
             Unavailable: the registry could not be read; nothing was stored.
             RefusedByNats: this login may not ask there; nothing was stored.
         """
+        self._check()
         return await self._requests.requester.request(
             method, payload, resource=resource, timeout_s=timeout_s, key=key
         )
@@ -111,6 +114,7 @@ class Aegis:
             OutcomeUnknown: not acknowledged within `timeout_s`; submit again with the same `key`.
             NotExecuted, ContractError, Unavailable: as for `request`.
         """
+        self._check()
         return await self._requests.requester.submit(
             method, payload, resource=resource, key=key, timeout_s=timeout_s, expires_s=expires_s
         )
@@ -124,7 +128,9 @@ class Aegis:
             OutcomeUnknown: it has none after `timeout_s`; attach again.
             NeverAccepted: nobody knows the id (a kind of OutcomeUnknown); found out after `timeout_s`, by
                 reading the ids of all requests that are kept.
+            Draining: this client is closed.
         """
+        self._check()
         return await self._requests.requester.attach(request_id, method, timeout_s=timeout_s)
 
     async def serve(
@@ -145,7 +151,9 @@ class Aegis:
             RegistrationRefused, InvalidName: control refused, and says why.
             RefusedByNats: this login lacks a right that an instance needs; the message names the subject.
             Unavailable: no control service answered within `wait_s`.
+            Draining: this client is closed.
         """
+        self._check()
         instance = await Instance.start(
             service,
             server=self._server,
@@ -156,6 +164,9 @@ class Aegis:
             recorder=self._recorder,
             tracer=self._tracer,
         )
+        if self._closing is not None:
+            await instance.stop()
+            raise Draining(CLOSED)
         self._instances.append(instance)
         return instance
 
@@ -166,8 +177,10 @@ class Aegis:
 
         Raises:
             ContractError: they are served already.
+            Draining: this client is closed.
             OSError: the address can't be had.
         """
+        self._check()
         if self._metrics_server is not None:
             raise ContractError(f"metrics are served on port {self._metrics_server.port} already")
         from aegis_sdk.infrastructure.metrics_server import MetricsServer
@@ -176,16 +189,36 @@ class Aegis:
         return self._metrics_server.port
 
     async def drain(self, *, timeout_s: float = 10.0) -> None:
-        """Drain all instances served here, wait for open requests, close."""
-        await asyncio.gather(*(i.drain(timeout_s=timeout_s) for i in self._instances))
+        """Drain all instances served here, wait for open requests, close. What is still open then ends as by `close`."""
+        await self._instances_drained(timeout_s)
         await self._requests.close(drain_s=timeout_s)
-        await self._end()
+        await self.close()
 
     async def close(self) -> None:
-        """Quick, and safe twice; instances are drained of what takes under a second."""
-        await asyncio.gather(*(i.drain(timeout_s=1.0) for i in self._instances))
-        await self._requests.close()
-        await self._end()
+        """Quick, and safe twice; instances are drained of what takes under a second.
+
+        Open calls end at once: by OutcomeUnknown with the request's id, or by Draining when nothing was sent.
+        Cancelled, it goes on by itself.
+        """
+        if self._closing is None:
+            self._closing = asyncio.create_task(self._close())
+        await asyncio.shield(self._closing)
+
+    async def _close(self) -> None:
+        try:
+            await self._requests.close()
+            await self._instances_drained(CLOSE_DRAIN_S)
+        finally:
+            await self._end()
+
+    async def _instances_drained(self, timeout_s: float) -> None:
+        await asyncio.gather(*(i.drain(timeout_s=timeout_s) for i in self._instances))
+
+    def _check(self) -> None:
+        """Raises: Draining; ContractError in a forked child."""
+        self._link.usable()
+        if self._closing is not None:
+            raise Draining(CLOSED)
 
     async def _start(self) -> None:
         await self._requests.start()

@@ -16,6 +16,7 @@ from aegis_sdk.application.gate import Gate
 from aegis_sdk.application.group_host import GroupHost
 from aegis_sdk.application.handlers import Runner
 from aegis_sdk.application.membership import Membership, obey
+from aegis_sdk.application.ports import StoreError
 from aegis_sdk.application.requester import Requester
 from aegis_sdk.application.resource_host import CHECKPOINT_AGE_S, ResourceHost
 from aegis_sdk.application.threads import Threads
@@ -33,7 +34,7 @@ from aegis_sdk.contract.control import (
 from aegis_sdk.contract.names import check_instance, encode_token
 from aegis_sdk.contract.subjects import Subjects
 from aegis_sdk.domain.recorder import Recorder
-from aegis_sdk.errors import ContractError, Copied, Evicted, Fenced, RefusedByNats
+from aegis_sdk.errors import ContractError, Copied, Evicted, Fenced, RefusedByNats, Unavailable
 from aegis_sdk.infrastructure import process
 from aegis_sdk.infrastructure.control_client import NatsControl
 from aegis_sdk.infrastructure.directory import NatsDirectory
@@ -201,6 +202,9 @@ class Instance:
             raise
         try:
             await _unless_forbidden(link, subjects, instance._start(wait_s))
+        except StoreError as error:
+            await instance.stop()
+            raise Unavailable(f"NATS could not be reached: {error}") from error
         except BaseException:
             await instance.stop()
             raise

@@ -79,6 +79,7 @@ WATCH_S: Final = RECHECK_S / 2
 """How often open requests are looked at."""
 RESOLVE_S: Final = 3.0
 """How long past its deadline a caller tries to end the doubt before it says OutcomeUnknown."""
+CLOSED: Final = "this client is closing or closed: it takes no new requests"
 RECHECKS_AT_ONCE_MAX: Final = 64
 
 
@@ -100,6 +101,8 @@ class _Open:
     accepted: Accepted | None = None
     refused: AegisError | None = None
     """The answer, if the request turns out to have no effect: why it was not stored."""
+    is_sent: bool = False
+    """It may be stored, now or soon; also when another process sent it."""
 
     def deliver(self, outcome: Outcome) -> None:
         if not self.answer.done():
@@ -131,6 +134,11 @@ class _Open:
     def refuse(self, error: AegisError) -> None:
         if not self.answer.done():
             self.answer.set_exception(error)
+            self.answer.exception()  # known, also when whoever asked is not waiting yet
+
+    def close(self) -> None:
+        """The client closes: no answer will be heard any more."""
+        self.refuse(_left_open(self.request) if self.is_sent else Draining(CLOSED))
 
 
 class Requester:
@@ -160,6 +168,8 @@ class Requester:
         self._open: set[_Open] = set()
         self._watcher: asyncio.Task[None] | None = None
         self._closed = False
+        self._is_gone = False
+        """Closed, and no longer draining: whoever still tries is told so at once."""
 
     # --- what callers use -------------------------------------------------------------------------
     async def request(
@@ -209,8 +219,9 @@ class Requester:
         request = Request(request_id, method.service, method.name, None, b"")
         entry = self._begin(request, method)
         try:
-            await self._replies.expect(request_id, entry.deliver)
             entry.accepted = Accepted(0, duplicate=True)  # never send: this is not our request
+            entry.is_sent = True
+            await self._expect(entry)
             try:
                 outcome = await self._journal.outcome(request, anywhere=True)
             except StoreForbidden as error:
@@ -306,11 +317,14 @@ class Requester:
         self._caller = caller
 
     async def close(self, *, drain_s: float = 0.0) -> None:
-        """Refuse new requests, wait up to `drain_s` for open ones, then stop."""
+        """Refuse new requests, wait up to `drain_s` for open ones, and end those left: each is told what is known."""
         self._closed = True
         answers = [entry.answer for entry in self._open]
         if answers and drain_s > 0:
             await asyncio.wait(answers, timeout=drain_s)
+        self._is_gone = True
+        for entry in self._open:
+            entry.close()
         if self._watcher is not None:
             self._watcher.cancel()
 
@@ -408,7 +422,7 @@ class Requester:
 
     def _encode(self, method: Method[Any, Any], payload: Any, resource: str | None) -> bytes:
         if self._closed:
-            raise Draining("this client is closing: it takes no new requests")
+            raise Draining(CLOSED)
         resource_token(resource)
         body = method.request.encode(payload)
         if len(body) + 4096 > (limit := self._payload_bytes_max()):  # 4 KiB for the headers
@@ -445,6 +459,8 @@ class Requester:
             except StoreFull as error:
                 raise Overloaded(f"{request.service}: {error}") from error
             except StoreError as error:
+                if self._is_gone:
+                    raise _left_open(request) from error
                 forbidden = isinstance(error, StoreForbidden)
                 if forbidden and n == 1:
                     raise RefusedByNats(f"{request.service}: {error}") from error
@@ -496,7 +512,7 @@ class Requester:
         entry = self._begin(request, method)
         entry.is_held = again
         try:
-            await self._replies.expect(request.request_id, entry.deliver)
+            await self._expect(entry)
             if again:
                 if (stored := await self._read_outcome(request)) is not None:
                     return await self._same_key(request, method, stored)
@@ -506,6 +522,9 @@ class Requester:
                     await self._unless_changed(request, calls)
                 calls.sent(request)
             entry.is_held = False
+            if self._closed:
+                raise Draining(CLOSED)
+            entry.is_sent = True
             with contextlib.suppress(StoreUnreachable):  # sent again by the watcher
                 self._log.post(request)
             with waiting():
@@ -542,6 +561,8 @@ class Requester:
                 if (stored := await self._read_outcome(request)) is not None:
                     return stored
             except StoreError as error:
+                if self._is_gone:
+                    raise _left_open(request) from error
                 if time.monotonic() >= give_up_s or isinstance(error, StoreForbidden):
                     why = "" if entry.refused is None else f"{entry.refused}; "
                     raise OutcomeUnknown(
@@ -559,6 +580,8 @@ class Requester:
             except StoreForbidden as error:
                 raise RefusedByNats(f"the registry could not be read: {error}") from error
             except StoreError as error:
+                if self._is_gone:
+                    raise Draining(CLOSED) from error
                 raise Unavailable(f"the registry could not be read: {error}") from error
 
     async def _check_key(
@@ -607,12 +630,20 @@ class Requester:
 
     # --- open requests ------------------------------------------------------------------------------
     def _begin(self, request: Request, method: Method[Any, Any]) -> _Open:
+        if self._is_gone:
+            raise Draining(CLOSED)
         answer: asyncio.Future[Outcome | None] = asyncio.get_running_loop().create_future()
         entry = _Open(request, method, answer, time.monotonic() + RECHECK_S)
         self._open.add(entry)
         if self._watcher is None or self._watcher.done():
             self._watcher = asyncio.create_task(self._watch())
         return entry
+
+    async def _expect(self, entry: _Open) -> None:
+        try:
+            await self._replies.expect(entry.request.request_id, entry.deliver)
+        except StoreError as error:
+            raise Unavailable(f"no answer could be heard: {error}") from error
 
     def _end(self, entry: _Open) -> None:
         self._open.discard(entry)
@@ -697,4 +728,11 @@ def _key_reused(request: Request) -> KeyReused:
     return KeyReused(
         f"idempotency key of {request.request_id} was used for another request"
         " (method, resource or payload differ): use a new key"
+    )
+
+
+def _left_open(request: Request) -> OutcomeUnknown:
+    return OutcomeUnknown(
+        f"the client was closed while {request.request_id} was open: attach to it later",
+        request.request_id,
     )

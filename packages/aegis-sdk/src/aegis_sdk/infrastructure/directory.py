@@ -7,12 +7,11 @@ registration may be a moment ahead of what this client has read.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
-from aegis_sdk.application.ports import StoreMissing
+from aegis_sdk.application.ports import StoreMissing, StoreUnreachable
 from aegis_sdk.contract.control import InstanceRecord, LeaseRecord, LeaseState, ServiceRecord
 from aegis_sdk.contract.control import InstanceState as State
 from aegis_sdk.contract.subjects import Subjects
@@ -24,6 +23,7 @@ from aegis_sdk.infrastructure.wire import Message
 
 FOLLOW_CREDIT: Final = 1000
 READY_TIMEOUT_S: Final = 3.0
+STOPPED: Final = "the client was closed"
 _DELETED: Final = ("DEL", "PURGE")
 
 
@@ -53,6 +53,7 @@ class NatsDirectory:
         self._services: dict[str, _Service] = {}
         self._followed: dict[str, asyncio.Task[None]] = {}
         self._loops: list[PullLoop] = []
+        self._stopped = False
 
     def admits(self, service: str, method: str, resource: str | None) -> bool:
         known = self._services.get(service)
@@ -94,6 +95,7 @@ class NatsDirectory:
             raise ContractError(f"{service}.{method} serves the group: it takes no resource")
 
     async def stop(self) -> None:
+        self._stopped = True
         for task in self._followed.values():
             task.cancel()
         for loop in self._loops:
@@ -133,13 +135,18 @@ class NatsDirectory:
     # --- following ------------------------------------------------------------------------------------------
     async def _follow(self, service: str) -> None:
         """Return when the buckets were read up to now; calls side by side share one reading."""
+        if self._stopped:
+            raise StoreUnreachable(STOPPED)
         self._services.setdefault(service, _Service())
         task = self._followed.get(service)
         if task is None or (task.done() and not task.cancelled() and task.exception()):
             task = self._followed[service] = asyncio.create_task(self._start(service))
-        with contextlib.suppress(TimeoutError):  # a miss is asked at the leader, which says more
-            async with asyncio.timeout(READY_TIMEOUT_S):
-                await asyncio.shield(task)
+        # Too late is no error: a miss is asked at the leader, which says more.
+        await asyncio.wait({task}, timeout=READY_TIMEOUT_S)
+        if task.cancelled():
+            raise StoreUnreachable(STOPPED)
+        if task.done():
+            task.result()
 
     async def _start(self, service: str) -> None:
         known = self._services[service]

@@ -102,13 +102,18 @@ class Link:
         server.check()
         hooks = Hooks()
         client = Connection(server, hooks, log)
-        await client.open(name=name, keep=True)
+        process.when_forked(client, lambda: _let_go(client))
+        try:
+            await client.open(name=name, keep=True)
+        except BaseException:
+            process.forget_fork(client)
+            raise
         link = cls(client, server, hooks, name=name)
         try:
             await link.subscribe(link._answers, link._on_answer)
             await link.flush(timeout_s=FIRST_ANSWER_S)
             link._check_heard()
-        except (NatsError, OSError, TimeoutError, StoreForbidden) as error:
+        except (NatsError, OSError, TimeoutError, StoreError) as error:
             await link.close()
             if isinstance(error, StoreForbidden):
                 raise RefusedByNats(str(error)) from error
@@ -164,15 +169,7 @@ class Link:
         return self
 
     def _forked(self) -> None:
-        """In the child. Its copy of the socket would hide the parent's death from NATS."""
         self._is_forked = True
-        connected = self._socket()
-        if connected is not None and connected.fileno() >= 0:
-            process.cut_off(connected.fileno())
-
-    def _socket(self) -> Any:
-        writer = getattr(self._client._transport, "_io_writer", None)
-        return None if writer is None else writer.get_extra_info("socket")
 
     def on_restored(self, callback: Callable[[], Awaitable[None]]) -> None:
         self._restored.append(callback)
@@ -184,6 +181,7 @@ class Link:
     async def close(self) -> None:
         self._closing = True
         process.forget_fork(self)
+        process.forget_fork(self._client)
         self._lost()
         if not self._client.is_closed:
             self._flush()
@@ -289,11 +287,14 @@ class Link:
     async def subscribe(self, subject: str, callback: Callback) -> Subscription:
         """`callback` runs as messages are read and must be quick; a message has no queue to wait in.
 
-        What is read here is bounded by credit or by open calls. `drop` ends it.
+        What is read here is bounded by credit or by open calls. `drop` ends it. Raises: StoreUnreachable.
         """
-        subscription = await self._client.subscribe(
-            subject, cb=_never, pending_msgs_limit=0, pending_bytes_limit=0
-        )
+        try:
+            subscription = await self._client.subscribe(
+                subject, cb=_never, pending_msgs_limit=0, pending_bytes_limit=0
+            )
+        except NatsError as error:  # it is closed
+            raise StoreUnreachable(str(error)) from error
         self._tap.callbacks[subscription._id] = callback
         private: Any = (
             subscription  # the library says that its task is None, which compiled code believes
@@ -465,6 +466,14 @@ def _session(client: Client) -> str:
 
 async def _never(message: object) -> None:
     raise AssertionError("tapped before the library saw it")
+
+
+def _let_go(client: Client) -> None:
+    """In a forked child, whose copy of the socket would hide the parent's death from NATS."""
+    writer = getattr(client._transport, "_io_writer", None)
+    connected = None if writer is None else writer.get_extra_info("socket")
+    if connected is not None and connected.fileno() >= 0:
+        process.cut_off(connected.fileno())
 
 
 class _Busy(StoreError):
