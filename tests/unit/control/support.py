@@ -31,6 +31,7 @@ from aegis_control.application.state import ControlState, Member
 from aegis_control.application.watch import Watch
 from aegis_control.application.world import Api, World
 from aegis_control.domain.liveness import Limits
+from aegis_control.domain.logs import Sight
 from aegis_sdk.contract.control import (
     Ack,
     Command,
@@ -38,6 +39,7 @@ from aegis_sdk.contract.control import (
     Heartbeat,
     LeaseRecord,
     Leave,
+    LogMark,
     MethodSpec,
     Registration,
     RegistrationReply,
@@ -178,6 +180,29 @@ class MemoryRequests:
 
 
 @dataclass
+class MemoryLogs:
+    """Every stream is there, and as it was, unless `sights` says otherwise."""
+
+    sights: dict[str, Sight | None] = field(default_factory=dict)
+    begun: list[tuple[str, int]] = field(default_factory=list)
+
+    async def look(self, stream: str) -> Sight | None:
+        return self.sights.get(stream, Sight("log-0", 1, 0))
+
+    def seen_end(self, stream: str, identity: str) -> int:
+        return 0
+
+    async def adopt(self, stream: str) -> LogMark:
+        return LogMark(id="log-0")
+
+    async def begin(self, stream: str, *, behind: int) -> LogMark:
+        self.begun.append((stream, behind))
+        mark = LogMark(id=f"log-{len(self.begun)}", end=behind)
+        self.sights[stream] = Sight(mark.id, 1, behind)
+        return mark
+
+
+@dataclass
 class MemoryInstances:
     """`answer` is what every instance says to a command; None stays silent."""
 
@@ -276,6 +301,7 @@ class Office:
         self.registry: MemoryBucket = other.registry if other else MemoryBucket()
         self.leases: MemoryBucket = other.leases if other else MemoryBucket()
         self.journal: MemoryJournal = other.journal if other else MemoryJournal()
+        self.logs = MemoryLogs()
         self.requests: MemoryRequests = other.requests if other else MemoryRequests()
         self.instances = MemoryInstances()
         self.events = MemoryEvents()
@@ -288,6 +314,7 @@ class Office:
             leases=self.leases,
             journal=self.journal,
             requests=self.requests,
+            logs=self.logs,
             instances=self.instances,
             hearing=self.hearing,
             letters=self.letters,

@@ -45,6 +45,7 @@ from aegis_control.infrastructure.nats_journal import NatsJournal
 from aegis_control.infrastructure.nats_leader import NatsLeader
 from aegis_control.infrastructure.nats_letters import NatsLetters
 from aegis_control.infrastructure.nats_link import NatsLink
+from aegis_control.infrastructure.nats_logs import NatsLogs
 from aegis_control.infrastructure.nats_snapshots import listen_for_snapshots
 from aegis_control.infrastructure.nats_streams import NatsStreams, StreamSettings
 from aegis_control.infrastructure.seldom import Seldom
@@ -203,6 +204,7 @@ class Control:
             leases=NatsBucket(link, subjects.leases_bucket),
             journal=NatsJournal(link, subjects),
             requests=streams,
+            logs=NatsLogs(link, streams),
             instances=NatsInstances(link, subjects),
             hearing=endpoints,
             letters=NatsLetters(link, subjects),

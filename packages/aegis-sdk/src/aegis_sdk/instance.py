@@ -40,6 +40,7 @@ from aegis_sdk.infrastructure.control_client import NatsControl
 from aegis_sdk.infrastructure.directory import NatsDirectory
 from aegis_sdk.infrastructure.journal import NatsJournal
 from aegis_sdk.infrastructure.link import Link
+from aegis_sdk.infrastructure.log_watch import LogWatch
 from aegis_sdk.infrastructure.micro import MicroService
 from aegis_sdk.infrastructure.pulse import Pulse
 from aegis_sdk.infrastructure.replies import NatsReplies
@@ -168,6 +169,10 @@ class Instance:
         self._requests: Requests | None = None
         self._group: GroupHost | None = None
         self._host: ResourceHost | None = None
+        self._watch: LogWatch | None = None
+        self._lost = ""
+        """What this instance saw of a loss; told by its heartbeats until it begins again."""
+        self._halted: asyncio.Task[None] | None = None
         self._pulse: Pulse | None = None
 
     @classmethod
@@ -259,14 +264,11 @@ class Instance:
 
     async def _take_down(self) -> None:
         self._membership.stop()
+        if self._halted is not None:
+            self._halted.cancel()
         if self._pulse is not None:
             await self._pulse.stop()
-        if self._group is not None:
-            await self._group.stop()
-        if self._host is not None:
-            await self._host.stop()
-        if self._host is not None:
-            await self._runner.stop()
+        await self._stop_hosts()
         if self._requests is not None:
             await self._requests.close()
         await self._link.close()
@@ -297,7 +299,8 @@ class Instance:
         journal = NatsJournal(self._link, self._subjects, outcome_ttl_s=reply.outcome_ttl_s)
         self._requests = Requests(self._link, self._subjects, journal, self._recorder, self._tracer)
         await self._requests.start()
-        await self._start_hosts(journal, reply)
+        self._link.on_restored(self._reconnected)
+        await self._start_hosts(reply)
         self._pulse = Pulse(
             self._server,
             self._subjects,
@@ -326,8 +329,14 @@ class Instance:
         if self._draining is None:
             await self._group.start()
 
-    async def _start_hosts(self, journal: NatsJournal, reply: RegistrationReply) -> None:
+    async def _start_hosts(self, reply: RegistrationReply) -> None:
         assert self._requests is not None
+        watch = LogWatch(self._link, self._subjects, self.service, reply.journal_id)
+        watch.on_lost = self._lose_log
+        self._watch = watch
+        journal = NatsJournal(
+            self._link, self._subjects, outcome_ttl_s=reply.outcome_ttl_s, watch=watch
+        )
         gate = Gate()
         self._recorder.serves(
             self.service,
@@ -347,6 +356,7 @@ class Instance:
             instance_id=self.id,
             incarnation=self._incarnation,
             connected=self._link.connected,
+            log=reply.journal_id,
             runner=self._runner,
             gate=gate,
             store=journal,
@@ -357,7 +367,7 @@ class Instance:
             recorder=self._recorder,
         )
         self._host.on_copied = self._copied
-        self._link.on_restored(self._reconnected)
+        self._host.on_lost = self._lose_log
         await self._host.start(list(self._resources))
         if any(not handler.targeted for handler in self._service.handlers.values()):
             self._group = GroupHost(
@@ -370,6 +380,11 @@ class Instance:
                 recorder=self._recorder,
             )
 
+    def _known_end(self) -> int:
+        """How far the journal goes at least."""
+        read = self._host.journal_seq if self._host else 0
+        return max(read, self._watch.end if self._watch else 0)
+
     def _lag_entries(self) -> int:
         return 0 if self._stopped or self._host is None else self._host.lag_entries
 
@@ -380,6 +395,7 @@ class Instance:
     def _heartbeat(self, n: int, loop_lag_s: float) -> Heartbeat:
         host = self._host
         assert host is not None
+        assert self._watch is not None
         active = host.active
         return Heartbeat(
             service=self.service,
@@ -388,7 +404,10 @@ class Instance:
             session=self._link.connected.session,
             n=n,
             loop_lag_s=round(loop_lag_s, 4),
-            journal_seq=host.journal_seq,
+            journal_id=self._watch.log_id,
+            journal_seq=self._known_end(),
+            request_seq=host.request_seq,
+            log_lost=self._lost,
             lag_entries=host.lag_entries,
             running=self._runner.running,
             active=active,
@@ -405,6 +424,9 @@ class Instance:
             return done
         if self._host is None:
             return Ack(ok=False, message="not serving yet")
+        if command.kind is CommandKind.HALT:
+            self._halt(command.reason)
+            return Ack(ok=True)
         if command.kind is CommandKind.PAUSE:
             ended = await self._host.pause(
                 command.resources, timeout_s=PAUSE_TIMEOUT_S, lease_s=command.lease_s
@@ -423,6 +445,43 @@ class Instance:
             self._ended.set_exception(error)
             self._ended.exception()  # known: it is raised to whoever waits, and nobody has to
             self._draining = asyncio.create_task(self.stop())
+
+    def _lose_log(self, reason: str) -> None:
+        """What was read and stored is not in the journal any more: an operator has to decide."""
+        self._lost = reason
+        self._halt(reason)
+
+    def _halt(self, reason: str) -> None:
+        if self._draining is not None or (self._halted is not None and not self._halted.done()):
+            return
+        log.error("log_lost", service=self.service, instance_id=self.id, reason=reason)
+        self._halted = asyncio.create_task(self._begin_anew())
+
+    async def _begin_anew(self) -> None:
+        """Serve nothing; when control lets this instance in again, read everything from the log as it is."""
+        await self._stop_hosts()
+        if self._host is not None:
+            self._host.withdraw()
+        try:
+            reply = await self._membership.return_when_allowed(
+                journal_id=self._watch.log_id if self._watch else "",
+                journal_seq=self._known_end(),
+                log_lost=self._lost,
+            )
+        except Evicted:
+            return  # and told
+        self._lost = ""
+        await self._start_hosts(reply)
+        log.info("served_again", service=self.service, instance_id=self.id)
+        await self._serve_group()
+
+    async def _stop_hosts(self) -> None:
+        if self._group is not None:
+            await self._group.stop()
+            self._group = None
+        if self._host is not None:
+            await self._host.stop()
+            await self._runner.stop()
 
     async def _reconnected(self) -> None:
         if self._host is not None:

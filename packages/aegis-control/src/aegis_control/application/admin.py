@@ -28,6 +28,8 @@ from pydantic import BaseModel
 from aegis_control.application.checkup import CheckUp
 from aegis_control.application.dead_letters import DeadLetters
 from aegis_control.application.fail_over import FailOver
+from aegis_control.application.grant import Leases
+from aegis_control.application.logs import LogKeeper
 from aegis_control.application.refusal import Refused
 from aegis_control.application.roster import Roster
 from aegis_control.application.state import ControlState, Member, ServiceTable
@@ -87,7 +89,9 @@ class Admin:
             "resources": survey.resources,
         }
         letters = DeadLetters(state, world)
+        logs = LogKeeper(state, world, roster, Leases(state, world))
         self._changes: Mapping[str, Verb] = {
+            "accept-loss": logs.accept,
             "disconnect": self._disconnect,
             "drain": self._drain,
             "failover": self._failover,
@@ -360,6 +364,8 @@ def _result(reply: AdminReply) -> str:
     if not reply.ok:
         return reply.message
     done = reply.data
+    if "losses" in done:
+        return "; ".join(f"{loss['stream']} {loss['what']}" for loss in done["losses"])
     if "fate" in done:
         return " ".join(filter(None, (done["fate"], done["new_request_id"])))
     return f"{len(done['moved'])} moved, {len(done['vacant'])} vacant"

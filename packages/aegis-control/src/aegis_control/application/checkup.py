@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from aegis_sdk.contract.control import CheckupView, LonelyView
+from aegis_sdk.contract.control import CheckupView, LonelyView, LossView
 
 from aegis_control.application.state import ControlState, ServiceTable
 from aegis_control.application.views import unfollowed
@@ -30,6 +30,7 @@ class CheckUp:
             lonely=[view for table in tables if (view := _lonely(table)).resources],
             unreadable=self._state.unreadables.some(_UNREADABLE_MAX),
             unreadable_values=len(self._state.unreadables),
+            losses=[LossView(service=t.name, what=t.lost) for t in tables if t.lost],
         )
 
 

@@ -46,6 +46,8 @@ class Leases:
         can't be read.
         """
         moved: list[str] = []
+        if table.lost:
+            return moved  # nobody serves from a log that lost something
         resources = [name for name in resources if table.may_grant(name)]
         for at in range(0, len(resources), GRANT_RESOURCES_MAX):
             chunk = resources[at : at + GRANT_RESOURCES_MAX]
@@ -62,10 +64,12 @@ class Leases:
             for name in resources
             if table.leases[name].record.state is not state and name not in table.unreadable_leases
         }
-        return await self._store(table, changes)
+        return await self.store(table, changes)
 
     async def ensure_fences(self, table: ServiceTable) -> list[str]:
         """Write the fences that are behind their leases; returns their resources."""
+        if table.lost:
+            return []
         behind = {
             name: leases.fence_of(lease.record)
             for name, lease in table.leases.items()
@@ -85,7 +89,7 @@ class Leases:
         changes = self._granted(table, resources, to, floors, reason)
         owners = {name: _owner(table, name) for name in resources}
         before = {name: _stored(table, name)[0] for name in resources}
-        moved = await self._store(table, changes)
+        moved = await self.store(table, changes)
         for name in moved:
             _note_loss(owners[name], to)
         if not moved:
@@ -129,7 +133,7 @@ class Leases:
             for name in resources
         }
 
-    async def _store(self, table: ServiceTable, changes: Mapping[str, LeaseRecord]) -> list[str]:
+    async def store(self, table: ServiceTable, changes: Mapping[str, LeaseRecord]) -> list[str]:
         """Compare-and-set all; returns the resources whose lease is now the one in `changes`."""
         if not changes:
             return []
@@ -166,7 +170,8 @@ class Leases:
 
     async def _write_fences(self, table: ServiceTable, fences: Mapping[str, Fence]) -> None:
         """Until each resource's last fence is ours or a newer one. Raises: Unavailable."""
-        pending = dict(fences)
+        log = {"log": table.journal_id}
+        pending = {name: fence.model_copy(update=log) for name, fence in fences.items()}
         if not pending:
             return
         for _ in range(_FENCE_TRIES):

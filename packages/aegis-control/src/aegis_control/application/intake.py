@@ -8,7 +8,13 @@ from __future__ import annotations
 
 from typing import TypeVar
 
-from aegis_sdk.contract.control import InstanceRecord, InstanceState, LeaseRecord, ServiceRecord
+from aegis_sdk.contract.control import (
+    InstanceRecord,
+    InstanceState,
+    LeaseRecord,
+    LogsRecord,
+    ServiceRecord,
+)
 from aegis_sdk.contract.names import check_instance, check_service, decode_token
 from aegis_sdk.contract.subjects import Subjects
 from aegis_sdk.errors import InvalidName
@@ -18,7 +24,7 @@ from aegis_control.application.ports import Entry, StoredFence
 from aegis_control.application.state import ControlState, Lease, Member, ServiceTable
 from aegis_control.application.world import World
 
-R = TypeVar("R", ServiceRecord, InstanceRecord, LeaseRecord)
+R = TypeVar("R", ServiceRecord, InstanceRecord, LeaseRecord, LogsRecord)
 
 
 class Intake:
@@ -46,6 +52,8 @@ class Intake:
         table = self._state.service(service)
         if kind == "service":
             self._take_service(table, entry)
+        elif kind == "logs":
+            self._take_logs(table, entry)
         else:
             self._take_instance(table, instance_id, entry)
 
@@ -57,6 +65,15 @@ class Intake:
         table.newer_contract = record is None and _names_itself(table.name, entry.value)
         if record is not None or entry.value is None:
             table.record = record
+
+    def _take_logs(self, table: ServiceTable, entry: Entry) -> None:
+        if entry.revision <= table.logs_revision:
+            return
+        table.logs_revision = entry.revision
+        # Deleted or unreadable, what is known stays: it is what tells a loss.
+        table.logs = (
+            self._read(LogsRecord, self._world.subjects.registry_bucket, entry) or table.logs
+        )
 
     def _take_instance(self, table: ServiceTable, instance_id: str, entry: Entry) -> None:
         member = table.members.get(instance_id)
@@ -138,7 +155,7 @@ def _parse_registry_key(key: str) -> tuple[str, str, str]:
     check_service(service)
     if kind == "instance":
         check_instance(instance_id)
-    elif kind != "service" or instance_id:
+    elif kind not in ("service", "logs") or instance_id:
         raise ValueError(key)
     return kind, service, instance_id
 

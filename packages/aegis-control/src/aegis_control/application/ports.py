@@ -12,9 +12,11 @@ from enum import StrEnum
 from typing import Protocol
 
 from aegis_sdk.contract.bodies import Fence
-from aegis_sdk.contract.control import Ack, Command, DriftView, ServerView
+from aegis_sdk.contract.control import Ack, Command, DriftView, LogMark, ServerView
 from aegis_sdk.contract.dead_letter import DeadLetter
 from aegis_sdk.contract.envelope import Outcome, Request
+
+from aegis_control.domain.logs import Sight
 
 
 class Clock(Protocol):
@@ -69,11 +71,18 @@ class Backlog:
         return found
 
 
+class BucketReplaced(Exception):
+    """The bucket was deleted, or replaced by an older copy: what is known of its revisions is wrong."""
+
+
 class Bucket(Protocol):
     """Keys with revisions; the last value of each key is kept."""
 
     async def load(self, *, after: int = 0) -> list[Entry]:
-        """The last entry of every key written after revision `after`, in revision order."""
+        """The last entry of every key written after revision `after`, in revision order.
+
+        Raises: BucketReplaced, with `after`.
+        """
         ...
 
     async def read(self, key: str) -> Entry | None:
@@ -177,6 +186,29 @@ class Requests(Protocol):
 
         `starts` has, for each grant that a lease names, from where a consumer of it would have to
         read if there is none now.
+        """
+        ...
+
+
+class Logs(Protocol):
+    """Which log a stream is."""
+
+    async def look(self, stream: str) -> Sight | None:
+        """The stream as it is now; None when it is not there."""
+        ...
+
+    def seen_end(self, stream: str, identity: str) -> int:
+        """The highest end that this process ever saw of that log; 0 for none. No waiting."""
+        ...
+
+    async def adopt(self, stream: str) -> LogMark:
+        """The mark of a stream that nothing is known of, which is given an identity if it has none."""
+        ...
+
+    async def begin(self, stream: str, *, behind: int) -> LogMark:
+        """Make the stream, or what is there of it, a log of its own whose next position is behind `behind`.
+
+        Raises: ProvisionFailed.
         """
         ...
 

@@ -42,6 +42,8 @@ class Reconcile:
         """Raises: Unavailable; what is left is done the next time."""
         await self._roster.refresh()
         for table in list(self._state.services.values()):
+            if table.lost:
+                continue
             async with table.lock:
                 await self._leases.ensure_fences(table)
                 await self._find_actives(table)
@@ -49,7 +51,9 @@ class Reconcile:
         if self._world.clock.monotonic() - self._tidied_s > TIDY_INTERVAL_S:
             self._tidied_s = self._world.clock.monotonic()
             for table in list(self._state.services.values()):
-                if not table.unreadable_leases:  # which grants are in use, all leases together tell
+                if not (
+                    table.unreadable_leases or table.lost
+                ):  # which grants are in use, all leases together tell
                     await self._delete_orphans(table)
                     await self._make_room(table)
 

@@ -13,16 +13,19 @@ from aegis_sdk.contract.control import (
     RegistrationReply,
 )
 from aegis_sdk.contract.values import field_errors
-from aegis_sdk.errors import InvalidName, Unavailable
+from aegis_sdk.errors import InvalidName, LogLost, Unavailable
 
 from aegis_control.application.fail_over import FailOver
 from aegis_control.application.grant import Leases
+from aegis_control.application.logs import LogKeeper
 from aegis_control.application.ports import ProvisionFailed
 from aegis_control.application.roster import Roster
 from aegis_control.application.state import ControlState, Member, ServiceTable
 from aegis_control.application.world import World
 from aegis_control.domain.lease import Owner
 from aegis_control.domain.registry import Claim, Holder, check_registration, claim, standing
+
+_LOST_RETRY_S = 0.5
 
 
 class Register:
@@ -41,6 +44,7 @@ class Register:
         self._roster = roster
         self._leases = leases
         self._fail_over = fail_over
+        self._logs = LogKeeper(state, world, roster, leases)
 
     async def __call__(self, data: bytes) -> RegistrationReply:
         """The reply to a registration's JSON; never raises for what is in it."""
@@ -62,6 +66,9 @@ class Register:
         table = self._state.service(registration.service)
         async with table.lock:
             await self._provision(table)
+            await self._logs.hear(table, registration)
+            if table.lost:
+                return self._lost(table)
             refusal = self._evicted(table, registration)
             claims = self._claims(table, registration)
             refusal = refusal or self._refused(table, claims) or self._doubted(table, claims)
@@ -84,13 +91,15 @@ class Register:
             active=granted,
             standby=len(registration.resources) - granted,
         )
-        return self._welcome()
+        return self._welcome(table)
 
     async def _provision(self, table: ServiceTable) -> None:
         """Once a service and term of leadership."""
-        if table.provisioned:
+        if table.provisioned or table.lost:
             return
-        await self._world.requests.provision(table.name)
+        await self._logs.provision(table)
+        if table.lost:
+            return
         # A journal that is older than our registry (its bucket was lost) knows the epochs.
         await self._roster.load_fences(table)
         table.provisioned = True
@@ -195,13 +204,23 @@ class Register:
             retry_after_s=self._world.limits.heartbeat_timeout_s / 2,
         )
 
-    def _welcome(self) -> RegistrationReply:
+    def _lost(self, table: ServiceTable) -> RegistrationReply:
+        return RegistrationReply(
+            ok=False,
+            code=LogLost.code,
+            message=f"{table.lost}: nothing of {table.name} is served until an operator accepts the loss"
+            f" (ipc-cli accept-loss {table.name})",
+            retry_after_s=_LOST_RETRY_S,
+        )
+
+    def _welcome(self, table: ServiceTable) -> RegistrationReply:
         return RegistrationReply(
             ok=True,
             heartbeat_interval_s=self._world.limits.heartbeat_interval_s,
             outcome_ttl_s=self._world.outcome_ttl_s,
             ack_wait_s=self._world.ack_wait_s,
             replicas=self._world.replicas,
+            journal_id=table.journal_id,
         )
 
     def _tell_refusal(self, registration: Registration, reply: RegistrationReply) -> None:

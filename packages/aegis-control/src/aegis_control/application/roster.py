@@ -12,7 +12,7 @@ from aegis_sdk.contract.control import (
 from aegis_sdk.errors import Unavailable
 
 from aegis_control.application.intake import Intake
-from aegis_control.application.ports import Write
+from aegis_control.application.ports import Entry, Write
 from aegis_control.application.state import ControlState, Member, ServiceTable
 from aegis_control.application.world import World
 from aegis_control.domain.registry import service_record
@@ -42,6 +42,10 @@ class Roster:
             self._intake.lease(entry)
         state.read_leases_to(max((entry.revision for entry in leases), default=0))
         await asyncio.gather(*map(self.load_fences, list(state.services.values())))
+
+    def take(self, entry: Entry) -> None:
+        """Take over what was read of the registry."""
+        self._intake.registry_entry(entry)
 
     async def load_fences(self, table: ServiceTable) -> None:
         """Once a service; from then on each write says what is there."""

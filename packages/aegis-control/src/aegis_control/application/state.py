@@ -17,6 +17,7 @@ from aegis_sdk.contract.control import (
     InstanceRecord,
     LeaseRecord,
     LeaseState,
+    LogsRecord,
     ServiceRecord,
 )
 
@@ -90,9 +91,22 @@ class ServiceTable:
     """instance id: the revision with which its record was deleted; older news of it is stale."""
     handovers: int = 0
     """Handovers under way in this term."""
+    logs: LogsRecord | None = None
+    """The identities of its streams, and what they lost; None: not known yet."""
+    logs_revision: int = 0
+    logs_kept_s: float = float("-inf")
     provisioned: bool = False
     fences_loaded: bool = False
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    @property
+    def lost(self) -> str:
+        """What its streams lost, in words: until that is accepted nothing may be served."""
+        return self.logs.lost if self.logs else ""
+
+    @property
+    def journal_id(self) -> str:
+        return self.logs.journal.id if self.logs else ""
 
     def may_grant(self, resource: str) -> bool:
         """Is its epoch known? It must never begin again, so nothing is granted on a guess."""

@@ -19,16 +19,20 @@ from aegis_control.application.admin import Admin
 from aegis_control.application.fail_over import FailOver
 from aegis_control.application.grant import Leases
 from aegis_control.application.leave import LeaveService
+from aegis_control.application.logs import LogKeeper
+from aegis_control.application.ports import BucketReplaced
 from aegis_control.application.reconcile import Reconcile
 from aegis_control.application.register import Register
 from aegis_control.application.roster import Roster
-from aegis_control.application.state import ControlState
+from aegis_control.application.state import ControlState, ServiceTable
 from aegis_control.application.trim import Trim
 from aegis_control.application.watch import Watch
 from aegis_control.application.world import World
 from aegis_control.domain.connections import Connection
 
 RECONCILE_INTERVAL_S = 1.0
+LOOK_INTERVAL_S = 0.5
+"""How long a service may go on with a log that lost something, unless its instances see it first."""
 _TICKS_A_TIMEOUT = 14
 """Judging this often in a heartbeat timeout adds little to the detection (50 ms of 700)."""
 
@@ -47,6 +51,7 @@ class Term:
         self.leave = LeaveService(state, fail_over)
         self.admin = Admin(state, world, roster, fail_over)
         self._reconcile = Reconcile(state, world, roster, leases, fail_over)
+        self._logs = LogKeeper(state, world, roster, leases)
         self._trim = Trim(state, world)
         self._tasks: asyncio.TaskGroup | None = None
 
@@ -58,6 +63,7 @@ class Term:
             async with self._world.listen(self):
                 tasks.create_task(self._judge())
                 tasks.create_task(self._keep_trimming())
+                tasks.create_task(self._keep_looking())
                 await self._keep_reconciling()
 
     def heard(self, beat: Heartbeat) -> None:
@@ -104,6 +110,16 @@ class Term:
             await self._logged(self._reconcile(), "reconcile")
             await asyncio.sleep(RECONCILE_INTERVAL_S)
 
+    async def _keep_looking(self) -> None:
+        """At the logs of every service: one without an answer doesn't hold up the others."""
+        while True:
+            await asyncio.sleep(LOOK_INTERVAL_S)
+            looks = (self._logged(self._logs.check(t), "logs") for t in self._services())
+            await asyncio.gather(*looks)
+
+    def _services(self) -> list[ServiceTable]:
+        return list(self.state.services.values())
+
     async def _keep_trimming(self) -> None:
         while True:
             await asyncio.sleep(self._trim.interval_s)
@@ -116,9 +132,16 @@ class Term:
         self._tasks.create_task(self._logged(coroutine, getattr(coroutine, "__qualname__", "task")))
 
     async def _logged(self, coroutine: Coroutine[Any, Any, object], what: str) -> None:
-        """Errors here leave work for the next reconciliation; they don't end the term."""
+        """Errors here leave work for the next reconciliation; they don't end the term.
+
+        Raises: BucketReplaced, which does.
+        """
         try:
             await coroutine
+        except BucketReplaced as error:
+            # Begin again with what is stored: leases from the fences, instances from their heartbeats.
+            self._world.events.emit("bucket_replaced", reason=str(error))
+            raise
         except Unavailable as error:
             self._world.events.emit("control_step_failed", step=what, reason=str(error))
         except Exception as error:

@@ -27,7 +27,8 @@ class Trim:
     async def __call__(self) -> None:
         """Raises: Unavailable; what is left is done the next time."""
         for table in list(self._state.services.values()):
-            await self._trim(table)
+            if not table.lost:
+                await self._trim(table)
 
     async def _trim(self, table: ServiceTable) -> None:
         done = await self._world.journal.trim(

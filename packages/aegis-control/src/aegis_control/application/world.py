@@ -20,6 +20,7 @@ from aegis_control.application.ports import (
     Instances,
     Journal,
     Letters,
+    Logs,
     Requests,
 )
 from aegis_control.domain.connections import Connection
@@ -51,6 +52,7 @@ class World:
     leases: Bucket
     journal: Journal
     requests: Requests
+    logs: Logs
     instances: Instances
     hearing: Hearing
     letters: Letters

@@ -303,6 +303,13 @@ def _standbys(facts: Facts) -> Iterator[Finding]:
         yield Finding("standbys", Level.BAD, found, do)
 
 
+def _losses(facts: Facts) -> Iterator[Finding]:
+    for loss in facts.checkup.losses if facts.checkup else []:
+        found = f"{loss.what}: nothing of {loss.service} is served"
+        do = f"restore a copy that has it all, or go on without: ipc-cli accept-loss {loss.service}"
+        yield Finding("logs", Level.BAD, found, do)
+
+
 def _unreadable(facts: Facts) -> Iterator[Finding]:
     if facts.checkup is None:
         return
@@ -356,6 +363,7 @@ _CHECKS: Final[tuple[Callable[[Facts], Iterator[Finding]], ...]] = (
     _drift,
     _instances,
     _standbys,
+    _losses,
     _unreadable,
     _dead_letters,
 )

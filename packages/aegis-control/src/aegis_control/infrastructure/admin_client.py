@@ -15,11 +15,13 @@ from typing import Any, Final, Self, TypeVar
 from aegis_sdk.connection import Connection, Forbidden, Hooks
 from aegis_sdk.contract.addresses import shown
 from aegis_sdk.contract.control import (
+    AcceptLoss,
     AdminReply,
     CheckupView,
     DeadLetterMoved,
     DeadLetterOrder,
     FailoverResource,
+    LossAccepted,
     Moved,
     RouteView,
     ServiceRecord,
@@ -66,6 +68,7 @@ _ABOUT_LOGIN: Final = re.compile("authorization|authentication", re.IGNORECASE)
 _SERVICES: Final = TypeAdapter(list[ServiceView])
 _ROUTES: Final = TypeAdapter(list[RouteView])
 _MOVED: Final = TypeAdapter(Moved)
+_ACCEPTED: Final = TypeAdapter(LossAccepted)
 _CHECKUP: Final = TypeAdapter(CheckupView)
 _LETTER: Final = TypeAdapter(DeadLetterMoved)
 _STATUS: Final = TypeAdapter(ControlStatus)
@@ -208,6 +211,10 @@ class AdminClient:
     async def failover(self, order: FailoverResource) -> Moved:
         """Move one resource on purpose."""
         return await self._ask("failover", _body(order), _MOVED)
+
+    async def accept_loss(self, order: AcceptLoss) -> LossAccepted:
+        """Go on without what a service's streams lost."""
+        return await self._ask("accept-loss", _body(order), _ACCEPTED)
 
     async def checkup(self) -> CheckupView:
         """What only control can say for `doctor`."""

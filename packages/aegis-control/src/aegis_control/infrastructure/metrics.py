@@ -104,6 +104,16 @@ class Metrics:
             [],
             {(): len(self._state.unreadables)},
         )
+        yield _gauge(
+            "aegis_log_losses",
+            "Losses of a service's streams that nobody has accepted: it is not served.",
+            ["service"],
+            {
+                (name,): len(table.logs.losses)
+                for name, table in self._state.services.items()
+                if table.logs is not None
+            },
+        )
         if self._read is not None:
             yield from _stored(self._read)
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from aegis_sdk.errors import Unavailable
 
-from aegis_control.application.ports import Entry, NotWritten, Write
+from aegis_control.application.ports import BucketReplaced, Entry, NotWritten, Write
 from aegis_control.infrastructure.nats_link import (
     ERR_BUSY,
     ERR_WRONG_LAST_SEQUENCE,
@@ -57,10 +57,12 @@ class NatsBucket:
         self._stream = f"KV_{name}"
         self._prefix = f"$KV.{name}."
         self._write_timeout_s = write_timeout_s
+        self._created = ""
+        """When the server says that the bucket was made, as read last."""
 
     async def load(self, *, after: int = 0) -> list[Entry]:
         try:
-            if after and await self._last_revision() <= after:
+            if after and await self._last_revision(after) <= after:
                 return []
             reading = self._link.read_last_of_each(self._stream, self._prefix + ">", after=after)
             return [self._entry(stored) async for stored in reading]
@@ -93,9 +95,13 @@ class NatsBucket:
         )
         return result
 
-    async def _last_revision(self) -> int:
+    async def _last_revision(self, after: int) -> int:
         info = await self._link.api(f"STREAM.INFO.{self._stream}")
-        return int(info["state"]["last_seq"])
+        last, before = int(info["state"]["last_seq"]), self._created
+        self._created = str(info["created"])
+        if last < after or before not in ("", self._created):
+            raise BucketReplaced(f"{self._stream} is not the bucket that it was")
+        return last
 
     def _entry(self, stored: Stored) -> Entry:
         deleted = _OPERATION in stored.headers

@@ -254,6 +254,10 @@ _WARNINGS: Final = frozenset(
         "control_step_failed",
         "request_dead_lettered",
         "value_unreadable",
+        "log_lost",
+        "loss_accepted",
+        "stream_made_again",
+        "bucket_replaced",
         "leader_record_unreadable",
     }
 )

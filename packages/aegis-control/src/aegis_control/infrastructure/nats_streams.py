@@ -193,6 +193,15 @@ class NatsStreams:
     def _service_configs(self, service: str) -> list[Config]:
         return [self._requests_config(service), self._journal_config(service)]
 
+    def log_config(self, stream: str) -> Config:
+        """What control makes of a request stream or a journal, by its name."""
+        service = self._subjects.service_of_stream(stream)
+        return next(c for c in self._service_configs(service) if c["name"] == stream)
+
+    def filler(self, stream: str) -> str:
+        """Below it, what is stored in a service's stream says nothing to anybody."""
+        return f"{str(self.log_config(stream)['subjects'][0]).removesuffix('>')}-.skip"
+
     def _requests_config(self, service: str) -> Config:
         settings = self._settings
         return {

@@ -59,6 +59,8 @@ class Host(Protocol):
     instance_id: str
     incarnation: str
     connected: Connected
+    log: str
+    """The identity of the journal that was read; empty when nobody told."""
     sessions: set[str]
     """Those that this process has had; a copy of it may have had all but its newest, too."""
     runner: Runner
@@ -79,6 +81,9 @@ class Host(Protocol):
 
     def copied(self, actor: Actor, mark: FenceMark) -> None:
         """Another process has this one's identity, and has claimed the resource."""
+
+    def other_log(self, actor: Actor, mark: FenceMark) -> None:
+        """The journal began again: what was read of it so far is not in it any more."""
 
     def promoted(self, actor: Actor, mark: FenceMark, *, again: bool) -> None: ...
 
@@ -154,7 +159,10 @@ class Actor:
         one; that of a connection that we never had is a copy's, if we were active before it.
         """
         session = mark.fence.session
-        if not mark.is_for(self._host.instance_id, self._host.incarnation):
+        if mark.fence.log and mark.fence.log != self._host.log:
+            self._step(RoleEvent.OTHER_FENCE)
+            self._host.other_log(self, mark)
+        elif not mark.is_for(self._host.instance_id, self._host.incarnation):
             self._step(RoleEvent.OTHER_FENCE)
         elif session == self._host.connected.session:
             self._step(RoleEvent.OWN_FENCE)

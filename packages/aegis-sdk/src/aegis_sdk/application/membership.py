@@ -22,6 +22,7 @@ from aegis_sdk.errors import (
     AegisError,
     Evicted,
     InvalidName,
+    LogLost,
     RegistrationRefused,
     SecondActive,
     Unavailable,
@@ -29,11 +30,15 @@ from aegis_sdk.errors import (
 from aegis_sdk.telemetry import log
 
 ASK_TIMEOUT_S: Final = 5.0
+RETURN_TRY_S: Final = 60.0
+RETURN_WAIT_S: Final = 1.0
 _REFUSED: Final[dict[str, type[AegisError]]] = {
     SecondActive.code: SecondActive,
     Evicted.code: Evicted,
     "invalid": InvalidName,
+    LogLost.code: LogLost,
 }
+_ASK_AGAIN: Final = ("busy", LogLost.code)
 
 
 class Membership:
@@ -85,6 +90,23 @@ class Membership:
         if self._again is None or self._again.done():
             self._again = asyncio.create_task(self._come_back())
 
+    async def return_when_allowed(self, **seen: str | int) -> RegistrationReply:
+        """Register again, however long control wants no instance of this service, or is away.
+
+        `seen`: what this instance knows of the journal. Raises: Evicted.
+        """
+        self.stop()
+        registration = self._registration.model_copy(update={"returning": True, **seen})
+        while True:
+            try:
+                return await self._register(registration, time.monotonic() + RETURN_TRY_S)
+            except Evicted as error:
+                self.on_evicted(str(error))
+                raise
+            except AegisError as error:
+                log.debug("return_refused", error_code=error.code)
+                await asyncio.sleep(RETURN_WAIT_S)
+
     def stop(self) -> None:
         if self._again is not None:
             self._again.cancel()
@@ -115,7 +137,7 @@ class Membership:
             else:
                 if reply.ok:
                     return reply
-                if reply.code != "busy" or time.monotonic() >= give_up_s:
+                if reply.code not in _ASK_AGAIN or time.monotonic() >= give_up_s:
                     raise _REFUSED.get(reply.code, RegistrationRefused)(reply.message)
                 wait_s = max(0.01, reply.retry_after_s)
             await asyncio.sleep(wait_s)

@@ -170,11 +170,14 @@ class Directory(Protocol):
     def admits(self, service: str, method: str, resource: str | None) -> bool:
         """Whether what is known already says that a request can be sent; no waiting."""
 
+    def lost(self, service: str) -> str:
+        """What the service's streams lost, as far as is known; empty when nothing. No waiting."""
+
     async def check(self, service: str, method: str, resource: str | None) -> None:
         """Return when a request can be sent.
 
         Raises: UnknownService, UnknownMethod, ContractError (resource given or missing), NoRoute,
-            StoreUnreachable.
+            LogLost, StoreUnreachable.
         """
 
 

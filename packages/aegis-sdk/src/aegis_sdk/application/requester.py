@@ -554,6 +554,11 @@ class Requester:
         for n in itertools.count(1):
             if entry.answer.done() and (late := entry.answer.result()) is not None:
                 return late
+            if lost := self._directory.lost(request.service):
+                raise OutcomeUnknown(
+                    f"{lost}: whether {request.request_id} took effect is known when that is accepted",
+                    request.request_id,
+                )
             try:
                 await self._journal.commit(request, cancelled, fence_seq=None)
                 return cancelled

@@ -75,6 +75,7 @@ class ResourceHost:
         instance_id: str,
         incarnation: str,
         connected: Connected,
+        log: str = "",
         runner: Runner,
         gate: Gate,
         store: Journal,
@@ -87,13 +88,17 @@ class ResourceHost:
         batches: bool = False,
         recorder: Recorder = NO_RECORDER,
     ) -> None:
-        """`batches`: storing many outcomes of a resource at once is worth it, as on a replicated journal."""
+        """`log`: the identity of the journal. `batches`: storing many outcomes of a resource at once is worth it, as on a replicated journal."""
         self.service = service.name
         self.instance_id = instance_id
         self.incarnation = incarnation
         self.connected = connected
         self.sessions = {"", connected.session}
         self.on_copied: Callable[[str], None] = lambda reason: None
+        self.on_lost: Callable[[str], None] = lambda reason: None
+        self.log = log
+        self.request_seq = 0
+        """The newest request that was given to this instance."""
         self.runner = runner
         self.gate = gate
         self.store = store
@@ -223,6 +228,14 @@ class ResourceHost:
             actor.stop()
         self._callbacks.stop()
 
+    def withdraw(self) -> None:
+        """After `stop`, when the log was lost: what was active here is not any more."""
+        for actor in self.actors.values():
+            if actor.is_active:
+                actor.role = InstanceRole.FOLLOWING
+                self._call_back(self._callbacks.demoted_callbacks, actor.resource)
+        self.active = 0
+
     def _named(self, resources: Sequence[str] | None) -> list[Actor]:
         if resources is None:
             return list(self.actors.values())
@@ -309,6 +322,12 @@ class ResourceHost:
             f" {actor.resource!r} in epoch {mark.fence.epoch} (a cloned process or machine?)"
         )
 
+    def other_log(self, actor: Actor, mark: FenceMark) -> None:
+        self.on_lost(
+            f"the fence of {actor.resource!r} in epoch {mark.fence.epoch} is of log {mark.fence.log},"
+            f" and {self.log} was read"
+        )
+
     def demoted(self, actor: Actor) -> None:
         self.active -= 1
         self._paused_until_s.pop(actor.resource, None)
@@ -384,6 +403,7 @@ class ResourceHost:
 
     def _take(self, delivery: Delivery) -> None:
         resource = delivery.request.resource
+        self.request_seq = max(self.request_seq, delivery.arrival.stream_seq)
         if resource is not None and (actor := self.actors.get(resource)) is not None:
             actor.take(delivery)
 

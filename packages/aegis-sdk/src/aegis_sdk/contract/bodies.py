@@ -30,6 +30,8 @@ class Fence(BaseModel):
     """Which run of that instance id: a restarted process does not take an old run's fence for its own."""
     session: str = ""
     """Which connection of that run: two copies of one process never share one, as the server names it."""
+    log: str = ""
+    """The identity of the journal it is in."""
     grant: Token
     """The name of the request consumer that the active makes and reads; one a grant."""
     grant_size: Count = 0

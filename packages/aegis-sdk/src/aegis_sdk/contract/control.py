@@ -121,6 +121,47 @@ class InstanceRecord(_Record):
         return Subjects.instance_key(check_service(self.service), check_instance(self.instance_id))
 
 
+class LogMark(_Wire):
+    """A stream of a service as control knows it: positions count only under this identity."""
+
+    id: str = ""
+    end: Count = 0
+    """The highest sequence that was seen; kept now and then."""
+
+
+class Loss(_Wire):
+    """What a stream does not hold any more, as far as anybody can tell."""
+
+    stream: str
+    what: str
+    """What happened to it, for people: `is gone`, `is an older copy`."""
+    first_seq: Count
+    last_seq: Count
+    resources: list[str] = []
+    """The first of those it concerns; empty: all of the service."""
+
+
+class LogsRecord(_Record):
+    """`logs.<service>`: which streams the service's positions are in. While something is lost, nobody serves."""
+
+    service: str
+    journal: LogMark
+    requests: LogMark
+    losses: list[Loss] = []
+
+    @property
+    def key(self) -> str:
+        return Subjects.logs_key(check_service(self.service))
+
+    @property
+    def lost(self) -> str:
+        """What is lost, in words; empty when nothing is."""
+        return "; ".join(
+            f"{loss.stream} {loss.what} (sequences {loss.first_seq} to {loss.last_seq})"
+            for loss in self.losses
+        )
+
+
 # --- the leases bucket ---------------------------------------------------------------------------
 class LeaseRecord(_Record):
     """`<service>.<resource token>`: who is active. Never deleted: the epoch must not restart."""
@@ -151,6 +192,12 @@ class Registration(_Wire):
     incarnation: str
     session: str = ""
     """Its connection, as the NATS server names it."""
+    journal_id: str = ""
+    """Which journal it knew so far; empty at its first registration."""
+    journal_seq: int = 0
+    """How far it read or wrote that one."""
+    log_lost: str = ""
+    """What it saw that tells that the journal is not that one any more."""
     version: str = ""
     host: str = ""
     pid: int = 0
@@ -160,9 +207,10 @@ class Registration(_Wire):
 
 
 class RegistrationReply(_Wire):
-    """`ok`, or a `code` (second_active, evicted, invalid, busy, internal) with a message for people.
+    """`ok`, or a `code` (second_active, evicted, invalid, busy, log_lost, internal) with a message for people.
 
-    `busy` means: ask again after `retry_after_s` (an old active is being judged just now).
+    `busy` means: ask again after `retry_after_s` (an old active is being judged just now); so does
+    `log_lost`, until an operator has accepted the loss.
     """
 
     ok: bool
@@ -176,6 +224,8 @@ class RegistrationReply(_Wire):
     """The group consumer's: extend it while a handler runs."""
     replicas: int = 1
     """Copies of the journal: with several, storing many outcomes at once costs little more than one."""
+    journal_id: str = ""
+    """The identity of the journal that the instance will read and write."""
 
 
 class Leave(_Wire):
@@ -204,8 +254,14 @@ class Heartbeat(_Wire):
     n: int
     loop_lag_s: float
     """How long the main loop has been late; grows while a handler blocks it."""
+    journal_id: str = ""
+    """Which journal the next two are positions of."""
     journal_seq: int = 0
-    """How far this instance has followed its service's journal."""
+    """How far this instance has read or written its service's journal."""
+    request_seq: int = 0
+    """The newest request that it was given."""
+    log_lost: str = ""
+    """What it saw that tells that its journal is not the one it was; it does not serve until told to."""
     lag_entries: int = 0
     """Journal entries of its standby resources that it has not read yet."""
     running: int = 0
@@ -234,6 +290,8 @@ class CommandKind(StrEnum):
     """
     RESUME = "resume"
     """The handover did not happen: go on with `resources`."""
+    HALT = "halt"
+    """The service's streams lost something: serve nothing, and register again until that is allowed."""
 
 
 class Command(_Wire):
@@ -341,6 +399,32 @@ class Moved(_Wire):
     dry_run: bool = False
 
 
+class AcceptLoss(_Wire):
+    """Argument of `accept-loss`: go on without what the service's streams lost."""
+
+    service: str
+    reason: str = ""
+    dry_run: bool = False
+    by: str = ""
+
+
+class LossAccepted(_Wire):
+    """Result of `accept-loss`: what is (or, dry, would be) given up."""
+
+    service: str
+    losses: list[Loss]
+    resources: int
+    """How many begin a new epoch."""
+    dry_run: bool = False
+
+
+class LossView(_Wire):
+    """A loss that nobody has accepted yet."""
+
+    service: str
+    what: str
+
+
 class DeadLetterOrder(_Wire):
     """Argument of `dlq-redrive` and `dlq-drop`."""
 
@@ -423,6 +507,8 @@ class CheckupView(_Wire):
     unreadable: list[UnreadableView] = []
     """The first of them."""
     unreadable_values: int = 0
+    losses: list[LossView] = []
+    """Services that are not served until an operator accepts what their streams lost."""
 
 
 # --- what control tells operators: published on `evt.<event>`, kept in the stream of events ----------

@@ -73,6 +73,10 @@ class Subjects:
         return f"service.{service}"
 
     @staticmethod
+    def logs_key(service: str) -> str:
+        return f"logs.{service}"
+
+    @staticmethod
     def instance_key(service: str, instance_id: str) -> str:
         return f"instance.{service}.{instance_id}"
 
@@ -86,8 +90,9 @@ class Subjects:
         """Matches the requests of every service."""
         return f"{self.prefix}.req.>"
 
-    def service_of_stream(self, request_stream: str) -> str:
-        return request_stream.removeprefix(self.request_stream(""))
+    def service_of_stream(self, stream: str) -> str:
+        """Of its requests or its journal."""
+        return stream.removeprefix(self.request_stream("")).removeprefix(self.journal_stream(""))
 
     def requests(self, service: str) -> str:
         return f"{self.prefix}.req.{service}.>"

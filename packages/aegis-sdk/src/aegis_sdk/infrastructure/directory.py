@@ -12,13 +12,20 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from aegis_sdk.application.ports import StoreMissing, StoreUnreachable
-from aegis_sdk.contract.control import InstanceRecord, LeaseRecord, LeaseState, ServiceRecord
+from aegis_sdk.contract.control import (
+    InstanceRecord,
+    LeaseRecord,
+    LeaseState,
+    LogsRecord,
+    ServiceRecord,
+)
 from aegis_sdk.contract.control import InstanceState as State
 from aegis_sdk.contract.subjects import Subjects
-from aegis_sdk.errors import ContractError, NoRoute, UnknownMethod, UnknownService
+from aegis_sdk.errors import ContractError, LogLost, NoRoute, UnknownMethod, UnknownService
 from aegis_sdk.infrastructure.consumer import Meta, PullLoop
-from aegis_sdk.infrastructure.journal import last_message, make_reader
+from aegis_sdk.infrastructure.journal import make_reader
 from aegis_sdk.infrastructure.link import Link
+from aegis_sdk.infrastructure.log_watch import last_message
 from aegis_sdk.infrastructure.wire import Message
 
 FOLLOW_CREDIT: Final = 1000
@@ -35,6 +42,8 @@ class _Service:
     targeted: dict[str, bool] = field(default_factory=dict)
     instances: dict[str, State] = field(default_factory=dict)
     leases: dict[str, LeaseState] = field(default_factory=dict)
+    lost: str = ""
+    """What its streams lost; nothing is served, and nothing sent, until that is accepted."""
 
     def learn(self, record: ServiceRecord) -> None:
         self.record = record
@@ -57,17 +66,26 @@ class NatsDirectory:
 
     def admits(self, service: str, method: str, resource: str | None) -> bool:
         known = self._services.get(service)
-        if known is None or known.targeted.get(method) is not (resource is not None):
+        if known is None or known.lost or known.targeted.get(method) is not (resource is not None):
             return False
         if resource is None:
             return known.has_instance()
         return known.leases.get(resource, LeaseState.VACANT) is not LeaseState.VACANT
+
+    def lost(self, service: str) -> str:
+        known = self._services.get(service)
+        return known.lost if known else ""
 
     async def check(self, service: str, method: str, resource: str | None) -> None:
         await self._follow(service)
         if self.admits(service, method, resource):
             return
         known = self._services[service]
+        if known.lost:
+            raise LogLost(
+                f"{known.lost}: nothing of {service} is served until an operator accepts the loss"
+                f" (ipc-cli accept-loss {service})"
+            )
         record = await self._read_service(service)
         if record is None:
             raise UnknownService(
@@ -156,6 +174,7 @@ class NatsDirectory:
             registry,
             [
                 records + self._subjects.service_key(service),
+                records + self._subjects.logs_key(service),
                 records + self._subjects.instance_key(service, "*"),
             ],
             lambda message: _learn_registry(known, message),
@@ -224,6 +243,9 @@ def _learn_registry(known: _Service, message: Message) -> None:
     if kind == "service":
         if not deleted:
             known.learn(ServiceRecord.model_validate_json(message.data))
+        return
+    if kind == "logs":
+        known.lost = "" if deleted else LogsRecord.model_validate_json(message.data).lost
         return
     instance_id = rest.partition(".")[2]
     if deleted:

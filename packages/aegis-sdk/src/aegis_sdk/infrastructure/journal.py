@@ -7,12 +7,11 @@ and what an entry means is decided elsewhere.
 from __future__ import annotations
 
 import asyncio
-import base64
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
-from aegis_sdk.application.ports import FollowSource, StoreMissing
+from aegis_sdk.application.ports import FenceRefused, FollowSource, StoreMissing
 from aegis_sdk.contract.bodies import ErrorBody, Fence
 from aegis_sdk.contract.checkpoint import Checkpoint
 from aegis_sdk.contract.dead_letter import DeadLetter
@@ -22,7 +21,8 @@ from aegis_sdk.contract.subjects import Subjects
 from aegis_sdk.domain.journal import Entry, EntryKind
 from aegis_sdk.infrastructure.consumer import Meta, PullLoop
 from aegis_sdk.infrastructure.link import EXPECTED_SEQ, EXPECTED_SUBJECT, ROLLUP, TTL, Link
-from aegis_sdk.infrastructure.wire import Message, parse_headers
+from aegis_sdk.infrastructure.log_watch import LogWatch, last_message
+from aegis_sdk.infrastructure.wire import Message
 
 COMMIT_TIMEOUT_S: Final = 2.0
 READ_TIMEOUT_S: Final = 2.0
@@ -39,33 +39,64 @@ CHECKPOINTS_A_READ: Final = 500
 class NatsJournal:
     """Journal and JournalReader (application/ports.py) over one connection."""
 
-    def __init__(self, link: Link, subjects: Subjects, *, outcome_ttl_s: float = 86_400.0) -> None:
+    def __init__(
+        self,
+        link: Link,
+        subjects: Subjects,
+        *,
+        outcome_ttl_s: float = 86_400.0,
+        watch: LogWatch | None = None,
+    ) -> None:
+        """`watch`: notices when the journal of the service it names is not the one it was."""
         self._link = link
         self._subjects = subjects
         self._ttl = f"{int(outcome_ttl_s)}s"
+        self._watch = watch or LogWatch(link, subjects, "", "")
 
     # --- writing ------------------------------------------------------------------------------------------
     async def commit(self, request: Request, outcome: Outcome, *, fence_seq: int | None) -> int:
+        watched = request.service == self._watch.service
+        if watched and not self._watch.is_sure:
+            await self._watch.make_sure()
         headers = outcome.headers()
         self._add_check(headers, request, fence_seq)
-        stored = await self._link.store(
-            self._subjects.outcome(request.service, request.resource, request.request_id),
-            outcome.payload(),
-            headers,
-            timeout_s=COMMIT_TIMEOUT_S,
-        )
+        subject = self._subjects.outcome(request.service, request.resource, request.request_id)
+        try:
+            stored = await self._link.store(
+                subject,
+                outcome.payload(),
+                headers,
+                timeout_s=COMMIT_TIMEOUT_S,
+            )
+        except (FenceRefused, StoreMissing) as error:
+            if watched:
+                await self._watch.refused(request.resource, error)
+            raise
+        if watched:
+            self._watch.stored(stored.seq, subject)
         return stored.seq
 
     async def commit_together(
         self, commits: Sequence[tuple[Request, Outcome]], *, fence_seq: int
     ) -> int:
+        service = commits[0][0].service
+        watched = service == self._watch.service
+        if watched and not self._watch.is_sure:
+            await self._watch.make_sure()
         posts = []
         for request, outcome in commits:
             headers = outcome.headers()
             self._add_check(headers, request, fence_seq)
             subject = self._subjects.outcome(request.service, request.resource, request.request_id)
             posts.append((subject, outcome.payload(), headers))
-        stored = await self._link.store_together(posts, timeout_s=COMMIT_TIMEOUT_S)
+        try:
+            stored = await self._link.store_together(posts, timeout_s=COMMIT_TIMEOUT_S)
+        except (FenceRefused, StoreMissing) as error:
+            if watched:
+                await self._watch.refused(commits[0][0].resource, error)
+            raise
+        if watched:
+            self._watch.stored(stored.seq, posts[-1][0])
         return stored.seq
 
     async def note_attempt(self, request: Request, n: int, *, fence_seq: int | None) -> None:
@@ -86,6 +117,8 @@ class NatsJournal:
             headers[TTL] = self._ttl
 
     async def claim(self, service: str, resource: str, fence: Fence, *, after_seq: int) -> int:
+        if service == self._watch.service and not self._watch.is_sure:
+            await self._watch.make_sure()
         stored = await self._link.store(
             self._subjects.fence(service, resource),
             fence.model_dump_json().encode(),
@@ -354,25 +387,4 @@ async def make_reader(
         str(made["name"]),
         int(made["delivered"]["stream_seq"]),
         int(made.get("num_pending", 0)),
-    )
-
-
-async def last_message(
-    link: Link, stream: str, subject: str
-) -> tuple[dict[str, str], bytes] | None:
-    """(headers, payload) of the last message on `subject`, read from the stream's leader.
-
-    Raises: StoreMissing (no such stream), StoreUnreachable.
-    """
-    try:
-        found = await link.api(
-            f"STREAM.MSG.GET.{stream}", {"last_by_subj": subject}, timeout_s=READ_TIMEOUT_S
-        )
-    except StoreMissing as error:
-        if "no message found" in str(error):
-            return None
-        raise
-    message = found["message"]
-    return parse_headers(base64.b64decode(message.get("hdrs", ""))), base64.b64decode(
-        message.get("data", "")
     )

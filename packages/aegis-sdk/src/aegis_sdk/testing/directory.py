@@ -29,6 +29,9 @@ class MemoryDirectory:
             return control.has_instance(service)
         return control.lease_state(service, resource) is not LeaseState.VACANT
 
+    def lost(self, service: str) -> str:
+        return ""
+
     async def check(self, service: str, method: str, resource: str | None) -> None:
         if self.admits(service, method, resource):
             return

@@ -1,0 +1,99 @@
+"""The identity of a service's streams: a mark in their configuration, and positions that never come twice.
+
+A log that begins again does so behind every position that was seen in the one before. So a position of the
+old log is not a position in the new one: a late commit of a sleeping instance is refused by the fence, and no
+new request has a sequence that counts as done.
+"""
+
+from __future__ import annotations
+
+import secrets
+from typing import Any, Final
+
+from aegis_sdk.contract.control import LogMark
+from aegis_sdk.errors import Unavailable
+
+from aegis_control.application.ports import ProvisionFailed
+from aegis_control.domain.logs import Sight
+from aegis_control.infrastructure.nats_link import (
+    ERR_NO_STREAM,
+    IN_FLIGHT_MAX,
+    ApiRefused,
+    NatsLink,
+    Outgoing,
+)
+from aegis_control.infrastructure.nats_streams import NatsStreams
+
+IDENTITY: Final = "aegis.log"
+"""The key of a stream's metadata; a copy of the stream has it too."""
+MARGIN: Final = 1_000
+"""What may have been stored since the last look, and was told to nobody who lives."""
+
+
+class NatsLogs:
+    """`Logs`. It remembers for as long as the process lives how far each log was seen to go."""
+
+    def __init__(self, link: NatsLink, streams: NatsStreams) -> None:
+        self._link = link
+        self._streams = streams
+        self._ends: dict[tuple[str, str], int] = {}
+
+    async def look(self, stream: str) -> Sight | None:
+        try:
+            info = await self._link.api(f"STREAM.INFO.{stream}")
+        except ApiRefused as error:
+            if error.code == ERR_NO_STREAM:
+                return None
+            raise Unavailable(f"stream {stream}: {error}") from error
+        state = info["state"]
+        identity = (info["config"].get("metadata") or {}).get(IDENTITY, "")
+        sight = Sight(identity, int(state["first_seq"]), int(state["last_seq"]))
+        self._ends[stream, identity] = max(self.seen_end(stream, identity), sight.last_seq)
+        return sight
+
+    def seen_end(self, stream: str, identity: str) -> int:
+        return self._ends.get((stream, identity), 0)
+
+    async def begin(self, stream: str, *, behind: int) -> LogMark:
+        identity, info = secrets.token_hex(8), await self._info(stream)
+        if info is None:
+            first_seq = behind + MARGIN if behind else 0
+            config = self._streams.log_config(stream) | {"first_seq": first_seq}
+            await self._change(f"STREAM.CREATE.{stream}", config, identity)
+        else:
+            await self._change(f"STREAM.UPDATE.{stream}", info["config"], identity)
+            if behind:
+                await self._pass(stream, int(info["state"]["last_seq"]), behind + MARGIN)
+        sight = await self.look(stream)
+        return LogMark(id=identity, end=sight.last_seq if sight else 0)
+
+    async def adopt(self, stream: str) -> LogMark:
+        sight = await self.look(stream)
+        if sight is None or not sight.id:
+            return await self.begin(stream, behind=0)
+        return LogMark(id=sight.id, end=sight.last_seq)
+
+    async def _info(self, stream: str) -> dict[str, Any] | None:
+        try:
+            return await self._link.api(f"STREAM.INFO.{stream}")
+        except ApiRefused as error:
+            if error.code == ERR_NO_STREAM:
+                return None
+            raise Unavailable(f"stream {stream}: {error}") from error
+
+    async def _change(self, request: str, config: dict[str, Any], identity: str) -> None:
+        metadata = (config.get("metadata") or {}) | {IDENTITY: identity}
+        try:
+            await self._link.api(request, config | {"metadata": metadata}, timeout_s=10.0)
+        except ApiRefused as error:
+            raise ProvisionFailed(f"{request}: {error}") from error
+
+    async def _pass(self, stream: str, last_seq: int, behind: int) -> None:
+        """Store messages that say nothing, until the log goes to `behind`; then remove them."""
+        subject = self._streams.filler(stream)
+        while last_seq < behind:
+            count = min(IN_FLIGHT_MAX, behind - last_seq)
+            messages = [Outgoing(f"{subject}.{last_seq + n}", b"") for n in range(count)]
+            stored = await self._link.publish_all(messages)
+            last_seq = max([last_seq, *(seq for seq in stored if isinstance(seq, int))])
+        await self._link.api(f"STREAM.PURGE.{stream}", {"filter": f"{subject}.>"})

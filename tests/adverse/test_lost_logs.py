@@ -1,0 +1,269 @@
+"""Streams that an operator deletes, empties or replaces by an older copy, under a running system.
+
+A position means something only in the log that it was read from. So a loss is told, nothing is served from
+what is left until an operator says so, and then every request is served once again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import shutil
+import signal
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import aegis_sdk
+import nats
+import pytest
+from aegis_control.infrastructure.embedded_nats import EmbeddedNats
+from aegis_sdk import Aegis, Method, ResourceContext, Role, Service
+from aegis_sdk.contract.subjects import Subjects
+from nats.aio.client import Client
+
+from tests.integration.control.support import control
+
+ADD = Method("counters", "add", request=int, reply=int)
+HALVE = Method("counters", "halve", request=int, reply=int)
+NAMES = Subjects()
+JOURNAL = NAMES.journal_stream("counters")
+REQUESTS = NAMES.request_stream("counters")
+
+
+def counters() -> Service:
+    service = Service("counters")
+
+    @service.handles(ADD)
+    async def add(ctx: ResourceContext, delta: int) -> int:
+        total = (ctx.state.get("total", int) or 0) + delta
+        ctx.state.set("total", total)
+        return total
+
+    @service.handles(HALVE)
+    async def halve(ctx: aegis_sdk.Context, number: int) -> int:
+        return number // 2
+
+    return service
+
+
+class Place:
+    """A server, a control and two instances in this process; a caller, and an operator's tools."""
+
+    def __init__(self, server: EmbeddedNats, aegis: Aegis, operator: Client) -> None:
+        self.server = server
+        self.aegis = aegis
+        self.operator = operator
+
+    @property
+    def url(self) -> str:
+        return self.server.url
+
+    async def add(self, delta: int = 1, resource: str = "A") -> int:
+        return await self.aegis.request(ADD, delta, resource=resource, timeout_s=10.0)
+
+    async def api(self, name: str, /, **body: Any) -> dict[str, Any]:
+        message = await self.operator.request(f"$JS.API.{name}", json.dumps(body).encode())
+        answer: dict[str, Any] = json.loads(message.data)
+        assert "error" not in answer, answer
+        return answer
+
+    async def cli(self, *arguments: str, code: int = 0) -> Any:
+        process = await asyncio.create_subprocess_exec(
+            str(Path(sys.executable).with_name("ipc-cli")),
+            *arguments,
+            "--url",
+            self.url,
+            "-o",
+            "json",
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        out, err = await process.communicate()
+        assert process.returncode == code, (out, err)
+        return json.loads(out) if out else None
+
+    async def events(self, event: str) -> list[dict[str, Any]]:
+        stream, found = self.operator.jetstream(), []
+        info = await stream.stream_info(NAMES.events_stream)
+        for seq in range(info.state.first_seq, info.state.last_seq + 1):
+            message = await stream.get_msg(NAMES.events_stream, seq)
+            body = json.loads(message.data or b"{}")
+            found += [body] if body["event"] == event else []
+        return found
+
+    async def lost(self) -> dict[str, Any]:
+        """The loss, when control has told of it."""
+        found: list[dict[str, Any]] = []
+
+        async def told() -> bool:
+            found[:] = await self.events("log_lost")
+            return bool(found)
+
+        await until(told)
+        return found[0]
+
+    async def refused(self) -> None:
+        """Returns when callers are told that the service is not served."""
+
+        async def told() -> bool:
+            try:
+                await self.aegis.request(ADD, 0, resource="A", timeout_s=0.5)
+            except aegis_sdk.LogLost:
+                return True
+            except aegis_sdk.AegisError:
+                return False
+            return False
+
+        await until(told)
+
+    async def accepted(self) -> None:
+        await self.cli("accept-loss", "counters", "--yes")
+
+        async def served() -> bool:
+            try:
+                await self.aegis.request(ADD, 0, resource="A", timeout_s=2.0)
+            except aegis_sdk.AegisError:
+                return False
+            return True
+
+        await until(served)
+
+
+@contextlib.asynccontextmanager
+async def running(folder: Path, *, instances: int = 2) -> AsyncIterator[Place]:
+    with EmbeddedNats(folder / "nats", sync_interval="always") as server:
+        async with (
+            control(server.url, "aegis"),
+            aegis_sdk.connect(server.url) as aegis,
+            contextlib.AsyncExitStack() as stack,
+        ):
+            for n in range(instances):
+                offered = await stack.enter_async_context(aegis_sdk.connect(server.url))
+                roles = dict.fromkeys("AB", Role.AUTO)
+                await offered.serve(counters(), resources=roles, instance_id=f"i-{n}", wait_s=10.0)
+            operator = await nats.connect(server.url, max_reconnect_attempts=-1)
+            yield Place(server, aegis, operator)
+            await operator.close()
+
+
+async def until(condition: Callable[[], Awaitable[bool]], *, timeout_s: float = 20.0) -> None:
+    async with asyncio.timeout(timeout_s):
+        while not await condition():
+            await asyncio.sleep(0.05)
+
+
+async def test_a_deleted_journal_is_told_and_nothing_is_served_until_that_is_accepted(
+    tmp_path: Path,
+) -> None:
+    """G3, G6: no answer comes from an empty state; what was lost is named, and then all begins anew."""
+    async with running(tmp_path) as place:
+        assert [await place.add() for _ in range(5)] == [1, 2, 3, 4, 5]
+        await place.api(f"STREAM.DELETE.{JOURNAL}")
+        loss = await place.lost()
+        assert loss["stream"] == JOURNAL
+        assert loss["last_seq"] >= 5
+        assert "is gone" in loss["reason"]
+        assert loss["resources"] == ["A", "B"]
+        await place.refused()
+        findings = await place.cli("doctor", code=6)
+        assert any(f["check"] == "logs" and f["level"] == "bad" for f in findings["findings"])
+        planned = await place.cli("accept-loss", "counters", "--dry-run")
+        assert planned["losses"][0]["stream"] == JOURNAL
+        await place.accepted()
+        assert await place.add() == 1
+        assert await place.add(10) == 11
+        info = await place.api(f"STREAM.INFO.{JOURNAL}")
+        assert info["state"]["first_seq"] > loss["last_seq"]
+
+
+async def test_a_journal_that_somebody_made_again_by_hand_is_not_served_from(
+    tmp_path: Path,
+) -> None:
+    """G6: recreated empty within a moment, it is another log, whatever it is called."""
+    async with running(tmp_path) as place:
+        assert [await place.add() for _ in range(5)] == [1, 2, 3, 4, 5]
+        config = (await place.api(f"STREAM.INFO.{JOURNAL}"))["config"]
+        del config["metadata"]
+        await place.api(f"STREAM.DELETE.{JOURNAL}")
+        await place.api(f"STREAM.CREATE.{JOURNAL}", **config)
+        with pytest.raises(aegis_sdk.AegisError):
+            await place.aegis.request(ADD, 1, resource="A", timeout_s=1.0)
+        assert "another one" in (await place.lost())["reason"]
+        await place.refused()
+        await place.accepted()
+        assert await place.add() == 1
+
+
+@pytest.mark.parametrize("keep", [0, 3])
+async def test_a_purged_journal_is_told(tmp_path: Path, keep: int) -> None:
+    """G6: the sequences go on, but fences and states are gone: a failover would forget everything."""
+    async with running(tmp_path) as place:
+        assert [await place.add() for _ in range(5)] == [1, 2, 3, 4, 5]
+        await place.api(f"STREAM.PURGE.{JOURNAL}", **({"keep": keep} if keep else {}))
+        loss = await place.lost()
+        assert "emptied" in loss["reason"] or "the fence" in loss["reason"]
+        await place.refused()
+        await place.accepted()
+        await place.add()
+
+
+async def test_a_fence_that_is_removed_is_seen_by_the_next_commit(tmp_path: Path) -> None:
+    """G5, G6: whoever removes a resource's entries removes its fence; its active tells."""
+    async with running(tmp_path) as place:
+        assert await place.add() == 1
+        await place.api(f"STREAM.PURGE.{JOURNAL}", filter=f"{NAMES.journal_of('counters', 'A')}.>")
+        with pytest.raises(aegis_sdk.AegisError):
+            await place.aegis.request(ADD, 1, resource="A", timeout_s=1.0)
+        assert (await place.lost())["stream"] == JOURNAL
+        await place.refused()
+        await place.accepted()
+        assert await place.add() == 1
+
+
+async def test_a_store_put_back_from_an_older_copy_is_told_and_not_served_from(
+    tmp_path: Path,
+) -> None:
+    """G3, G6: the server was down meanwhile, and buckets, identities and fences are as they were."""
+    async with running(tmp_path) as place:
+        assert [await place.add() for _ in range(5)] == [1, 2, 3, 4, 5]
+        place.server._end(signal.SIGTERM)
+        shutil.copytree(tmp_path / "nats", tmp_path / "copy")
+        await asyncio.to_thread(place.server.start)
+        assert [await place.add() for _ in range(50)] == list(range(6, 56))
+        place.server._end(signal.SIGTERM)
+        shutil.rmtree(tmp_path / "nats")
+        shutil.move(tmp_path / "copy", tmp_path / "nats")
+        await asyncio.to_thread(place.server.start)
+        with pytest.raises(aegis_sdk.AegisError):
+            await place.aegis.request(ADD, 1, resource="A", timeout_s=2.0)
+        loss = await place.lost()
+        assert loss["stream"] in (JOURNAL, REQUESTS)
+        await place.refused()
+        await place.accepted()
+        total = await place.add()
+        assert total == 6  # what was announced as lost is lost, and nothing else
+        assert await place.add() == 7
+
+
+async def test_a_request_stream_that_begins_again_swallows_no_request(tmp_path: Path) -> None:
+    """G1: a sequence of the old stream is no sign that a request of the new one is done."""
+    async with running(tmp_path) as place:
+        assert [await place.add() for _ in range(5)] == [1, 2, 3, 4, 5]
+        await place.api(f"STREAM.DELETE.{REQUESTS}")
+        assert (await place.lost())["stream"] == REQUESTS
+        await place.refused()
+        await place.accepted()
+        assert [await place.add() for _ in range(3)] == [6, 7, 8]  # the journal has the state
+        assert await place.aegis.request(HALVE, 8) == 4
+
+
+async def test_a_service_that_lost_nothing_has_no_loss_to_accept(tmp_path: Path) -> None:
+    """An operator who mistakes the service changes nothing."""
+    async with running(tmp_path, instances=1) as place:
+        assert await place.add() == 1
+        await place.cli("accept-loss", "counters", code=5)
+        await place.cli("accept-loss", "nobody", code=3)
+        assert await place.add() == 2
