@@ -31,6 +31,8 @@ HALVE = Method("counters", "halve", request=int, reply=int)
 NAMES = Subjects()
 JOURNAL = NAMES.journal_stream("counters")
 REQUESTS = NAMES.request_stream("counters")
+RAN: list[int] = []
+"""What the group's handlers of this process were run with."""
 
 
 def counters() -> Service:
@@ -44,6 +46,7 @@ def counters() -> Service:
 
     @service.handles(HALVE)
     async def halve(ctx: aegis_sdk.Context, number: int) -> int:
+        RAN.append(number)
         return number // 2
 
     return service
@@ -118,6 +121,15 @@ class Place:
             return False
 
         await until(told)
+
+    async def moved(self, resource: str, to: str) -> bool:
+        """Whether the resource could be moved by now."""
+        data = json.dumps({"resource": resource, "to": to}).encode()
+        try:
+            reply = await self.operator.request(NAMES.admin("failover"), data, timeout=5.0)
+        except nats.errors.Error:
+            return False
+        return bool(json.loads(reply.data)["ok"])
 
     async def accepted(self) -> None:
         await self.cli("accept-loss", "counters", "--yes")
@@ -267,3 +279,80 @@ async def test_a_service_that_lost_nothing_has_no_loss_to_accept(tmp_path: Path)
         await place.cli("accept-loss", "counters", code=5)
         await place.cli("accept-loss", "nobody", code=3)
         assert await place.add() == 2
+
+
+@pytest.mark.parametrize("name", [NAMES.leases_bucket, NAMES.registry_bucket, NAMES.control_bucket])
+async def test_a_deleted_bucket_is_made_again_and_fills_itself(tmp_path: Path, name: str) -> None:
+    """G5, G8: epochs stand in the fences, instances come back by themselves; a fresh caller finds them."""
+    async with running(tmp_path) as place:
+        assert [await place.add() for _ in range(3)] == [1, 2, 3]
+        await place.api(f"STREAM.DELETE.KV_{name}")
+
+        async def made_again() -> bool:
+            return f"KV_{name}" in {e["stream"] for e in await place.events("stream_made_again")}
+
+        await until(made_again)
+        async with aegis_sdk.connect(place.url) as fresh:
+
+            async def served() -> bool:
+                try:
+                    return await fresh.request(ADD, 0, resource="A", timeout_s=2.0) == 3
+                except aegis_sdk.AegisError:
+                    return False
+
+            await until(served)
+        assert await place.add() == 4
+        # A failover afterwards works, too: the epoch goes on from where it was.
+        [before] = await place.cli("show-route", "A")
+        standby = {"i-0": "i-1", "i-1": "i-0"}[before["active"]]
+        await until(lambda: place.moved("A", standby))
+        [after] = await place.cli("show-route", "A")
+        assert after["epoch"] > before["epoch"]
+        assert await place.add() == 5
+
+
+async def test_leases_put_back_from_an_older_copy_are_brought_up_to_their_fences(
+    tmp_path: Path,
+) -> None:
+    """G5: who is active stands in the fence; the lease that callers and operators read agrees again."""
+    async with running(tmp_path) as place:
+        assert await place.add() == 1
+        [old] = await place.cli("show-route", "A")
+        bucket = f"KV_{NAMES.leases_bucket}"
+        key = f"$KV.{NAMES.leases_bucket}.{NAMES.lease_key('counters', 'A')}"
+        stored = await place.operator.jetstream().get_last_msg(bucket, key)
+        standby = {"i-0": "i-1", "i-1": "i-0"}[old["active"]]
+        await until(lambda: place.moved("A", standby))
+        await place.operator.jetstream().publish(key, stored.data or b"")
+
+        async def agrees() -> bool:
+            found = json.loads(
+                (await place.operator.jetstream().get_last_msg(bucket, key)).data or b""
+            )
+            return bool(found["epoch"] == 2 and found["owner"] == standby)
+
+        await until(agrees)
+        assert await place.add() == 2
+
+
+async def test_a_deleted_group_consumer_is_made_again_from_where_it_was(tmp_path: Path) -> None:
+    """G1, G2: requests that wait are served, and those that were served are not run again."""
+    async with running(tmp_path) as place:
+        for number in range(20):
+            assert await place.aegis.request(HALVE, 2 * number) == number
+        ran = len(RAN)
+        await place.api(f"CONSUMER.DELETE.{REQUESTS}.any")
+        assert await place.aegis.request(HALVE, 84, timeout_s=15.0) == 42
+        assert len(RAN) == ran + 1
+        assert await place.events("consumer_made_again")
+
+
+async def test_a_deleted_grant_is_made_again_by_its_active(tmp_path: Path) -> None:
+    """G7: the consumer of the resources' requests goes on behind what was done."""
+    async with running(tmp_path) as place:
+        assert [await place.add() for _ in range(5)] == [1, 2, 3, 4, 5]
+        names = (await place.api(f"CONSUMER.NAMES.{REQUESTS}"))["consumers"]
+        for name in names:
+            if name != "any":
+                await place.api(f"CONSUMER.DELETE.{REQUESTS}.{name}")
+        assert [await place.add() for _ in range(5)] == [6, 7, 8, 9, 10]

@@ -77,7 +77,7 @@ class MemoryBucket:
     lose_acks: int = 0
     away: bool = False
 
-    async def load(self, *, after: int = 0) -> list[Entry]:
+    async def load(self, *, after: int = 0, again: bool = False) -> list[Entry]:
         self._check()
         newer = [entry for entry in self.entries.values() if entry.revision > after]
         return sorted(newer, key=lambda entry: entry.revision)
@@ -164,6 +164,9 @@ class MemoryRequests:
 
     async def provision(self, service: str) -> None:
         self.provisioned.append(service)
+
+    async def keep_group(self, service: str) -> bool:
+        return False
 
     async def ack_floor(self, service: str, grant: str) -> int | None:
         return self.floors.get(grant)

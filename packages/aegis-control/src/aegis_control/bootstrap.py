@@ -53,6 +53,7 @@ from aegis_control.settings import Settings
 
 _PROVISION_RETRY_S = 0.5
 _FOLLOW_RETRY_S = 1.0
+_MAKE_AGAIN_S = 1.0
 
 
 class Control:
@@ -122,6 +123,7 @@ class Control:
             asyncio.ensure_future(self._keep_stepping()),
             asyncio.ensure_future(self._keep_refreshing(metrics)),
             asyncio.ensure_future(self._keep_following(archive, console)),
+            asyncio.ensure_future(self._keep_provisioned(streams, events)),
         ]
         try:
             await _unless_hopeless(leadership, self._hopeless)
@@ -139,6 +141,18 @@ class Control:
         while True:
             self._gather.step()
             await asyncio.sleep(STEP_S)
+
+    async def _keep_provisioned(self, streams: NatsStreams, events: NatsEvents) -> None:
+        """What belongs to no service is made again: leading itself needs a bucket."""
+        while True:
+            await asyncio.sleep(_MAKE_AGAIN_S)
+            with contextlib.suppress(Unavailable, ProvisionFailed):
+                for name in await streams.make_again():
+                    events.emit(
+                        "stream_made_again",
+                        stream=name,
+                        reason="it was gone: what it held is lost, or comes back from elsewhere",
+                    )
 
     async def _keep_refreshing(self, metrics: Metrics) -> None:
         while True:

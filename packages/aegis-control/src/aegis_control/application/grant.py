@@ -66,6 +66,24 @@ class Leases:
         }
         return await self.store(table, changes)
 
+    async def restore(self, table: ServiceTable) -> list[str]:
+        """Store the leases that are gone, or behind their fences; returns their resources.
+
+        A lease is always written before its fence. So an operator, or an older copy of the bucket, did that.
+        """
+        now_s = self._world.clock.wall()
+        changes = {
+            name: leases.of_fence(table.name, name, stored.fence, now_s=now_s)
+            for name, stored in table.fences.items()
+            if stored.readable
+            and name not in table.unreadable_leases
+            and stored.fence.epoch > _lease_epoch(table, name)
+        }
+        restored = await self.store(table, changes)
+        if restored:
+            self._world.events.emit("leases_restored", service=table.name, resources=restored)
+        return restored
+
     async def ensure_fences(self, table: ServiceTable) -> list[str]:
         """Write the fences that are behind their leases; returns their resources."""
         if table.lost:
@@ -269,6 +287,11 @@ def _fences(changes: Mapping[str, LeaseRecord], moved: Sequence[str]) -> dict[st
 def _stored(table: ServiceTable, resource: str) -> tuple[LeaseRecord | None, Fence | None]:
     lease, fence = table.leases.get(resource), table.fences.get(resource)
     return lease.record if lease else None, fence.fence if fence else None
+
+
+def _lease_epoch(table: ServiceTable, resource: str) -> int:
+    lease = table.leases.get(resource)
+    return 0 if lease is None else lease.record.epoch
 
 
 def _fence_epoch(table: ServiceTable, resource: str) -> int:

@@ -91,6 +91,10 @@ class LogKeeper:
         async with table.lock:
             if table.logs is known:  # else it has begun again, or was looked at, since
                 await self._judge(table, known, seen)
+        if not table.lost and await self._world.requests.keep_group(table.name):
+            self._world.events.emit(
+                "consumer_made_again", service=table.name, reason="the group's was gone"
+            )
 
     async def _look(self, table: ServiceTable, known: LogsRecord) -> list[_Look]:
         journal, requests = self._streams(table.name)

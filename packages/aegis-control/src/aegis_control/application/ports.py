@@ -78,10 +78,10 @@ class BucketReplaced(Exception):
 class Bucket(Protocol):
     """Keys with revisions; the last value of each key is kept."""
 
-    async def load(self, *, after: int = 0) -> list[Entry]:
+    async def load(self, *, after: int = 0, again: bool = False) -> list[Entry]:
         """The last entry of every key written after revision `after`, in revision order.
 
-        Raises: BucketReplaced, with `after`.
+        Raises: BucketReplaced when it is loaded `again`, and is not the bucket that it was.
         """
         ...
 
@@ -164,6 +164,10 @@ class Requests(Protocol):
 
         Raises: ProvisionFailed when the server refuses.
         """
+        ...
+
+    async def keep_group(self, service: str) -> bool:
+        """Make the group's consumer again if it is gone; whether it was."""
         ...
 
     async def ack_floor(self, service: str, grant: str) -> int | None:

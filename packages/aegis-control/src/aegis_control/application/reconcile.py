@@ -45,6 +45,7 @@ class Reconcile:
             if table.lost:
                 continue
             async with table.lock:
+                await self._leases.restore(table)
                 await self._leases.ensure_fences(table)
                 await self._find_actives(table)
                 await self._forget_the_gone(table)

@@ -32,9 +32,10 @@ class Roster:
         """Take over what others wrote since the last time (everything, the first time)."""
         state = self._state
         registry, leases = await asyncio.gather(
-            self._world.registry.load(after=state.registry_revision),
-            self._world.leases.load(after=state.leases_revision),
+            self._world.registry.load(after=state.registry_revision, again=state.was_read),
+            self._world.leases.load(after=state.leases_revision, again=state.was_read),
         )
+        state.was_read = True
         for entry in registry:
             self._intake.registry_entry(entry)
             state.registry_revision = max(state.registry_revision, entry.revision)

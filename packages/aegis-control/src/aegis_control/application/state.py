@@ -170,6 +170,7 @@ class ControlState:
     """All services, and how far the buckets have been read."""
 
     services: dict[str, ServiceTable] = field(default_factory=dict)
+    was_read: bool = False
     registry_revision: int = 0
     leases_revision: int = 0
     unreadables: Unreadables = field(default_factory=Unreadables)

@@ -85,6 +85,23 @@ def in_state(lease: LeaseRecord, state: LeaseState, *, now_s: float, reason: str
     return lease.model_copy(update={"state": state, "since": now_s, "reason": reason})
 
 
+def of_fence(service: str, resource: str, fence: Fence, *, now_s: float) -> LeaseRecord:
+    """The lease that a fence followed, when it is gone with its bucket, or an older one is in its place."""
+    return LeaseRecord(
+        service=service,
+        resource=resource,
+        state=LeaseState.HELD,
+        owner=fence.owner,
+        incarnation=fence.incarnation,
+        session=fence.session,
+        epoch=fence.epoch,
+        grant=fence.grant,
+        start_seq=fence.start_seq,
+        since=now_s,
+        reason="restored",
+    )
+
+
 def fence_of(lease: LeaseRecord) -> Fence:
     """The journal entry that begins the lease's epoch."""
     return Fence(

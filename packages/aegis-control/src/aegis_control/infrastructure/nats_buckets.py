@@ -60,9 +60,10 @@ class NatsBucket:
         self._created = ""
         """When the server says that the bucket was made, as read last."""
 
-    async def load(self, *, after: int = 0) -> list[Entry]:
+    async def load(self, *, after: int = 0, again: bool = False) -> list[Entry]:
         try:
-            if after and await self._last_revision(after) <= after:
+            last = await self._last_revision(after, again=again)
+            if again and last <= after:
                 return []
             reading = self._link.read_last_of_each(self._stream, self._prefix + ">", after=after)
             return [self._entry(stored) async for stored in reading]
@@ -95,11 +96,11 @@ class NatsBucket:
         )
         return result
 
-    async def _last_revision(self, after: int) -> int:
+    async def _last_revision(self, after: int, *, again: bool) -> int:
         info = await self._link.api(f"STREAM.INFO.{self._stream}")
         last, before = int(info["state"]["last_seq"]), self._created
         self._created = str(info["created"])
-        if last < after or before not in ("", self._created):
+        if again and (last < after or before != self._created):
             raise BucketReplaced(f"{self._stream} is not the bucket that it was")
         return last
 

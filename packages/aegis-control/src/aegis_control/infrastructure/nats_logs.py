@@ -37,6 +37,8 @@ class NatsLogs:
         self._link = link
         self._streams = streams
         self._ends: dict[tuple[str, str], int] = {}
+        self._known: dict[str, str] = {}
+        """stream: its identity, for when the registry that keeps it is lost."""
 
     async def look(self, stream: str) -> Sight | None:
         try:
@@ -65,12 +67,16 @@ class NatsLogs:
             if behind:
                 await self._pass(stream, int(info["state"]["last_seq"]), behind + MARGIN)
         sight = await self.look(stream)
+        self._known[stream] = identity
         return LogMark(id=identity, end=sight.last_seq if sight else 0)
 
     async def adopt(self, stream: str) -> LogMark:
+        if known := self._known.get(stream):
+            return LogMark(id=known, end=self.seen_end(stream, known))
         sight = await self.look(stream)
         if sight is None or not sight.id:
             return await self.begin(stream, behind=0)
+        self._known[stream] = sight.id
         return LogMark(id=sight.id, end=sight.last_seq)
 
     async def _info(self, stream: str) -> dict[str, Any] | None:

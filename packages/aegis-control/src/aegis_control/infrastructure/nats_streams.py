@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from aegis_sdk.contract.control import DriftView
-from aegis_sdk.contract.subjects import GROUP_CONSUMER, Subjects
+from aegis_sdk.contract.subjects import GROUP_CONSUMER, SUSPECT_TO, Subjects
 from aegis_sdk.errors import Unavailable
 
 from aegis_control.application.ports import Backlog, ProvisionFailed
@@ -54,6 +54,44 @@ class NatsStreams:
         self._link = link
         self._subjects = subjects
         self._settings = settings
+        self._floors: dict[str, int] = {}
+        """request stream: up to where the group's requests were done, as seen last."""
+
+    async def make_again(self) -> list[str]:
+        """The common streams and buckets that are gone; returns those that were made, empty.
+
+        Raises: ProvisionFailed, Unavailable.
+        """
+        names: list[str] = await self._pages("STREAM.NAMES", "streams")
+        gone = [c for c in self._common_configs() if c["name"] not in names]
+        for wanted in gone:
+            await self._stream(wanted)
+        return [str(wanted["name"]) for wanted in gone]
+
+    async def keep_group(self, service: str) -> bool:
+        stream = self._subjects.request_stream(service)
+        try:
+            info = await self._link.api(f"CONSUMER.INFO.{stream}.{GROUP_CONSUMER}")
+        except ApiRefused as error:
+            if error.code != ERR_NO_CONSUMER:
+                return False  # the stream itself is looked after elsewhere
+            await self._make_group_again(service, stream)
+            return True
+        self._floors[stream] = int(info["ack_floor"]["stream_seq"])
+        return False
+
+    async def _make_group_again(self, service: str, stream: str) -> None:
+        """From behind what was done; what was stored before now may be done, too, and is looked up."""
+        info = await self._link.api(f"STREAM.INFO.{stream}")
+        config = self._group_config(service) | {
+            "deliver_policy": "by_start_sequence",
+            "opt_start_seq": max(1, self._floors.get(stream, 0) + 1),
+            "metadata": {SUSPECT_TO: str(info["state"]["last_seq"])},
+        }
+        body = {"stream_name": stream, "config": config}
+        what = f"consumer {GROUP_CONSUMER} of {stream}"
+        request = f"CONSUMER.DURABLE.CREATE.{stream}.{GROUP_CONSUMER}"
+        await self._change(request, body, what)
 
     async def provision_common(self) -> None:
         """The buckets, the dead letters and the events. Raises: ProvisionFailed, Unavailable."""
@@ -88,7 +126,7 @@ class NatsStreams:
                 return []
             raise Unavailable(f"consumer {GROUP_CONSUMER} of {stream}: {error}") from error
         what = f"consumer {GROUP_CONSUMER} of {stream}"
-        return _drifts(what, self._group_config(service), info["config"])
+        return _drifts(what, _changeable(self._group_config(service)), info["config"])
 
     async def ack_floor(self, service: str, grant: str) -> int | None:
         stream = self._subjects.request_stream(service)
@@ -304,6 +342,7 @@ class NatsStreams:
             if error.code != ERR_NO_CONSUMER:
                 raise ProvisionFailed(f"{what}: {error}") from error
         else:
+            wanted = _changeable(wanted)
             different = _different(wanted, info["config"])
             if not different:
                 return
@@ -360,6 +399,11 @@ def _drifts(name: str, wanted: Config, found: Config) -> list[DriftView]:
         DriftView(name=name, setting=setting, found=was, wanted=should)
         for setting, (was, should) in _different(wanted, found).items()
     ]
+
+
+def _changeable(consumer: Config) -> Config:
+    """Where a consumer begins is decided when it is made."""
+    return {key: value for key, value in consumer.items() if key != "deliver_policy"}
 
 
 def _zero(value: Any) -> Any:

@@ -175,7 +175,8 @@ class GroupHost:
             self._recorder.redelivered(self._service)
         credit = _Credit(self, delivery)
         try:
-            if needs_lookup(delivery.request, delivery.arrival) and await self._answered(delivery):
+            lookup = delivery.arrival.suspect or needs_lookup(delivery.request, delivery.arrival)
+            if lookup and await self._answered(delivery):
                 delivery.ack()
                 return
             await self._run_judged(delivery, credit)

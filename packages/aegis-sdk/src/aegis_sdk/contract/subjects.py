@@ -23,6 +23,10 @@ GROUP_CONSUMER = "any"
 """The durable consumer that all instances of a service share for group requests."""
 
 
+SUSPECT_TO = "aegis.suspect_to"
+"""In the metadata of a group consumer that was made again: up to which request some may be done already."""
+
+
 def resource_token(resource: str | None) -> str:
     """`-` for a group request, the encoded id otherwise."""
     return NO_RESOURCE if resource is None else encode_token(resource)

@@ -11,7 +11,7 @@ from typing import Final
 from aegis_sdk.application.ports import Accepted, Delivery, StoreMissing, StoreUnreachable
 from aegis_sdk.contract.envelope import MSG_ID, Request
 from aegis_sdk.contract.names import decode_token
-from aegis_sdk.contract.subjects import GROUP_CONSUMER, Subjects
+from aegis_sdk.contract.subjects import GROUP_CONSUMER, SUSPECT_TO, Subjects
 from aegis_sdk.domain.delivery import Arrival
 from aegis_sdk.infrastructure.consumer import Meta, PullLoop, Unreadable
 from aegis_sdk.infrastructure.journal import make_reader
@@ -147,13 +147,21 @@ class NatsDeliveries:
     async def open_group(
         self, service: str, *, credit: int, on_delivery: Callable[[Delivery], None]
     ) -> PullLoop:
+        suspect_to, stream = 0, self._subjects.request_stream(service)
+
         async def make(again: bool, timeout_s: float) -> str:
-            return GROUP_CONSUMER  # control made it, shared by all instances
+            nonlocal suspect_to  # control made it, shared by all instances, and makes it again
+            info = await self._link.api(
+                f"CONSUMER.INFO.{stream}.{GROUP_CONSUMER}", {}, timeout_s=timeout_s
+            )
+            metadata = info["config"].get("metadata") or {}
+            suspect_to = int(metadata.get(SUSPECT_TO, "0"))
+            return GROUP_CONSUMER
 
         acks = _Acks(self._link)
 
         def on_message(message: Message, meta: Meta) -> None:
-            self._deliver(service, message, meta, "", 0, acks, on_delivery)
+            self._deliver(service, message, meta, "", suspect_to, acks, on_delivery)
 
         loop = PullLoop(
             self._link,
