@@ -163,7 +163,7 @@ async def running(folder: Path, *, instances: int = 2) -> AsyncIterator[Place]:
 
 async def until(condition: Callable[[], Awaitable[bool]], *, timeout_s: float = 20.0) -> None:
     async with asyncio.timeout(timeout_s):
-        while not await condition():
+        while not await condition():  # noqa: ASYNC110 - control is polled as an operator would
             await asyncio.sleep(0.05)
 
 

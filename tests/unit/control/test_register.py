@@ -177,4 +177,4 @@ async def test_the_service_is_known_after_its_last_instance_left() -> None:
     await office.registers("a", Role.ACTIVE)
     assert (await office.leaves("a")).ok
     keys = [key for key, entry in office.registry.entries.items() if entry.value]
-    assert keys == [Subjects.service_key(SERVICE)]
+    assert keys == [Subjects.logs_key(SERVICE), Subjects.service_key(SERVICE)]
