@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -45,10 +45,27 @@ class Stored:
         return [entry.op for entry in self.accepted if entry.op not in ended]
 
 
-async def stored(client: Client, service: str) -> Stored:
-    """Read both streams of a service from their beginning. Raises: nats.errors.Error."""
+Names = dict[str, str]
+"""request id: the operation that it is of."""
+
+
+async def watch_names(client: Client, names: Names) -> None:
+    """Take note of every request that passes: its stream may be deleted before it is read."""
+
+    async def note(message: Msg) -> None:
+        with contextlib.suppress(KeyError, ValueError):
+            names.setdefault((message.headers or {})[MSG_ID], json.loads(message.data)["op"])
+
+    await client.subscribe(SUBJECTS.all_requests, cb=note)
+
+
+async def stored(client: Client, service: str, known: Mapping[str, str]) -> Stored:
+    """Read both streams of a service from their beginning; `known` are names of requests that may be gone.
+
+    Raises: nats.errors.Error.
+    """
     found = Stored()
-    names: dict[str, str] = {}
+    names: Names = {}
     async for message in _messages(
         client, SUBJECTS.request_stream(service), SUBJECTS.requests(service)
     ):
@@ -57,12 +74,13 @@ async def stored(client: Client, service: str) -> Stored:
         if request_id not in names:  # stored twice: the second one has no outcome of its own
             names[request_id] = entry.op
             found.accepted.append(entry)
+    every = {**known, **names}
     async for message in _messages(
         client, SUBJECTS.journal_stream(service), SUBJECTS.journal(service)
     ):
         kind = message.subject.split(".")[4]
         if kind == "out":
-            found.outcomes.append(_outcome(service, message, names))
+            found.outcomes.append(_outcome(service, message, every))
         elif kind == "fence":
             found.fences.append(_fence(service, message))
     return found
@@ -134,7 +152,7 @@ def _accepted(service: str, message: Msg) -> Accepted:
     )
 
 
-def _outcome(service: str, message: Msg, names: dict[str, str]) -> OutcomeEntry:
+def _outcome(service: str, message: Msg, names: Mapping[str, str]) -> OutcomeEntry:
     tokens = message.subject.split(".")
     request_id = ".".join(tokens[5:])
     outcome = Outcome.parse(message.headers or {}, message.data)

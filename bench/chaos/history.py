@@ -11,6 +11,7 @@ Values and their JSON lines, both ways; pure. One record a line, its `type` firs
 - `outcome`  a journal entry: how a request ended
 - `fence`    a journal entry that begins an epoch
 - `fault`    what the nemesis did, from `began_s` until `healed_s`
+- `loss`     what control told was lost of a service's streams, and when that was accepted
 - `final`    a resource's value, read from its service after everything settled
 
 All times are seconds of one machine's monotonic clock.
@@ -144,6 +145,16 @@ class Fault:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Loss:
+    """What control announced as lost before anything was served again."""
+
+    service: str
+    stream: str
+    what: str
+    accepted_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Final:
     """A resource's value after the run; what it looks like is its workload's affair."""
 
@@ -167,6 +178,7 @@ class History:
     outcomes: Sequence[OutcomeEntry] = ()
     fences: Sequence[FenceEntry] = ()
     faults: Sequence[Fault] = ()
+    losses: Sequence[Loss] = ()
     finals: Sequence[Final] = ()
 
     def of(self, workload: str) -> list[Operation]:
@@ -223,6 +235,7 @@ def write(history: History) -> Iterator[str]:
         ("outcome", history.outcomes),
         ("fence", history.fences),
         ("fault", history.faults),
+        ("loss", history.losses),
         ("final", history.finals),
     ):
         for entry in entries:
@@ -230,7 +243,7 @@ def write(history: History) -> Iterator[str]:
 
 
 def record_line(kind: str, entry: Any) -> str:
-    """One record (run, accepted, outcome, fence, fault, final) as a line."""
+    """One record (run, accepted, outcome, fence, fault, loss, final) as a line."""
     return _line(kind, asdict(entry))
 
 
@@ -276,6 +289,7 @@ class _Reader:
         self._outcomes: list[OutcomeEntry] = []
         self._fences: list[FenceEntry] = []
         self._faults: list[Fault] = []
+        self._losses: list[Loss] = []
         self._finals: list[Final] = []
 
     def take(self, record: dict[str, Any]) -> None:
@@ -295,6 +309,8 @@ class _Reader:
                 self._fences.append(FenceEntry(**record))
             case "fault":
                 self._faults.append(Fault(**record))
+            case "loss":
+                self._losses.append(Loss(**record))
             case "final":
                 self._finals.append(Final(**record))
             case _:
@@ -322,5 +338,6 @@ class _Reader:
             outcomes=sorted(self._outcomes, key=lambda entry: (entry.place, entry.seq)),
             fences=sorted(self._fences, key=lambda entry: (entry.place, entry.seq)),
             faults=sorted(self._faults, key=lambda fault: fault.began_s),
+            losses=sorted(self._losses, key=lambda loss: loss.accepted_s),
             finals=sorted(self._finals, key=lambda final: final.place),
         )

@@ -39,6 +39,14 @@ class Kind(StrEnum):
     """The wall clock of an instance, a control or a client is wrong for a while."""
     FULL_STREAMS = "full_streams"
     """The request streams take no more."""
+    DELETE_BUCKET = "delete_bucket"
+    """One of control's buckets is deleted, and comes back by itself."""
+    DELETE_CONSUMERS = "delete_consumers"
+    """Those of a service's group or of its grants, likewise."""
+    LOSE_REQUESTS = "lose_requests"
+    """A service's requests are deleted; it is served again when that is accepted."""
+    LOSE_JOURNAL = "lose_journal"
+    """A service's journal is deleted or emptied, likewise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,17 +139,20 @@ class Nemesis:
         )
 
 
+_PARTS = {
+    Kind.KILL_CONTROL: "control",
+    Kind.PAUSE_CONTROL: "control",
+    Kind.KILL_NATS: "nats",
+    Kind.KILL_CLIENT: "client",
+    Kind.JUMP_CLOCK: "clock",
+    Kind.FULL_STREAMS: "streams",
+    Kind.DELETE_BUCKET: "bucket",
+    Kind.DELETE_CONSUMERS: "service",
+    Kind.LOSE_REQUESTS: "service",
+    Kind.LOSE_JOURNAL: "service",
+}
+
+
 def _part(kind: Kind) -> str:
     """What a fault of this kind strikes; one fault at a time strikes the same."""
-    match kind:
-        case Kind.KILL_CONTROL | Kind.PAUSE_CONTROL:
-            return "control"
-        case Kind.KILL_NATS:
-            return "nats"
-        case Kind.KILL_CLIENT:
-            return "client"
-        case Kind.JUMP_CLOCK:
-            return "clock"
-        case Kind.FULL_STREAMS:
-            return "streams"
-    return "instance"
+    return _PARTS.get(kind, "instance")

@@ -17,9 +17,10 @@ from aegis_control.infrastructure.embedded_nats import EmbeddedNats
 from aegis_control.infrastructure.nats_cluster import NatsCluster
 from aegis_sdk.contract.subjects import Subjects
 
-from bench.chaos import bounds
+from bench.chaos import accidents, bounds
 from bench.chaos.children import Child
 from bench.chaos.clocks import Clocks
+from bench.chaos.history import Loss
 from bench.chaos.nemesis import Kind
 from bench.chaos.proxy import Proxy
 from bench.chaos.workloads import WORKLOADS
@@ -34,6 +35,10 @@ CLOCKS = [
 ]
 """The processes whose clocks can be set; NATS reads its own past libfaketime."""
 DELAY_S = 0.05
+ACCIDENTS = frozenset(
+    {Kind.DELETE_BUCKET, Kind.DELETE_CONSUMERS, Kind.LOSE_REQUESTS, Kind.LOSE_JOURNAL}
+)
+"""What an operator does by mistake."""
 READY_TIMEOUT_S = 60.0
 END_TIMEOUT_S = 90.0
 """A client waits for its operations in hand; those without a deadline have up to a minute."""
@@ -67,6 +72,8 @@ class System:
         self._instances: list[Child] = []
         self._clients: list[Child] = []
         self._started = 0
+        self.losses: list[Loss] = []
+        """What control announced as lost, and we accepted."""
 
     @property
     def sizes(self) -> dict[Kind, int]:
@@ -77,6 +84,10 @@ class System:
             Kind.KILL_CLIENT: CLIENTS,
             Kind.JUMP_CLOCK: len(CLOCKS),
             Kind.FULL_STREAMS: 1,
+            Kind.DELETE_BUCKET: 3,
+            Kind.DELETE_CONSUMERS: 2 * len(self._services),
+            Kind.LOSE_REQUESTS: len(self._services),
+            Kind.LOSE_JOURNAL: 2 * len(self._services),
         }
         return {**dict.fromkeys(Kind, INSTANCES), **of_controls, **others}
 
@@ -98,6 +109,9 @@ class System:
     @property
     def _services(self) -> list[str]:
         return [WORKLOADS[name].service_name for name in self._settings.workloads]
+
+    def _service(self, target: int) -> str:
+        return self._services[target % len(self._services)]
 
     # --- life -------------------------------------------------------------------------------------
     async def start(self) -> None:
@@ -205,12 +219,27 @@ class System:
                 return f"{CLOCKS[target]} by {self._of_clocks.jump(CLOCKS[target]):+g} s"
             case Kind.FULL_STREAMS:
                 return "requests" if await bounds.fill(self.urls, self._services) else None
+            case kind if kind in ACCIDENTS:
+                return await self._accident(kind, target)
         child = self._child(kind, target)
         if kind in (Kind.PAUSE_INSTANCE, Kind.PAUSE_CONTROL):
             child.pause()
         else:
             await child.kill()
         return child.name
+
+    async def _accident(self, kind: Kind, target: int) -> str | None:
+        service, second = self._service(target), target >= len(self._services)
+        match kind:
+            case Kind.DELETE_BUCKET:
+                return await accidents.delete_bucket(self.urls, target)
+            case Kind.DELETE_CONSUMERS:
+                return await accidents.delete_consumers(self.urls, service, group=second)
+            case Kind.LOSE_REQUESTS:
+                return await accidents.lose(
+                    self.urls, Subjects().request_stream(service), purge=False
+                )
+        return await accidents.lose(self.urls, Subjects().journal_stream(service), purge=second)
 
     async def heal(self, kind: Kind, target: int) -> None:
         """End a fault; returns when what was down is up again, ready or not."""
@@ -225,6 +254,10 @@ class System:
                     proxy.heal(reset=reset)
             case Kind.FULL_STREAMS:
                 await bounds.lift(self.urls, self._services)
+            case Kind.DELETE_BUCKET | Kind.DELETE_CONSUMERS:
+                return  # it is control that makes them again
+            case Kind.LOSE_REQUESTS | Kind.LOSE_JOURNAL:
+                self.losses += await accidents.accept_losses(self.urls, [self._service(target)])
             case Kind.JUMP_CLOCK:
                 self._of_clocks.set(CLOCKS[target], 0.0)
             case Kind.PAUSE_INSTANCE | Kind.PAUSE_CONTROL:

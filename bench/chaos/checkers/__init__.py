@@ -17,6 +17,7 @@ from bench.chaos.checkers import (
     recovery,
     totals,
 )
+from bench.chaos.checkers.announced import without_announced
 from bench.chaos.history import History, Violation
 
 Checker = Callable[[History], list[Violation]]
@@ -39,4 +40,5 @@ CHECKERS: dict[str, Checker] = {
 def check_all(history: History, checkers: Sequence[Checker] | None = None) -> list[Violation]:
     """What all checkers find, in their order."""
     chosen = CHECKERS.values() if checkers is None else checkers
-    return [violation for checker in chosen for violation in checker(history)]
+    judged = without_announced(history)
+    return [violation for checker in chosen for violation in checker(judged)]
