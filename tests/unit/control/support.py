@@ -195,6 +195,9 @@ class MemoryLogs:
     def seen_end(self, stream: str, identity: str) -> int:
         return 0
 
+    def know(self, stream: str, identity: str) -> None:
+        """Nothing loses the registry here."""
+
     async def adopt(self, stream: str) -> LogMark:
         return LogMark(id="log-0")
 

@@ -155,6 +155,8 @@ class Leadership:
 
     def _report(self, term: asyncio.Future[None]) -> None:
         error = None if term.cancelled() else term.exception()
+        if isinstance(error, BaseExceptionGroup):
+            error = error.exceptions[0]  # the first one ended the term
         self._events.emit("leader_stepped_down", leader=self.me, reason=str(error or ""))
 
     async def _renew_until_over(self, term: asyncio.Future[None]) -> None:

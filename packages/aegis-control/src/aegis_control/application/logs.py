@@ -69,7 +69,6 @@ class LogKeeper:
         if table.logs is None:
             await self._take_record(table)
         if table.logs is None:
-            await self._world.requests.provision(table.name)
             journal, requests = self._streams(table.name)
             record = LogsRecord(
                 service=table.name,
@@ -77,7 +76,7 @@ class LogKeeper:
                 requests=await self._world.logs.adopt(requests),
             )
             await self._keep(table, record)
-            return
+        assert table.logs is not None
         await self._judge(table, table.logs, await self._look(table, table.logs))
         if not table.lost:
             await self._world.requests.provision(table.name)
@@ -104,6 +103,7 @@ class LogKeeper:
                 table, stream, mark
             )  # before the look: what is stored meanwhile is no loss
             looks.append(_Look(stream, mark, end, await self._world.logs.look(stream)))
+            self._world.logs.know(stream, mark.id)
         return looks
 
     async def _judge(self, table: ServiceTable, known: LogsRecord, seen: Sequence[_Look]) -> None:

@@ -205,8 +205,14 @@ class Logs(Protocol):
         """The highest end that this process ever saw of that log; 0 for none. No waiting."""
         ...
 
+    def know(self, stream: str, identity: str) -> None:
+        """Which log the stream should be, for when the registry that keeps it is lost just now."""
+        ...
+
     async def adopt(self, stream: str) -> LogMark:
-        """The mark of a stream that nothing is known of, which is given an identity if it has none."""
+        """The mark of a stream of which nothing is kept: what this process knew of it a moment ago, else
+        what is there. It is made, and given an identity, where that is missing.
+        """
         ...
 
     async def begin(self, stream: str, *, behind: int) -> LogMark:

@@ -8,6 +8,7 @@ new request has a sequence that counts as done.
 from __future__ import annotations
 
 import secrets
+import time
 from typing import Any, Final
 
 from aegis_sdk.contract.control import LogMark
@@ -30,6 +31,10 @@ MARGIN: Final = 1_000
 """What may have been stored since the last look, and was told to nobody who lives."""
 
 
+KNOWN_S: Final = 3.0
+"""Shorter than two changes of the leader with a loss accepted in between."""
+
+
 class NatsLogs:
     """`Logs`. It remembers for as long as the process lives how far each log was seen to go."""
 
@@ -37,8 +42,8 @@ class NatsLogs:
         self._link = link
         self._streams = streams
         self._ends: dict[tuple[str, str], int] = {}
-        self._known: dict[str, str] = {}
-        """stream: its identity, for when the registry that keeps it is lost."""
+        self._known: dict[str, tuple[str, float]] = {}
+        """stream: its identity, and when that was known for sure: another leader may have begun it again."""
 
     async def look(self, stream: str) -> Sight | None:
         try:
@@ -67,16 +72,20 @@ class NatsLogs:
             if behind:
                 await self._pass(stream, int(info["state"]["last_seq"]), behind + MARGIN)
         sight = await self.look(stream)
-        self._known[stream] = identity
+        self.know(stream, identity)
         return LogMark(id=identity, end=sight.last_seq if sight else 0)
 
+    def know(self, stream: str, identity: str) -> None:
+        self._known[stream] = identity, time.monotonic()
+
     async def adopt(self, stream: str) -> LogMark:
-        if known := self._known.get(stream):
+        known, at_s = self._known.get(stream, ("", 0.0))
+        if known and time.monotonic() - at_s < KNOWN_S:
             return LogMark(id=known, end=self.seen_end(stream, known))
         sight = await self.look(stream)
         if sight is None or not sight.id:
             return await self.begin(stream, behind=0)
-        self._known[stream] = sight.id
+        self.know(stream, sight.id)
         return LogMark(id=sight.id, end=sight.last_seq)
 
     async def _info(self, stream: str) -> dict[str, Any] | None:
