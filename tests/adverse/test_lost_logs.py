@@ -356,3 +356,16 @@ async def test_a_deleted_grant_is_made_again_by_its_active(tmp_path: Path) -> No
             if name != "any":
                 await place.api(f"CONSUMER.DELETE.{REQUESTS}.{name}")
         assert [await place.add() for _ in range(5)] == [6, 7, 8, 9, 10]
+
+
+async def test_a_journal_and_the_registry_lost_together_are_told_all_the_same(
+    tmp_path: Path,
+) -> None:
+    """G6: without what the registry kept of the log, the leases tell that there was one."""
+    async with running(tmp_path) as place:
+        assert [await place.add() for _ in range(3)] == [1, 2, 3]
+        await place.api(f"STREAM.DELETE.KV_{NAMES.registry_bucket}")
+        await place.api(f"STREAM.DELETE.{JOURNAL}")
+        assert (await place.lost())["stream"] == JOURNAL
+        await place.accepted()
+        assert await place.add() == 1

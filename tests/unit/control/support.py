@@ -198,7 +198,7 @@ class MemoryLogs:
     def know(self, stream: str, identity: str) -> None:
         """Nothing loses the registry here."""
 
-    async def adopt(self, stream: str) -> LogMark:
+    async def adopt(self, stream: str, *, new: bool) -> LogMark:
         return LogMark(id="log-0")
 
     async def begin(self, stream: str, *, behind: int) -> LogMark:

@@ -26,7 +26,7 @@ from aegis_control.application.console import EVENTS_MAX, VERBS, Console, Replic
 from aegis_control.application.gather import Gather
 from aegis_control.application.history import STEP_S
 from aegis_control.application.leadership import LEADER_KEY, Leadership, Pace
-from aegis_control.application.ports import ProvisionFailed
+from aegis_control.application.ports import BucketReplaced, ProvisionFailed
 from aegis_control.application.state import ControlState
 from aegis_control.application.term import Term
 from aegis_control.application.world import World
@@ -242,11 +242,15 @@ class Control:
         bucket = NatsBucket(link, self._subjects.control_bucket, write_timeout_s=pace.timeout_s / 2)
 
         async def lead() -> None:
-            self._term = Term(world)
-            try:
-                await self._term.run()
-            finally:
-                self._term = None
+            while True:  # a term that lost a bucket begins again here, where most is known
+                self._term = Term(world)
+                try:
+                    await self._term.run()
+                except BaseExceptionGroup as group:
+                    if group.subgroup(BucketReplaced) is None:
+                        raise
+                finally:
+                    self._term = None
 
         return Leadership(
             self.id, bucket=bucket, clock=self._clock, events=events, pace=pace, term=lead

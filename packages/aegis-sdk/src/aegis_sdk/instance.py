@@ -163,6 +163,7 @@ class Instance:
         self._membership = Membership(self._control, self._registration())
         self._membership.on_evicted = self._evict
         self._membership.on_drain = self._drain_soon
+        self._membership.on_returned = self._returned
         self._ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._draining: asyncio.Task[None] | None = None
         self._stopped = False
@@ -445,6 +446,12 @@ class Instance:
             self._ended.set_exception(error)
             self._ended.exception()  # known: it is raised to whoever waits, and nobody has to
             self._draining = asyncio.create_task(self.stop())
+
+    def _returned(self, reply: RegistrationReply) -> None:
+        """The journal may have begun again while control did not know this instance."""
+        known = self._watch.log_id if self._watch else reply.journal_id
+        if reply.journal_id != known:
+            self._halt(f"the journal is {reply.journal_id} now, and was {known}")
 
     def _lose_log(self, reason: str) -> None:
         """What was read and stored is not in the journal any more: an operator has to decide."""

@@ -67,22 +67,35 @@ class LogKeeper:
         The caller holds the service's lock.
         """
         if table.logs is None:
-            await self._take_record(table)
-        if table.logs is None:
-            journal, requests = self._streams(table.name)
-            record = LogsRecord(
-                service=table.name,
-                journal=await self._world.logs.adopt(journal),
-                requests=await self._world.logs.adopt(requests),
-            )
-            await self._keep(table, record)
+            await self._recover(table)
         assert table.logs is not None
         await self._judge(table, table.logs, await self._look(table, table.logs))
         if not table.lost:
             await self._world.requests.provision(table.name)
 
+    async def _recover(self, table: ServiceTable) -> None:
+        """Nothing is known of the logs: the service is new, or the registry was lost. With leases, they were there."""
+        await self._take_record(table)
+        if table.logs is not None:
+            return
+        journal, requests = self._streams(table.name)
+        record = LogsRecord(
+            service=table.name,
+            journal=await self._world.logs.adopt(journal, new=not table.leases),
+            requests=await self._world.logs.adopt(requests, new=not table.leases),
+        )
+        await self._keep(table, record)
+        table.fences_loaded = False
+        await self._roster.load_fences(table)
+        if table.leases and not table.fences:
+            sight = await self._world.logs.look(journal)
+            await self._lose(table, [emptied(journal, sight, list(table.leases))] if sight else [])
+
     async def check(self, table: ServiceTable) -> None:
         """Look at both streams, and tell what they lost; takes the lock itself. Raises: Unavailable."""
+        if table.logs is None and table.leases:
+            async with table.lock:
+                await self._recover(table)
         known = table.logs
         if known is None:
             return

@@ -209,9 +209,9 @@ class Logs(Protocol):
         """Which log the stream should be, for when the registry that keeps it is lost just now."""
         ...
 
-    async def adopt(self, stream: str) -> LogMark:
+    async def adopt(self, stream: str, *, new: bool) -> LogMark:
         """The mark of a stream of which nothing is kept: what this process knew of it a moment ago, else
-        what is there. It is made, and given an identity, where that is missing.
+        what is there, which is given an identity if it has none. Only a `new` one is made.
         """
         ...
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from aegis_sdk.contract.control import InstanceState, LeaseRecord, LeaseState
+from aegis_sdk.errors import Unavailable
 
 from aegis_control.application.fail_over import FailOver
 from aegis_control.application.grant import Leases
@@ -39,22 +40,33 @@ class Reconcile:
         self._tidied_s = float("-inf")
 
     async def __call__(self) -> None:
-        """Raises: Unavailable; what is left is done the next time."""
+        """One service that can't be mended now holds up no other. Raises: Unavailable; the rest is done next time."""
         await self._roster.refresh()
+        failed: Unavailable | None = None
         for table in list(self._state.services.values()):
-            if table.lost:
-                continue
-            async with table.lock:
-                await self._leases.restore(table)
-                await self._leases.ensure_fences(table)
-                await self._find_actives(table)
-                await self._forget_the_gone(table)
+            try:
+                await self._mend(table)
+            except Unavailable as error:
+                failed = failed or error
+        await self._tidy()
+        if failed is not None:
+            raise failed
+
+    async def _mend(self, table: ServiceTable) -> None:
+        if table.lost:
+            return
+        async with table.lock:
+            await self._leases.restore(table)
+            await self._leases.ensure_fences(table)
+            await self._find_actives(table)
+            await self._forget_the_gone(table)
+
+    async def _tidy(self) -> None:
         if self._world.clock.monotonic() - self._tidied_s > TIDY_INTERVAL_S:
             self._tidied_s = self._world.clock.monotonic()
             for table in list(self._state.services.values()):
-                if not (
-                    table.unreadable_leases or table.lost
-                ):  # which grants are in use, all leases together tell
+                # Which grants are in use, all leases together tell.
+                if not (table.unreadable_leases or table.lost):
                     await self._delete_orphans(table)
                     await self._make_room(table)
 

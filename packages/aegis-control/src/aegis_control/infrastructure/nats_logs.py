@@ -27,12 +27,16 @@ from aegis_control.infrastructure.nats_streams import NatsStreams
 
 IDENTITY: Final = "aegis.log"
 """The key of a stream's metadata; a copy of the stream has it too."""
-MARGIN: Final = 1_000
+MARGIN: Final = 200
 """What may have been stored since the last look, and was told to nobody who lives."""
 
 
 KNOWN_S: Final = 3.0
 """Shorter than two changes of the leader with a loss accepted in between."""
+
+
+_GONE: Final = "gone"
+"""Stands for an identity that nobody knows any more."""
 
 
 class NatsLogs:
@@ -78,11 +82,13 @@ class NatsLogs:
     def know(self, stream: str, identity: str) -> None:
         self._known[stream] = identity, time.monotonic()
 
-    async def adopt(self, stream: str) -> LogMark:
+    async def adopt(self, stream: str, *, new: bool) -> LogMark:
         known, at_s = self._known.get(stream, ("", 0.0))
         if known and time.monotonic() - at_s < KNOWN_S:
             return LogMark(id=known, end=self.seen_end(stream, known))
         sight = await self.look(stream)
+        if sight is None and not new:
+            return LogMark(id=_GONE)
         if sight is None or not sight.id:
             return await self.begin(stream, behind=0)
         self.know(stream, sight.id)

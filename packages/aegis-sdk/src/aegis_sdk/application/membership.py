@@ -51,6 +51,7 @@ class Membership:
         self._left = False
         self.on_evicted: Callable[[str], None] = lambda reason: None
         self.on_drain: Callable[[str], None] = lambda reason: None
+        self.on_returned: Callable[[RegistrationReply], None] = lambda reply: None
 
     async def register(self, *, wait_s: float) -> RegistrationReply:
         """Register, waiting up to `wait_s` for a control service that answers.
@@ -114,7 +115,7 @@ class Membership:
     async def _come_back(self) -> None:
         registration = self._registration.model_copy(update={"returning": True})
         try:
-            await self._register(registration, time.monotonic() + 60.0)
+            reply = await self._register(registration, time.monotonic() + 60.0)
         except Evicted as error:
             self.on_evicted(str(error))
         except AegisError as error:
@@ -123,6 +124,7 @@ class Membership:
             )
         else:
             log.info("registered_again", instance_id=registration.instance_id)
+            self.on_returned(reply)
 
     async def _register(self, registration: Registration, give_up_s: float) -> RegistrationReply:
         for n in itertools.count(1):
