@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, cast
 
 import pytest
-from aegis_sdk.application.ports import StoreUnreachable
+from aegis_sdk.application.ports import Connected, StoreUnreachable
 from aegis_sdk.contract.subjects import Subjects
 from aegis_sdk.infrastructure import consumer
 from aegis_sdk.infrastructure.consumer import Make, PullLoop
@@ -32,6 +32,7 @@ class LeaderlessLink:
     def __init__(self, dropped: int, *, waiting: int = 0) -> None:
         self.client = Inboxes()
         self.is_connected = True
+        self.connected = Connected("a connection")
         self.reconnect: Callable[[], Awaitable[None]] | None = None
         self.lost_s = 0.0
         self.retired = 0
