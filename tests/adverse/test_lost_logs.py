@@ -369,3 +369,18 @@ async def test_a_journal_and_the_registry_lost_together_are_told_all_the_same(
         assert (await place.lost())["stream"] == JOURNAL
         await place.accepted()
         assert await place.add() == 1
+
+
+async def test_an_instance_that_halts_tells_that_it_is_not_active_any_more(tmp_path: Path) -> None:
+    """What on_promoted began, on_demoted ends, also when it is the log that went away."""
+    told: list[str] = []
+    service = counters()
+    service.on_promoted(lambda resource: told.append(f"promoted {resource}"))
+    service.on_demoted(lambda resource: told.append(f"demoted {resource}"))
+    async with running(tmp_path, instances=0) as place:
+        await place.aegis.serve(service, resources={"A": Role.AUTO}, wait_s=10.0)
+        assert await place.add() == 1
+        await place.api(f"STREAM.DELETE.{JOURNAL}")
+        await place.refused()
+        await place.accepted()
+        assert told == ["promoted A", "demoted A", "promoted A"]

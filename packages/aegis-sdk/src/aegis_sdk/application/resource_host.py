@@ -233,7 +233,7 @@ class ResourceHost:
         for actor in self.actors.values():
             if actor.is_active:
                 actor.role = InstanceRole.FOLLOWING
-                self._call_back(self._callbacks.demoted_callbacks, actor.resource)
+                self._callbacks.demoted(self._service.demoted_callbacks, actor.resource)
         self.active = 0
 
     def _named(self, resources: Sequence[str] | None) -> list[Actor]:
