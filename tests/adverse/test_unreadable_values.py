@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import secrets
 from collections.abc import AsyncIterator, Iterator
 
+import aegis_sdk
 import nats
 import pytest
 from aegis_control.infrastructure.embedded_nats import EmbeddedNats
-from aegis_sdk.contract.control import Role
+from aegis_sdk import Method, ResourceContext, Role, Service
 
 from tests.adverse.support import publish_raw
-from tests.integration.control.support import Broker, Instance, control
+from tests.integration.control.support import SERVICE, Broker, Instance, control, until
 
 STRAYS = [
     (b"$KV.%s_registry.stray", b"x"),
@@ -96,3 +98,135 @@ async def test_strays_in_every_bucket_and_message_end_no_leadership(
             } <= told
     finally:
         await asyncio.gather(one.close(), two.close())
+
+
+BOOK = Method(SERVICE, "book", request=int, reply=int)
+
+
+def accounts(holds: asyncio.Event | None = None) -> Service:
+    service = Service(SERVICE)
+
+    @service.handles(BOOK)
+    async def book(ctx: ResourceContext, amount: int) -> int:
+        total = (ctx.state.get("total", int) or 0) + amount
+        ctx.state.set("total", total)
+        if holds is not None:
+            await holds.wait()
+        return total
+
+    return service
+
+
+async def test_an_outcome_that_can_not_be_read_is_a_definite_answer_in_time(
+    server: EmbeddedNats, prefix: str, broker: Broker
+) -> None:
+    """G4: the caller does not hang past its deadline, and neither do the others of its connection."""
+    holds = asyncio.Event()
+    async with (
+        control(server.url, prefix),
+        aegis_sdk.connect(server.url, prefix=prefix) as aegis,
+    ):
+        await aegis.serve(accounts(holds), resources={"A": Role.ACTIVE, "B": Role.ACTIVE})
+        ticket = await aegis.submit(BOOK, 1, resource="A")
+        journal = broker.subjects.outcome(SERVICE, "A", ticket.id)
+        await publish_raw(
+            server.url, journal.encode(), b"\xff", b"NATS/1.0\r\naegis-outcome: deferred\r\n\r\n"
+        )
+        reply = broker.subjects.reply("\xff").encode("latin-1")
+        await publish_raw(server.url, reply, b"\xff")
+        with pytest.raises(aegis_sdk.OutcomeUnreadable, match=ticket.id):
+            await aegis.attach(ticket.id, BOOK, timeout_s=2.0)
+        other = asyncio.create_task(aegis.request(BOOK, 5, resource="B", timeout_s=3.0))
+        with pytest.raises(aegis_sdk.Cancelled):
+            await aegis.request(BOOK, 2, resource="A", timeout_s=0.5)
+        holds.set()
+        assert await other == 5
+        assert await aegis.request(BOOK, 3, resource="A", timeout_s=3.0) == 3
+
+
+async def test_a_checkpoint_that_can_not_be_read_keeps_its_resource_from_this_version_alone(
+    server: EmbeddedNats, prefix: str, broker: Broker
+) -> None:
+    """G6: no state without it; its instance starts, serves the rest, and leaves the resource to another."""
+    subject = broker.subjects.checkpoint(SERVICE, "A")
+    async with (
+        control(server.url, prefix),
+        aegis_sdk.connect(server.url, prefix=prefix) as aegis,
+    ):
+        first = await aegis.serve(accounts(), resources={"A": Role.AUTO, "B": Role.AUTO})
+        assert await aegis.request(BOOK, 4, resource="A") == 4
+        await first.drain()
+        await publish_raw(server.url, subject.encode(), b'{"form": "of a newer version"}')
+        older = await aegis.serve(accounts(), resources={"A": Role.AUTO, "B": Role.AUTO})
+        assert await aegis.request(BOOK, 1, resource="B") == 1
+
+        async def left() -> bool:
+            lease = await broker.lease("A")
+            return lease is not None and lease.state.value == "vacant"
+
+        await until(left, "A is given up")
+        with pytest.raises(aegis_sdk.NoRoute):
+            await aegis.request(BOOK, 1, resource="A", timeout_s=2.0)
+        assert older.active_resources == ["B"]
+        stream = broker.subjects.journal_stream(SERVICE)
+        await broker.api(f"STREAM.PURGE.{stream}", {"filter": subject})
+        newer = await aegis.serve(accounts(), resources={"A": Role.AUTO})
+        assert await aegis.request(BOOK, 1, resource="A") == 5
+        assert newer.active_resources == ["A"]
+
+
+async def test_records_of_a_newer_version_refuse_no_caller(
+    server: EmbeddedNats, prefix: str, broker: Broker
+) -> None:
+    """G8: what can't be read is not held against anybody; instance and deadline have the last word."""
+    async with (
+        control(server.url, prefix),
+        aegis_sdk.connect(server.url, prefix=prefix) as server_side,
+    ):
+        await server_side.serve(accounts(), resources={"A": Role.ACTIVE})
+        names = broker.subjects
+        for key in (
+            f"{names.registry_bucket}.{names.service_key(SERVICE)}",
+            f"{names.leases_bucket}.accounts.A",
+        ):
+            bucket = key.partition(".")[0]
+            data = await broker.last(f"KV_{bucket}", f"$KV.{key}")
+            assert data is not None
+            newer = {**json.loads(data), "state": "lent", "methods": {"book": {}}}
+            await publish_raw(server.url, f"$KV.{key}".encode(), json.dumps(newer).encode())
+        await publish_raw(server.url, f"$KV.{prefix}_leases.accounts.=FF".encode(), b"")
+        async with aegis_sdk.connect(server.url, prefix=prefix) as aegis:
+            assert await aegis.request(BOOK, 1, resource="A", timeout_s=3.0) == 1
+            assert await aegis.request(BOOK, 1, resource="A", timeout_s=3.0) == 2
+
+
+async def test_strays_in_the_journal_and_among_requests_do_not_stop_an_instance(
+    server: EmbeddedNats, prefix: str, broker: Broker
+) -> None:
+    """G1, G6: whoever follows goes on, and takes over with the right state."""
+    async with (
+        control(server.url, prefix),
+        aegis_sdk.connect(server.url, prefix=prefix) as aegis,
+    ):
+        one = await aegis.serve(accounts(), resources={"A": Role.ACTIVE}, instance_id="one")
+        await aegis.serve(accounts(), resources={"A": Role.STANDBY}, instance_id="two")
+        assert await aegis.request(BOOK, 1, resource="A") == 1
+        at = f"{prefix}.jrn.accounts".encode()
+        for subject in (
+            b".A.out.x.1",
+            b".A.part.7.many",
+            b".A.try.x.1",
+            b".A.odd",
+            b".\xff.out.\xfe.1",
+        ):
+            for headers in HEADERS:
+                await publish_raw(server.url, at + subject, b"\xff{", headers)
+        for subject in (b".at.A", b".at.\xff", b".at.=FF", b".any", b".odd"):
+            for headers in HEADERS:
+                await publish_raw(
+                    server.url, f"{prefix}.req.accounts".encode() + subject, b"\xff", headers
+                )
+        await publish_raw(server.url, broker.subjects.command("one").encode(), b'{"kind": "dance"}')
+        assert await aegis.request(BOOK, 1, resource="A", timeout_s=5.0) == 2
+        await one.drain()
+        assert await aegis.request(BOOK, 1, resource="A", timeout_s=5.0) == 3

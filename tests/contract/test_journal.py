@@ -271,12 +271,16 @@ async def test_a_checkpoint_of_any_size_is_read_back(
     assert list(starts) == [resource]
     assert seq < starts[resource] <= last
     journal = ResourceJournal(resource)
+
+    def fold(entry: Entry) -> None:
+        assert not journal.apply(entry)
+
     source = await ports.store.follow(
         world.service,
         whole=[resource],
         fences=[],
         from_seq=starts[resource],
-        on_entry=journal.apply,
+        on_entry=fold,
     )
     await until(lambda: journal.position == last)
     await source.stop()

@@ -33,6 +33,7 @@ PUBLIC = [
     "NoRoute",
     "NotExecuted",
     "OutcomeUnknown",
+    "OutcomeUnreadable",
     "Overloaded",
     "PayloadTooLarge",
     "RefusedByNats",

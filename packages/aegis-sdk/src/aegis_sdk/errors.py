@@ -23,6 +23,7 @@ AegisError
 │  └─ Draining            this client is closing
 ├─ OutcomeUnknown       NATS could not be reached; carries request_id               attach, or same key
 │  └─ NeverAccepted       neither the request stream nor the journal has the id       same key
+├─ OutcomeUnreadable    it has one, in a form that this version can't read          attach from the version that wrote it
 ├─ Unavailable          NATS or control could not be reached; nothing was sent      retry later
 │  └─ RefusedByNats        NATS refused the login, or a right that it takes            fix the cause
 ├─ RegistrationRefused  control refused this instance                               fix the cause
@@ -217,6 +218,16 @@ class NeverAccepted(OutcomeUnknown):
     """
 
     code = "never_accepted"
+
+
+class OutcomeUnreadable(AegisError):
+    """The request ended, and how is stored in a form that this version can't read: `attach` from another."""
+
+    code = "outcome_unreadable"
+
+    def __init__(self, message: str, request_id: str) -> None:
+        super().__init__(message)
+        self.request_id = request_id
 
 
 class Unavailable(AegisError):

@@ -369,6 +369,7 @@ class Instance:
         )
         self._host.on_copied = self._copied
         self._host.on_lost = self._lose_log
+        self._host.on_unreadable = self._stand_back
         await self._host.start(list(self._resources))
         if any(not handler.targeted for handler in self._service.handlers.values()):
             self._group = GroupHost(
@@ -415,6 +416,7 @@ class Instance:
             standby=len(self._resources) - active,
             paused=host.paused,
             draining=self._draining is not None,
+            unreadable=host.unreadable,
             wall_s=time.time(),
         )
 
@@ -493,6 +495,11 @@ class Instance:
     async def _reconnected(self) -> None:
         if self._host is not None:
             self._host.reconnected()
+
+    def _stand_back(self, resource: str) -> None:
+        """Offer it no more: its state can't be read by this version, and may be by another's instance."""
+        self._resources.pop(resource, None)
+        self._membership.stand_back(resource)
 
     def _copied(self, reason: str) -> None:
         self._fail(Copied(f"{self.id} stopped: {reason}"), "identity_copied", reason)

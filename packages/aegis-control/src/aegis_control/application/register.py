@@ -130,6 +130,9 @@ class Register:
         await self._fail_over.settle(
             table, self._left_behind(table, member), reason="replaced_by_new_run"
         )
+        not_offered = set(table.owned_by(member.owner)) - member.record.resources.keys()
+        moved = await self._fail_over.settle(table, sorted(not_offered), reason="stood_back")
+        await self._leases.put_in_state(table, moved.vacant, LeaseState.VACANT, reason="stood_back")
         return len(table.owned_by(member.owner))
 
     def _left_behind(self, table: ServiceTable, member: Member) -> Iterable[str]:

@@ -277,6 +277,11 @@ def _drift(facts: Facts) -> Iterator[Finding]:
 def _instances(facts: Facts) -> Iterator[Finding]:
     if facts.checkup is None:
         return
+    for one in facts.instances:
+        if one.unreadable:
+            found = f"{one.service}/{one.instance_id} (version {one.version or '?'}) can't read the journal of {one.unreadable} resources"
+            do = "its log names them and the entry (resource_unreadable); run the version that wrote it"
+            yield Finding("instances", Level.BAD, found, do)
     unwell = [one for one in facts.instances if one.state in _UNWELL]
     for one in unwell:
         found = (

@@ -36,7 +36,14 @@ from aegis_sdk.application.ports import (
 )
 from aegis_sdk.contract.envelope import Outcome, Request
 from aegis_sdk.domain.delivery import Verdict, could_be_second, judge, needs_lookup
-from aegis_sdk.domain.journal import Entry, EntryKind, FenceMark, Follow, ResourceJournal
+from aegis_sdk.domain.journal import (
+    Entry,
+    EntryKind,
+    EntryUnreadable,
+    FenceMark,
+    Follow,
+    ResourceJournal,
+)
 from aegis_sdk.domain.recorder import Recorder
 from aegis_sdk.domain.roles import TRANSITIONS, InstanceRole, RoleEvent
 from aegis_sdk.telemetry import about, log
@@ -85,6 +92,12 @@ class Host(Protocol):
     def other_log(self, actor: Actor, mark: FenceMark) -> None:
         """The journal began again: what was read of it so far is not in it any more."""
 
+    def skipped(self, actor: Actor, why: str) -> None:
+        """An entry that can't be read, and that the state does not need."""
+
+    def stood_back(self, actor: Actor) -> None:
+        """It can't tell its resource's state."""
+
     def promoted(self, actor: Actor, mark: FenceMark, *, again: bool) -> None: ...
 
     def demoted(self, actor: Actor) -> None: ...
@@ -114,7 +127,9 @@ class Actor:
     def __init__(self, host: Host, resource: str, *, complete_to: int) -> None:
         self.resource = resource
         self.role = InstanceRole.FOLLOWING
-        self.journal = ResourceJournal(resource)
+        self.journal = ResourceJournal(resource, whole=not complete_to)
+        self.unreadable = ""
+        """Why its state can't be told from the journal: it is neither served nor followed here any more."""
         self.follow = Follow.BEHIND
         self.complete_to = complete_to
         """Journal sequence up to which this actor was given everything."""
@@ -139,12 +154,28 @@ class Actor:
     def read(self, entry: Entry) -> None:
         """Fold an entry. While only fences are given, a new fence says that entries may have been missed."""
         match self.follow:
-            case Follow.WHOLE:
-                self.journal.apply(entry)
-                if entry.kind is EntryKind.FENCE:
-                    self._fence_read(self._mark())
+            case Follow.WHOLE if not self.unreadable:
+                self._fold(entry)
             case Follow.FENCES if entry.kind is EntryKind.FENCE and entry.seq > self._mark().seq:
                 self._fall_behind()
+
+    def _fold(self, entry: Entry) -> None:
+        try:
+            skipped = self.journal.apply(entry)
+        except EntryUnreadable as error:
+            if not self.is_active:
+                self._stand_back(str(error))
+                return
+            skipped = str(error)  # behind its own fence nobody else changes state: it is a stray
+        if skipped:
+            self._host.skipped(self, skipped)
+        if entry.kind is EntryKind.FENCE:
+            self._fence_read(self._mark())
+
+    def _stand_back(self, why: str) -> None:
+        """A state that may be wrong is never served; an instance of another version may tell it."""
+        self.unreadable = why
+        self._host.stood_back(self)
 
     def _fall_behind(self) -> None:
         """Another epoch began: follow everything again, from what is known on."""
@@ -164,6 +195,8 @@ class Actor:
             self._host.other_log(self, mark)
         elif not mark.is_for(self._host.instance_id, self._host.incarnation):
             self._step(RoleEvent.OTHER_FENCE)
+        elif not self.journal.whole:
+            self._stand_back("the checkpoint that it begins with is not in the journal")
         elif session == self._host.connected.session:
             self._step(RoleEvent.OWN_FENCE)
         elif self.role is InstanceRole.FOLLOWING or session in self._host.sessions:

@@ -119,6 +119,6 @@ def method_of(request_id: str) -> str:
 
 def may_be_asked_anew(outcome: Outcome) -> bool:
     """Whether a retry may ask a new generation of a child that ended so."""
-    if outcome.kind in (OutcomeKind.EXECUTED, OutcomeKind.REJECTED):
+    if outcome.kind in (OutcomeKind.EXECUTED, OutcomeKind.REJECTED, OutcomeKind.UNREADABLE):
         return False
     return not any(code in outcome.body for code in FINAL_CODES)

@@ -108,14 +108,26 @@ class Membership:
                 log.debug("return_refused", error_code=error.code)
                 await asyncio.sleep(RETURN_WAIT_S)
 
+    def stand_back(self, resource: str) -> None:
+        """Offer `resource` no more, in this run."""
+        resources = dict(self._registration.resources)
+        resources.pop(resource, None)
+        self._registration = self._registration.model_copy(update={"resources": resources})
+        self.come_back()
+
     def stop(self) -> None:
         if self._again is not None:
             self._again.cancel()
 
     async def _come_back(self) -> None:
-        registration = self._registration.model_copy(update={"returning": True})
+        registration = self._registration
         try:
-            reply = await self._register(registration, time.monotonic() + 60.0)
+            while True:
+                again = registration.model_copy(update={"returning": True})
+                reply = await self._register(again, time.monotonic() + 60.0)
+                if registration is self._registration:
+                    break
+                registration = self._registration  # it offers less since
         except Evicted as error:
             self.on_evicted(str(error))
         except AegisError as error:

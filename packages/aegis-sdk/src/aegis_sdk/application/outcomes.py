@@ -20,6 +20,7 @@ from aegis_sdk.errors import (
     HandlerFailed,
     InvalidPayload,
     OutcomeUnknown,
+    OutcomeUnreadable,
     Rejected,
     ReplyUnreadable,
     Unavailable,
@@ -36,13 +37,13 @@ CODE_CHARS_MAX: Final = 200
 _CONTRACT = {error.code: error for error in (UnknownMethod, ContractError)}
 
 
-def result_of(outcome: Outcome, method: Method[Any, Rep]) -> Rep:
+def result_of(outcome: Outcome, method: Method[Any, Rep], request_id: str = "") -> Rep:
     """The reply, or raise what the outcome says.
 
-    Raises: Rejected, HandlerFailed, Expired, Cancelled, ContractError, ReplyUnreadable.
+    Raises: Rejected, HandlerFailed, Expired, Cancelled, ContractError, ReplyUnreadable, OutcomeUnreadable.
     """
     if outcome.kind is not OutcomeKind.EXECUTED:
-        raise error_of(outcome, method)
+        raise error_of(outcome, method, request_id)
     try:
         return method.reply.decode(outcome.body)
     except InvalidPayload as error:
@@ -52,8 +53,11 @@ def result_of(outcome: Outcome, method: Method[Any, Rep]) -> Rep:
         ) from error
 
 
-def error_of(outcome: Outcome, method: Method[Any, Any]) -> AegisError:
-    error = ErrorBody.model_validate_json(outcome.body)
+def error_of(outcome: Outcome, method: Method[Any, Any], request_id: str = "") -> AegisError:
+    try:
+        error = ErrorBody.model_validate_json(outcome.body)
+    except ValueError as unreadable:
+        return _unreadable(method, request_id, said_of(unreadable))
     text = f"{method.service}.{method.name}: {error.message}"
     match outcome.kind:
         case OutcomeKind.EXPIRED:
@@ -62,11 +66,25 @@ def error_of(outcome: Outcome, method: Method[Any, Any]) -> AegisError:
             return Cancelled(text)
         case OutcomeKind.FAILED:
             return HandlerFailed(text)
+        case OutcomeKind.UNREADABLE:
+            return _unreadable(method, request_id, error.message)
+    return _rejection(error, text)
+
+
+def _rejection(error: ErrorBody, text: str) -> AegisError:
     if error.code == InvalidPayload.code:
         return InvalidPayload(text, [str(line) for line in error.details.get("fields", [])])
     if error.code in _CONTRACT:
         return _CONTRACT[error.code](text)
     return Rejected(error.code, error.message, error.details)
+
+
+def _unreadable(method: Method[Any, Any], request_id: str, why: str) -> AegisError:
+    return OutcomeUnreadable(
+        f"{method.service}.{method.name}: {request_id} has ended, and this version can't read how ({why}):"
+        " attach to it from the version that wrote its outcome",
+        request_id,
+    )
 
 
 def rejected_by(error: AegisError) -> Outcome:

@@ -191,7 +191,7 @@ class Requester:
             traceparent=traceparent,
         )
         outcome = await self._outcome_of(request, method, again=bool(key), parent=traceparent)
-        return result_of(outcome, method)
+        return result_of(outcome, method, request.request_id)
 
     async def submit(
         self,
@@ -235,7 +235,7 @@ class Requester:
             self._end(entry)
         if outcome is None:
             outcome = await self._late_outcome(request, timeout_s)
-        return result_of(outcome, method)
+        return result_of(outcome, method, request.request_id)
 
     async def _late_outcome(self, request: Request, waited_s: float) -> Outcome:
         """Say why there is none after so long. Raises: OutcomeUnknown."""
@@ -283,7 +283,7 @@ class Requester:
             outcome = await self._outcome_of(asked, method, again=again, parent=above, calls=calls)
             if not may_be_asked_anew(outcome):
                 break
-        return result_of(outcome, method)
+        return result_of(outcome, method, asked.request_id)
 
     async def hand_in(
         self,

@@ -94,6 +94,9 @@ class ResourceHost:
         self.incarnation = incarnation
         self.connected = connected
         self.sessions = {"", connected.session}
+        self.unreadable = 0
+        """Resources that this instance stood back from."""
+        self.on_unreadable: Callable[[str], None] = lambda resource: None
         self.on_copied: Callable[[str], None] = lambda reason: None
         self.on_lost: Callable[[str], None] = lambda reason: None
         self.log = log
@@ -327,6 +330,26 @@ class ResourceHost:
             f"the fence of {actor.resource!r} in epoch {mark.fence.epoch} is of log {mark.fence.log},"
             f" and {self.log} was read"
         )
+
+    def skipped(self, actor: Actor, why: str) -> None:
+        log.warning(
+            "entry_unreadable",
+            service=self.service,
+            resource=actor.resource,
+            instance_id=self.instance_id,
+            reason=why,
+        )
+
+    def stood_back(self, actor: Actor) -> None:
+        log.error(
+            "resource_unreadable",
+            service=self.service,
+            resource=actor.resource,
+            instance_id=self.instance_id,
+            reason=f"{actor.unreadable}; run the version that wrote it, or remove that message",
+        )
+        self.unreadable += 1
+        self.on_unreadable(actor.resource)
 
     def demoted(self, actor: Actor) -> None:
         self.active -= 1

@@ -271,6 +271,8 @@ class Heartbeat(_Wire):
     paused: int = 0
     """Resources that wait for a handover."""
     draining: bool = False
+    unreadable: int = 0
+    """Resources that it stood back from: their journal can't be read by its version."""
     wall_s: float = 0.0
     """The instance's clock when it sent this, for `doctor` to compare; 0: not told."""
 
@@ -331,6 +333,7 @@ class InstanceView(_Wire):
     lag_entries: int = 0
     clock_offset_s: float | None = None
     """How far its clock is ahead of control's, give or take the way of a heartbeat; None: not told."""
+    unreadable: int = 0
     reason: str = ""
 
 

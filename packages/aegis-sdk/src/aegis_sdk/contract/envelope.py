@@ -20,7 +20,7 @@ from pydantic_core import from_json, to_json
 from aegis_sdk.contract.ids import check_request_id
 from aegis_sdk.contract.names import check_service
 from aegis_sdk.errors import InvalidName
-from aegis_sdk.words import said
+from aegis_sdk.words import said, said_of
 
 MSG_ID: Final = "Nats-Msg-Id"
 METHOD: Final = "aegis-method"
@@ -56,6 +56,8 @@ class OutcomeKind(StrEnum):
     FAILED = "failed"
     EXPIRED = "expired"
     CANCELLED = "cancelled"
+    UNREADABLE = "unreadable"
+    """Stored in a form that this version can't read; never written."""
 
 
 _KINDS: Final = {kind.value: kind for kind in OutcomeKind}
@@ -170,10 +172,17 @@ class Change:
 
     @classmethod
     def decode(cls, data: bytes) -> Change:
+        """Raises: ValueError when it is none."""
         if not data:
             return cls()
         raw = from_json(data)
-        return cls(raw["set"], tuple(raw["delete"]))
+        try:
+            values, deleted = raw["set"], raw["delete"]
+        except (KeyError, TypeError) as error:
+            raise ValueError("a change has what is set and what is deleted") from error
+        if type(values) is not dict or type(deleted) is not list:
+            raise ValueError("a change sets an object and deletes a list")
+        return cls(values, tuple(map(str, deleted)))
 
 
 @dataclass(slots=True)
@@ -236,6 +245,14 @@ class Outcome:
             fingerprint=known.get("fingerprint", ""),
             traceparent=known.get("trace", ""),
         )
+
+    @classmethod
+    def found(cls, headers: Mapping[str, str], payload: bytes) -> Outcome:
+        """`parse` of what stands where an outcome belongs: it is final, whether it can be read or not."""
+        try:
+            return cls.parse(headers, payload)
+        except (KeyError, ValueError) as error:
+            return cls.error(OutcomeKind.UNREADABLE, "unreadable", said_of(error))
 
     @classmethod
     def error(cls, kind: OutcomeKind, code: str, message: str = "", **extra: Any) -> Outcome:

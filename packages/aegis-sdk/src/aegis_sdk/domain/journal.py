@@ -12,13 +12,20 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum, StrEnum, auto
-from typing import Any
+from typing import Any, Final
 
-from pydantic_core import from_json, to_json
+from pydantic_core import to_json
 
 from aegis_sdk.contract.bodies import Fence
-from aegis_sdk.contract.checkpoint import Checkpoint
-from aegis_sdk.contract.envelope import Change, Outcome
+from aegis_sdk.contract.checkpoint import Checkpoint, values_of
+from aegis_sdk.contract.envelope import OUTCOME, Change, Outcome
+
+NOBODYS_FENCE: Final = Fence(epoch=0, owner="", incarnation="", grant="none", start_seq=0)
+"""Stands for one that can't be read: somebody else's."""
+
+
+class EntryUnreadable(ValueError):
+    """The state can't be told without this entry, and this version can't read it."""
 
 
 class EntryKind(StrEnum):
@@ -101,6 +108,8 @@ class ResourceJournal:
 
     resource: str
     values: dict[str, Any] = field(default_factory=dict)
+    whole: bool = True
+    """Whether everything before `position` is in `values`; false until the checkpoint is read that it begins with."""
     position: int = 0
     last_request_seq: int = 0
     fence: FenceMark | None = None
@@ -116,15 +125,30 @@ class ResourceJournal:
     """The newest checkpoint's position when it is stored in parts, else 0."""
     _parts: dict[str, dict[int, bytes]] = field(default_factory=dict)
 
-    def apply(self, entry: Entry) -> None:
-        """Fold one entry; an entry at or below `position` was folded before and is skipped."""
+    def apply(self, entry: Entry) -> str:
+        """Fold one entry; an entry at or below `position` was folded before and is skipped.
+
+        Returns why it could not be read, if the state can be told without it: a stray, or a checkpoint
+        of what was folded. Raises: EntryUnreadable when it can't.
+        """
         if entry.seq <= self.position:
-            return
+            return ""
         self.position = entry.seq
+        try:
+            self._apply(entry)
+        except ValueError as error:
+            return self._without(entry, error)
+        return ""
+
+    def _apply(self, entry: Entry) -> None:
+        """Raises: ValueError."""
         match entry.kind:
-            case EntryKind.OUTCOME:
+            case EntryKind.OUTCOME if OUTCOME in entry.headers:
                 self.apply_outcome(entry.name, Outcome.parse(entry.headers, entry.payload))
+            case EntryKind.OUTCOME:
+                raise ValueError(f"it has no header {OUTCOME}")
             case EntryKind.FENCE:
+                self.fence = FenceMark(NOBODYS_FENCE, entry.seq)
                 self.fence = FenceMark(Fence.model_validate_json(entry.payload), entry.seq)
             case EntryKind.CHECKPOINT:
                 self._restore(Checkpoint.decode(entry.payload))
@@ -132,7 +156,16 @@ class ResourceJournal:
                 checkpoint_id, _, part = entry.name.partition(".")
                 self._parts.setdefault(checkpoint_id, {})[int(part)] = entry.payload
             case EntryKind.ATTEMPT:
+                self.attempts[entry.name] = 1
                 self.attempts[entry.name] = int(entry.payload)
+
+    def _without(self, entry: Entry, error: ValueError) -> str:
+        """Go on without an entry that can't be read, if that can be. Raises: EntryUnreadable."""
+        why = f"{entry.kind.value} {entry.name} at {entry.seq}: {error}"
+        is_outcome = entry.kind is EntryKind.OUTCOME and OUTCOME in entry.headers
+        if is_outcome or (entry.kind is EntryKind.CHECKPOINT and not self.whole):
+            raise EntryUnreadable(why) from error
+        return why
 
     def apply_outcome(self, request_id: str, outcome: Outcome) -> None:
         """Take over what a stored outcome changed; one that was taken over before is skipped.
@@ -142,10 +175,12 @@ class ResourceJournal:
         self.attempts.pop(request_id, None)
         if outcome.request_seq and outcome.request_seq <= self.last_request_seq:
             return
+        change = outcome.changed
+        if outcome.change and change is None:
+            change = Change.decode(outcome.change)
         self.last_request_seq = max(self.last_request_seq, outcome.request_seq)
-        if not outcome.change:
+        if not outcome.change or change is None:
             return
-        change = outcome.changed or Change.decode(outcome.change)
         self.values.update(change.set)
         for key in change.delete:
             self.values.pop(key, None)
@@ -182,10 +217,13 @@ class ResourceJournal:
         values = checkpoint.values
         if checkpoint.parts:
             parts = self._parts.get(str(checkpoint.position), {})
-            if len(parts) != checkpoint.parts:
+            if any(n not in parts for n in range(checkpoint.parts)):
+                if not self.whole:
+                    raise ValueError("its parts are not all there")
                 return  # read from its middle: what it covers was folded entry by entry
             values = b"".join(parts[n] for n in range(checkpoint.parts))
         if checkpoint.last_request_seq >= self.last_request_seq:
-            self.values = from_json(values)
+            self.values = values_of(values)
             self.last_request_seq = checkpoint.last_request_seq
+            self.whole = True
         self.checkpointed(checkpoint, len(values))

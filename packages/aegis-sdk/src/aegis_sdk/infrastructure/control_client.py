@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
 from pydantic import ValidationError
 
 from aegis_sdk.application.ports import StoreError
 from aegis_sdk.contract.control import Ack, Command, Leave, Registration, RegistrationReply
 from aegis_sdk.contract.subjects import Subjects
+from aegis_sdk.contract.values import field_errors
 from aegis_sdk.errors import Unavailable
 from aegis_sdk.infrastructure.link import Link
 from aegis_sdk.infrastructure.wire import Message
 from aegis_sdk.telemetry import log
+
+R = TypeVar("R", RegistrationReply, Ack)
 
 
 class NatsControl:
@@ -30,11 +34,11 @@ class NatsControl:
         data = await self._ask(
             self._subjects.register, registration.model_dump_json().encode(), timeout_s
         )
-        return RegistrationReply.model_validate_json(data)
+        return _read(RegistrationReply, data)
 
     async def leave(self, leave: Leave, *, timeout_s: float) -> Ack:
         data = await self._ask(self._subjects.leave, leave.model_dump_json().encode(), timeout_s)
-        return Ack.model_validate_json(data)
+        return _read(Ack, data)
 
     async def listen(
         self, instance_id: str, on_command: Callable[[Command], Awaitable[Ack]]
@@ -62,3 +66,13 @@ class NatsControl:
             raise Unavailable(
                 f"no control service answers ({error}): start one with `aegis-control serve`"
             ) from error
+
+
+def _read(kind: type[R], data: bytes) -> R:
+    """Raises: Unavailable."""
+    try:
+        return kind.model_validate_json(data)
+    except ValidationError as error:
+        raise Unavailable(
+            f"control's answer can't be read ({'; '.join(field_errors(error))}): it is of another version"
+        ) from error

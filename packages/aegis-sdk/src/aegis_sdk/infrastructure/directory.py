@@ -2,14 +2,20 @@
 
 A miss in what was followed is asked again at the bucket's leader before a caller is told so: its own
 registration may be a moment ahead of what this client has read.
+
+A record that can't be read, a stray or another version's, refuses nobody: a contract that can't be read is not checked,
+a lease counts as held, an instance as there. The instance, or the deadline, has the last word anyway.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, TypeVar
+
+from pydantic import ValidationError
 
 from aegis_sdk.application.ports import StoreMissing, StoreUnreachable
 from aegis_sdk.contract.control import (
@@ -20,18 +26,24 @@ from aegis_sdk.contract.control import (
     ServiceRecord,
 )
 from aegis_sdk.contract.control import InstanceState as State
+from aegis_sdk.contract.names import decode_token
 from aegis_sdk.contract.subjects import Subjects
+from aegis_sdk.contract.values import field_errors
 from aegis_sdk.errors import ContractError, LogLost, NoRoute, UnknownMethod, UnknownService
 from aegis_sdk.infrastructure.consumer import Meta, PullLoop
 from aegis_sdk.infrastructure.journal import make_reader
 from aegis_sdk.infrastructure.link import Link
 from aegis_sdk.infrastructure.log_watch import last_message
 from aegis_sdk.infrastructure.wire import Message
+from aegis_sdk.telemetry import log
 
 FOLLOW_CREDIT: Final = 1000
 READY_TIMEOUT_S: Final = 3.0
 STOPPED: Final = "the client was closed"
 _DELETED: Final = ("DEL", "PURGE")
+_TOLD_MAX: Final = 100
+
+R = TypeVar("R", ServiceRecord, InstanceRecord, LeaseRecord, LogsRecord)
 
 
 @dataclass(slots=True)
@@ -63,6 +75,8 @@ class NatsDirectory:
         self._followed: dict[str, asyncio.Task[None]] = {}
         self._loops: list[PullLoop] = []
         self._stopped = False
+        self._told: set[str] = set()
+        """Keys whose values could not be read."""
 
     def admits(self, service: str, method: str, resource: str | None) -> bool:
         known = self._services.get(service)
@@ -86,14 +100,16 @@ class NatsDirectory:
                 f"{known.lost}: nothing of {service} is served until an operator accepts the loss"
                 f" (ipc-cli accept-loss {service})"
             )
-        record = await self._read_service(service)
-        if record is None:
+        key = self._subjects.service_key(service)
+        data = await self._read(self._subjects.registry_bucket, key)
+        if data is None:
             raise UnknownService(
                 f"service {service!r} was never registered here: start an instance of it, or check"
                 f" its name and the prefix ({self._subjects.prefix!r})"
             )
-        known.learn(record)
-        self._check_method(known, service, method, resource)
+        if (record := self._record(ServiceRecord, key, data)) is not None:
+            known.learn(record)
+            self._check_method(known, service, method, resource)
         if resource is None:
             if not known.has_instance() and not await self._any_instance(service):
                 raise NoRoute(f"service {service!r} has no instance now")
@@ -120,14 +136,29 @@ class NatsDirectory:
             await loop.stop()
 
     # --- reading at the leader ------------------------------------------------------------------------------
-    async def _read_service(self, service: str) -> ServiceRecord | None:
-        data = await self._read(self._subjects.registry_bucket, self._subjects.service_key(service))
-        return None if data is None else ServiceRecord.model_validate_json(data)
-
     async def _read_lease(self, service: str, resource: str) -> LeaseState | None:
         key = self._subjects.lease_key(service, resource)
         data = await self._read(self._subjects.leases_bucket, key)
-        return None if data is None else LeaseRecord.model_validate_json(data).state
+        return None if data is None else self._lease_state(key, data)
+
+    def _lease_state(self, key: str, data: bytes) -> LeaseState:
+        record = self._record(LeaseRecord, key, data)
+        return LeaseState.HELD if record is None else record.state
+
+    def _record(self, kind: type[R], key: str, data: bytes) -> R | None:
+        """None for what can't be read, which is told once."""
+        try:
+            return kind.read(key, data)
+        except ValueError as error:
+            if key not in self._told and len(self._told) < _TOLD_MAX:
+                self._told.add(key)
+                reason = (
+                    "; ".join(field_errors(error))
+                    if isinstance(error, ValidationError)
+                    else str(error)
+                )
+                log.warning("value_unreadable", key=key, reason=reason)
+            return None
 
     async def _any_instance(self, service: str) -> bool:
         """The newest record of all may be of one that left: then every instance's own is read."""
@@ -177,12 +208,12 @@ class NatsDirectory:
                 records + self._subjects.logs_key(service),
                 records + self._subjects.instance_key(service, "*"),
             ],
-            lambda message: _learn_registry(known, message),
+            lambda message: self._learn_registry(known, message),
         )
         await self._read_bucket(
             leases,
             [f"$KV.{leases}.{service}.*"],
-            lambda message: _learn_lease(known, message),
+            lambda message: self._learn_lease(known, message),
         )
 
     async def _read_bucket(
@@ -232,30 +263,33 @@ class NatsDirectory:
         except TimeoutError:
             return  # slow today; a miss is asked at the leader
 
+    def _learn_registry(self, known: _Service, message: Message) -> None:
+        deleted = message.headers.get("KV-Operation") in _DELETED
+        key = message.subject.split(".", 2)[2]
+        kind, _, rest = key.partition(".")
+        if kind == "service":
+            if not deleted and (record := self._record(ServiceRecord, key, message.data)):
+                known.learn(record)
+            return
+        if kind == "logs":
+            logs = None if deleted else self._record(LogsRecord, key, message.data)
+            known.lost = logs.lost if logs else ""
+            return
+        instance_id = rest.partition(".")[2]
+        if deleted:
+            known.instances.pop(instance_id, None)
+        else:
+            instance = self._record(InstanceRecord, key, message.data)
+            known.instances[instance_id] = instance.state if instance else State.LIVE
+
+    def _learn_lease(self, known: _Service, message: Message) -> None:
+        if message.headers.get("KV-Operation") in _DELETED:
+            return
+        key = message.subject.split(".", 2)[2]
+        with contextlib.suppress(ValueError):  # a key of no resource
+            resource = decode_token(key.partition(".")[2])
+            known.leases[resource] = self._lease_state(key, message.data)
+
 
 class NoBucket(Exception):
     """Control never ran on this NATS."""
-
-
-def _learn_registry(known: _Service, message: Message) -> None:
-    deleted = message.headers.get("KV-Operation") in _DELETED
-    kind, _, rest = message.subject.split(".", 2)[2].partition(".")
-    if kind == "service":
-        if not deleted:
-            known.learn(ServiceRecord.model_validate_json(message.data))
-        return
-    if kind == "logs":
-        known.lost = "" if deleted else LogsRecord.model_validate_json(message.data).lost
-        return
-    instance_id = rest.partition(".")[2]
-    if deleted:
-        known.instances.pop(instance_id, None)
-    else:
-        known.instances[instance_id] = InstanceRecord.model_validate_json(message.data).state
-
-
-def _learn_lease(known: _Service, message: Message) -> None:
-    if message.headers.get("KV-Operation") in _DELETED:
-        return
-    lease = LeaseRecord.model_validate_json(message.data)
-    known.leases[lease.resource] = lease.state

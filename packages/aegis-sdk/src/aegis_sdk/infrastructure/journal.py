@@ -7,6 +7,7 @@ and what an entry means is decided elsewhere.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
@@ -192,7 +193,7 @@ class NatsJournal:
         found = await last_message(
             self._link, self._subjects.journal_stream(request.service), subject
         )
-        return None if found is None else Outcome.parse(*found)
+        return None if found is None else Outcome.found(*found)
 
     async def children(self, service: str, parent_token: str) -> list[str]:
         stream = self._subjects.journal_stream(service)
@@ -214,7 +215,10 @@ class NatsJournal:
         found = await last_message(
             self._link, self._subjects.journal_stream(request.service), subject
         )
-        return 0 if found is None else int(found[1])
+        try:
+            return 0 if found is None else int(found[1])
+        except ValueError:
+            return 1  # begun at least once
 
     async def start_of(self, service: str, resources: Sequence[str]) -> Mapping[str, int]:
         starts: dict[str, int] = {}
@@ -234,8 +238,9 @@ class NatsJournal:
         starts = {}
         for resource, subject in zip(resources, subjects, strict=True):
             if (message := by_subject.get(subject)) is not None:
-                checkpoint = Checkpoint.decode(message.data)
-                starts[resource] = checkpoint.first_seq or int(message.headers["Nats-Sequence"])
+                starts[resource] = int(message.headers["Nats-Sequence"])
+                with contextlib.suppress(ValueError):  # who reads it is told
+                    starts[resource] = Checkpoint.decode(message.data).first_seq or starts[resource]
         return starts
 
     # --- following ----------------------------------------------------------------------------------------

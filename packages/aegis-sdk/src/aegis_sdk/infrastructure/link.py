@@ -498,7 +498,10 @@ def _stored(answer: Message) -> Stored | StoreError:
 def _checked(answer: Message) -> dict[str, Any]:
     if not answer.data and answer.status == "503":
         raise StoreMissing("no JetStream stream takes this subject, or it has no leader now")
-    body: dict[str, Any] = from_json(answer.data)
+    try:
+        body: dict[str, Any] = from_json(answer.data)
+    except ValueError as error:
+        raise StoreUnreachable(f"an answer that can't be read: {error}") from error
     if "error" in body:
         raise _error_of(body["error"])
     return body

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -151,7 +152,9 @@ class MemoryJournal:
             for resource in resources:
                 entry = stream.get((resource_token(resource), EntryKind.CHECKPOINT, ""))
                 if entry is not None:
-                    starts[resource] = Checkpoint.decode(entry.payload).first_seq or entry.seq
+                    starts[resource] = entry.seq
+                    with contextlib.suppress(ValueError):
+                        starts[resource] = Checkpoint.decode(entry.payload).first_seq or entry.seq
             return starts
 
         return await self._link.call(Op.READ, read)
