@@ -25,6 +25,7 @@ from aegis_sdk.contract.control import (
     RegistrationReply,
     Role,
 )
+from aegis_sdk.contract.names import session_name
 from aegis_sdk.contract.subjects import Subjects
 from nats.aio.client import Client
 from nats.aio.msg import Msg
@@ -213,6 +214,8 @@ class Instance:
                 service=SERVICE,
                 instance_id=self.name,
                 incarnation=self.incarnation,
+                session=_session(self.main),
+                pulse=_session(self._pulse),
                 n=n,
                 loop_lag_s=0.0,
             )
@@ -225,3 +228,7 @@ class Instance:
         self.commands.append(Command.model_validate_json(message.data))
         if message.reply:
             await message.respond(Ack(ok=True).model_dump_json().encode())
+
+
+def _session(client: Client) -> str:
+    return session_name(str(client._server_info["server_id"]), int(client.client_id or 0))

@@ -387,6 +387,7 @@ class Office:
         wall_s: float = 0.0,
         paused: int = 0,
         draining: bool = False,
+        connected: str = "",
     ) -> None:
         for instance_id in instance_ids:
             self.watch.heard(
@@ -394,6 +395,8 @@ class Office:
                     service=SERVICE,
                     instance_id=instance_id,
                     incarnation=run,
+                    session=f"{connected or instance_id}.main",
+                    pulse=f"{connected or instance_id}.pulse",
                     n=1,
                     loop_lag_s=loop_lag_s,
                     lag_entries=lag_entries,

@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 from aegis_control.domain import leadership
-from aegis_control.domain.connections import Connection, Connections, parse_name
+from aegis_control.domain.connections import CLOSED_MAX, Connections, is_instances
 from aegis_control.domain.failover import Candidate, choose, plan
 from aegis_control.domain.leadership import LeaderRecord, Sighting
 from aegis_control.domain.lease import FIRST_SEQ, Owner, next_epoch, owns, start_of
@@ -194,47 +194,41 @@ def test_a_plan_spreads_over_equal_standbys_and_names_the_orphans() -> None:
     assert result.why["b"] == "lag 0, active for 0; best of 2 standbys"
 
 
-def connection(kind: str, number: int, server: str = "s1") -> Connection:
-    return Connection("accounts", "a", kind, server, number)
-
-
-def test_a_process_is_gone_when_both_its_connections_are() -> None:
+def test_a_process_is_gone_when_both_the_connections_that_it_named_are() -> None:
     seen = Connections()
-    assert not seen.closed(connection("main", 1), "Client Closed")
-    assert not seen.is_closed("accounts", "a")
-    assert seen.closed(connection("pulse", 2), "Read Error: connection reset by peer")
-    assert seen.is_closed("accounts", "a")
-    seen.opened(connection("main", 3))
-    assert not seen.is_closed("accounts", "a")
-
-
-def test_a_connection_that_came_back_before_the_old_one_was_seen_to_close_is_open() -> None:
-    seen = Connections()
-    for kind, number in (("main", 1), ("pulse", 2)):
-        seen.opened(connection(kind, number, "s2"))
-        assert not seen.closed(connection(kind, number, "s1"), "Client Closed")
-    assert not seen.is_closed("accounts", "a")
+    assert seen.closed("s1.1", "Client Closed")
+    assert not seen.have_closed("s1.1", "s1.2")
+    assert seen.closed("s1.2", "Read Error: connection reset by peer")
+    assert seen.have_closed("s1.1", "s1.2")
+    assert not seen.have_closed("s1.3", "s1.2")
+    assert not seen.have_closed("", "")
 
 
 def test_a_server_that_shuts_down_says_nothing_about_its_clients() -> None:
     seen = Connections()
-    for kind in ("main", "pulse"):
-        assert not seen.closed(connection(kind, 1), "Server Shutdown")
+    assert not seen.closed("s1.1", "Server Shutdown")
+    assert not seen.have_closed("s1.1", "s1.1")
+
+
+def test_closings_are_remembered_within_a_bound() -> None:
+    seen = Connections()
+    for n in range(CLOSED_MAX + 2):
+        seen.closed(f"s1.{n}", "Client Closed")
+    assert not seen.have_closed("s1.0", "s1.1")
+    assert seen.have_closed("s1.2", f"s1.{CLOSED_MAX + 1}")
 
 
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        ("aegis/accounts/a/main", ("accounts", "a", "main")),
-        ("aegis/accounts/a/other", None),
-        ("test/accounts/a/main", None),
-        ("", None),
+        ("aegis/accounts/a/main", True),
+        ("aegis/accounts/a/other", False),
+        ("test/accounts/a/main", False),
+        ("", False),
     ],
 )
-def test_only_names_of_our_instances_count(
-    name: str, expected: tuple[str, str, str] | None
-) -> None:
-    assert parse_name(name, "aegis") == expected
+def test_only_names_of_our_instances_count(name: str, expected: bool) -> None:
+    assert is_instances(name, "aegis") is expected
 
 
 @pytest.mark.parametrize(
@@ -262,7 +256,13 @@ def test_a_leaders_silence_counts_from_its_last_change() -> None:
 
 def registration(**changes: object) -> Registration:
     return Registration.model_validate(
-        {"service": "accounts", "instance_id": "a", "incarnation": "r", "methods": []} | changes
+        {
+            "service": "accounts",
+            "instance_id": "a",
+            "incarnation": "r",
+            "methods": [{"name": "book"}],
+        }
+        | changes
     )
 
 
@@ -276,6 +276,7 @@ def registration(**changes: object) -> Registration:
         ({"resources": {"x" * 201: "active"}}, "201 bytes"),
         ({"methods": [{"name": "book"}, {"name": "book"}]}, "twice"),
         ({"methods": [{"name": "Book"}]}, "name 'Book'"),
+        ({"methods": []}, "no method"),
     ],
 )
 def test_a_registration_that_can_not_be_is_named(changes: dict[str, object], words: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-from aegis_control.domain.connections import Connection
 from aegis_sdk.contract.control import InstanceState, Role
 from aegis_sdk.contract.subjects import Subjects
 from aegis_sdk.errors import Unavailable
@@ -143,31 +142,38 @@ async def test_a_draining_or_silent_standby_is_not_chosen() -> None:
     assert office.route() == "a 1 waiting"
 
 
-def connection(kind: str) -> Connection:
-    return Connection(SERVICE, "a", kind, "server", 1 if kind == "main" else 2)
-
-
 async def test_both_connections_closed_is_death_without_waiting() -> None:
     office = await pair()
-    office.watch.closed(connection("main"), "Client Closed")
+    office.beats("a", "b")
+    office.watch.closed("a.main", "Client Closed")
     await office.settled()
     assert office.route() == "a 1 held"
-    office.watch.closed(connection("pulse"), "Client Closed")
+    office.watch.closed("a.pulse", "Client Closed")
     await office.settled()
     assert office.route() == "b 2 held"
     assert office.events.last("failover_done")["reason"] == "connection_closed"
 
 
+async def test_connections_that_no_heartbeat_names_are_strangers() -> None:
+    """Whatever they are called: somebody of another account, or another program of ours."""
+    office = await pair()
+    office.beats("a", "b")
+    for session in ("other.1", "other.2", "a.main"):
+        office.watch.closed(session, "Client Closed")
+    await office.settled()
+    assert office.route() == "a 1 held"
+
+
 async def test_a_heartbeat_that_was_slower_than_the_news_of_the_death_revives_nobody() -> None:
     office = Office()
     await office.registers("a", Role.ACTIVE)
+    office.beats("a")
     for kind in ("main", "pulse"):
-        office.watch.closed(connection(kind), "Client Closed")
+        office.watch.closed(f"a.{kind}", "Client Closed")
     office.beats("a")
     await office.settled()
     assert office.route() == "a 1 waiting"
-    office.watch.opened(connection("pulse"))
-    office.beats("a")
+    office.beats("a", connected="again")
     await office.settled()
     assert office.route() == "a 1 held"
 
@@ -223,9 +229,10 @@ async def test_a_new_leader_does_not_choose_whom_it_never_heard() -> None:
     await office.registers("aa", Role.STANDBY)
     successor = Office(office)
     await successor.roster.refresh()
+    successor.beats("a")
     await successor.passes(0.5, "b")
     for kind in ("main", "pulse"):
-        successor.watch.closed(connection(kind), "Client Closed")
+        successor.watch.closed(f"a.{kind}", "Client Closed")
     await successor.settled()
     assert successor.route() == "b 2 held"
 

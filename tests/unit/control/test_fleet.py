@@ -264,3 +264,50 @@ def test_a_service_in_which_nothing_happens_any_more_makes_room(
     for _ in range(POINTS_MAX):
         stepped(gather, clock)
     assert gather.history.find(Query()) == {}
+
+
+ODD_VALUES = [float("inf"), float("nan"), -1.0, -float("inf"), 1e300, 2.0**54]
+
+
+@pytest.mark.parametrize("value", ODD_VALUES)
+def test_what_is_no_count_is_left_out_and_the_rest_is_counted(value: float) -> None:
+    fleet = Fleet()
+    take(fleet, snapshot("a", 1, 0))
+    odd = snapshot("a", 2, 5, counts=[1])
+    odd.numbers.append(Number(family=FENCED_COMMITS.name, labels=("accounts",), value=value))
+    odd.histograms[0].sum = value
+    assert take(fleet, odd) == 5
+    assert take(fleet, snapshot("a", 3, 7)) == 7
+    assert fleet.counted.numbers.get((FENCED_COMMITS.name, ("accounts",)), 0.0) == 0.0
+    assert all(buckets.sum_s < 10 for buckets in fleet.counted.histograms.values())
+
+
+def test_infinity_as_json_writes_it_costs_nobody_anything() -> None:
+    data = b'{"source":"x","n":1,"numbers":[{"family":"aegis_fenced_commits_total","labels":["s"],"value":Infinity}]}'
+    fleet = Fleet()
+    fleet.take(Snapshot.model_validate_json(data), now_s=0.0, counting=True)
+    assert not len(fleet.counted)
+
+
+@given(
+    values=st.lists(st.floats() | st.integers(), max_size=5),
+    counts=st.lists(st.integers(), max_size=16),
+)
+def test_totals_stay_numbers_whatever_is_told(values: list[float], counts: list[int]) -> None:
+    fleet = Fleet()
+    before = 0.0
+    for n, value in enumerate(values, 1):
+        told = Snapshot.model_construct(
+            source="a",
+            n=n,
+            final=False,
+            numbers=[Number.model_construct(family=REQUESTS.name, labels=DONE, value=value)],
+            histograms=[
+                Observations.model_construct(
+                    family=REQUEST_DURATION.name, labels=LATENCY, counts=counts, sum=value
+                )
+            ],
+        )
+        now = take(fleet, told)
+        assert before <= now <= 2**56
+        before = now

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from aegis_control.application.ports import StoredFence
 from aegis_sdk.contract.bodies import Fence
-from aegis_sdk.contract.control import Role
+from aegis_sdk.contract.control import MethodSpec, Registration, Role
 from aegis_sdk.contract.subjects import Subjects
 
 from tests.unit.control.support import SERVICE, Office
@@ -178,3 +178,33 @@ async def test_the_service_is_known_after_its_last_instance_left() -> None:
     assert (await office.leaves("a")).ok
     keys = [key for key, entry in office.registry.entries.items() if entry.value]
     assert keys == [Subjects.logs_key(SERVICE), Subjects.service_key(SERVICE)]
+
+
+async def test_one_wrong_program_does_not_change_the_contract_for_all_callers() -> None:
+    office = Office()
+    await office.registers("a")
+    wrong = Registration(
+        service=SERVICE,
+        instance_id="wrong",
+        incarnation="run1",
+        methods=[MethodSpec(name="book", targeted=False), MethodSpec(name="more")],
+    )
+    reply = await office.register(wrong.model_dump_json().encode())
+    assert (reply.ok, reply.code) == (False, "invalid")
+    assert "'book' needs a resource at the other instances of accounts" in reply.message
+    assert "wrong" not in office.state.services[SERVICE].members
+    record = office.state.services[SERVICE].record
+    assert record is not None
+    assert [(method.name, method.targeted) for method in record.methods] == [("book", True)]
+    await office.leaves("a")
+    assert (await office.register(wrong.model_dump_json().encode())).ok
+
+
+async def test_a_run_that_offers_a_resource_no_more_gives_it_up() -> None:
+    """It stood back: its version can't tell the state. A standby takes it, or it is vacant."""
+    office = Office()
+    await office.registers("a", Role.ACTIVE, ("R1", "R2"))
+    await office.registers("b", Role.STANDBY, ("R1",))
+    office.beats("a", "b")
+    assert (await office.registers("a", Role.AUTO, (), returning=True)).ok
+    assert (office.route("R1"), office.route("R2")) == ("b 2 held", "a 1 vacant")

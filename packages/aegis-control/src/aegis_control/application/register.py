@@ -23,7 +23,15 @@ from aegis_control.application.roster import Roster
 from aegis_control.application.state import ControlState, Member, ServiceTable
 from aegis_control.application.world import World
 from aegis_control.domain.lease import Owner
-from aegis_control.domain.registry import Claim, Holder, check_registration, claim, standing
+from aegis_control.domain.liveness import CAN_KEEP
+from aegis_control.domain.registry import (
+    Claim,
+    Holder,
+    check_contract,
+    check_registration,
+    claim,
+    standing,
+)
 
 _LOST_RETRY_S = 0.5
 
@@ -71,6 +79,7 @@ class Register:
                 return self._lost(table)
             refusal = self._evicted(table, registration)
             claims = self._claims(table, registration)
+            refusal = refusal or self._misfit(table, registration)
             refusal = refusal or self._refused(table, claims) or self._doubted(table, claims)
             if refusal is not None:
                 self._tell_refusal(registration, refusal)
@@ -176,6 +185,17 @@ class Register:
                 f"another run of instance id {registration.instance_id} (pid {known.record.pid} on"
                 f" {known.record.host or 'unknown host'}) registered since: give each process its own id",
             )
+        return None
+
+    def _misfit(self, table: ServiceTable, registration: Registration) -> RegistrationReply | None:
+        """One wrong program must not change the contract that all callers go by."""
+        others = [m for name, m in table.members.items() if name != registration.instance_id]
+        if not any(member.record.state in CAN_KEEP for member in others):
+            return None
+        try:
+            check_contract(registration, table.record)
+        except InvalidName as error:
+            return _refusal("invalid", str(error))
         return None
 
     def _refused(self, table: ServiceTable, claims: dict[str, Claim]) -> RegistrationReply | None:

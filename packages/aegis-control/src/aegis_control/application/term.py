@@ -28,7 +28,6 @@ from aegis_control.application.state import ControlState, ServiceTable
 from aegis_control.application.trim import Trim
 from aegis_control.application.watch import Watch
 from aegis_control.application.world import World
-from aegis_control.domain.connections import Connection
 
 RECONCILE_INTERVAL_S = 1.0
 LOOK_INTERVAL_S = 0.5
@@ -83,16 +82,12 @@ class Term:
             reason=letter.error,
         )
 
-    def opened(self, connection: Connection) -> None:
-        self._watch.opened(connection)
-
-    def closed(self, connection: Connection, reason: str) -> None:
-        self._watch.closed(connection, reason)
+    def closed(self, session: str, reason: str) -> None:
+        self._watch.closed(session, reason)
 
     def reconnected(self) -> None:
         """Control was cut off from NATS: heartbeats and connection events were missed."""
         self._watch.forgive()
-        self._watch.forget_connections()
 
     async def _judge(self) -> None:
         interval_s = self._world.limits.heartbeat_timeout_s / _TICKS_A_TIMEOUT

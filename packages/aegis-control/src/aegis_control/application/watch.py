@@ -21,7 +21,7 @@ from aegis_control.application.grant import Leases
 from aegis_control.application.roster import Roster
 from aegis_control.application.state import ControlState, Member, ServiceTable
 from aegis_control.application.world import World
-from aegis_control.domain.connections import Connection, Connections
+from aegis_control.domain.connections import Connections
 from aegis_control.domain.liveness import Sign, judge, next_state
 
 COMMAND_INTERVAL_S = 1.0
@@ -32,7 +32,7 @@ Spawn = Callable[[Coroutine[Any, Any, object]], object]
 
 
 class Watch:
-    """Judges instances. `heard`, `opened` and `closed` report what was seen; `tick` what was not."""
+    """Judges instances. `heard` and `closed` report what was seen; `tick` what was not."""
 
     def __init__(
         self,
@@ -62,7 +62,7 @@ class Watch:
         if table is None or member is None or member.record.incarnation != beat.incarnation:
             self._call_stranger(beat)
             return
-        if self._connections.is_closed(beat.service, beat.instance_id):
+        if self._connections.have_closed(beat.session, beat.pulse):
             return  # sent before the process died, and slower than the news of it
         member.heard_at_s, member.heard = self._world.clock.monotonic(), True
         member.beat = beat
@@ -93,18 +93,15 @@ class Watch:
                     table, member, InstanceState.DRAINING, reason="drains by itself"
                 )
 
-    def opened(self, connection: Connection) -> None:
-        """The server accepted a connection of an instance."""
-        self._connections.opened(connection)
-
-    def closed(self, connection: Connection, reason: str) -> None:
-        """The server saw a connection of an instance close."""
-        if not self._connections.closed(connection, reason):
+    def closed(self, session: str, reason: str) -> None:
+        """The server saw a connection of an instance, or one that is called so, close."""
+        if not self._connections.closed(session, reason):
             return
-        table = self._state.services.get(connection.service)
-        member = table.members.get(connection.instance_id) if table else None
-        if table is not None and member is not None:
-            self._note(table, member, Sign.CLOSED)
+        for table, member in self._state.members():
+            beat = member.beat
+            named = beat is not None and session in (beat.session, beat.pulse)
+            if beat and named and self._connections.have_closed(beat.session, beat.pulse):
+                self._note(table, member, Sign.CLOSED)
 
     def forgive(self) -> None:
         """This process was cut off or asleep and may have missed things: judge nobody by the past."""
@@ -112,10 +109,6 @@ class Watch:
         for _, member in self._state.members():
             if member.record.state is not InstanceState.LOST:
                 member.heard_at_s = now_s
-
-    def forget_connections(self) -> None:
-        """Connection events were missed."""
-        self._connections.forget()
 
     def tick(self) -> None:
         """Look for silence; call it several times in a heartbeat timeout."""

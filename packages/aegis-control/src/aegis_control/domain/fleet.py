@@ -24,6 +24,9 @@ from aegis_sdk.contract.metrics import (
 SILENCE_S_MAX: Final = 60.0
 """Many lost snapshots: the source is gone. Should it be heard again, it counts on from there."""
 SOURCES_MAX: Final = 10_000
+COUNT_MAX: Final = 2**53
+"""No process counts further, and a float tells no two neighbours apart above it."""
+LABEL_CHARS_MAX: Final = 200
 
 SeriesKey = tuple[str, LabelValues]
 """A family's name, and the values of its labels."""
@@ -151,23 +154,31 @@ class Fleet:
 
 
 def totals_of(snapshot: Snapshot) -> Totals:
-    """Its counters and histograms; what this version does not know is left out.
+    """Its counters and histograms; what this version does not know, or what is no count, is left out.
 
     Gauges are: control has its own figures for what they say.
     """
     totals = Totals()
     for number in snapshot.numbers:
-        if _fits(number.family, number.labels, Kind.COUNTER):
+        if _fits(number.family, number.labels, Kind.COUNTER) and _is_count(number.value):
             totals.numbers[number.family, number.labels] = number.value
     for one in snapshot.histograms:
-        if _fits(one.family, one.labels, Kind.HISTOGRAM):
+        counts = (*one.counts, one.sum)
+        if _fits(one.family, one.labels, Kind.HISTOGRAM) and all(map(_is_count, counts)):
             totals.histograms[one.family, one.labels] = Buckets(one.all_counts(), one.sum)
     return totals
 
 
 def _fits(name: str, labels: LabelValues, kind: Kind) -> bool:
     family = FAMILIES.get(name)
-    return family is not None and family.kind is kind and len(family.labels) == len(labels)
+    if family is None or family.kind is not kind or len(family.labels) != len(labels):
+        return False
+    return all(len(label) <= LABEL_CHARS_MAX for label in labels)
+
+
+def _is_count(value: float) -> bool:
+    """Infinity, once added, would stay for ever; NaN is neither more nor less than anything."""
+    return 0 <= value <= COUNT_MAX
 
 
 def quantile_s(counts: list[int], q: float) -> float | None:

@@ -119,7 +119,24 @@ def check_registration(registration: Registration) -> None:
         encode_token(resource)
 
 
+def check_contract(registration: Registration, known: ServiceRecord | None) -> None:
+    """What a method is to callers can't change under the instances that serve it. Raises: InvalidName."""
+    served = {method.name: method.targeted for method in known.methods} if known else {}
+    for method in registration.methods:
+        if served.get(method.name, method.targeted) is not method.targeted:
+            raise InvalidName(
+                f"method {method.name!r} {_IS[not method.targeted]} at the other instances of"
+                f" {registration.service}, and {_IS[method.targeted]} here: give it another name,"
+                " or stop the others first"
+            )
+
+
+_IS: Final = {True: "needs a resource", False: "serves the group"}
+
+
 def _check_methods(methods: list[MethodSpec]) -> None:
+    if not methods:
+        raise InvalidName("the registration has no method: there is nothing to serve")
     seen: set[str] = set()
     for method in methods:
         check_service(method.name)

@@ -20,6 +20,7 @@ import structlog
 from aegis_sdk.contract.control import Ack, AdminReply, Command, Heartbeat
 from aegis_sdk.contract.dead_letter import DeadLetter
 from aegis_sdk.contract.envelope import MSG_ID
+from aegis_sdk.contract.names import session_name
 from aegis_sdk.contract.subjects import Subjects
 from aegis_sdk.errors import Unavailable
 from nats.aio.client import Client
@@ -28,7 +29,7 @@ from nats.aio.subscription import Subscription
 
 from aegis_control.application.unreadable import said_by
 from aegis_control.application.world import Api
-from aegis_control.domain.connections import Connection, parse_name
+from aegis_control.domain.connections import is_instances
 from aegis_control.infrastructure.nats_link import NatsLink, Outgoing, ask
 
 _EVENTS_QUEUED_MAX: Final = 10_000
@@ -111,7 +112,6 @@ class Endpoints:
                 stack.push_async_callback(_unsubscribe, subscription)
 
             if self._system is not None:
-                await on(self._system, "$SYS.ACCOUNT.*.CONNECT", self._on_connect(api))
                 await on(self._system, "$SYS.ACCOUNT.*.DISCONNECT", self._on_disconnect(api))
             await on(client, names.heartbeat("*", "*"), self._on_heartbeat(api))
             await on(client, names.dead_letters, self._on_dead_letter(api))
@@ -153,30 +153,15 @@ class Endpoints:
 
         return handle
 
-    def _on_connect(self, api: Api) -> Callable[[Msg], Awaitable[None]]:
-        async def handle(message: Msg) -> None:
-            connection, _ = self._connection(message.data)
-            if connection is not None:
-                api.opened(connection)
-
-        return handle
-
     def _on_disconnect(self, api: Api) -> Callable[[Msg], Awaitable[None]]:
         async def handle(message: Msg) -> None:
-            connection, reason = self._connection(message.data)
-            if connection is not None:
-                api.closed(connection, reason)
+            event = json.loads(message.data)
+            client, server = event.get("client", {}), event.get("server", {})
+            if is_instances(client.get("name", ""), self._subjects.prefix):
+                session = session_name(server.get("id", ""), client.get("id", 0))
+                api.closed(session, event.get("reason", ""))
 
         return handle
-
-    def _connection(self, data: bytes) -> tuple[Connection | None, str]:
-        event = json.loads(data)
-        client = event.get("client", {})
-        parsed = parse_name(client.get("name", ""), self._subjects.prefix)
-        if parsed is None:
-            return None, ""
-        server = event.get("server", {}).get("id", "")
-        return Connection(*parsed, server, int(client.get("id", 0))), event.get("reason", "")
 
 
 class NatsEvents:

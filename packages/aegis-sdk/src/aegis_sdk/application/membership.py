@@ -32,6 +32,8 @@ from aegis_sdk.telemetry import log
 ASK_TIMEOUT_S: Final = 5.0
 RETURN_TRY_S: Final = 60.0
 RETURN_WAIT_S: Final = 1.0
+RESOURCES_A_S: Final = 500
+"""Each is granted by two stored messages; a server that syncs each takes a thousand in a second."""
 _REFUSED: Final[dict[str, type[AegisError]]] = {
     SecondActive.code: SecondActive,
     Evicted.code: Evicted,
@@ -56,7 +58,7 @@ class Membership:
     async def register(self, *, wait_s: float) -> RegistrationReply:
         """Register, waiting up to `wait_s` for a control service that answers.
 
-        Raises: SecondActive, Evicted, InvalidName, RegistrationRefused, Unavailable.
+        Raises: SecondActive, Evicted, InvalidName, PayloadTooLarge, RegistrationRefused, Unavailable.
         """
         return await self._register(self._registration, time.monotonic() + wait_s)
 
@@ -143,7 +145,8 @@ class Membership:
             wait_s = backoff_s(n, first_s=0.05, max_s=1.0)
             try:
                 told = registration.model_copy(update={"session": self._control.session})
-                reply = await self._control.register(told, timeout_s=ASK_TIMEOUT_S)
+                timeout_s = ASK_TIMEOUT_S + len(told.resources) / RESOURCES_A_S
+                reply = await self._control.register(told, timeout_s=timeout_s)
             except Unavailable as error:
                 if time.monotonic() >= give_up_s:
                     raise

@@ -251,6 +251,9 @@ class Heartbeat(_Wire):
     instance_id: Token
     incarnation: str
     session: str = ""
+    """Its main connection, as the server calls it."""
+    pulse: str = ""
+    """The connection of its heartbeats."""
     n: int
     loop_lag_s: float
     """How long the main loop has been late; grows while a handler blocks it."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Annotated, Final
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegativeInt
+from pydantic import BaseModel, ConfigDict, Field
 
 BUCKETS_S: Final = (
     *(0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05),
@@ -152,6 +152,8 @@ FAMILIES: Final = {
 
 
 class _Wire(BaseModel):
+    """What one number or label can't be is judged where it is counted: it must not cost the others."""
+
     model_config = ConfigDict(extra="ignore")
 
 
@@ -160,7 +162,7 @@ class Number(_Wire):
 
     family: str
     labels: LabelValues
-    value: NonNegativeFloat
+    value: float
 
 
 class Observations(_Wire):
@@ -171,8 +173,8 @@ class Observations(_Wire):
 
     family: str
     labels: LabelValues
-    counts: Annotated[list[NonNegativeInt], Field(max_length=len(BUCKETS_S) + 1)]
-    sum: NonNegativeFloat
+    counts: Annotated[list[int], Field(max_length=len(BUCKETS_S) + 1)]
+    sum: float
 
     def all_counts(self) -> list[int]:
         return self.counts + [0] * (len(BUCKETS_S) + 1 - len(self.counts))

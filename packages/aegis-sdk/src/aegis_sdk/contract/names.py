@@ -65,3 +65,8 @@ def decode_token(token: str) -> str:
     if "=" not in token:
         return token
     return re.sub(_ESCAPED, lambda match: chr(int(match[1], 16)), token).encode("latin-1").decode()
+
+
+def session_name(server_id: str, number: int) -> str:
+    """A connection as its server calls it: a server has a new id at each start, and numbers its connections."""
+    return f"{server_id[-12:]}.{number}"

@@ -90,9 +90,11 @@ class PullLoop:
         credit: int,
         in_order: bool,
         holds: bool,
+        owned: bool = False,
     ) -> None:
         """`in_order`: a gap in the consumer's sequence is a doubt. `holds`: a message keeps its credit
-        until `finished`; otherwise reading it returns the credit.
+        until `finished`; otherwise reading it returns the credit. `owned`: the consumer is this loop's alone,
+        and goes with it.
         """
         self._link = link
         self._stream = stream
@@ -101,6 +103,7 @@ class PullLoop:
         self._credit = credit
         self._in_order = in_order
         self._holds = holds
+        self._owned = owned
         self._asked = 0
         self._held = 0
         self._refused = 0
@@ -158,6 +161,13 @@ class PullLoop:
         if self._keeper is not None:
             self._keeper.cancel()
         self._unsubscribe()
+        self._forget_consumer()
+
+    def _forget_consumer(self) -> None:
+        """The server would keep it for a while, and so many of clients that come and go."""
+        consumer, self._consumer = self._consumer, ""
+        if self._owned and consumer:
+            self._link.publish(f"$JS.API.CONSUMER.DELETE.{self._stream}.{consumer}")
 
     def finished(self) -> None:
         """A held message is out of hand."""
@@ -171,6 +181,7 @@ class PullLoop:
     # --- generations ----------------------------------------------------------------------------------------
     async def _begin(self, *, again: bool) -> None:
         self._unsubscribe()
+        self._forget_consumer()
         self._asked = 0
         self._next_seq = 1
         if self._in_order:

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from pydantic import ValidationError
 
-from aegis_sdk.application.ports import StoreError
+from aegis_sdk.application.ports import StoreError, StoreMissing
 from aegis_sdk.contract.control import Ack, Command, Leave, Registration, RegistrationReply
 from aegis_sdk.contract.subjects import Subjects
 from aegis_sdk.contract.values import field_errors
-from aegis_sdk.errors import Unavailable
+from aegis_sdk.errors import PayloadTooLarge, Unavailable
 from aegis_sdk.infrastructure.link import Link
 from aegis_sdk.infrastructure.wire import Message
 from aegis_sdk.telemetry import log
 
+RECORD_BYTES: Final = 4096
+"""What control adds to a registration when it stores it, headers included, and more."""
 R = TypeVar("R", RegistrationReply, Ack)
 
 
@@ -31,10 +33,19 @@ class NatsControl:
         return self._link.connected.session
 
     async def register(self, registration: Registration, *, timeout_s: float) -> RegistrationReply:
-        data = await self._ask(
-            self._subjects.register, registration.model_dump_json().encode(), timeout_s
-        )
-        return _read(RegistrationReply, data)
+        data = registration.model_dump_json().encode()
+        self._check_size(data, len(registration.resources))
+        return _read(RegistrationReply, await self._ask(self._subjects.register, data, timeout_s))
+
+    def _check_size(self, data: bytes, resources: int) -> None:
+        """Control stores what an instance offers as one record. Raises: PayloadTooLarge."""
+        limit = self._link.payload_bytes_max - RECORD_BYTES
+        if len(data) > limit:
+            fit = max(1, resources * limit // len(data))
+            raise PayloadTooLarge(
+                f"a registration of {resources} resources has {len(data)} bytes, and the server's max_payload"
+                f" leaves {limit}: offer at most about {fit} by each instance, or raise max_payload"
+            )
 
     async def leave(self, leave: Leave, *, timeout_s: float) -> Ack:
         data = await self._ask(self._subjects.leave, leave.model_dump_json().encode(), timeout_s)
@@ -62,10 +73,12 @@ class NatsControl:
     async def _ask(self, subject: str, payload: bytes, timeout_s: float) -> bytes:
         try:
             return await self._link.request(subject, payload, timeout_s=timeout_s)
-        except StoreError as error:
+        except StoreMissing as error:
             raise Unavailable(
                 f"no control service answers ({error}): start one with `aegis-control serve`"
             ) from error
+        except StoreError as error:
+            raise Unavailable(f"control did not answer on {subject}: {error}") from error
 
 
 def _read(kind: type[R], data: bytes) -> R:

@@ -251,6 +251,7 @@ class NatsDirectory:
             credit=FOLLOW_CREDIT,
             in_order=True,
             holds=False,
+            owned=True,
         )
         try:
             await loop.start()

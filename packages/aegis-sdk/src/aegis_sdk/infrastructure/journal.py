@@ -308,6 +308,7 @@ class _Follower:
             credit=FOLLOW_CREDIT,
             in_order=True,
             holds=False,
+            owned=True,
         )
 
     @property

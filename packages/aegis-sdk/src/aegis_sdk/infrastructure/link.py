@@ -32,6 +32,7 @@ from aegis_sdk.application.ports import (
     StoreUnreachable,
 )
 from aegis_sdk.connection import PENDING_BYTES_MAX, Connection, Hooks, OnForbidden, Server
+from aegis_sdk.contract.names import session_name
 from aegis_sdk.errors import ContractError, RefusedByNats, Unavailable
 from aegis_sdk.infrastructure import process
 from aegis_sdk.infrastructure.wire import Callback, Message, Tap, encode
@@ -460,8 +461,7 @@ class Link:
 
 
 def _session(client: Client) -> str:
-    """A server has a new id at each start, and numbers its connections."""
-    return f"{str(client._server_info.get('server_id', ''))[-12:]}.{client.client_id}"
+    return session_name(str(client._server_info.get("server_id", "")), int(client.client_id or 0))
 
 
 async def _never(message: object) -> None:

@@ -111,6 +111,7 @@ class Pulse:
 
     def _say(self, n: int, link: Link, guard: Guard | None) -> None:
         heartbeat = self._gather(n, self._lag.seconds)
+        heartbeat.pulse = link.connected.session
         subject = self._subjects.heartbeat(heartbeat.service, heartbeat.instance_id)
         payload = heartbeat.model_dump_json().encode()
         link.publish(subject, payload)

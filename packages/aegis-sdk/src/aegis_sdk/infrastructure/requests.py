@@ -105,6 +105,7 @@ class _Search:
             credit=SEARCH_CREDIT,
             in_order=True,
             holds=False,
+            owned=True,
         )
 
     async def found(self) -> bool:
@@ -205,6 +206,7 @@ class NatsDeliveries:
             credit=GRANT_CREDIT,
             in_order=True,
             holds=False,
+            owned=True,
         )
         await loop.start()
         return loop
