@@ -147,13 +147,43 @@ class Hooks:
     forbidden: list[OnForbidden] = field(default_factory=list)
 
 
+_CRLF: Final = b"\r\n"
+
+
 class Spelling(Parser):
-    """The library's parser writes errors in lower case, and subjects are not."""
+    """Gives the library one whole operation at a time, its control line as text.
+
+    The library writes errors in lower case, and subjects are not. Its read loop ends without a word at a subject that
+    is no text, and it reconnects for ever at one with a white space of another kind than the blank. To the server subjects are
+    bytes: anybody who may publish can store such a one, and it is read again and again.
+    """
+
+    def reset(self) -> None:
+        super().reset()
+        self._incomplete = b""
 
     async def parse(self, data: bytes = b"") -> None:
-        if b"-ERR" in data:
-            self.nc.spell(bytes(self.buf) + data)
-        await super().parse(data)
+        data = self._incomplete + data if self._incomplete else data
+        at = 0
+        while (line_end := data.find(_CRLF, at)) >= 0:
+            line, end = data[at:line_end], line_end + len(_CRLF)
+            if line.startswith(b"-ERR"):
+                self.nc.spell(data[at:end])
+            elif line.startswith((b"MSG ", b"HMSG ")):
+                end += int(line.rpartition(b" ")[2]) + len(_CRLF)
+                if len(data) < end:
+                    break
+                line = _as_text(line)
+            await super().parse(line + data[line_end:end])
+            at = end
+        self._incomplete = data[at:]
+
+
+def _as_text(line: bytes) -> bytes:
+    """The same bytes if they are printable UTF-8; odd ones are written as `\\xff`."""
+    if not line.isascii():
+        line = line.decode(errors="backslashreplace").encode()
+    return line.replace(b"\x0b", rb"\x0b").replace(b"\x0c", rb"\x0c")
 
 
 class Connection(Client):
@@ -181,6 +211,13 @@ class Connection(Client):
         """Our subscriptions that the server does not permit now, and its words."""
         self.hopeless: asyncio.Future[str] = self._loop.create_future()
         """Its result is the reason, when a login that can't change was refused for too long."""
+
+    async def _process_headers(self, headers: Any) -> dict[str, str] | None:
+        try:
+            found: dict[str, str] | None = await super()._process_headers(headers)
+        except Exception:  # whatever the library's parser raises: this message alone is odd
+            return None
+        return found
 
     # --- opening ------------------------------------------------------------------------------------------
     async def open(self, *, name: str, keep: bool, timeout_s: float = CONNECT_TIMEOUT_S) -> None:
