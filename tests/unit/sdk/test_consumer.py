@@ -62,6 +62,8 @@ class LeaderlessLink:
         return object()
 
     def publish(self, subject: str, payload: bytes = b"", *, reply: str = "") -> None:
+        if ".CONSUMER.DELETE." in subject:
+            return
         self.pulled.append(reply)
         self.pulls.append(json.loads(payload))
 
