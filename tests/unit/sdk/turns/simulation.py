@@ -57,7 +57,7 @@ class Fault(Enum):
     OLD_RUN = auto()
     """R9: a request is run however long it has waited."""
     CLONE = auto()
-    """R10: a second process has a writer's identity, and neither stops."""
+    """R10: a second process has a writer's identity, turns are numbered with gaps, and neither stops."""
 
 
 class Log:
@@ -501,8 +501,11 @@ def _make(fault: Fault | None, name: str) -> Writer:
         ownership = _Open()
     elif fault is Fault.LAST_OWNER_ALONE:
         ownership = _Last()
-    kind = _Early if fault is Fault.UNDONE_EARLY else Writer
-    return kind(name, added, ends_kept_s=kept_s, ownership=ownership)
+    kinds: dict[Fault | None, type[Writer]] = {
+        Fault.UNDONE_EARLY: _Early,
+        Fault.CLONE: _WithGaps,
+    }
+    return kinds.get(fault, Writer)(name, added, ends_kept_s=kept_s, ownership=ownership)
 
 
 class _Open(Ownership):
@@ -521,6 +524,13 @@ class _Last(Ownership):
 class _Early(Writer):
     def refused(self, write: Write) -> None:
         self._undo(write)
+
+
+class _WithGaps(Writer):
+    def _undo(self, write: Write) -> None:
+        last = self.k
+        super()._undo(write)
+        self.k = last
 
 
 def simulate(seed: int, fault: Fault | None = None, *, cloned: bool = False) -> Found:

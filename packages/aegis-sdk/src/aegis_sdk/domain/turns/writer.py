@@ -250,7 +250,7 @@ class Writer:
         self.position = 0
         """The last entry read."""
         self.k = 0
-        """The number of the last turn."""
+        """The number of the last turn; one that was refused left its own to the next."""
         self._compute = compute
         self._wait_max_s = ends_kept_s / 2
         self._ends_kept_s = ends_kept_s
@@ -527,9 +527,13 @@ class Writer:
             work = queue[0]
             if work.is_aside or work.state is WorkState.DONE or work.state is WorkState.DROPPED:
                 queue.popleft()
-            elif work.state is not WorkState.WAITING:
-                return work if work.state is WorkState.READY else None
-            elif held.state is not HeldState.SERVING:
+            elif work.state is WorkState.READY:
+                if not self._is_too_old(
+                    work, now_s
+                ):  # an outcome may be stored long after it was computed
+                    return work
+                self._drop(work, Why.LATE)
+            elif work.state is not WorkState.WAITING or held.state is not HeldState.SERVING:
                 return None
             elif self._judge(held, work, now_s):
                 return work
@@ -540,7 +544,7 @@ class Writer:
         request_id = work.request.request_id
         if request_id in held.ended:
             self._drop(work, Why.ENDED)
-        elif now_s - work.sent_s > self._wait_max_s:
+        elif self._is_too_old(work, now_s):
             self._drop(work, Why.LATE)
         elif (
             work.looked_up
@@ -554,6 +558,10 @@ class Writer:
             work.step(WorkEvent.DOUBTED)
             self.out.look_up.append(work)
         return False
+
+    def _is_too_old(self, work: Work, now_s: float) -> bool:
+        """Whether its end may be forgotten already (R9)."""
+        return now_s - work.sent_s > self._wait_max_s
 
     def _make_due(self, held: Held) -> None:
         """Have `compose` look at it, if there is something to do at the head of its queue."""
@@ -604,6 +612,10 @@ class Writer:
         """A newer gate was read, and the entry was not in front of it: it is not stored, and never will be."""
         if write.works[0].state is WorkState.STORING:
             self._unread.pop(write.name, None)
+            if write.k:
+                self.k = (
+                    write.k - 1
+                )  # numbers have no gaps, so that two processes of one identity collide (R10)
             for work in reversed(write.works):
                 self._undo_one(work)
             self._landed(write)
