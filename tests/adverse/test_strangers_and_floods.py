@@ -10,7 +10,7 @@ import aegis_sdk
 import nats
 import pytest
 from aegis_control.infrastructure.embedded_nats import EmbeddedNats
-from aegis_sdk import Method, ResourceContext, Role, Service
+from aegis_sdk import Context, Method, ResourceContext, Role, Service
 from aegis_sdk.contract.subjects import Subjects
 
 from tests.integration.control.support import SERVICE, Broker, control, until
@@ -114,6 +114,34 @@ async def test_a_hundred_clients_that_come_and_go_leave_no_consumer(
             return await consumers() <= before
 
         await until(none_left, "no consumer is left", deadline_s=3.0)
+    await client.close()
+
+
+async def test_a_member_that_leaves_takes_only_its_own_consumers_along(
+    server: EmbeddedNats, prefix: str
+) -> None:
+    """G1: the group's consumer is all members', and a grant's says from where its successor reads."""
+    client = await nats.connect(server.url)
+    broker = Broker(client, prefix)
+    service, ask = accounts(), Method(SERVICE, "ask", request=int, reply=int)
+
+    @service.handles(ask)
+    async def answer(ctx: Context, number: int) -> int:
+        return number
+
+    async with (
+        control(server.url, prefix) as replica,
+        aegis_sdk.connect(server.url, prefix=prefix) as aegis,
+    ):
+        one = await aegis.serve(service, resources={"A": Role.ACTIVE})
+        assert await aegis.request(BOOK, 1, resource="A") == 1
+        assert await aegis.request(ask, 1) == 1
+        replica.stop()  # nobody makes again what is missing
+        stream = broker.subjects.request_stream(SERVICE)
+        before = (await broker.api(f"CONSUMER.NAMES.{stream}"))["consumers"]
+        await one.stop()
+        assert "any" in before
+        assert (await broker.api(f"CONSUMER.NAMES.{stream}"))["consumers"] == before
     await client.close()
 
 

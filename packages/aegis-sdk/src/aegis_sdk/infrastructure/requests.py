@@ -206,7 +206,6 @@ class NatsDeliveries:
             credit=GRANT_CREDIT,
             in_order=True,
             holds=False,
-            owned=True,
         )
         await loop.start()
         return loop
