@@ -18,7 +18,7 @@ from bench.chaos.check import describe, summary
 from bench.chaos.checkers import check_all
 from bench.chaos.children import ChildError
 from bench.chaos.clocks import LIBRARY, NoLibrary
-from bench.chaos.nemesis import Kind
+from bench.chaos.nemesis import ACCIDENTS, Kind
 from bench.chaos.run import Plan, attack
 from bench.chaos.workloads import WORKLOADS
 from bench.options import Options, listed
@@ -32,7 +32,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of this command; `--seed`, `--nodes` and `--json` are shared by all."""
     parser.add_argument("--seconds", type=float, default=60.0, help="how long faults strike")
     parser.add_argument(
-        "--faults", type=_faults, default=_possible(), help=f"of: all, none, {','.join(Kind)}"
+        "--faults",
+        type=_faults,
+        default=_usual(),
+        help=f"of: usual, accidents (what operators destroy), all, none, {','.join(Kind)}",
     )
     parser.add_argument(
         "--workloads",
@@ -74,9 +77,13 @@ async def run(options: Options, parsed: argparse.Namespace) -> dict[str, Any]:
 
 
 def _faults(text: str) -> list[Kind]:
-    if text in ("all", "none"):
-        return _possible() if text == "all" else []
-    return [Kind(name) for name in listed(Kind)(text)]
+    sets = {"usual": _usual(), "accidents": list(ACCIDENTS), "all": _possible(), "none": []}
+    return sets[text] if text in sets else [Kind(name) for name in listed(Kind)(text)]
+
+
+def _usual() -> list[Kind]:
+    """All but what takes an operator."""
+    return [kind for kind in _possible() if kind not in ACCIDENTS]
 
 
 def _possible() -> list[Kind]:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from random import Random
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from bench.chaos.history import Fault
 
@@ -47,6 +47,15 @@ class Kind(StrEnum):
     """A service's requests are deleted; it is served again when that is accepted."""
     LOSE_JOURNAL = "lose_journal"
     """A service's journal is deleted or emptied, likewise."""
+
+
+ACCIDENTS: Final = (
+    Kind.DELETE_BUCKET,
+    Kind.DELETE_CONSUMERS,
+    Kind.LOSE_REQUESTS,
+    Kind.LOSE_JOURNAL,
+)
+"""What takes an operator with the right to destroy; drawn when asked for."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,8 @@ from bench.chaos.history import FenceEntry, History, OutcomeEntry, Place, Violat
 def check(history: History) -> list[Violation]:
     """Along a resource's journal, epochs only rise, and each is fenced before its first outcome.
 
-    A fence that nobody saw (the stream keeps the last one alone) is no violation by itself.
+    A fence that nobody saw (the stream keeps the last one alone) is no violation by itself. An owner that has
+    connected anew stores the fence of its epoch once more.
     """
     places: dict[Place, list[FenceEntry | OutcomeEntry]] = defaultdict(list)
     entries: list[FenceEntry | OutcomeEntry] = [*history.fences, *history.outcomes]
@@ -21,18 +22,20 @@ def check(history: History) -> list[Violation]:
 
 def _place(entries: list[FenceEntry | OutcomeEntry]) -> list[Violation]:
     found = []
-    newest = 0
+    newest, owner = 0, ""
     for entry in sorted(entries, key=lambda entry: entry.seq):
-        problem = _problem(entry, newest)
+        problem = _problem(entry, newest, owner)
         if problem:
             found.append(Violation("epochs", f"{'/'.join(entry.place)}: {problem}", "G5"))
         newest = max(newest, entry.epoch)
+        if isinstance(entry, FenceEntry):
+            owner = entry.owner
     return found
 
 
-def _problem(entry: FenceEntry | OutcomeEntry, newest: int) -> str:
+def _problem(entry: FenceEntry | OutcomeEntry, newest: int, owner: str) -> str:
     if isinstance(entry, FenceEntry):
-        if entry.epoch > newest:
+        if entry.epoch > newest or (entry.epoch, entry.owner) == (newest, owner):
             return ""
         return f"the fence of epoch {entry.epoch} is behind epoch {newest} (entry {entry.seq})"
     if not entry.epoch or entry.epoch >= newest:

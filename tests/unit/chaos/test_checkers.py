@@ -146,8 +146,17 @@ def test_a_fence_that_does_not_rise_is_found() -> None:
     story = Story(workload="register", service="registers")
     story.do("write", value=1, result=1)
     story.fence(2)
-    story.fence(2)
+    story.fence(2, owner="i2")
     assert found_by(story.history()) == {"epochs"}
+
+
+def test_an_owner_that_connects_anew_stores_its_fence_once_more() -> None:
+    """G5: that is no second epoch."""
+    story = Story(workload="register", service="registers")
+    story.do("write", value=1, result=1)
+    story.fence(2)
+    story.fence(2)
+    assert found_by(story.history()) == set()
 
 
 def test_epochs_that_rise_pass_also_when_a_fence_was_missed() -> None:

@@ -53,6 +53,8 @@ class LogWatch:
     async def make_sure(self) -> None:
         """Raises: StoreUnreachable while nothing may be stored: it can't be told, or it is another log."""
         session, stream = self._link.connected.session, self._subjects.journal_stream(self.service)
+        # As they are now: while the server is asked, another commit may move them on.
+        end, last = self.end, self._last
         if not self._lost:
             try:
                 info = await self._link.api(f"STREAM.INFO.{stream}", {}, timeout_s=READ_TIMEOUT_S)
@@ -64,8 +66,9 @@ class LogWatch:
                 self._compare(
                     (info["config"].get("metadata") or {}).get(IDENTITY, ""),
                     int(info["state"]["last_seq"]),
+                    end,
                 )
-                await self._find_last(stream)
+                await self._find_last(stream, end, last)
         if self._lost:
             raise StoreUnreachable(f"journal {stream}: {self._lost}")
         self._sure_of = session
@@ -85,24 +88,24 @@ class LogWatch:
         except StoreError:
             self._sure_of = ""
 
-    async def _find_last(self, stream: str) -> None:
+    async def _find_last(self, stream: str, end: int, last: str) -> None:
         """Another message in its place is proof; none at all may be the trim."""
-        if not self.end or self._lost:
+        if not end or self._lost:
             return
         try:
             found = await self._link.api(
-                f"STREAM.MSG.GET.{stream}", {"seq": self.end}, timeout_s=READ_TIMEOUT_S
+                f"STREAM.MSG.GET.{stream}", {"seq": end}, timeout_s=READ_TIMEOUT_S
             )
         except StoreMissing:
             return
-        if (subject := found["message"]["subject"]) != self._last:
-            self._tell(f"at {self.end} is {subject}, and {self._last} was stored there")
+        if (subject := found["message"]["subject"]) != last:
+            self._tell(f"at {end} is {subject}, and {last} was stored there")
 
-    def _compare(self, log_id: str, last_seq: int) -> None:
+    def _compare(self, log_id: str, last_seq: int, end: int) -> None:
         if log_id != self.log_id:
             self._tell(f"its identity is {log_id or 'none'}, and was {self.log_id}")
-        elif last_seq < self.end:
-            self._tell(f"it ends at {last_seq}, and something was stored at {self.end}")
+        elif last_seq < end:
+            self._tell(f"it ends at {last_seq}, and something was stored at {end}")
 
     def _tell(self, reason: str) -> None:
         if not self._lost:
