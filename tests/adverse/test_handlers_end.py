@@ -63,6 +63,42 @@ class Unset(Rejected):
         """No code, no details."""
 
 
+class Hidden(Exception):
+    """Can't even be asked what it is."""
+
+    @property
+    def __class__(self) -> Any:
+        raise KeyboardInterrupt
+
+    @__class__.setter
+    def __class__(self, _: Any) -> None: ...
+
+
+class _Nameless(type):
+    @property
+    def __name__(cls) -> Any:  # type: ignore[override]
+        raise MuteForGood
+
+
+class OfNameless(Exception, metaclass=_Nameless):
+    """Its class has no name."""
+
+
+class Endless(ExceptionGroup[Exception]):
+    """Holds itself."""
+
+    @property
+    def exceptions(self) -> Any:
+        return (self,)
+
+
+def deep() -> BaseException:
+    error: Exception = Mute()
+    for _ in range(5_000):
+        error = ExceptionGroup("deeper", [error])
+    return error
+
+
 def raised(error: BaseException) -> Act:
     def act() -> object:
         raise error
@@ -119,6 +155,10 @@ ERRORS: Final = [
     Unset(),
     ExceptionGroup("g", [Mute(), ExceptionGroup("h", [Huge()])]),
     BaseExceptionGroup("g", [SystemExit(3), MuteForGood()]),
+    Hidden(),
+    OfNameless(),
+    Endless("g", [ValueError()]),
+    deep(),
 ]
 ACTS: Final[list[Act]] = [
     *map(raised, ERRORS),

@@ -10,6 +10,7 @@ from collections import defaultdict, deque
 from collections.abc import Callable
 from datetime import UTC, date, datetime, time, timedelta, timezone
 from decimal import Decimal
+from enum import Enum
 from typing import Annotated, Any, Generic, NamedTuple, TypeVar
 from zoneinfo import ZoneInfo
 
@@ -261,6 +262,11 @@ VALUES: list[tuple[Any, Any]] = [
 ]
 
 
+class Trade(BaseModel):
+    fill: Fill = Fill()
+    others: list[Fill] = []
+
+
 @pytest.mark.parametrize(("type_", "value"), VALUES, ids=lambda value: "")
 def test_what_is_accepted_comes_back_the_same(type_: Any, value: Any) -> None:
     method = Method("values", "keep", request=type_, reply=type_)
@@ -288,6 +294,10 @@ def test_what_is_accepted_comes_back_the_same(type_: Any, value: Any) -> None:
         (dict[tuple[int, int], int], {(1, 2): 3}),
         (float, math.nan),
         (Any, 10**5000),
+        (list[int], iter([1, 2])),
+        (dict[str, list[int]], {"a": map(int, "12")}),
+        (Trade, {"fill": {"price": 1.0, "prise": 2.0}}),
+        (list[Trade], [{"others": [{"prise": 2.0}]}]),
     ],
     ids=lambda value: "",
 )
@@ -589,3 +599,22 @@ async def test_a_reply_of_another_version_says_that_the_request_took_effect() ->
         assert any(line.startswith("price") for line in caught.value.fields)
         assert (await aegis.request(BOOK, 1.0, resource="R", key="k")).price == 2.0
         assert (await aegis.request(READ, "fill", resource="R")).price == 2.0
+
+
+class Unknown(Enum):
+    """A member of it is written as null."""
+
+    VALUE = None
+
+
+def test_a_value_that_is_written_as_null_is_refused_in_the_state() -> None:
+    """There it would be no value."""
+    with pytest.raises(ContractError, match=r"state 'k'.*would come back as None"):
+        State({}).set("k", Unknown.VALUE)
+
+
+def test_a_number_that_json_has_no_word_for_is_named() -> None:
+    """Not what was read in its place."""
+    method = Method("values", "keep", request=list[float], reply=int)
+    with pytest.raises(InvalidPayload, match="1: nan has no JSON form"):
+        method.request.encode([1.0, math.nan])

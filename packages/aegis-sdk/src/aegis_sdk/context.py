@@ -264,7 +264,10 @@ class State:
         key = _checked_key(key)
         try:
             data = _codec(value.__class__ if type_ is None else type_).encode(value)
-            self._set[key] = _parsed(data)
+            parsed = _parsed(data)
+            if parsed is None and value is not None:
+                raise ContractError(f"{value!r} is written as null, and would come back as None")
+            self._set[key] = parsed
         except ContractError as error:
             raise _of_key(key, error) from error
         self._deleted.discard(key)

@@ -22,10 +22,17 @@ def said(value: object, *, chars_max: int = CHARS_MAX) -> str:
             text = f"{text[:chars_max]}… ({len(text)} characters in all)"
         return text.encode("utf-8", "backslashreplace").decode()
     except BaseException as error:
-        return f"<{type(value).__name__} without a text: its str() raised {type(error).__name__}>"
+        return f"<{_class_of(value)} without a text: its str() raised {_class_of(error)}>"
 
 
 def said_of(error: BaseException) -> str:
-    """The exception's type and its text."""
+    """The exception's type and its text; it never raises."""
     text = said(error)
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+    return f"{_class_of(error)}: {text}" if text else _class_of(error)
+
+
+def _class_of(value: object) -> str:
+    try:
+        return str(type(value).__name__)
+    except BaseException:  # of a metaclass
+        return "object"

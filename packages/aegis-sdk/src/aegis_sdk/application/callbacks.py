@@ -12,6 +12,7 @@ import inspect
 from collections.abc import Sequence
 from typing import Any, Final
 
+from aegis_sdk.application.outcomes import deciding
 from aegis_sdk.application.tracing import code_of
 from aegis_sdk.service import Callback
 from aegis_sdk.telemetry import log
@@ -91,7 +92,7 @@ async def _called(callback: Callback, resource: str) -> BaseException | None:
         if inspect.isawaitable(result):
             await result
     except BaseException as error:
-        return error
+        return deciding(error)
     return None
 
 

@@ -171,7 +171,7 @@ class Runner:
             ended = await self._ended(handler, context, place)
             if isinstance(ended, Outcome):
                 return ended
-            cause = deciding(ended)
+            cause = deciding(ended.error)
             if isinstance(cause, Rejected):
                 return rejected_by(cause)
             calls = calls.retried(retry=retry + (not isinstance(cause, DOUBTS)))
@@ -197,9 +197,7 @@ class Runner:
             span.retried(cause, attempt=begun + retry + doubts)
             await asyncio.sleep(wait_s)
 
-    async def _ended(
-        self, handler: Handler, context: Context, place: Place
-    ) -> Outcome | BaseException:
+    async def _ended(self, handler: Handler, context: Context, place: Place) -> Outcome | _Raised:
         """The outcome of one run, or what it raised.
 
         It is a task or a thread of its own: what a handler does to "its task" ends with that (it cancels it,
@@ -220,7 +218,7 @@ class Runner:
                 work = begin(_awaited(reply), place)
                 reply = await self._runs.of(work, request, place, left_s=_left_s(request))
             if isinstance(reply, _Raised):
-                return reply.error
+                return reply
             with _NoTask():
                 return _executed(handler, context, reply)
         except DeadlinePassed:
@@ -228,7 +226,7 @@ class Runner:
         except BaseException as error:
             if _is_being_cancelled():  # whatever the handler made of it
                 raise asyncio.CancelledError from None
-            return error
+            return _Raised(error)
 
     def _computed(self, handler: Handler, context: Context) -> Outcome:
         request = context._request
@@ -315,7 +313,7 @@ def _in_thread(handler: Handler, context: Context, payload: object) -> object:
 
 
 class _Raised:
-    """What a handler's task ended with. A task that raises SystemExit itself would end the loop."""
+    """What a handler raised. A task that raises SystemExit itself would end the loop."""
 
     __slots__ = ("error",)
 

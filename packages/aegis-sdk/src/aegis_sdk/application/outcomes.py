@@ -9,6 +9,7 @@ from typing import Any, Final, TypeVar
 
 from pydantic_core import from_json
 
+from aegis_sdk.application.tracing import code_of
 from aegis_sdk.contract.bodies import ErrorBody
 from aegis_sdk.contract.envelope import Outcome, OutcomeKind
 from aegis_sdk.contract.method import Method
@@ -73,7 +74,8 @@ def error_of(outcome: Outcome, method: Method[Any, Any], request_id: str = "") -
 
 def _rejection(error: ErrorBody, text: str) -> AegisError:
     if error.code == InvalidPayload.code:
-        return InvalidPayload(text, [str(line) for line in error.details.get("fields", [])])
+        fields = error.details.get("fields")
+        return InvalidPayload(text, list(map(str, fields)) if isinstance(fields, list) else [])
     if error.code in _CONTRACT:
         return _CONTRACT[error.code](text)
     return Rejected(error.code, error.message, error.details)
@@ -129,12 +131,25 @@ def too_large(outcome: Outcome, method: str, why: str) -> Outcome:
     return replace(outcome, kind=kind, body=body, change=b"", changed=None)
 
 
+class Unusable(Exception):
+    """Stands for a handler's exception that can't be looked at: its class, or what is in its group, raises."""
+
+
 def deciding(error: BaseException) -> BaseException:
-    """What a handler's error comes down to when it is a group, as a TaskGroup raises it.
+    """What a handler's error comes down to when it is a group, as a TaskGroup raises it. It never raises.
 
     One doubt in it leaves all in doubt. Otherwise it is a refusal when nothing else is in it: what a
     TaskGroup cancelled on the way does not count.
     """
+    try:
+        cause = _deciding(error)
+        code_of(cause)  # the log and the trace ask for it
+        return cause
+    except BaseException as broken:
+        return Unusable(f"{said_of(error)} ({said_of(broken)} when it was looked at)")
+
+
+def _deciding(error: BaseException) -> BaseException:
     leaves = list(_leaves(error))
     for leaf in leaves:
         if isinstance(leaf, DOUBTS):

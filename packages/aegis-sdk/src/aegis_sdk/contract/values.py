@@ -23,7 +23,7 @@ from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
 from functools import lru_cache
-from math import isnan
+from math import isfinite, isnan
 from typing import Any, Final, Generic, TypeVar
 from uuid import UUID
 
@@ -133,11 +133,13 @@ class Codec(Generic[T]):
     def _encode_converted(self, value: T) -> bytes:
         """`value` as pydantic converts it to the type: a dict to its model, "5" to an int."""
         try:
+            if (once := _read_once(value)) is not None:
+                raise self._different(once)
             converted = self._adapter.validate_python(value)
             if (dropped := _dropped(value, converted)) is not None:
                 raise self._different(dropped)
             data = self._write_or_say(converted)
-            if (found := difference(converted, self._read(data))) is not None:
+            if (found := difference(converted, self._read_or_say(converted, data))) is not None:
                 raise self._different(found)
         except ContractError:
             raise
@@ -152,6 +154,14 @@ class Codec(Generic[T]):
             return self._write(value)
         except Exception as error:
             found = _unwritable(value) or ((), f"has no JSON form: {_reason(error)}")
+            raise self._different(found) from error
+
+    def _read_or_say(self, value: T, data: bytes) -> T:
+        try:
+            return self._read(data)
+        except ValidationError as error:
+            if (found := _unwritable(value)) is None:
+                raise
             raise self._different(found) from error
 
     def _different(self, found: Difference) -> InvalidPayload:
@@ -312,14 +322,25 @@ def _dropped(given: Any, taken: Any) -> Difference | None:
                 zip(map(_shown, given), given.values(), taken.values(), strict=True)
             )
         if isinstance(taken, BaseModel):
-            return _first_unknown(given, taken.model_fields_set, len(taken.model_fields_set))
+            known = taken.model_fields_set
+            return _first_unknown(given, known, len(known)) or _first_dropped_field(given, taken)
         if dataclasses.is_dataclass(taken):
-            return _first_unknown(given, {f.name for f in dataclasses.fields(taken)}, 0)
+            known = {f.name for f in dataclasses.fields(taken)}
+            return _first_unknown(given, known, 0) or _first_dropped_field(given, taken)
     if isinstance(given, _ITEMS) and isinstance(taken, _ITEMS):
         return _first_dropped(
             (str(n), one, other) for n, (one, other) in enumerate(zip(given, taken, strict=True))
         )
     return None
+
+
+def _first_dropped_field(given: Mapping[Any, Any], taken: Any) -> Difference | None:
+    """Below a model or dataclass; what is given by another name is not looked into."""
+    return _first_dropped(
+        (_shown(key), part, getattr(taken, key))
+        for key, part in given.items()
+        if isinstance(key, str) and hasattr(taken, key)
+    )
 
 
 def _first_unknown(
@@ -339,8 +360,19 @@ def _first_dropped(pairs: Iterable[tuple[str, Any, Any]]) -> Difference | None:
     return None
 
 
+def _read_once(value: Any) -> Difference | None:
+    """The first generator or the like in what pydantic would convert: writing it first has emptied it."""
+    if isinstance(value, Iterator):
+        return (), f"{_name(type(value))} can be read only once: give a list"
+    if isinstance(value, dict | list | tuple):
+        for name, part in _parts(value):
+            if (found := _read_once(part)) is not None:
+                return (name, *found[0]), found[1]
+    return None
+
+
 def _unwritable(value: Any, depth: int = 0) -> Difference | None:
-    """The first place in `value` that has no JSON form whatever its type says."""
+    """The first place in `value` that has no JSON form, unless its type has one of its own for it."""
     if depth > DEPTH_MAX:
         return (), "is nested too deep, or holds itself"
     parts = list(_parts(value))
@@ -349,6 +381,8 @@ def _unwritable(value: Any, depth: int = 0) -> Difference | None:
             return (name, *found[0]), found[1]
     if parts:
         return None
+    if isinstance(value, float | Decimal) and not isfinite(value):
+        return (), f"{value} has no JSON form"
     try:
         to_json(value)
     except ValueError as error:
