@@ -26,6 +26,7 @@ CHANGING = {
     "disconnect": ["acc-1"],
     "drain": ["acc-1"],
     "failover": ["ACC-1"],
+    "accept-loss": ["accounts"],
     "dlq redrive": ["K.1"],
     "dlq drop": ["K.1"],
 }
