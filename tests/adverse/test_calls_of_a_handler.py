@@ -236,7 +236,7 @@ async def test_equal_calls_are_counted(aegis: testing.MemoryAegis) -> None:
 async def test_submits_of_a_handler_that_runs_again_are_accepted_once(
     aegis: testing.MemoryAegis,
 ) -> None:
-    """G3."""
+    """G3: the second run hands in under the first one's ids, which are known."""
     world, tickets = World(), []
     orders = iter([("A", "B", "C"), ("C", "A", "B")])
 

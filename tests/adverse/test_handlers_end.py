@@ -285,7 +285,7 @@ def test_whatever_a_handler_raises_or_does_to_its_task_is_an_outcome(
 
 
 def test_each_of_them_everywhere() -> None:
-    """G1, G2, G7."""
+    """G1, G2, G7: whatever a handler raises, its request ends once, and those behind it in order."""
     asyncio.run(_attack([(where, n) for where in Where for n in range(len(ACTS))]))
 
 

@@ -98,7 +98,7 @@ async def test_the_cli_on_the_host_shows_the_pair(stack: Stack) -> None:
 
 
 async def test_a_killed_active_is_succeeded_without_an_error_for_the_caller(stack: Stack) -> None:
-    """G8."""
+    """G8: a standby in another container answers what the dead one was asked."""
     old, epoch = await active(stack)
     before = progress(stack)
     stack.container(old).kill()

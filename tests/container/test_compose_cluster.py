@@ -44,7 +44,7 @@ async def test_it_is_safe_for_money_by_the_doctors_word(stack: Stack) -> None:
 
 
 async def test_a_node_and_the_leading_control_may_be_killed(stack: Stack) -> None:
-    """G1, G8."""
+    """G1, G8: what was accepted ends, and callers wait a little longer."""
     service = Service("counters")
 
     @service.handles(COUNT)

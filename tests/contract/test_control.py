@@ -64,7 +64,7 @@ async def test_who_registers_first_gets_the_resource_and_leaves_it_to_the_standb
 
 
 async def test_a_second_active_is_refused_by_name(world: World, ports: Ports) -> None:
-    """G5."""
+    """G5: who offers to be active where somebody is, is told who that is."""
     await world.run_control()
     await ports.control.register(_registration(world, "i-1", A=Role.AUTO), timeout_s=5.0)
     reply = await ports.control.register(_registration(world, "i-2", A=Role.ACTIVE), timeout_s=5.0)

@@ -132,7 +132,7 @@ async def test_without_nats_a_new_service_cannot_be_looked_up(world: World, port
 
 
 async def test_without_nats_what_was_known_is_still_admitted(world: World, ports: Ports) -> None:
-    """G8."""
+    """G8: an outage is no reason to refuse a call; it waits."""
     await world.put(service_record(world.service), lease_record(world.service, "A"))
     await ports.directory.check(world.service, "book", "A")
     await until(lambda: ports.directory.admits(world.service, "book", "A"))

@@ -65,7 +65,7 @@ async def test_sequences_rise(world: World, ports: Ports) -> None:
 
 
 async def test_a_second_outcome_is_refused_and_changes_nothing(world: World, ports: Ports) -> None:
-    """G2."""
+    """G2: the first one stored is the outcome, whoever comes later."""
     asked, other = request(world.service, "c.1"), await world.connect()
     await ports.store.commit(asked, executed(b"1"), fence_seq=None)
     cancelled = Outcome.error(OutcomeKind.CANCELLED, "cancelled")
@@ -228,7 +228,7 @@ async def test_attempts_are_counted_by_request(
 
 
 async def test_an_attempt_under_an_older_fence_is_refused(world: World, ports: Ports) -> None:
-    """G5."""
+    """G5: an instance that was replaced can't note that it begins."""
     old = await world.fence("ACC 1", 1)
     await world.fence("ACC 1", 2, owner="i-2")
     with pytest.raises(FenceRefused):
@@ -318,7 +318,7 @@ async def test_the_newest_checkpoint_counts(world: World, ports: Ports) -> None:
 async def test_a_checkpoint_under_an_older_fence_is_refused(
     world: World, ports: Ports, size: int
 ) -> None:
-    """G5."""
+    """G5: an instance that was replaced can't say what the state is."""
     old = await world.fence("A", 1)
     await world.fence("A", 2, owner="i-2")
     with pytest.raises(FenceRefused):
@@ -349,7 +349,7 @@ async def _commit(world: World, ports: Ports, n: int, resource: str | None = "A"
 async def test_entries_are_read_in_order_those_stored_and_those_to_come(
     world: World, ports: Ports
 ) -> None:
-    """G6."""
+    """G6: a standby folds what the active stored, in its order, without a gap between past and present."""
     read: list[Entry] = []
     seqs = [await _commit(world, ports, n) for n in range(1, 11)]
     source = await ports.store.follow(
@@ -364,9 +364,18 @@ async def test_entries_are_read_in_order_those_stored_and_those_to_come(
     assert Outcome.parse(read[4].headers, read[4].payload) == executed(request_seq=5)
     assert source.lag_entries == 0
     await source.stop()
-    await _commit(world, ports, 21)
-    await asyncio.sleep(0.02)
+    after = await _commit(world, ports, 21)
+    await _read_up_to(world, ports, after)
     assert len(read) == 20
+
+
+async def _read_up_to(world: World, ports: Ports, seq: int) -> None:
+    """A reader of everything, over the same connection: what came for another one before it is there, too."""
+    source = await ports.store.follow(
+        world.service, whole=["A", "B", "C"], fences=[], from_seq=1, on_entry=lambda _: None
+    )
+    await until(lambda: source.read_to >= seq)
+    await source.stop()
 
 
 async def test_following_starts_at_the_position_asked_for(world: World, ports: Ports) -> None:
@@ -451,8 +460,8 @@ async def test_whoever_has_read_a_marker_has_read_what_was_stored_before_it(
 
     sources = [await follow("all of A", ["A"], []), await follow("fences", [], ["A", "B"])]
     waiting = [asyncio.create_task(source.reached(first + 2)) for source in sources]
-    await _commit(world, writer, 2, "C")
-    await asyncio.sleep(0.02)
+    other = await _commit(world, writer, 2, "C")
+    await _read_up_to(world, ports, other)
     assert not any(task.done() for task in waiting)
     marker = await writer.store.mark(world.service)
     later = await ports.store.mark(world.service)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import pytest
 from aegis_sdk.application.ports import AlreadyStored
 from aegis_sdk.contract.envelope import Outcome, OutcomeKind
@@ -15,8 +13,9 @@ from tests.contract.worlds import Ports, World, executed, request, until
 async def test_the_stored_outcome_comes_to_its_caller_once(
     world: World, ports: Ports, resource: str | None
 ) -> None:
-    """G8."""
+    """G8: not the one that was refused; another's outcome, which is stored later, comes behind it."""
     got: list[Outcome] = []
+    later: list[Outcome] = []
     server = await world.connect()
     asked = request(world.service, f"{ports.caller}.1", resource)
     await ports.replies.expect(asked.request_id, got.append)
@@ -27,7 +26,11 @@ async def test_the_stored_outcome_comes_to_its_caller_once(
             asked, Outcome.error(OutcomeKind.CANCELLED, "late"), fence_seq=None
         )
     await until(lambda: got)
-    await asyncio.sleep(0.02)
+    await ports.replies.expect(f"{ports.caller}.2", later.append)
+    await server.store.commit(
+        request(world.service, f"{ports.caller}.2", resource), executed(), fence_seq=None
+    )
+    await until(lambda: later)
     assert got == [outcome]
 
 

@@ -24,7 +24,7 @@ async def _append(ports: Ports, asked: Request) -> Accepted:
 async def test_requests_are_numbered_in_the_order_of_their_acceptance(
     world: World, ports: Ports
 ) -> None:
-    """G7."""
+    """G7: the number is the order in which they take effect."""
     accepted = [
         await _append(ports, request(world.service, f"c.{n}", resource))
         for n, resource in enumerate([None, "A", "B", "A"], start=1)
@@ -48,7 +48,7 @@ async def test_an_id_that_was_seen_is_answered_with_the_first(world: World, port
 async def test_a_request_is_read_back_as_it_was_stored(
     world: World, ports: Ports, resource: str | None
 ) -> None:
-    """G1."""
+    """G1: with all that its next reader needs to serve it."""
     asked = request(
         world.service,
         "c~1.2",
@@ -83,7 +83,7 @@ async def test_posts_in_flight_side_by_side_keep_their_order(world: World, ports
 
 
 async def test_a_full_stream_refuses_and_keeps_what_it_has(world: World, ports: Ports) -> None:
-    """G1, G4."""
+    """G1, G4: the new one certainly has no effect; no old one gives way to it."""
     await _append(ports, request(world.service, "c.1"))
     await world.bound(requests=1)
     with pytest.raises(StoreFull):
@@ -135,7 +135,7 @@ async def test_a_service_without_streams_is_missing(ports: Ports) -> None:
 
 
 async def test_without_nats_the_answer_is_unknown_at_once(world: World, ports: Ports) -> None:
-    """G4."""
+    """G4: no answer is no refusal, and is told as what it is."""
     await world.cut(ports)
     with pytest.raises(StoreUnreachable):
         await _append(ports, request(world.service, "c.1"))

@@ -108,7 +108,7 @@ async def test_one_that_has_an_outcome_keeps_all_out(
 
 
 async def test_one_twice_keeps_all_out(world: World, ports: Ports) -> None:
-    """G2."""
+    """G2: a batch with two outcomes of one request stores none of its outcomes."""
     seq = await world.fence("ACC 1", 1)
     with pytest.raises(AlreadyStored):
         await ports.store.commit_together(some(world, "c.1", "c.2", "c.1"), fence_seq=seq)

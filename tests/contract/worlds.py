@@ -100,6 +100,9 @@ class World(Protocol):
     async def dead_letters(self) -> list[str]:
         """Request ids of the service's dead letters."""
 
+    async def ack_floor(self, grant: str) -> int:
+        """The server knows as acknowledged what the grant was given of the request stream up to there."""
+
 
 class MemoryWorld:
     """A MemoryBus."""
@@ -158,6 +161,9 @@ class MemoryWorld:
 
     async def dead_letters(self) -> list[str]:
         return list(self.bus.dead_letters)
+
+    async def ack_floor(self, grant: str) -> int:
+        return self.bus.requests(self.service).ack_floors.get(grant, 0)
 
     async def close(self) -> None:
         for link in self._links.values():
@@ -294,6 +300,11 @@ class NatsWorld:
         )
         counts: dict[str, int] = info["state"].get("subjects") or {}
         return [subject.split(".", 3)[3] for subject, n in counts.items() for _ in range(n)]
+
+    async def ack_floor(self, grant: str) -> int:
+        stream = self._subjects.request_stream(self.service)
+        info = await self._control.api(f"CONSUMER.INFO.{stream}.{grant}")
+        return int(info["ack_floor"]["stream_seq"])
 
     async def close(self) -> None:
         await self._stack.aclose()

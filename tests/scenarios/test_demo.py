@@ -133,7 +133,7 @@ def assert_nothing_is_left(demo: Demo) -> None:
 
 
 def test_a_kill_in_mid_stream_loses_and_doubles_nothing(demo: Callable[..., Demo]) -> None:
-    """G1, G2, G3, G6, G8."""
+    """G1, G2, G3, G6, G8: the books agree to the cent after a kill -9."""
     running = demo("--orders", "600", "--kill", "--json")
     code, found = result(running)
     assert_reconciled(found, 600)

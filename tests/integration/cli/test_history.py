@@ -90,7 +90,7 @@ class TestExplain:
     async def test_one_that_its_caller_cancelled_is_found_though_its_outcome_has_no_place(
         self, system: System
     ) -> None:
-        """G4"""
+        """G4: an operator sees how it ended, as its caller did."""
         blocker = await system.caller.submit(WAIT, "x", resource="T-1")
         with pytest.raises(Cancelled):
             await system.caller.request(ADD, 1, resource="T-1", timeout_s=0.3)
@@ -189,7 +189,7 @@ class TestDeadLetters:
         assert (await system.cli("dlq", "list", "-s", "other", "-o", "json")).json == []
 
     async def test_redriven_twice_it_has_one_effect(self, system: System) -> None:
-        """G3"""
+        """G3: the second redrive has the first one's id."""
         request_id = await die(system, 7, 2)
         first = await system.cli("dlq", "redrive", request_id, "-o", "json")
         assert first.json[0]["fate"] == "redriven"

@@ -53,7 +53,7 @@ async def test_failover_moves_the_resource_and_its_state(system: System) -> None
 
 
 async def test_disconnect_evicts_the_active_and_callers_notice_only_time(system: System) -> None:
-    """G6, G8."""
+    """G6, G8: the standby goes on with the whole state, and no call fails."""
     assert await system.add(1) == [1, "tot-1"]
     result = await system.cli("disconnect", "tot-1", "--reason", "test", "--yes")
     assert result.code == 0
@@ -67,7 +67,7 @@ async def test_disconnect_evicts_the_active_and_callers_notice_only_time(system:
 
 
 async def test_drain_lets_the_active_leave(system: System) -> None:
-    """G6, G8."""
+    """G6, G8: the standby goes on with the whole state, and no call fails."""
     assert await system.add(1) == [1, "tot-1"]
     result = await system.cli("drain", "tot-1", "--yes")
     assert (result.code, result.err) == (0, "")

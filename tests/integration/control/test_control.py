@@ -27,7 +27,7 @@ from tests.integration.control.support import SERVICE, Broker, control, settings
 async def test_an_active_is_granted_and_a_second_one_is_refused_by_name(
     server: EmbeddedNats, prefix: str, broker: Broker, start: Start
 ) -> None:
-    """G5"""
+    """G5: over a real NATS, as on the fakes."""
     async with control(server.url, prefix):
         a, b = await start("a"), await start("b")
         assert (await a.register(Role.ACTIVE, ["R1", "ACC/1 é"])).ok

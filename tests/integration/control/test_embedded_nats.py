@@ -18,7 +18,7 @@ from aegis_control.infrastructure.embedded_nats import EmbeddedNats, EmbeddedNat
 
 
 async def test_what_it_stored_survives_kill_and_restart_on_the_same_port(tmp_path: Path) -> None:
-    """G1"""
+    """G1: what was acknowledged is on disk."""
     with EmbeddedNats(tmp_path) as server:
         url = server.url
         client = await nats.connect(url)

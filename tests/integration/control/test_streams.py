@@ -97,7 +97,7 @@ async def test_what_can_not_be_mended_is_said_with_setting_and_value(
 async def test_an_outcome_is_stored_once_and_handed_to_the_caller(
     link: NatsLink, prefix: str, broker: Broker
 ) -> None:
-    """G2"""
+    """G2: the server itself refuses the second one."""
     await streams(link, prefix).provision(SERVICE)
     replies: list[bytes] = []
 

@@ -231,9 +231,11 @@ def test_one_page_shows_all_results_of_the_folder_with_what_was_missed(tmp_path:
 
 
 def test_the_commands_of_all_have_their_place_in_the_report() -> None:
+    places = [command.IN_ALL for command in commands().values() if command.IN_ALL]
     taking_part = {name for name, command in commands().items() if command.IN_ALL}
 
     assert taking_part == set(ORDER)
+    assert sorted(places) == list(range(1, len(ORDER) + 1)), "no two at one place"
 
 
 def test_the_report_has_table_plots_and_the_command_to_repeat(tmp_path: Path) -> None:
@@ -258,7 +260,6 @@ def test_every_command_has_what_the_registry_needs() -> None:
     assert {"latency", "throughput", "scale", "soak", "failover", "payload", "all"} <= found.keys()
     for command in found.values():
         assert command.HELP
-        assert command.IN_ALL >= 0
         command.add_arguments(argparse.ArgumentParser())
 
 

@@ -46,14 +46,14 @@ def test_an_unknown_operation_may_have_taken_effect_or_not() -> None:
 
 
 def test_an_acknowledged_element_that_is_gone_is_lost() -> None:
-    """G1."""
+    """G1: what the list says was added must be in its last reading."""
     story = a_set()
     story.final(["a", "c"])
     assert found_by(story.history()) == {"kept"}
 
 
 def test_an_acknowledged_operation_without_an_outcome_is_lost() -> None:
-    """G1."""
+    """G1: what a client was told must stand in the journal."""
     story = a_set()
     story.ask("look", result=3)
     story.final(["a", "b", "c"])
@@ -81,7 +81,7 @@ def test_an_acknowledged_resource_without_a_final_value_is_found() -> None:
 
 
 def test_a_second_outcome_is_found() -> None:
-    """G2."""
+    """G2: two entries for one request, whatever they say."""
     story = a_set()
     story.store(story.operations[0], outcome="cancelled", epoch=0, request_seq=0)
     story.final(["a", "b", "c"])
@@ -89,14 +89,14 @@ def test_a_second_outcome_is_found() -> None:
 
 
 def test_an_element_twice_is_found() -> None:
-    """G3."""
+    """G3: one request, two effects."""
     story = a_set()
     story.final(["a", "b", "b", "c"])
     assert found_by(story.history()) == {"once"}
 
 
 def test_an_effect_without_an_outcome_is_found() -> None:
-    """G3."""
+    """G3: the state has what no outcome brought."""
     story = a_set()
     story.ask("add", element="d", status=Status.UNKNOWN)
     story.final(["a", "b", "c", "d"])
@@ -104,7 +104,7 @@ def test_an_effect_without_an_outcome_is_found() -> None:
 
 
 def test_an_effect_after_a_cancel_is_found() -> None:
-    """G4."""
+    """G4: the caller was told that there is none."""
     story = a_set("deadlines", "work")
     late = story.ask("work", element="d", status=Status.FAIL, error="Cancelled")
     story.store(late, reply=3)
@@ -113,7 +113,7 @@ def test_an_effect_after_a_cancel_is_found() -> None:
 
 
 def test_a_cancel_without_effect_passes() -> None:
-    """G4."""
+    """G4: the answer and the state agree."""
     story = a_set("deadlines", "work")
     late = story.ask("work", element="d", status=Status.FAIL, error="Cancelled")
     story.store(late, outcome="cancelled", epoch=0, request_seq=0)
@@ -122,7 +122,7 @@ def test_a_cancel_without_effect_passes() -> None:
 
 
 def test_an_outcome_that_changes_without_executing_is_found() -> None:
-    """G4."""
+    """G4: only what was executed may change the state."""
     story = a_set("deadlines", "work")
     late = story.ask("work", element="d", status=Status.FAIL, error="Expired")
     story.store(late, outcome="expired", changed=True)
@@ -132,7 +132,7 @@ def test_an_outcome_that_changes_without_executing_is_found() -> None:
 
 # --- epochs --------------------------------------------------------------------------------------
 def test_an_older_epoch_behind_a_newer_fence_is_found() -> None:
-    """G5."""
+    """G5: an instance that was replaced has stored something."""
     story = Story(workload="register", service="registers")
     story.fence(1)
     story.store(story.ask("write", value=1, result=1), epoch=1)
@@ -142,7 +142,7 @@ def test_an_older_epoch_behind_a_newer_fence_is_found() -> None:
 
 
 def test_a_fence_that_does_not_rise_is_found() -> None:
-    """G5."""
+    """G5: two epochs of one number could have two actives."""
     story = Story(workload="register", service="registers")
     story.do("write", value=1, result=1)
     story.fence(2)
@@ -192,7 +192,7 @@ def test_a_list_in_the_journals_order_passes() -> None:
 
 
 def test_a_list_that_differs_from_its_journal_is_found() -> None:
-    """G7."""
+    """G7: the state's order must be the order of the outcomes."""
     story, asked = a_list()
     for operation in asked:
         story.store(operation)
@@ -201,7 +201,7 @@ def test_a_list_that_differs_from_its_journal_is_found() -> None:
 
 
 def test_a_clients_own_sequence_turned_round_is_found() -> None:
-    """G7."""
+    """G7: what it was answered first must take effect first."""
     story, asked = a_list(stored="acbd")
     for at in (0, 2, 1, 3):
         story.store(asked[at])
@@ -220,7 +220,7 @@ def test_operations_at_the_same_time_may_take_effect_either_way() -> None:
 
 
 def test_an_effect_before_the_order_of_acceptance_is_found() -> None:
-    """G7."""
+    """G7: one that was accepted earlier ran later."""
     story = Story(workload="list", service="lists")
     one = story.ask("append", element="a", at_s=1.0, took_s=1.0, result=1)
     other = story.ask("append", element="b", at_s=1.5, took_s=1.0, process="p2", result=0)
@@ -387,7 +387,7 @@ def test_a_debit_without_its_credit_is_found() -> None:
 
 
 def test_a_credit_without_its_debit_is_found() -> None:
-    """G3."""
+    """G3: one half of a transfer alone is half an effect."""
     assert any("not debited" in violation for violation in totals(transfers(debited=False)))
 
 
@@ -429,7 +429,7 @@ def test_a_reply_from_a_state_that_lost_a_change_is_found() -> None:
 
 
 def test_a_reply_from_a_state_that_doubled_a_change_is_found() -> None:
-    """G3."""
+    """G3: the reply gives away what the state was."""
     story = transfers()
     story.store(
         story.ask("transfer", amount=10, to="B", resource="A", result=30), outcome="executed"
@@ -438,7 +438,7 @@ def test_a_reply_from_a_state_that_doubled_a_change_is_found() -> None:
 
 
 def test_a_compare_and_set_that_met_another_value_is_found() -> None:
-    """G3."""
+    """G3: it was executed on a state that the history doesn't have."""
     story = Story(workload="register", service="registers")
     story.do("write", value=1, result=1)
     story.do("cas", old=1, new=2, result=True)
@@ -475,7 +475,7 @@ def recovery(story: Story, limit_s: float = 2.0) -> list[str]:
 
 
 def test_an_answer_within_the_limit_is_a_recovery() -> None:
-    """G8."""
+    """G8: a caller noticed time, and not too much of it."""
     story = steady({1.0: 1.1, 2.5: 3.0, 4.0: 4.1})
     story.fault(2.0, 2.2)
     assert recovery(story) == []
@@ -483,7 +483,7 @@ def test_an_answer_within_the_limit_is_a_recovery() -> None:
 
 
 def test_a_late_answer_is_found() -> None:
-    """G8."""
+    """G8: a caller waited longer than a failover may take."""
     story = steady({1.0: 1.1, 2.5: 9.0})
     story.fault(2.0, 2.2)
     assert len(recovery(story)) == 1
@@ -587,7 +587,7 @@ def test_a_group_request_with_two_effects_is_found() -> None:
 
 
 def test_a_group_request_whose_effect_is_gone_or_elsewhere_is_found() -> None:
-    """G3."""
+    """G3: its effect is its reply and its child's, at one instance."""
     story = dealt()
     story.final([], resource="G")
     story.final(["x"], resource="H")

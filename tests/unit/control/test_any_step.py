@@ -182,7 +182,7 @@ def noted(office: Office) -> list[tuple[str, int]]:
 async def test_a_control_that_dies_at_any_step_leaves_work_and_no_damage(
     move: str, after: bool
 ) -> None:
-    """G1, G5, G6."""
+    """G1, G5, G6: its successor ends what was begun, whatever was done by then."""
     for step in range(1, STEPS_MAX):
         striker = Striker(step, after, sleeps=False)
         office, task = await begun(move, striker)

@@ -61,7 +61,7 @@ async def test_a_redrive_that_died_before_it_forgot_the_letter_sends_the_same_id
 
 @pytest.mark.parametrize("dropped", [True, False])
 async def test_a_redrive_whose_request_has_an_outcome_sends_nothing(dropped: bool) -> None:
-    """G3"""
+    """G3: it was redriven before; a second effect would follow."""
     office = await office_with_a_letter()
     office.letters.outcomes[SERVICE, "K.1+1"] = Outcome(OutcomeKind.EXECUTED, b"1")
     if dropped:
@@ -72,7 +72,7 @@ async def test_a_redrive_whose_request_has_an_outcome_sends_nothing(dropped: boo
 
 
 async def test_a_letter_whose_request_was_executed_in_the_end_is_not_sent_again() -> None:
-    """G3"""
+    """G3: a letter may be older than its request's end."""
     office = await office_with_a_letter()
     office.letters.outcomes[SERVICE, "K.1"] = Outcome(OutcomeKind.EXECUTED, b"1")
     reply = await ask(office, "dlq-redrive", request_id="K.1")

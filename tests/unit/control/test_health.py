@@ -114,7 +114,7 @@ def test_what_is_not_ok_says_what_to_do_about_it() -> None:
     ],
 )
 def test_a_server_with_the_broken_fence_check_is_bad(version: str, level: Level) -> None:
-    """G5"""
+    """G5: it would let an old active commit."""
     facts = replace(WELL, version=version, checkup=None)
     assert levels(facts, "server version") == {level}
 
@@ -139,7 +139,7 @@ def test_without_the_system_account_what_it_alone_tells_is_unknown_and_not_degra
 def test_single_copies_are_bad_where_there_are_servers_for_more(
     servers: list[ServerView], level: Level
 ) -> None:
-    """G1"""
+    """G1: the loss of one disk would lose what was accepted."""
     checkup = CHECKUP.model_copy(update={"servers": servers})
     facts = replace(WELL, checkup=checkup, streams=[replace(STREAM, replicas=1)])
     assert levels(facts, "replicas") == {level}

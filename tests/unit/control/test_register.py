@@ -26,7 +26,7 @@ async def test_an_active_gets_a_lease_and_a_fence_for_each_resource() -> None:
 
 
 async def test_a_second_active_is_refused_by_name_and_nothing_is_stored() -> None:
-    """G5"""
+    """G5: the refusal leaves no trace of the second one."""
     office = Office()
     await office.registers("a", Role.ACTIVE, ["R1"])
     before = dict(office.registry.entries)

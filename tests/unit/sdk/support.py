@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from aegis_sdk import Context, Method, Rejected, ResourceContext, Service
 from aegis_sdk.application.actor import Actor
@@ -45,10 +45,18 @@ async def until(condition: Callable[[], object]) -> None:
             await asyncio.sleep(0)
 
 
-async def settle(turns: int = 50) -> None:
-    """Let everything that can happen without time passing happen."""
-    for _ in range(turns):
+async def settle() -> None:
+    """Returns when nothing can happen any more before time passes: then what did not happen, doesn't.
+
+    The loop's own lists say so: nothing is ready to run, and no timer's time has come. In memory nothing else
+    begins anything; a handler in a thread may still be at work. Raises: TimeoutError, while something goes on.
+    """
+    loop = cast(asyncio.BaseEventLoop, asyncio.get_running_loop())
+    ready, timers = loop._ready, loop._scheduled  # type: ignore[attr-defined]
+    async with asyncio.timeout(WAIT_S):
         await asyncio.sleep(0)
+        while ready or (timers and timers[0].when() <= loop.time()):  # noqa: ASYNC110
+            await asyncio.sleep(0)
 
 
 @dataclass

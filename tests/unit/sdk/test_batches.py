@@ -530,7 +530,7 @@ async def test_an_outcome_too_large_fails_alone(bus: MemoryBus, one: Pure) -> No
 
 
 async def test_a_full_journal_loses_nothing(bus: MemoryBus, one: Pure) -> None:
-    """G1."""
+    """G1: what can't be stored now is stored when there is room."""
     await one.activate()
     bus.limits.journal_max = 4  # the marker, the fence, and two more
     send_all(bus, 1, 5)
@@ -545,7 +545,7 @@ async def test_a_full_journal_loses_nothing(bus: MemoryBus, one: Pure) -> None:
 async def test_a_bug_of_ours_neither_loses_nor_turns_requests(
     bus: MemoryBus, one: Pure, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """G1, G7."""
+    """G1, G7: all of the batch are done again, each in its place."""
     await one.activate()
     compute, runs = one.host.runner.compute, 0
 

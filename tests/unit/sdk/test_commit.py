@@ -6,12 +6,12 @@ import asyncio
 
 import pytest
 from aegis_sdk.application.commit import commit, give_up, note_attempt
-from aegis_sdk.application.ports import FenceRefused
+from aegis_sdk.application.ports import FenceRefused, StoreFull
 from aegis_sdk.contract.bodies import ErrorBody
-from aegis_sdk.contract.envelope import Outcome, OutcomeKind
+from aegis_sdk.contract.envelope import Outcome, OutcomeKind, Request
 from aegis_sdk.testing import Fault, Faults, MemoryBus, Op
 
-from tests.unit.sdk.support import SERVICE, WAIT_S, add_request, fence, kinds, settle, stored
+from tests.unit.sdk.support import SERVICE, WAIT_S, add_request, fence, kinds, settle, stored, until
 
 EXECUTED = Outcome(OutcomeKind.EXECUTED, b"1", request_seq=5, epoch=1, traceparent="t")
 REQUEST = add_request("c.1", fingerprint="f" * 16)
@@ -30,7 +30,7 @@ async def test_the_sequence_and_the_own_outcome_come_back() -> None:
 
 
 async def test_whoever_was_first_is_the_outcome() -> None:
-    """G2."""
+    """G2: the one who comes later is given the stored one."""
     bus = _bus()
     first = Outcome.error(OutcomeKind.CANCELLED, "cancelled")
     await bus.link().journal.commit(REQUEST, first, fence_seq=None)
@@ -53,15 +53,26 @@ async def test_a_lost_commit_is_sent_again() -> None:
     assert await commit(bus.link().journal, REQUEST, EXECUTED, fence_seq=None) == (1, EXECUTED)
 
 
-async def test_it_outlasts_an_outage_and_a_full_journal() -> None:
+async def test_it_outlasts_an_outage_and_a_full_journal(monkeypatch: pytest.MonkeyPatch) -> None:
     bus = _bus()
     link = bus.link()
+    store, refusals = link.journal.commit, 0
+
+    async def refused(request: Request, outcome: Outcome, *, fence_seq: int | None) -> int:
+        nonlocal refusals
+        try:
+            return await store(request, outcome, fence_seq=fence_seq)
+        except StoreFull:
+            refusals += 1
+            raise
+
+    monkeypatch.setattr(link.journal, "commit", refused)
     link.cut()
     bus.limits.journal_max = 0
     task = asyncio.create_task(commit(link.journal, REQUEST, EXECUTED, fence_seq=None))
     await settle()
     link.restore()
-    await asyncio.sleep(0.05)  # a few of its tries meet the full journal
+    await until(lambda: refusals >= 3)
     assert not task.done()
     bus.limits.journal_max = None
     async with asyncio.timeout(WAIT_S):
@@ -69,7 +80,7 @@ async def test_it_outlasts_an_outage_and_a_full_journal() -> None:
 
 
 async def test_a_newer_fence_ends_it() -> None:
-    """G5."""
+    """G5: it is not tried again, since it can never be stored."""
     bus = _bus()
     old = fence(bus, "i-1", 1)
     fence(bus, "i-2", 2)
@@ -112,7 +123,7 @@ async def test_an_attempt_is_noted_until_it_is_stored() -> None:
 
 
 async def test_a_newer_fence_refuses_an_attempt() -> None:
-    """G5."""
+    """G5: an instance that was replaced begins nothing."""
     bus = _bus()
     old = fence(bus, "i-1", 1)
     fence(bus, "i-2", 2)

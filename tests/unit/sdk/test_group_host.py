@@ -157,7 +157,7 @@ async def test_a_second_delivery_of_an_answered_request_is_not_run(
 async def test_a_request_that_may_have_been_sent_before_is_looked_up(
     bus: MemoryBus, one: Member, again: Request
 ) -> None:
-    """G3."""
+    """G3: the server lost its dedup map, so the journal tells."""
     send(bus, echo_request(again.request_id))
     await until(lambda: kinds(bus))
     bus.requests(SERVICE).forget_ids()
@@ -214,8 +214,11 @@ async def test_a_long_handler_keeps_its_request(bus: MemoryBus) -> None:
     release.set()
     await until(lambda: hand.acked)
     extended = hand.extended
-    await asyncio.sleep(0.05)
+    other, release = Hand(), member.runs.hold("y")
+    member.host._take(other.delivery(echo_request("c.2", "y"), 2))
+    await until(lambda: other.extended >= 3)
     assert hand.extended == extended
+    release.set()
     await member.stop()
 
 
@@ -281,7 +284,7 @@ async def test_the_second_begin_is_noted_before_the_handler_runs(
 async def test_draining_ends_what_runs_and_takes_nothing_new(
     bus: MemoryBus, one: Member, two: Member
 ) -> None:
-    """G8."""
+    """G8: what came too late for it is another's, at once."""
     release = one.runs.hold("x")
     send(bus, echo_request("c.1", "x"))
     await until(lambda: one.runs.begun)

@@ -251,7 +251,7 @@ async def test_a_handler_that_runs_again_says_so_to_its_nested_requests(
 
 
 async def test_an_expired_request_is_not_begun(run: Run) -> None:
-    """G4."""
+    """G4: its caller is told that it had no effect."""
 
     async def handler(ctx: Context, n: int) -> int:
         raise AssertionError("must not run")
@@ -273,7 +273,7 @@ async def test_a_handler_that_ends_after_its_deadline_is_not_executed(run: Run) 
 
 
 async def test_a_deadline_ends_retries(run: Run) -> None:
-    """G4."""
+    """G4: nothing is tried for a caller who has gone."""
     calls = 0
 
     async def handler(ctx: Context, n: int) -> int:

@@ -82,7 +82,7 @@ async def test_two_resources_may_ask_each_other_one_way_and_not_both() -> None:
 
 
 async def test_a_failover_shows_as_time_only() -> None:
-    """G6, G8."""
+    """G6, G8: the standby has the state, and the call that waited is answered."""
     async with harness(ledger()[0], resources={"A"}) as aegis:
         standby = await aegis.serve(ledger()[0], resources={"A": Role.STANDBY})
         assert await aegis.request(ADD, Add(n=1), resource="A") == 1
@@ -101,7 +101,7 @@ async def test_the_last_instance_leaves_no_route() -> None:
 
 
 async def test_a_second_active_is_refused() -> None:
-    """G5."""
+    """G5: as control refuses it."""
     async with harness(ledger()[0], resources={"A": Role.ACTIVE}) as aegis:
         with pytest.raises(SecondActive, match="ledger-1"):
             await aegis.serve(ledger()[0], resources={"A": Role.ACTIVE})

@@ -40,7 +40,7 @@ def _folded(*entries: Entry) -> ResourceJournal:
 
 
 def test_changes_are_applied_in_order() -> None:
-    """G6."""
+    """G6: the state is the fold of the outcomes, in the journal's order."""
     journal = _folded(
         _outcome(3, 1, Change({"a": 1, "b": 2})),
         _outcome(5, 2, Change({"a": 10}, ("b", "never there"))),

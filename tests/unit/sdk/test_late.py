@@ -189,7 +189,7 @@ async def test_what_ended_before_is_not_asked_for_again(
 async def test_a_key_that_was_used_elsewhere_gets_no_second_outcome(
     bus: MemoryBus, one: Hosted, slow: SlowJournal
 ) -> None:
-    """G2"""
+    """G2: its first use has one, at another resource."""
     key = keyed_id(SERVICE, "k")
     send(bus, add_request(key, resource="B"))
     await until(lambda: stored(bus, key))

@@ -14,6 +14,8 @@ from aegis_sdk.contract.control import (
     RegistrationReply,
 )
 
+from tests.unit.sdk.support import settle
+
 REGISTRATION = Registration(
     service="svc", instance_id="i-1", incarnation="run", methods=[], resources={}
 )
@@ -43,11 +45,6 @@ class Office:
 
 def told_to_register(membership: Membership) -> None:
     assert obey(REGISTER, membership=membership, incarnation="run") == Ack(ok=True)
-
-
-async def settle() -> None:
-    for _ in range(5):
-        await asyncio.sleep(0)
 
 
 async def test_an_instance_that_control_does_not_know_comes_back() -> None:

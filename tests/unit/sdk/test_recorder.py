@@ -270,7 +270,7 @@ async def test_each_way_to_end_is_counted_once_and_in_one_place() -> None:
 
 
 async def test_a_commit_that_is_fenced_is_counted() -> None:
-    """G5"""
+    """G5: so that an operator sees that an old active was stopped."""
     bus, recorder = MemoryBus(), Recorder()
     one, two = Hosted(bus, "i-1", recorder=recorder), Hosted(bus, "i-2")
     await one.start()
@@ -291,7 +291,7 @@ async def test_a_commit_that_is_fenced_is_counted() -> None:
 
 
 async def test_a_second_delivery_and_its_suppression_are_counted() -> None:
-    """G3"""
+    """G3: so that an operator sees what was kept from running twice."""
     async with harness(ledger()[0], resources={"A"}) as aegis:
         await until(lambda: aegis.instances[0].active_resources)
         await aegis.bus.link().journal.commit(

@@ -31,7 +31,7 @@ from aegis_sdk import (
 )
 from aegis_sdk.application import requester as requester_module
 from aegis_sdk.application.calls import Calls
-from aegis_sdk.application.ports import AlreadyStored
+from aegis_sdk.application.ports import Accepted, AlreadyStored
 from aegis_sdk.contract.control import LeaseState
 from aegis_sdk.contract.envelope import Outcome, OutcomeKind, Request
 from aegis_sdk.contract.ids import parent_of
@@ -88,7 +88,7 @@ def _requests(aegis: MemoryAegis) -> list[Request]:
 async def test_a_request_that_got_lost_is_sent_again_under_its_id(
     aegis: MemoryAegis, runs: Runs
 ) -> None:
-    """G1."""
+    """G1: until it is accepted, and as one request."""
     aegis.bus.faults.once(Op.APPEND, Fault.LOST, times=2)
     assert await aegis.request(ADD, Add(), resource="A") == 1
     assert [request.attempt for request in _requests(aegis)] == [3]
@@ -96,14 +96,21 @@ async def test_a_request_that_got_lost_is_sent_again_under_its_id(
 
 
 async def test_a_lost_acknowledgement_makes_no_second_request(
-    aegis: MemoryAegis, runs: Runs
+    aegis: MemoryAegis, runs: Runs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """G3: the same id is sent again, and the stream knows it."""
     release = runs.hold("slow")
+    append, again = aegis.link.requests.append, []
+
+    async def sent_again(request: Request, *, timeout_s: float) -> Accepted:
+        again.append(await append(request, timeout_s=timeout_s))
+        return again[-1]
+
+    monkeypatch.setattr(aegis.link.requests, "append", sent_again)
     aegis.bus.faults.once(Op.APPEND, Fault.LOST_ANSWER)
     task = asyncio.create_task(aegis.request(ADD, Add(tag="slow"), resource="A"))
-    await until(lambda: runs.begun)
-    await asyncio.sleep(0.1)  # it has looked again by now
+    await until(lambda: runs.begun and again)
+    assert again == [Accepted(1, duplicate=True)]
     release.set()
     assert await task == 1
     assert len(_requests(aegis)) == len(runs.begun) == 1
@@ -125,7 +132,7 @@ async def test_a_request_stored_twice_runs_once(aegis: MemoryAegis, runs: Runs) 
 
 
 async def test_a_lost_reply_is_read_from_the_journal(aegis: MemoryAegis, runs: Runs) -> None:
-    """G8."""
+    """G8: the caller waits a little longer, and has its answer."""
     aegis.bus.faults.once(Op.REPLY, Fault.LOST)
     async with asyncio.timeout(WAIT_S):  # long before its deadline
         assert await aegis.request(ADD, Add(), resource="A", timeout_s=60.0) == 1
@@ -170,7 +177,7 @@ async def test_a_deadline_that_passes_makes_cancelled_the_outcome(
 async def test_a_request_cancelled_before_it_was_begun_has_no_effect(
     aegis: MemoryAegis, runs: Runs
 ) -> None:
-    """G4."""
+    """G4: the active meets the cancel, and doesn't run it."""
     instance = aegis.instances[0]
     instance.link.hold(Flow.DELIVERIES)
     with pytest.raises(Cancelled):
@@ -193,7 +200,7 @@ async def test_a_handler_that_commits_first_beats_the_deadline(
 async def test_a_cancel_whose_answer_is_lost_is_ended_all_the_same(
     aegis: MemoryAegis, runs: Runs, fault: Fault
 ) -> None:
-    """G4."""
+    """G4: the caller asks again until it knows."""
     release = runs.hold("slow")
     task = asyncio.create_task(aegis.request(ADD, Add(tag="slow"), resource="A", timeout_s=SHORT_S))
     await until(lambda: runs.begun)
@@ -251,7 +258,7 @@ async def test_a_clock_that_is_set_back_lengthens_no_wait(
 
 
 async def test_a_deadline_in_the_past_ends_at_once(aegis: MemoryAegis, runs: Runs) -> None:
-    """G4."""
+    """G4: the answer is definite, and no effect comes of it."""
     with pytest.raises((Cancelled, Expired)):
         await aegis.request(ADD, Add(), resource="A", timeout_s=0.0)
     assert await aegis.request(ADD, Add(), resource="A") == 1
@@ -289,7 +296,7 @@ async def test_a_submitted_request_has_no_deadline_unless_it_is_given_one(
 async def test_a_submitted_request_past_its_expiry_is_not_executed(
     aegis: MemoryAegis, runs: Runs
 ) -> None:
-    """G4."""
+    """G4: nobody waits with a deadline, and the outcome says it."""
     ticket = await aegis.submit(ADD, Add(), resource="A", expires_s=-0.01)
     with pytest.raises(Expired):
         await aegis.attach(ticket.id, ADD)
@@ -353,7 +360,7 @@ async def test_attach_wants_a_request_id(aegis: MemoryAegis) -> None:
 
 
 async def test_submit_sends_again_until_it_is_acknowledged(aegis: MemoryAegis, runs: Runs) -> None:
-    """G1."""
+    """G1: a ticket is for what is certainly stored."""
     aegis.bus.faults.once(Op.APPEND, Fault.LOST)
     aegis.bus.faults.once(Op.APPEND, Fault.LOST_ANSWER)
     ticket = await aegis.submit(ADD, Add(), resource="A")
@@ -453,7 +460,7 @@ async def test_a_key_of_another_request_that_is_still_open_is_refused(
 
 
 async def test_the_same_key_twice_at_once_is_one_request(aegis: MemoryAegis, runs: Runs) -> None:
-    """G3."""
+    """G3: both callers get the one outcome."""
     calls = (aegis.request(ADD, Add(), resource="A", key="k") for _ in range(5))
     assert await asyncio.gather(*calls) == [1] * 5
     assert len(runs.begun) == 1
@@ -478,7 +485,7 @@ async def test_what_nobody_serves_is_refused_with_the_reason(aegis: MemoryAegis)
 
 
 async def test_a_resource_whose_active_is_expected_back_is_waited_for(aegis: MemoryAegis) -> None:
-    """G8."""
+    """G8: the call is held, and not refused."""
     aegis.bus.control.set_lease_state(SERVICE, "A", LeaseState.WAITING)
     assert await aegis.request(ADD, Add(), resource="A") == 1
     aegis.bus.control.set_lease_state(SERVICE, "A", LeaseState.VACANT)
@@ -557,7 +564,7 @@ async def test_a_nested_request_carries_deadline_trace_and_chain(aegis: MemoryAe
 
 
 async def test_a_nested_request_never_outlives_its_parent(aegis: MemoryAegis) -> None:
-    """G4."""
+    """G4: its deadline is the parent's, at the latest."""
     soon = time.time() + 3.0
     calls = Calls()
     for timeout_s in (10.0, 1.0):
@@ -612,7 +619,7 @@ async def test_a_handler_that_runs_again_gets_the_stored_replies(
 
 
 async def test_a_nested_submit_is_accepted_once(aegis: MemoryAegis, runs: Runs) -> None:
-    """G3."""
+    """G3: the handler's second run hands in nothing new."""
     tickets = [
         await aegis._requester.hand_in(
             ADD, Add(), resource="A", parent=_parent(attempt=n), calls=Calls()

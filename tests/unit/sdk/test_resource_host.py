@@ -218,7 +218,7 @@ async def test_memory_changes_only_when_the_change_is_stored(
     bus.faults.once(Op.COMMIT, Fault.LOST, times=3)
     send(bus, add_request("c.1", 7))
     await until(lambda: one.runs.begun)
-    await settle(5)
+    await settle()
     assert one.total() == 0
     await until(lambda: one.total() == 7)
     assert stored(bus, "c.1") is not None

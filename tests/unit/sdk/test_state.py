@@ -88,7 +88,7 @@ def test_changing_a_value_that_was_got_changes_nothing(type_: Any, own: bool) ->
 
 @pytest.mark.parametrize("type_", [list, list[Any], list[dict[str, int]]])
 def test_changing_an_item_of_a_list_that_was_got_changes_nothing(type_: Any) -> None:
-    """G5."""
+    """G3: only what is set, and so stored, is in the state."""
     state = State({"fills": [{"quantity": 1}]})
     fills: Any = state.get("fills", type_)
     fills[0]["quantity"] = 5

@@ -88,7 +88,7 @@ def test_a_stray_that_holds_no_state_is_skipped_and_named(odd: Entry) -> None:
 
 
 def test_a_fence_that_can_not_be_read_is_nobodys() -> None:
-    """G5."""
+    """G5: no instance takes it for its own."""
     journal = begun()
     assert not journal.apply(entry(3, EntryKind.FENCE, FENCE.encode(), ""))
     assert journal.apply(entry(4, EntryKind.FENCE, b"\x00", ""))
@@ -154,7 +154,7 @@ def test_whatever_is_in_a_journal_the_fold_says_what_it_could_not_read(
 def test_whatever_stands_where_an_outcome_belongs_the_caller_is_told_one_end(
     headers: dict[str, str], payload: bytes
 ) -> None:
-    """G4."""
+    """G4: an entry that can't be read has an error of its own."""
     found = Outcome.found(headers, payload)
     if found.kind is OutcomeKind.UNREADABLE:
         with pytest.raises(OutcomeUnreadable, match=r"ledger\.add: c\.7 has ended") as raised:
