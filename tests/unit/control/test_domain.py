@@ -9,7 +9,14 @@ from aegis_control.domain import leadership
 from aegis_control.domain.connections import CLOSED_MAX, Connections, is_instances
 from aegis_control.domain.failover import Candidate, choose, plan
 from aegis_control.domain.leadership import LeaderRecord, Sighting
-from aegis_control.domain.lease import FIRST_SEQ, Owner, next_epoch, owns, start_of
+from aegis_control.domain.lease import (
+    FIRST_SEQ,
+    Owner,
+    next_epoch,
+    owns,
+    start_of,
+    without_successor,
+)
 from aegis_control.domain.liveness import TRANSITIONS, Limits, Sign, judge, next_state
 from aegis_control.domain.registry import (
     CLAIMS,
@@ -100,6 +107,21 @@ def test_one_who_returns_takes_what_it_finds() -> None:
     assert claim(Role.ACTIVE, Standing.HELD, returning=False) is Claim.REFUSE
     assert claim(Role.ACTIVE, Standing.HELD, returning=True) is Claim.FOLLOW
     assert claim(Role.STANDBY, Standing.NEW, returning=True) is Claim.GRANT
+
+
+@pytest.mark.parametrize(
+    ("owner", "expected"),
+    [
+        (None, LeaseState.VACANT),
+        (InstanceState.EVICTED, LeaseState.VACANT),
+        (InstanceState.LOST, LeaseState.WAITING),
+        (InstanceState.STALLED, LeaseState.HELD),
+    ],
+)
+def test_a_resource_that_nobody_can_take_over_waits_for_whom_may_return(
+    owner: InstanceState | None, expected: LeaseState
+) -> None:
+    assert without_successor(owner, LeaseState.HELD) is expected
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Coroutine, Iterable
+from typing import Any
 
 from aegis_sdk.contract.control import InstanceState, LeaseState, Moved
 
@@ -12,6 +13,7 @@ from aegis_control.application.roster import Roster
 from aegis_control.application.state import Member, ServiceTable
 from aegis_control.application.world import World
 from aegis_control.domain.failover import Plan, plan
+from aegis_control.domain.lease import without_successor
 
 
 class FailOver:
@@ -22,25 +24,29 @@ class FailOver:
         self._leases = leases
         self._roster = roster
 
-    async def lose(
+    def lose(
         self, table: ServiceTable, member: Member, state: InstanceState, *, reason: str
-    ) -> Moved:
-        """The instance is lost, stalled or evicted: its resources go to standbys.
+    ) -> Coroutine[Any, Any, Moved]:
+        """The instance is lost, stalled or evicted, from now on: its resources go to standbys.
 
-        Without a standby a lost one is waited for, a stalled one keeps its resource (it may go on),
-        an evicted one leaves it vacant.
+        What becomes of those without a standby: domain/lease.py, `without_successor`.
         """
+        member.enter(state, reason)  # before the lock is ours
+        return self._lost(table, member, state, reason)
+
+    async def _lost(
+        self, table: ServiceTable, member: Member, state: InstanceState, reason: str
+    ) -> Moved:
         began_s = self._world.clock.monotonic()
         silence_s = began_s - member.heard_at_s
-        # In force before the lock is ours: nobody may choose this one as a standby any more.
-        member.record = member.record.model_copy(update={"state": state, "reason": reason})
+        orphans_become = without_successor(state, LeaseState.HELD)
         async with table.lock:
             if member.record.state is not state:
                 return Moved()  # it registered again while we waited
             # The record is for people and for the next leader; the callers wait for the leases.
             _, moved = await asyncio.gather(
                 self._roster.put_state(table, member, state, reason=reason),
-                self._move_away(table, member, reason, _ORPHANS[state], began_s),
+                self._move_away(table, member, reason, orphans_become, began_s),
             )
         self._gone(
             f"instance_{state.value}",
@@ -54,7 +60,7 @@ class FailOver:
 
     async def leave(self, table: ServiceTable, member: Member, *, reason: str) -> Moved:
         """The instance goes on purpose: its resources move or become vacant, its record goes."""
-        member.record = member.record.model_copy(update={"state": InstanceState.DRAINING})
+        member.enter(InstanceState.DRAINING, reason)
         async with table.lock:
             began_s = self._world.clock.monotonic()
             moved = await self._move_away(table, member, reason, LeaseState.VACANT, began_s)
@@ -193,11 +199,3 @@ class FailOver:
             reason=reason,
             duration_s=round(self._world.clock.monotonic() - began_s, 6),
         )
-
-
-_ORPHANS = {
-    InstanceState.LOST: LeaseState.WAITING,
-    InstanceState.STALLED: LeaseState.HELD,
-    InstanceState.EVICTED: LeaseState.VACANT,
-}
-"""What becomes of a resource that nobody can take over."""

@@ -10,6 +10,7 @@ from aegis_control.application.grant import Leases
 from aegis_control.application.roster import Roster
 from aegis_control.application.state import ControlState, Member, ServiceTable
 from aegis_control.application.world import World
+from aegis_control.domain.lease import without_successor
 from aegis_control.domain.liveness import CAN_KEEP
 
 TIDY_INTERVAL_S = 5.0
@@ -107,11 +108,8 @@ class Reconcile:
         await self._leases.put_in_state(table, names, state, reason=reason)
 
     def _fate(self, table: ServiceTable, lease: LeaseRecord) -> LeaseState:
-        """Without anybody to take over: a lost owner is waited for, one that is gone isn't."""
         owner = table.owner_of(lease)
-        if owner is None or owner.record.state is InstanceState.EVICTED:
-            return LeaseState.VACANT
-        return LeaseState.WAITING if owner.record.state is InstanceState.LOST else lease.state
+        return without_successor(owner.record.state if owner else None, lease.state)
 
     async def _forget_the_gone(self, table: ServiceTable) -> None:
         for member in list(table.members.values()):

@@ -95,10 +95,10 @@ class Roster:
     async def put_state(
         self, table: ServiceTable, member: Member, state: InstanceState, *, reason: str
     ) -> None:
-        """Store a new state. In memory it is in force at once, so that nobody chooses a dead standby."""
+        """Enter a new state, and store it."""
         if table.members.get(member.record.instance_id) is not member:
             return  # a new run of it has registered since
-        member.record = member.record.model_copy(update={"state": state, "reason": reason})
+        member.enter(state, reason)
         if not self._state.unreadables.has(self._world.subjects.registry_bucket, member.record.key):
             await self.put_instance(table, member.record)
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from aegis_sdk.contract.control import (
     Heartbeat,
     InstanceRecord,
+    InstanceState,
     LeaseRecord,
     LeaseState,
     LogsRecord,
@@ -61,6 +62,10 @@ class Member:
     def session(self) -> str:
         """Its connection as last heard; a fence for an older one costs its reader a claim, no more."""
         return self.beat.session if self.beat else self.record.session
+
+    def enter(self, state: InstanceState, reason: str = "") -> None:
+        """In force immediately, in memory: nobody may choose a dead standby. `Roster.put_state` stores it."""
+        self.record = self.record.model_copy(update={"state": state, "reason": reason})
 
     @property
     def lag_entries(self) -> int:

@@ -83,14 +83,14 @@ class Watch:
             self._tell(member, CommandKind.RESUME, table.owned_by(member.owner))
 
     def _drains_by_itself(self, table: ServiceTable, member: Member) -> None:
-        member.record = member.record.model_copy(update={"state": InstanceState.DRAINING})
+        member.enter(InstanceState.DRAINING, "drains by itself")
         self._spawn(self._note_draining(table, member))
 
     async def _note_draining(self, table: ServiceTable, member: Member) -> None:
         async with table.lock:
             if member.record.state is InstanceState.DRAINING:
                 await self._roster.put_state(
-                    table, member, InstanceState.DRAINING, reason="drains by itself"
+                    table, member, InstanceState.DRAINING, reason=member.record.reason
                 )
 
     def closed(self, session: str, reason: str) -> None:
@@ -150,11 +150,7 @@ class Watch:
         if after is InstanceState.LIVE:
             self._spawn(self._recover(table, member))
         else:
-            self._lose(table, member, after, sign)
-
-    def _lose(self, table: ServiceTable, member: Member, state: InstanceState, sign: Sign) -> None:
-        member.record = member.record.model_copy(update={"state": state})
-        self._spawn(self._fail_over.lose(table, member, state, reason=sign.value))
+            self._spawn(self._fail_over.lose(table, member, after, reason=sign.value))
 
     def _heard_lost(self, table: ServiceTable, member: Member) -> None:
         if table.lock.locked():

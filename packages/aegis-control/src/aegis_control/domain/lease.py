@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from aegis_sdk.contract.bodies import Fence
-from aegis_sdk.contract.control import LeaseRecord, LeaseState
+from aegis_sdk.contract.control import InstanceState, LeaseRecord, LeaseState
 
 FIRST_SEQ = 1
 """A stream's first message: where a resource without a past starts to read."""
@@ -83,6 +83,16 @@ def granted(
 def in_state(lease: LeaseRecord, state: LeaseState, *, now_s: float, reason: str) -> LeaseRecord:
     """The same owner and epoch, held, waited for or given up."""
     return lease.model_copy(update={"state": state, "since": now_s, "reason": reason})
+
+
+def without_successor(owner: InstanceState | None, lease: LeaseState) -> LeaseState:
+    """What becomes of a lease that nobody can take over. `owner` is None when its run is not registered.
+
+    A lost owner is waited for, a stalled one keeps it (it may go on), one that is gone leaves it vacant.
+    """
+    if owner is None or owner is InstanceState.EVICTED:
+        return LeaseState.VACANT
+    return LeaseState.WAITING if owner is InstanceState.LOST else lease
 
 
 def of_fence(service: str, resource: str, fence: Fence, *, now_s: float) -> LeaseRecord:
