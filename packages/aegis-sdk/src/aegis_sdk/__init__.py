@@ -98,64 +98,19 @@ __all__ = [
     "connect",
 ]
 
-_HOMES: Final = {
-    "aegis_sdk.client": (
-        "Aegis",
-        "connect",
-    ),
-    "aegis_sdk.context": (
-        "Context",
-        "ResourceContext",
-        "State",
-        "Ticket",
-    ),
-    "aegis_sdk.contract.control": ("Role",),
-    "aegis_sdk.contract.method": ("Method",),
-    "aegis_sdk.domain.delivery": ("Retries",),
-    "aegis_sdk.errors": (
-        "AegisError",
-        "CallChanged",
-        "Cancelled",
-        "ContractError",
-        "Copied",
-        "Deadlock",
-        "Draining",
-        "Evicted",
-        "Expired",
-        "Fenced",
-        "HandlerFailed",
-        "InvalidAddress",
-        "InvalidName",
-        "InvalidPayload",
-        "KeyReused",
-        "LogLost",
-        "NeverAccepted",
-        "NoRoute",
-        "NotExecuted",
-        "OutcomeUnknown",
-        "OutcomeUnreadable",
-        "Overloaded",
-        "PayloadTooLarge",
-        "RefusedByNats",
-        "RegistrationRefused",
-        "Rejected",
-        "ReplyUnreadable",
-        "SecondActive",
-        "Unavailable",
-        "UnknownMethod",
-        "UnknownService",
-    ),
-    "aegis_sdk.instance": ("Instance",),
-    "aegis_sdk.log_writer": ("LogWriter",),
-    "aegis_sdk.service": ("Service",),
-    "aegis_sdk.telemetry": ("configure_logs",),
-}
+_HOMES: Final = (
+    *("errors", "contract.method", "contract.control", "domain.delivery", "telemetry"),
+    *("context", "service", "log_writer", "instance", "client"),
+)
+"""Where the names are, the ones that load least first."""
 
 
 def __getattr__(name: str) -> Any:
-    for module, names in _HOMES.items():
-        if name in names:
-            return getattr(import_module(module), name)
+    if name in __all__:
+        for home in _HOMES:
+            found = vars(import_module(f"aegis_sdk.{home}"))
+            if name in found:
+                return found[name]
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
