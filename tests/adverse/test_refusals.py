@@ -19,6 +19,7 @@ import pytest
 from aegis_control.bootstrap import Control
 from aegis_control.infrastructure.embedded_nats import free_ports
 from aegis_sdk import OutcomeUnknown, RefusedByNats, Role, Unavailable, connection
+from aegis_sdk.application.resource_host import REFOLLOW_WAIT_S
 
 from tests.adverse.support_doors import ADD, Guarded, totals
 from tests.adverse.test_secrets import run_control
@@ -237,6 +238,56 @@ async def test_rights_that_are_taken_and_given_back_need_no_restart(
         assert await aegis.request(ADD, 1, resource="T-1", timeout_s=15.0) in (2, 3)
     forbade = [line for line in warnings(caplog) if line["event"] == "nats_forbade"]
     assert any(line["subject"].startswith("_INBOX.") for line in forbade)
+
+
+@pytest.mark.parametrize("right", ["$JS.API.CONSUMER.>", "$JS.API.STREAM.INFO.>"])
+async def test_a_standby_that_lacks_a_right_when_it_takes_over_serves_once_it_has_it(
+    guarded: Guarded, right: str
+) -> None:
+    """G8: the reader that its promotion needs is made whenever it may be."""
+    guarded.start(LIMITED.format(""))
+    async with serving(guarded) as aegis, freely(guarded) as free:
+        first = await free.serve(totals(), resources={"T-1": Role.AUTO})
+        standby = await aegis.serve(totals(), resources={"T-1": Role.AUTO})
+        assert await free.request(ADD, 1, resource="T-1") == 1
+        guarded.reload(LIMITED.format(f'publish: {{ deny: "{right}" }}'))
+        await first.drain()
+        await until_active(standby)
+        guarded.reload(LIMITED.format(""))
+        assert await free.request(ADD, 1, resource="T-1", timeout_s=10.0) == 2
+
+
+async def test_an_active_that_lacks_a_right_when_it_is_replaced_follows_once_it_has_it(
+    guarded: Guarded,
+) -> None:
+    """G6: it reads what the other commits, and can take over again."""
+    guarded.start(LIMITED.format(""))
+    async with serving(guarded) as aegis, freely(guarded) as free:
+        first = await aegis.serve(totals(), resources={"T-1": Role.AUTO})
+        assert await free.request(ADD, 1, resource="T-1") == 1
+        await asyncio.sleep(2 * REFOLLOW_WAIT_S)  # it reads fences alone from now on
+        second = await free.serve(totals(), resources={"T-1": Role.AUTO}, instance_id="second")
+        guarded.reload(LIMITED.format('publish: { deny: "$JS.API.CONSUMER.CREATE.>" }'))
+        await run_cli("failover", "T-1", "--to", "second", "--url", f"nats://c:c@{guarded.host}")
+        await until_active(second)
+        assert await free.request(ADD, 1, resource="T-1") == 2
+        await asyncio.sleep(2 * REFOLLOW_WAIT_S)  # now it misses the right
+        guarded.reload(LIMITED.format(""))
+        await second.drain()
+        await until_active(first)
+        assert await free.request(ADD, 1, resource="T-1", timeout_s=10.0) == 3
+
+
+def freely(guarded: Guarded) -> contextlib.AbstractAsyncContextManager[aegis_sdk.Aegis]:
+    """A client with all rights."""
+    return aegis_sdk.connect(f"nats://{guarded.host}", user="c", password="c")
+
+
+async def until_active(instance: aegis_sdk.Instance) -> None:
+    async def active() -> bool:
+        return instance.active_resources == ["T-1"]
+
+    await until(active, f"{instance.id} takes over")
 
 
 async def test_a_right_that_each_request_misses_is_said_once(

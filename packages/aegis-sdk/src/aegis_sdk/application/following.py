@@ -103,12 +103,14 @@ class Following:
         self._past = before.source
         self._behind = [a for a in self._actors.values() if a.follow is Follow.BEHIND]
         live = self._live = _Live(self._actors)
-        live.source = await self._reader.follow(
-            self._service,
-            whole=[name for name, follow in wanted.items() if follow is Follow.WHOLE],
-            fences=[name for name, follow in wanted.items() if follow is Follow.FENCES],
-            from_seq=None,
-            on_entry=live.read,
+        live.source = await until_answered(
+            lambda: self._reader.follow(
+                self._service,
+                whole=[name for name, follow in wanted.items() if follow is Follow.WHOLE],
+                fences=[name for name, follow in wanted.items() if follow is Follow.FENCES],
+                from_seq=None,
+                on_entry=live.read,
+            )
         )
         self._marker_seq = await until_answered(lambda: self._reader.mark(self._service))
         if before.source is None:
@@ -141,13 +143,7 @@ class Following:
             began_s = clock.time()
             for actor in actors:
                 actor.follow = Follow.WHOLE
-            past = self._past = await self._reader.follow(
-                self._service,
-                whole=[actor.resource for actor in actors],
-                fences=[],
-                from_seq=min(actor.complete_to for actor in actors) + 1,
-                on_entry=_given_to({actor.resource: actor for actor in actors}),
-            )
+            past = self._past = await self._past_of(actors)
             await past.reached(self._marker_seq)
             await past.stop()
             for actor in actors:
@@ -155,6 +151,17 @@ class Following:
                 self._live.hand_over(actor, Follow.WHOLE, past=past)
             if self._behind and not any(actor.is_active for actor in self._actors.values()):
                 await asyncio.sleep(min(REST_S_MAX, clock.time() - began_s))
+
+    async def _past_of(self, actors: Sequence[Follower]) -> FollowSource:
+        return await until_answered(
+            lambda: self._reader.follow(
+                self._service,
+                whole=[actor.resource for actor in actors],
+                fences=[],
+                from_seq=min(actor.complete_to for actor in actors) + 1,
+                on_entry=_given_to({actor.resource: actor for actor in actors}),
+            )
+        )
 
     def _in_turn(self) -> Sequence[Sequence[Follower]]:
         behind = list(self._behind)

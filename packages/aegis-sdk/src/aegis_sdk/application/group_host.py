@@ -16,6 +16,7 @@ import time
 from typing import Final
 
 from aegis_sdk.application.commit import commit, give_up, note_attempt
+from aegis_sdk.application.following import until_answered
 from aegis_sdk.application.gate import Gate
 from aegis_sdk.application.handlers import Runner
 from aegis_sdk.application.ports import (
@@ -104,8 +105,10 @@ class GroupHost:
         self._extender: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        self._source = await self._deliveries.open_group(
-            self._service, credit=self._credit, on_delivery=self._take
+        self._source = await until_answered(
+            lambda: self._deliveries.open_group(
+                self._service, credit=self._credit, on_delivery=self._take
+            )
         )
         self._extender = asyncio.create_task(self._extend())
 

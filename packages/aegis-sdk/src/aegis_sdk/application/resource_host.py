@@ -221,7 +221,7 @@ class ResourceHost:
 
     async def stop(self) -> None:
         """At once; what has begun is dropped, and its new active begins it again."""
-        for task in (self._follower, self._checkpointer):
+        for task in (self._follower, self._checkpointer, *self._side_tasks):
             if task is not None:
                 task.cancel()
         await self._following.stop()
@@ -411,13 +411,15 @@ class ResourceHost:
         resources = sorted(grant.resources)
         if not resources:
             return
-        grant.source = await self._deliveries.open_grant(
-            self.service,
-            grant.name,
-            resources,
-            start_seq=grant.start_seq,
-            on_delivery=self._take,
-            on_restart=lambda: self._restarted(grant),
+        grant.source = await until_answered(
+            lambda: self._deliveries.open_grant(
+                self.service,
+                grant.name,
+                resources,
+                start_seq=grant.start_seq,
+                on_delivery=self._take,
+                on_restart=lambda: self._restarted(grant),
+            )
         )
         if self._grants.get(grant.name) is not grant:
             await grant.source.stop()  # left while its reader was made

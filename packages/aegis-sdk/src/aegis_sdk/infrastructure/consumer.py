@@ -123,11 +123,15 @@ class PullLoop:
     async def start(self) -> None:
         """Returns when the consumer exists and is being read.
 
-        Raises: StoreForbidden, where there may be none; later that is tried again as all else is, since
-        rights come and go with the server's configuration.
+        Raises: StoreForbidden, where there may be none, for who has to tell a caller so; whoever can wait
+        starts another. Later that is tried again as all else is: rights come and go with the server's configuration.
         """
         self._link.on_restored(self._on_restored)
-        await self._begin(again=False)
+        try:
+            await self._begin(again=False)
+        except BaseException:
+            await self.stop()
+            raise
         self._keeper = asyncio.create_task(self._keep())
 
     async def retire(self) -> None:
