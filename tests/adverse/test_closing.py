@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import secrets
+import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
 
@@ -174,3 +176,51 @@ async def test_a_connect_that_is_cancelled_leaves_nothing_open(world: World) -> 
     if left:
         await asyncio.wait(left, timeout=5)
     assert not asyncio.all_tasks() - before
+
+
+async def test_a_serve_that_waits_for_control_ends_with_its_client(server: EmbeddedNats) -> None:
+    """It would go on for as long as `wait_s`, on a connection of its own."""
+    before = asyncio.all_tasks()
+    async with aegis_sdk.connect(server.url, prefix=f"t{secrets.token_hex(4)}") as aegis:
+        serving = asyncio.create_task(aegis.serve(_nothing(), wait_s=60.0))
+        await asyncio.sleep(0.1)
+        async with asyncio.timeout(2.0):
+            await aegis.close()
+            with pytest.raises(Draining):
+                await serving
+    assert not asyncio.all_tasks() - before
+
+
+async def test_a_close_is_quick_also_while_nats_does_not_answer() -> None:
+    """What waits for a server that hangs is left: an instance that leaves, a drain, a serve that begins."""
+    before = asyncio.all_tasks()
+    with EmbeddedNats() as server:
+        async with (
+            control(server.url, "aegis"),
+            aegis_sdk.connect(server.url) as aegis,
+        ):
+            instance, _ = await aegis.serve(_nothing()), await aegis.serve(_nothing())
+            pid = server._process.pid if server._process else 0
+            os.kill(pid, signal.SIGSTOP)
+            try:
+                draining = asyncio.create_task(instance.drain())
+                serving = asyncio.create_task(aegis.serve(_nothing()))
+                await asyncio.sleep(0.1)
+                async with asyncio.timeout(4.0):
+                    await aegis.close()
+                    await draining
+                    with pytest.raises(Draining):
+                        await serving
+            finally:
+                os.kill(pid, signal.SIGCONT)
+    assert not asyncio.all_tasks() - before
+
+
+def _nothing() -> Service:
+    service = Service("idle")
+
+    @service.handles(Method("idle", "idle", request=int, reply=int))
+    async def idle(ctx: Context, n: int) -> int:
+        return n
+
+    return service

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ssl
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -35,6 +36,8 @@ Req = TypeVar("Req")
 Rep = TypeVar("Rep")
 
 CLOSE_DRAIN_S = 1.0
+CLOSE_S_MAX = 2.0
+"""With the leaving, which waits for control: without its word the resources move when heartbeats are missed."""
 CONTROL_WAIT_S = 30.0
 """How long `serve` waits for a control service; it may start at the same moment."""
 
@@ -62,6 +65,7 @@ class Aegis:
             link, subjects, NatsJournal(link, subjects), self._recorder, tracer
         )
         self._instances: list[Instance] = []
+        self._starting: set[asyncio.Task[Instance]] = set()
         self._closing: asyncio.Task[None] | None = None
 
     async def request(
@@ -154,21 +158,31 @@ class Aegis:
             Draining: this client is closed.
         """
         self._check()
-        instance = await Instance.start(
-            service,
-            server=self._server,
-            subjects=self._subjects,
-            resources=resources or {},
-            instance_id=instance_id,
-            wait_s=wait_s,
-            recorder=self._recorder,
-            tracer=self._tracer,
+        starting = asyncio.create_task(
+            Instance.start(
+                service,
+                server=self._server,
+                subjects=self._subjects,
+                resources=resources or {},
+                instance_id=instance_id,
+                wait_s=wait_s,
+                recorder=self._recorder,
+                tracer=self._tracer,
+            )
         )
-        if self._closing is not None:
-            await instance.stop()
-            raise Draining(CLOSED)
-        self._instances.append(instance)
-        return instance
+        self._starting.add(starting)
+        starting.add_done_callback(self._started)
+        try:
+            return await starting
+        except asyncio.CancelledError:
+            if self._closing is not None and not _is_being_cancelled():
+                raise Draining(CLOSED) from None
+            raise
+
+    def _started(self, starting: asyncio.Task[Instance]) -> None:
+        self._starting.discard(starting)
+        if not starting.cancelled() and starting.exception() is None:
+            self._instances.append(starting.result())
 
     def serve_metrics(self, port: int, *, host: str = "127.0.0.1") -> int:
         """Serve this connection's metrics for Prometheus until it closes; the port (0 picks a free one).
@@ -207,7 +221,13 @@ class Aegis:
     async def _close(self) -> None:
         try:
             await self._requests.close()
-            await self._instances_drained(CLOSE_DRAIN_S)
+            for starting in self._starting:
+                starting.cancel()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(CLOSE_S_MAX):
+                    await asyncio.gather(*self._starting, return_exceptions=True)
+                    await self._instances_drained(CLOSE_DRAIN_S)
+            await asyncio.gather(*(i.stop() for i in self._instances))
         finally:
             await self._end()
 
@@ -274,6 +294,11 @@ async def connect(
         yield aegis
     finally:
         await aegis.close()
+
+
+def _is_being_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 def _tracer(subjects: Subjects, provider: TracerProvider | None) -> Tracer:

@@ -444,7 +444,7 @@ class Connection(Client):
         try:
             await self._hooks.restored()
         except Exception:  # would end the library's reconnecting
-            if self._log is not None:
+            if self._log is not None and not self.is_closed:
                 self._log.exception("after_reconnect_failed", connection=self.options.get("name"))
 
     @property

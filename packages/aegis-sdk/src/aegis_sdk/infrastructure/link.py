@@ -114,11 +114,13 @@ class Link:
             await link.subscribe(link._answers, link._on_answer)
             await link.flush(timeout_s=FIRST_ANSWER_S)
             link._check_heard()
-        except (NatsError, OSError, TimeoutError, StoreError) as error:
+        except BaseException as error:
             await link.close()
             if isinstance(error, StoreForbidden):
                 raise RefusedByNats(str(error)) from error
-            raise Unavailable(f"NATS does not answer at {server.shown_url}: {error}") from error
+            if isinstance(error, (NatsError, OSError, TimeoutError, StoreError)):
+                raise Unavailable(f"NATS does not answer at {server.shown_url}: {error}") from error
+            raise
         return link
 
     # --- what it is ---------------------------------------------------------------------------------------
@@ -322,9 +324,11 @@ class Link:
 
     async def flush(self, *, timeout_s: float) -> None:
         """Return when the server has read what was sent. Raises: NatsError, OSError."""
-        flushing = self._client.flush(timeout=timeout_s)  # type: ignore[arg-type] # any number
+        flush = self._client.flush(timeout=timeout_s)  # type: ignore[arg-type] # any number
+        flushing = asyncio.ensure_future(flush)
+        flushing.add_done_callback(_seen)
         # The client's `wait_for` can swallow a cancellation before Python 3.12; a shield doesn't.
-        await asyncio.shield(asyncio.ensure_future(flushing))
+        await asyncio.shield(flushing)
 
     def aside(self, work: Coroutine[Any, Any, None]) -> None:
         """Run what a callback can't wait for; its errors are logged."""
@@ -462,6 +466,12 @@ class Link:
 
 def _session(client: Client) -> str:
     return session_name(str(client._server_info.get("server_id", "")), int(client.client_id or 0))
+
+
+def _seen(ended: asyncio.Future[Any]) -> None:
+    """Whoever waited may be gone: asyncio says nothing of the error then."""
+    if not ended.cancelled():
+        ended.exception()
 
 
 async def _never(message: object) -> None:
