@@ -20,7 +20,7 @@ from typing import Any, Final
 from aegis_sdk.application.calls import Calls
 from aegis_sdk.application.outcomes import DOUBTS, deciding, failed_by, rejected_by
 from aegis_sdk.application.place import NOTHING, PLACE, Holder, Place
-from aegis_sdk.application.runs import DeadlinePassed, Runs, begin
+from aegis_sdk.application.runs import DeadlinePassed, Run, Runs
 from aegis_sdk.application.threads import Threads
 from aegis_sdk.application.tracing import LOG_TRACER, NO_SPAN, Span, Tracer, code_of
 from aegis_sdk.context import Asks, Context, ResourceContext
@@ -203,24 +203,22 @@ class Runner:
         It is a task or a thread of its own: what a handler does to "its task" ends with that (it cancels it,
         leaves a scope or a timeout behind, sets context variables).
         """
-        request = context._request
+        request, loop = context._request, asyncio.get_running_loop()
+        ended: Outcome | _Raised | _Later
         try:
-            payload = _decoded(handler, request)
-            if isinstance(payload, Outcome):
-                return payload
-            work = (
-                begin(_called(handler, context, payload), place)
-                if handler.is_async
-                else self._in_thread(handler, context, payload, place)
-            )
-            reply = await self._runs.of(work, request, place, left_s=_left_s(request))
-            if inspect.isawaitable(reply):  # of a plain def that wraps an async one
-                work = begin(_awaited(reply), place)
-                reply = await self._runs.of(work, request, place, left_s=_left_s(request))
-            if isinstance(reply, _Raised):
-                return reply
-            with _NoTask():
-                return _executed(handler, context, reply)
+            run = Run(request, place, loop, _left_s(request))
+            if handler.is_async:
+                work: asyncio.Future[Any] = loop.create_task(_in_task(handler, context, run))
+            else:
+                work = self._in_thread(handler, context, place)
+                work.add_done_callback(run.end)
+            ended = await self._runs.of(run, work)
+            if isinstance(ended, _Later):
+                run = Run(request, place, loop, _left_s(request))
+                work = loop.create_task(_later(handler, context, ended.reply, run))
+                ended = await self._runs.of(run, work)
+            assert not isinstance(ended, _Later)
+            return ended
         except DeadlinePassed:
             return expired(request)
         except BaseException as error:
@@ -234,11 +232,8 @@ class Runner:
             return expired(request)
         self._last_pure = request.method
         try:
-            payload = _decoded(handler, request)
-            if isinstance(payload, Outcome):
-                return payload
             with _NoTask():
-                return _executed(handler, context, _computed(handler, context, payload))
+                return _computed(handler, context)
         except BaseException as error:
             cause = deciding(error)
             if isinstance(cause, Rejected):
@@ -282,15 +277,15 @@ class Runner:
         )
 
     def _in_thread(
-        self, handler: Handler, context: Context, payload: object, place: Place
-    ) -> asyncio.Future[Any]:
+        self, handler: Handler, context: Context, place: Place
+    ) -> asyncio.Future[Outcome | _Raised | _Later]:
         context._loop = asyncio.get_running_loop()
         # The handler's context variables, the current span among them, hold in its thread too.
         here = contextvars.copy_context()
         here.run(PLACE.set, place)
 
         def work() -> object:
-            return here.run(_in_thread, handler, context, payload)
+            return here.run(_in_thread, handler, context)
 
         return self._threads.start(work, place, nested=is_nested(context.request_id))
 
@@ -305,15 +300,8 @@ class Runner:
         )
 
 
-def _in_thread(handler: Handler, context: Context, payload: object) -> object:
-    try:
-        return handler.function(context, payload)
-    except StopIteration as error:  # no future can carry it
-        raise RuntimeError("the handler raised StopIteration") from error
-
-
 class _Raised:
-    """What a handler raised. A task that raises SystemExit itself would end the loop."""
+    """What a handler raised. A task that raises SystemExit itself would end the loop, no future carries StopIteration."""
 
     __slots__ = ("error",)
 
@@ -321,21 +309,55 @@ class _Raised:
         self.error = error
 
 
-async def _called(handler: Handler, context: Context, payload: object) -> object:
+class _Later:
+    """What a plain `def` returned that wraps an async one: its reply is to be awaited."""
+
+    __slots__ = ("reply",)
+
+    def __init__(self, reply: Awaitable[object]) -> None:
+        self.reply = reply
+
+
+async def _in_task(handler: Handler, context: Context, run: Run) -> Outcome | _Raised:
+    PLACE.set(run.place)
     try:
-        return await handler.function(context, payload)
+        payload = _decoded(handler, context)
+        if isinstance(payload, Outcome):
+            return payload
+        return _executed(handler, context, await handler.function(context, payload))
+    except BaseException as error:
+        return _Raised(error)
+    finally:
+        run.end()
+
+
+def _in_thread(handler: Handler, context: Context) -> Outcome | _Raised | _Later:
+    try:
+        payload = _decoded(handler, context)
+        if isinstance(payload, Outcome):
+            return payload
+        reply = handler.function(context, payload)
+        return _Later(reply) if inspect.isawaitable(reply) else _executed(handler, context, reply)
     except BaseException as error:
         return _Raised(error)
 
 
-async def _awaited(reply: Awaitable[object]) -> object:
+async def _later(
+    handler: Handler, context: Context, reply: Awaitable[object], run: Run
+) -> Outcome | _Raised:
+    PLACE.set(run.place)
     try:
-        return await reply
+        return _executed(handler, context, await reply)
     except BaseException as error:
         return _Raised(error)
+    finally:
+        run.end()
 
 
-def _computed(handler: Handler, context: Context, payload: object) -> object:
+def _computed(handler: Handler, context: Context) -> Outcome:
+    payload = _decoded(handler, context)
+    if isinstance(payload, Outcome):
+        return payload
     reply = handler.function(context, payload)
     if inspect.isawaitable(reply):
         if inspect.iscoroutine(reply):
@@ -344,7 +366,7 @@ def _computed(handler: Handler, context: Context, payload: object) -> object:
             f"the pure handler of {handler.method!r} returned something to be awaited, and can't wait:"
             " register it without pure=True"
         )
-    return reply
+    return _executed(handler, context, reply)
 
 
 class _NoTask:
@@ -363,11 +385,10 @@ class _NoTask:
             asyncio._enter_task(self._loop, self._task)
 
 
-def _decoded(handler: Handler, request: Request) -> object:
+def _decoded(handler: Handler, context: Context) -> object:
     """The payload as a value of its own for each run; the outcome, when it does not fit."""
     try:
-        with _NoTask():
-            return handler.method.request.decode(request.payload)
+        return handler.method.request.decode(context._request.payload)
     except ContractError as error:
         return rejected_by(error)
 

@@ -9,11 +9,9 @@ a distant one, is never ended: after `LONG_S` others have its place too, and the
 from __future__ import annotations
 
 import asyncio
-import contextvars
-from collections.abc import Coroutine
 from typing import Any, Final
 
-from aegis_sdk.application.place import PLACE, Place
+from aegis_sdk.application.place import Place
 from aegis_sdk.contract.envelope import Request
 from aegis_sdk.telemetry import about, log
 
@@ -30,15 +28,16 @@ class DeadlinePassed(Exception):
     """The run was ended, or given up."""
 
 
-class _Run:
-    """One run of a handler."""
+class Run:
+    """One run of a handler, which calls `end` when it has ended."""
 
     __slots__ = ("begun_s", "ended", "ends_s", "is_over", "next_word_s", "place", "request", "work")
 
     def __init__(
-        self, work: asyncio.Future[Any], request: Request, place: Place, now_s: float, left_s: float
+        self, request: Request, place: Place, loop: asyncio.AbstractEventLoop, left_s: float
     ) -> None:
-        self.work = work
+        now_s = loop.time()
+        self.work: asyncio.Future[Any] | None = None
         self.request = request
         self.place = place
         self.begun_s = now_s
@@ -47,7 +46,7 @@ class _Run:
         """By the loop's clock, which nobody sets."""
         self.is_over = False
         """Its deadline has passed: whatever comes of it, it is too late."""
-        self.ended: asyncio.Future[None] = work.get_loop().create_future()
+        self.ended: asyncio.Future[None] = loop.create_future()
 
     def end(self, _: object = None) -> None:
         if not self.ended.done():
@@ -59,24 +58,20 @@ class Runs:
 
     def __init__(self, *, instance_id: str) -> None:
         self._instance_id = instance_id
-        self._running: set[_Run] = set()
+        self._running: set[Run] = set()
         self._cancelled: set[asyncio.Future[Any]] = set()
         """Whose run was dropped, and that have not ended yet."""
         self._timer: asyncio.TimerHandle | None = None
 
-    async def of(
-        self, work: asyncio.Future[Any], request: Request, place: Place, *, left_s: float
-    ) -> Any:
-        """What `work` returns or raises, within `left_s` seconds and the grace.
+    async def of(self, run: Run, work: asyncio.Future[Any]) -> Any:
+        """What `work` returns or raises, unless `run` is over before.
 
         Raises: DeadlinePassed.
         """
-        loop = work.get_loop()
-        run = _Run(work, request, place, loop.time(), left_s)
-        work.add_done_callback(run.end)
+        run.work = work
         self._running.add(run)
         if self._timer is None:
-            self._timer = loop.call_later(LOOK_S, self._look)
+            self._timer = work.get_loop().call_later(LOOK_S, self._look)
         try:
             await run.ended
         except asyncio.CancelledError:
@@ -115,26 +110,31 @@ class Runs:
             log.debug("late_handler_raised", instance_id=self._instance_id, exc_info=error)
 
     def _look(self) -> None:
-        now_s = asyncio.get_running_loop().time()
+        loop = asyncio.get_running_loop()
+        now_s = loop.time()
         for run in self._running:
-            if now_s >= run.ends_s:
-                self._end(run, now_s)
+            if (
+                run.work is None or run.work.done()
+            ):  # also one that a stranger cancelled before it began
+                run.end()
+            elif now_s >= run.ends_s:
+                self._end(run, run.work, now_s)
             elif now_s >= run.next_word_s:
                 self._tell_long(run, now_s)
-        again = bool(self._running)
-        self._timer = asyncio.get_running_loop().call_later(LOOK_S, self._look) if again else None
+        self._timer = loop.call_later(LOOK_S, self._look) if self._running else None
 
-    def _end(self, run: _Run, now_s: float) -> None:
-        is_task = isinstance(run.work, asyncio.Task)
+    def _end(self, run: Run, work: asyncio.Future[Any], now_s: float) -> None:
+        is_task = isinstance(work, asyncio.Task)
         if is_task and not run.is_over:
-            run.work.cancel()
+            work.add_done_callback(run.end)  # it may be cancelled before it began
+            work.cancel()
             self._tell("handler_cancelled", run, now_s)
         elif not is_task or now_s >= run.ends_s + GIVE_UP_S:
             self._tell("handler_given_up", run, now_s)
             run.end()
         run.is_over = True
 
-    def _tell_long(self, run: _Run, now_s: float) -> None:
+    def _tell_long(self, run: Run, now_s: float) -> None:
         """At ever longer intervals; the first time, its place is given away."""
         lasted_s = now_s - run.begun_s
         if lasted_s < 2 * LONG_S:
@@ -142,17 +142,10 @@ class Runs:
         run.next_word_s = now_s + lasted_s
         self._tell("handler_runs_long", run, now_s)
 
-    def _tell(self, event: str, run: _Run, now_s: float) -> None:
+    def _tell(self, event: str, run: Run, now_s: float) -> None:
         log.warning(
             event,
             **about(run.request),
             instance_id=self._instance_id,
             duration_s=round(now_s - run.begun_s, 3),
         )
-
-
-def begin(work: Coroutine[Any, Any, Any], place: Place) -> asyncio.Task[Any]:
-    """`work` in a task of its own, which knows its place."""
-    here = contextvars.copy_context()
-    here.run(PLACE.set, place)
-    return asyncio.get_running_loop().create_task(work, context=here)
