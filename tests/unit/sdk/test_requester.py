@@ -297,7 +297,11 @@ async def test_a_submitted_request_past_its_expiry_is_not_executed(
     aegis: MemoryAegis, runs: Runs
 ) -> None:
     """G4: nobody waits with a deadline, and the outcome says it."""
-    ticket = await aegis.submit(ADD, Add(), resource="A", expires_s=-0.01)
+    aegis.instances[0].link.hold(Flow.DELIVERIES)
+    ticket = await aegis.submit(ADD, Add(), resource="A", expires_s=0)
+    expired_s = time.time() + 0.001
+    await until(lambda: time.time() > expired_s)
+    aegis.instances[0].link.release(Flow.DELIVERIES)
     with pytest.raises(Expired):
         await aegis.attach(ticket.id, ADD)
     assert runs.begun == []

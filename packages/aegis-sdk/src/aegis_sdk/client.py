@@ -14,11 +14,12 @@ from aegis_sdk.application.requester import CLOSED, TIMEOUT_S
 from aegis_sdk.application.tracing import LOG_TRACER, Tracer
 from aegis_sdk.connection import Server
 from aegis_sdk.context import Ticket
-from aegis_sdk.contract.control import Role
+from aegis_sdk.contract import arguments
+from aegis_sdk.contract.control import Role, roles_of
 from aegis_sdk.contract.method import Method
 from aegis_sdk.contract.subjects import Subjects
 from aegis_sdk.domain.recorder import NO_RECORDER, Recorder
-from aegis_sdk.errors import ContractError, Draining, Unavailable
+from aegis_sdk.errors import ContractError, Draining, InvalidArgument, Unavailable
 from aegis_sdk.infrastructure import process
 from aegis_sdk.infrastructure.journal import NatsJournal
 from aegis_sdk.infrastructure.link import Link
@@ -153,17 +154,22 @@ class Aegis:
         Raises:
             SecondActive: another instance is active for a resource claimed as ACTIVE.
             RegistrationRefused, InvalidName: control refused, and says why.
+            ContractError: wrong use, or a service without handlers.
             RefusedByNats: this login lacks a right that an instance needs; the message names the subject.
             Unavailable: no control service answered within `wait_s`.
             Draining: this client is closed.
         """
         self._check()
+        arguments.instance_of(service, Service, "service")
+        service.servable()
+        roles = {} if resources is None else roles_of(resources)
+        wait_s = arguments.duration_s(wait_s, "wait_s")
         starting = asyncio.create_task(
             Instance.start(
                 service,
                 server=self._server,
                 subjects=self._subjects,
-                resources=resources or {},
+                resources=roles,
                 instance_id=instance_id,
                 wait_s=wait_s,
                 recorder=self._recorder,
@@ -190,11 +196,13 @@ class Aegis:
         Control's /metrics has them too, for the whole system. Nothing is counted with `metrics=False`.
 
         Raises:
-            ContractError: they are served already.
+            ContractError: they are served already, or no such port.
             Draining: this client is closed.
             OSError: the address can't be had.
         """
         self._check()
+        port = arguments.whole(port, "port", least=0, most=65_535)
+        host = arguments.text(host, "host", error=InvalidArgument)
         if self._metrics_server is not None:
             raise ContractError(f"metrics are served on port {self._metrics_server.port} already")
         from aegis_sdk.infrastructure.metrics_server import MetricsServer
@@ -203,7 +211,11 @@ class Aegis:
         return self._metrics_server.port
 
     async def drain(self, *, timeout_s: float = 10.0) -> None:
-        """Drain all instances served here, wait for open requests, close. What is still open then ends as by `close`."""
+        """Drain all instances served here, wait for open requests, close. What is still open then ends as by `close`.
+
+        Raises: InvalidArgument.
+        """
+        timeout_s = arguments.duration_s(timeout_s, "timeout_s")
         await self._instances_drained(timeout_s)
         await self._requests.close(drain_s=timeout_s)
         await self.close()
@@ -280,13 +292,16 @@ async def connect(
 
     Raises:
         InvalidAddress: `url` can't be read.
+        InvalidName, InvalidArgument: of the other arguments.
         RefusedByNats: NATS refuses the login, or is not trusted; the message has its reason.
         Unavailable: NATS did not answer; the message says where it was looked for.
     """
     process.end_as_pid_1()
     server = Server(url, user, password, token, credentials, nkeys_seed, tls)
-    link = await _open(server, name, wait_s)
+    server.check()
+    name = arguments.text(name, "name")
     subjects = Subjects(prefix)
+    link = await _open(server, name, arguments.duration_s(wait_s, "wait_s"))
     tracer = _tracer(subjects, tracer_provider)
     aegis = Aegis(link, server, subjects, metrics=metrics, tracer=tracer)
     try:

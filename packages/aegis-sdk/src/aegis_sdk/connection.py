@@ -33,8 +33,9 @@ from nats.errors import Error as NatsError
 from nats.protocol import command
 from nats.protocol.parser import Parser
 
+from aegis_sdk.contract import arguments
 from aegis_sdk.contract.addresses import Address, read_addresses, shown, shown_path
-from aegis_sdk.errors import RefusedByNats, Unavailable
+from aegis_sdk.errors import InvalidAddress, InvalidArgument, RefusedByNats, Unavailable
 
 RECONNECT_WAIT_S: Final = 0.1
 REFUSED_WAIT_S_MAX: Final = 5.0
@@ -120,8 +121,16 @@ class Server:
         return _found(_JWT, self.credentials, "JWT")
 
     def check(self) -> None:
-        """Raises: InvalidAddress; Unavailable when what reads the files isn't installed."""
+        """Raises: InvalidAddress, InvalidArgument; Unavailable when what reads the files isn't installed."""
+        arguments.text(self.url, "url", error=InvalidAddress)
         _ = self.addresses
+        for name in ("user", "password", "token"):
+            arguments.optional_text(getattr(self, name), name, error=InvalidArgument)
+        for name in ("credentials", "nkeys_seed"):
+            if not isinstance(getattr(self, name), Path):
+                arguments.optional_text(getattr(self, name), name, error=InvalidArgument)
+        if self.tls is not None and not isinstance(self.tls, ssl.SSLContext):
+            arguments.function(self.tls, "tls")
         if (self.credentials or self.nkeys_seed) and importlib.util.find_spec("nkeys") is None:
             raise Unavailable("credentials and NKEY files need: pip install 'aegis-sdk[nkeys]'")
 
@@ -130,9 +139,9 @@ def _found(form: re.Pattern[bytes], path: str, what: str) -> bytes:
     try:
         found = form.search(Path(path).read_bytes())
     except OSError as error:
-        raise NatsError(f"{shown_path(path)}: {error.strerror}") from None
+        raise NatsError(f"{shown_path(str(path))}: {error.strerror}") from None
     except ValueError:  # a zero byte in its name
-        raise NatsError(f"{shown_path(path)!r} is no file's name") from None
+        raise NatsError(f"{shown_path(str(path))!r} is no file's name") from None
     if found is None:
         raise NatsError(f"{path} holds no {what}")
     return found[1]

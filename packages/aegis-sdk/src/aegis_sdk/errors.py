@@ -3,6 +3,7 @@
 AegisError
 ├─ ContractError        a bug of ours or the peer's                                 don't retry
 │  ├─ InvalidName         a service, method, instance or resource id that can't be used
+│  ├─ InvalidArgument     an argument of another type, or out of its bounds
 │  ├─ InvalidAddress      a NATS address that can't be read
 │  ├─ InvalidPayload      the payload doesn't fit the model; `fields` says where
 │  ├─ PayloadTooLarge     over the server's max_payload
@@ -56,6 +57,12 @@ class InvalidName(ContractError):
     """A name or id that the subject space can't carry."""
 
     code = "invalid_name"
+
+
+class InvalidArgument(ContractError):
+    """An argument of another type than the verb takes, or out of its bounds; nothing was done."""
+
+    code = "invalid_argument"
 
 
 class InvalidAddress(ContractError):

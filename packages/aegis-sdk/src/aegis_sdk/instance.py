@@ -22,6 +22,7 @@ from aegis_sdk.application.resource_host import CHECKPOINT_AGE_S, ResourceHost
 from aegis_sdk.application.threads import Threads
 from aegis_sdk.application.tracing import Tracer
 from aegis_sdk.connection import Server
+from aegis_sdk.contract import arguments
 from aegis_sdk.contract.control import (
     Ack,
     Command,
@@ -31,10 +32,10 @@ from aegis_sdk.contract.control import (
     RegistrationReply,
     Role,
 )
-from aegis_sdk.contract.names import check_instance, encode_token
+from aegis_sdk.contract.names import check_instance
 from aegis_sdk.contract.subjects import Subjects
 from aegis_sdk.domain.recorder import Recorder
-from aegis_sdk.errors import ContractError, Copied, Evicted, Fenced, RefusedByNats, Unavailable
+from aegis_sdk.errors import Copied, Evicted, Fenced, InvalidArgument, RefusedByNats, Unavailable
 from aegis_sdk.infrastructure import process
 from aegis_sdk.infrastructure.control_client import NatsControl
 from aegis_sdk.infrastructure.directory import NatsDirectory
@@ -145,10 +146,6 @@ class Instance:
         recorder: Recorder,
         tracer: Tracer,
     ) -> None:
-        if not service.handlers:
-            raise ContractError(f"service {service.name} has no handler: nothing to serve")
-        for resource in resources:
-            encode_token(resource)
         self.id = instance_id
         self.service = service.name
         self._incarnation = new_token(8)
@@ -156,7 +153,7 @@ class Instance:
         self._link = link
         self._server = server
         self._subjects = subjects
-        self._resources = {name: Role(role) for name, role in resources.items()}
+        self._resources = dict(resources)
         self._recorder = recorder
         self._tracer = tracer
         self._control = NatsControl(link, subjects)
@@ -190,7 +187,9 @@ class Instance:
         tracer: Tracer,
     ) -> Instance:
         """Connect, register and serve in the background."""
-        instance_id = check_instance(instance_id or f"{service.name}-{new_token(4)}")
+        if instance_id is None:
+            instance_id = f"{service.name}-{new_token(4)}"
+        instance_id = check_instance(instance_id)
         link = await Link.open(server, name=subjects.client_name(service.name, instance_id, "main"))
         try:
             instance = cls(
@@ -246,7 +245,9 @@ class Instance:
             self._ended.result()
 
     async def drain(self, *, timeout_s: float = DRAIN_TIMEOUT_S, reason: str = "drained") -> None:
-        """Finish what has begun, hand the leases over, leave. Safe to call twice."""
+        """Finish what has begun, hand the leases over, leave. Safe to call twice. Raises: InvalidArgument."""
+        timeout_s = arguments.duration_s(timeout_s, "timeout_s")
+        reason = arguments.text(reason, "reason", error=InvalidArgument)
         if self._draining is None:
             self._draining = asyncio.create_task(self._drain(timeout_s, reason))
         await asyncio.shield(self._draining)

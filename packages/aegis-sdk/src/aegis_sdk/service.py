@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar, get_args, get_origin
 
 from aegis_sdk.context import Context, ResourceContext
+from aegis_sdk.contract import arguments
 from aegis_sdk.contract.control import MethodSpec
 from aegis_sdk.contract.method import Method
 from aegis_sdk.contract.names import check_service
 from aegis_sdk.domain.delivery import Retries
-from aegis_sdk.errors import ContractError
+from aegis_sdk.errors import ContractError, InvalidArgument
 from aegis_sdk.words import said
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -44,11 +45,14 @@ class Handler:
 
 
 class Service:
-    """`Service("accounts")`; handlers are added by `@service.handles(METHOD)`. Raises: InvalidName."""
+    """`Service("accounts")`; handlers are added by `@service.handles(METHOD)`.
+
+    Raises: InvalidName, InvalidArgument.
+    """
 
     def __init__(self, name: str, *, version: str = "") -> None:
-        self.name = check_service(name)
-        self.version = version
+        self.name = check_service(arguments.text(name, "name"))
+        self.version = arguments.text(version, "version", error=InvalidArgument)
         self.handlers: dict[str, Handler] = {}
         self.promoted_callbacks: list[Callback] = []
         self.demoted_callbacks: list[Callback] = []
@@ -73,6 +77,9 @@ class Service:
                 context is not annotated, or it can't be called with (context, request); a pure
                 handler waits, takes no resource, or has retries.
         """
+        arguments.instance_of(method, Method, "method")
+        if retries is not None:
+            arguments.instance_of(retries, Retries, "retries")
         if method.service != self.name:
             raise ContractError(f"{method!r} is not a method of service {self.name}")
         if method.name in self.handlers:
@@ -103,6 +110,7 @@ class Service:
         Its first request waits until the callback has ended, an async one included: for 30 s, then it is
         cancelled. What it raises is logged, and the resource is served.
         """
+        arguments.function(function, "on_promoted's callback")
         self.promoted_callbacks.append(function)
         return function
 
@@ -111,8 +119,14 @@ class Service:
 
         A promotion's callbacks that still run are cancelled before.
         """
+        arguments.function(function, "on_demoted's callback")
         self.demoted_callbacks.append(function)
         return function
+
+    def servable(self) -> None:
+        """Raises: ContractError."""
+        if not self.handlers:
+            raise ContractError(f"service {self.name} has no handler: nothing to serve")
 
     def specs(self) -> list[MethodSpec]:
         return [handler.spec() for handler in self.handlers.values()]

@@ -14,11 +14,14 @@ from typing import Any, Final, TextIO
 import structlog
 from structlog.typing import Processor
 
+from aegis_sdk.contract import arguments
 from aegis_sdk.contract.envelope import Request
 from aegis_sdk.contract.trace import span_id, trace_id
+from aegis_sdk.errors import InvalidArgument
 from aegis_sdk.log_writer import LogWriter
 
 _LOGGER_NAME = "aegis_sdk"
+_LEVELS: Final = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 _SHARED: Final[list[Processor]] = [
     structlog.stdlib.filter_by_level,
     structlog.stdlib.add_log_level,
@@ -84,15 +87,20 @@ def configure_logs(
 
     `console=True` is for people at a terminal. Calling it again replaces the earlier choice. Nothing waits
     for the stream: a thread writes, and lines that it can't keep up with are dropped and counted.
+
+    Raises: InvalidArgument, when there is no such level.
     """
     global _console  # noqa: PLW0603 - a process has one log
     _console = _console_renderer() if console else None
+    named = arguments.text(level, "level", error=InvalidArgument).upper()
+    if named not in _LEVELS:
+        raise InvalidArgument(f"level must be one of {', '.join(_LEVELS)}; got {named!r}")
     for earlier in _logger.handlers:
         earlier.flush()
         earlier.close()
     _logger.handlers = [LogWriter(stream, notice=_notice)]
     _logger.propagate = False
-    _logger.setLevel(level.upper())
+    _logger.setLevel(named)
 
 
 def _notice(lines: int) -> str:

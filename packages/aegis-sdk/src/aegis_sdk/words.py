@@ -22,16 +22,17 @@ def said(value: object, *, chars_max: int = CHARS_MAX) -> str:
             text = f"{text[:chars_max]}… ({len(text)} characters in all)"
         return text.encode("utf-8", "backslashreplace").decode()
     except BaseException as error:
-        return f"<{_class_of(value)} without a text: its str() raised {_class_of(error)}>"
+        return f"<{said_type(value)} without a text: its str() raised {said_type(error)}>"
 
 
 def said_of(error: BaseException) -> str:
     """The exception's type and its text; it never raises."""
     text = said(error)
-    return f"{_class_of(error)}: {text}" if text else _class_of(error)
+    return f"{said_type(error)}: {text}" if text else said_type(error)
 
 
-def _class_of(value: object) -> str:
+def said_type(value: object) -> str:
+    """The name of its class; it never raises."""
     try:
         return str(type(value).__name__)
     except BaseException:  # of a metaclass

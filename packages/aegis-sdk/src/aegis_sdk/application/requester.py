@@ -34,6 +34,7 @@ from aegis_sdk.application.ports import (
 )
 from aegis_sdk.application.tracing import LOG_TRACER, Tracer
 from aegis_sdk.context import Ticket
+from aegis_sdk.contract import arguments
 from aegis_sdk.contract.envelope import Outcome, OutcomeKind, Request
 from aegis_sdk.contract.ids import (
     check_request_id,
@@ -182,6 +183,7 @@ class Requester:
         key: str | None,
         traceparent: str = "",
     ) -> Rep:
+        timeout_s = arguments.duration_s(timeout_s, "timeout_s")
         request = self._compose(
             method,
             payload,
@@ -190,7 +192,8 @@ class Requester:
             deadline_s=time.time() + timeout_s,
             traceparent=traceparent,
         )
-        outcome = await self._outcome_of(request, method, again=bool(key), parent=traceparent)
+        again = key is not None
+        outcome = await self._outcome_of(request, method, again=again, parent=traceparent)
         return result_of(outcome, method, request.request_id)
 
     async def submit(
@@ -204,6 +207,8 @@ class Requester:
         expires_s: float | None,
         traceparent: str = "",
     ) -> Ticket:
+        timeout_s = arguments.duration_s(timeout_s, "timeout_s")
+        expires_s = arguments.optional_duration_s(expires_s, "expires_s")
         request = self._compose(
             method,
             payload,
@@ -215,7 +220,9 @@ class Requester:
         return await self._hand_in(request, method, timeout_s=timeout_s, parent=traceparent)
 
     async def attach(self, request_id: str, method: Method[Any, Rep], *, timeout_s: float) -> Rep:
-        check_request_id(request_id)
+        request_id = check_request_id(request_id)
+        timeout_s = arguments.duration_s(timeout_s, "timeout_s")
+        arguments.instance_of(method, Method, "method")
         request = Request(request_id, method.service, method.name, None, b"")
         entry = self._begin(request, method)
         try:
@@ -269,6 +276,7 @@ class Requester:
         parent: Request,
         calls: Calls,
     ) -> Rep:
+        timeout_s = arguments.optional_duration_s(timeout_s, "timeout_s")
         request = self._derive(
             method, payload, resource=resource, parent=parent, calls=calls, waits=True
         )
@@ -339,6 +347,8 @@ class Requester:
         deadline_s: float | None,
         traceparent: str,
     ) -> Request:
+        resource = arguments.optional_text(resource, "resource")
+        key = arguments.optional_text(key, "key")
         body = self._encode(method, payload, resource)
         return Request(
             request_id=(
@@ -365,6 +375,7 @@ class Requester:
         calls: Calls,
         waits: bool,
     ) -> Request:
+        resource = arguments.optional_text(resource, "resource")
         body = self._encode(method, payload, resource)
         asked = method.request.canonical(body)  # a set has another order in the next process
         token = calls.next_token(method.service, method.name, resource, asked)
@@ -423,6 +434,7 @@ class Requester:
     def _encode(self, method: Method[Any, Any], payload: Any, resource: str | None) -> bytes:
         if self._closed:
             raise Draining(CLOSED)
+        arguments.instance_of(method, Method, "method")
         resource_token(resource)
         body = method.request.encode(payload)
         if len(body) + 4096 > (limit := self._payload_bytes_max()):  # 4 KiB for the headers

@@ -12,10 +12,12 @@ from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from aegis_sdk.contract import arguments
 from aegis_sdk.contract.bodies import Count, Token
-from aegis_sdk.contract.names import check_instance, check_service
+from aegis_sdk.contract.names import check_instance, check_service, encode_token
 from aegis_sdk.contract.subjects import Subjects
-from aegis_sdk.errors import InvalidName
+from aegis_sdk.errors import InvalidArgument, InvalidName
+from aegis_sdk.words import said, said_type
 
 
 class Role(StrEnum):
@@ -27,6 +29,28 @@ class Role(StrEnum):
     """Follow, and take over when the active fails."""
     AUTO = "auto"
     """Active if the resource has no active, standby otherwise."""
+
+
+def roles_of(resources: object) -> dict[str, Role]:
+    """What an instance offers, as users give it. Raises: InvalidArgument, InvalidName."""
+    given = arguments.mapping(resources, "resources", '{"ACC-1": Role.AUTO}')
+    return {_resource(name): _role(name, role) for name, role in given.items()}
+
+
+def _resource(name: object) -> str:
+    name = arguments.text(name, "a resource's id")
+    encode_token(name)
+    return name
+
+
+def _role(resource: str, role: object) -> Role:
+    try:
+        return Role(role)  # type: ignore[arg-type]
+    except (ValueError, TypeError):
+        raise InvalidArgument(
+            f"the role for resource {resource!r} must be one of {', '.join(map(str, Role))}, and is"
+            f" {said(role, chars_max=40)!r} ({said_type(role)}): give a Role"
+        ) from None
 
 
 class InstanceState(StrEnum):

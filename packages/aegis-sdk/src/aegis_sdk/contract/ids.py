@@ -16,6 +16,7 @@ import hashlib
 import re
 from typing import Final
 
+from aegis_sdk.contract import arguments
 from aegis_sdk.contract.names import encode_token
 from aegis_sdk.errors import InvalidName
 
@@ -80,6 +81,7 @@ def call_of(request_id: str) -> str:
 
 def check_request_id(text: str) -> str:
     """Return `text` if it names one request: the check at every door, whoever gave it. Raises: InvalidName."""
+    text = arguments.text(text, "request_id")
     if not is_request_id(text):
         split_id(text)  # says what is wrong
     return text

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Generic, TypeVar
 
+from aegis_sdk.contract import arguments
 from aegis_sdk.contract.envelope import fingerprint
 from aegis_sdk.contract.names import check_service
 from aegis_sdk.contract.values import Codec
@@ -24,8 +25,8 @@ class Method(Generic[Req, Rep]):
     __slots__ = ("name", "reply", "request", "service")
 
     def __init__(self, service: str, name: str, *, request: type[Req], reply: type[Rep]) -> None:
-        self.service = check_service(service)
-        self.name = check_service(name)
+        self.service = check_service(arguments.text(service, "service"))
+        self.name = check_service(arguments.text(name, "name"))
         self.request: Codec[Req] = Codec(request, f"request of {service}.{name}").declared()
         self.reply: Codec[Rep] = Codec(reply, f"reply of {service}.{name}").declared()
 

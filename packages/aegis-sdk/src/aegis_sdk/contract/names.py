@@ -6,6 +6,7 @@ import re
 from functools import lru_cache
 from typing import Final
 
+from aegis_sdk.contract import arguments
 from aegis_sdk.errors import InvalidName
 
 RESOURCE_BYTES_MAX: Final = 200
@@ -32,6 +33,7 @@ def check_service(name: str) -> str:
 
 def check_instance(instance_id: str) -> str:
     """Return `instance_id` if it can be a subject token. Raises: InvalidName."""
+    instance_id = arguments.text(instance_id, "instance_id")
     if not _TOKEN.fullmatch(instance_id):
         raise InvalidName(f"instance id {instance_id!r}: use 1 to 64 of A-Z, a-z, 0-9, '_' and '-'")
     return instance_id

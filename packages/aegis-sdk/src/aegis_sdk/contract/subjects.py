@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from aegis_sdk.contract import arguments
 from aegis_sdk.contract.names import NO_RESOURCE, check_service, encode_token
 
 GROUP_CONSUMER = "any"
@@ -39,7 +40,7 @@ class Subjects:
     prefix: str = "aegis"
 
     def __post_init__(self) -> None:
-        check_service(self.prefix)
+        check_service(arguments.text(self.prefix, "prefix"))
 
     def _stream(self, suffix: str) -> str:
         return f"{self.prefix.upper()}_{suffix}"

@@ -10,11 +10,13 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Final
 
+from aegis_sdk.contract import arguments
 from aegis_sdk.contract.envelope import Request
 from aegis_sdk.contract.ids import is_keyed
 
 ATTEMPTS_MAX: Final = 3
 """Begins of one request, each ended by the death of its process, before it is given up."""
+RETRIES_MAX: Final = 1_000_000
 
 
 @dataclass(slots=True)  # not frozen: see contract.envelope
@@ -61,11 +63,19 @@ def judge(*, second: bool, noted: int) -> Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Retries:
-    """Opt-in retries of a handler that raised: total `attempts`, waits doubling from `wait_s`."""
+    """Opt-in retries of a handler that raised: total `attempts`, waits doubling from `wait_s`.
+
+    Raises: InvalidArgument.
+    """
 
     attempts: int = 1
     wait_s: float = 0.05
     wait_s_max: float = 1.0
+
+    def __post_init__(self) -> None:
+        arguments.whole(self.attempts, "attempts", least=1, most=RETRIES_MAX)
+        arguments.duration_s(self.wait_s, "wait_s")
+        arguments.duration_s(self.wait_s_max, "wait_s_max")
 
     def wait_before(self, attempt: int) -> float | None:
         """Seconds to wait before `attempt` (2 is the first retry); None: give up."""

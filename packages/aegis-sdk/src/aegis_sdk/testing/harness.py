@@ -16,8 +16,10 @@ from aegis_sdk.application.resource_host import ResourceHost
 from aegis_sdk.application.threads import Threads
 from aegis_sdk.application.tracing import LOG_TRACER, Tracer
 from aegis_sdk.context import Ticket
-from aegis_sdk.contract.control import Registration, Role
+from aegis_sdk.contract import arguments
+from aegis_sdk.contract.control import Registration, Role, roles_of
 from aegis_sdk.contract.method import Method
+from aegis_sdk.contract.names import check_instance
 from aegis_sdk.domain.recorder import NO_RECORDER, Recorder
 from aegis_sdk.service import Service
 from aegis_sdk.testing.bus import MemoryBus, MemoryLink
@@ -106,13 +108,18 @@ class MemoryAegis:
         instance_id: str | None = None,
     ) -> MemoryInstance:
         """Another instance, with a link of its own. Raises: SecondActive."""
-        roles = resources if isinstance(resources, Mapping) else dict.fromkeys(resources, Role.AUTO)
-        name = instance_id or f"{service.name}-{next(self._names)}"
+        arguments.instance_of(service, Service, "service")
+        service.servable()
+        if not isinstance(resources, Mapping):
+            named = arguments.several(resources, "resources", '{"ACC-1"} or {"ACC-1": Role.AUTO}')
+            resources = dict.fromkeys(named, Role.AUTO)
+        if instance_id is None:
+            instance_id = f"{service.name}-{next(self._names)}"
         instance = MemoryInstance(
             self.bus,
             service,
-            resources=roles,
-            instance_id=name,
+            resources=roles_of(resources),
+            instance_id=check_instance(instance_id),
             recorder=self.recorder,
             tracer=self._tracer,
         )
@@ -122,6 +129,7 @@ class MemoryAegis:
 
     async def drain(self, *, timeout_s: float = 10.0) -> None:
         """Drain all instances, wait for open requests, close."""
+        timeout_s = arguments.duration_s(timeout_s, "timeout_s")
         for instance in self.instances:
             await instance.drain(timeout_s=timeout_s)
         await self._requester.close(drain_s=timeout_s)
@@ -223,6 +231,7 @@ class MemoryInstance:
 
     async def drain(self, *, timeout_s: float = 10.0) -> None:
         """Finish what has begun, hand the leases over, leave."""
+        timeout_s = arguments.duration_s(timeout_s, "timeout_s")
         await self.host.pause(None, timeout_s=timeout_s)
         await self.group.drain(timeout_s=timeout_s)
         await self._membership.leave("drained", timeout_s=1.0)
