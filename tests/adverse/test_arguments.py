@@ -34,9 +34,29 @@ from hypothesis import strategies as st
 
 from tests.adverse.support_doors import ADD, DOUBLE, System, running, totals
 
-NO_DURATIONS: Final = ("5", None, math.nan, math.inf, -math.inf, -1, -0.001, 1e300, 10**400, True)
-NO_DURATIONS_EITHER: Final = (b"5", [1], {}, object(), 1j, Decimal(5), int, lambda: 5)
-NO_TEXTS: Final = (5, b"ACC-1", 1.5, True, [], {}, ("a",), object(), str, Role)
+NO_DURATIONS: Final[tuple[Any, ...]] = (
+    "5",
+    None,
+    math.nan,
+    math.inf,
+    -math.inf,
+    -1,
+    -0.001,
+    1e300,
+    10**400,
+    True,
+)
+NO_DURATIONS_EITHER: Final[tuple[Any, ...]] = (
+    b"5",
+    [1],
+    {},
+    object(),
+    1j,
+    Decimal(5),
+    int,
+    lambda: 5,
+)
+NO_TEXTS: Final[tuple[Any, ...]] = (5, b"ACC-1", 1.5, True, [], {}, ("a",), object(), str, Role)
 """None is a text that isn't given: where one must be, it is refused too."""
 ENDS_S: Final = 2.0
 
@@ -132,6 +152,7 @@ async def test_numbers_of_other_kinds_and_texts_of_other_kinds_are_taken(
 # --- whoever serves --------------------------------------------------------------------------------
 async def served_with_wrong_arguments(aegis: Any) -> None:
     service = totals()
+    bad: Any
     for bad in (None, "totals", 5, Service, ADD):
         await refused(aegis.serve(bad), "service must be a Service", InvalidArgument)
     await refused(aegis.serve(Service("empty")), "no handler")
@@ -153,12 +174,13 @@ async def test_wrong_arguments_of_serve_are_named_before_anything_is_registered(
     system: System,
 ) -> None:
     aegis: Any = system.caller
+    bad: Any
     await served_with_wrong_arguments(aegis)
     for bad in (["T-1"], {"T-1"}, ("T-1",)):
         await refused(aegis.serve(totals(), resources=bad), "must be a dict", InvalidArgument)
     for bad in (*NO_DURATIONS, *NO_DURATIONS_EITHER):
         await refused(aegis.serve(totals(), wait_s=bad), "wait_s", InvalidArgument)
-        await refused(system.instance.drain(timeout_s=bad), "timeout_s", InvalidArgument)  # type: ignore[arg-type]
+        await refused(system.instance.drain(timeout_s=bad), "timeout_s", InvalidArgument)
         await refused(aegis.drain(timeout_s=bad), "timeout_s", InvalidArgument)
     for bad in ("80", None, -1, 65_536, 1.5, True):
         with pytest.raises(InvalidArgument, match="port"):
@@ -263,15 +285,16 @@ async def test_wrong_arguments_inside_a_handler_are_its_failure_and_have_no_effe
 
     @service.handles(ASK)
     async def ask(ctx: Context, n: int) -> str:
-        return str(await ctx.request(ADD, 1, **wrong[n]))
+        reply: int = await ctx.request(ADD, 1, **wrong[n])
+        return str(reply)
 
     @service.handles(blocking)
     def block(ctx: Context, n: int) -> str:
-        return str(ctx.request_blocking(ADD, 1, **wrong[n]))
+        return f"{ctx.request_blocking(ADD, 1, **wrong[n])}"
 
     @service.handles(handing)
     async def hand(ctx: Context, n: int) -> str:
-        return (await ctx.submit(ADD, 1, resource=NO_TEXTS[n])).id  # type: ignore[arg-type]
+        return (await ctx.submit(ADD, 1, resource=NO_TEXTS[n])).id
 
     await memory.serve(service)
     for n, case in enumerate(wrong):
@@ -329,7 +352,7 @@ async def test_any_arguments_of_any_verb_end_in_a_reply_or_an_error_of_ours(
     data: st.DataObject,
 ) -> None:
     service = totals()
-    keep: Method[Any, Any] = Method("totals", "keep", request=Any, reply=Any)  # type: ignore[arg-type]
+    keep: Method[Any, Any] = Method("totals", "keep", request=Any, reply=Any)
 
     @service.handles(keep)
     async def kept(ctx: ResourceContext, value: Any) -> Any:
@@ -345,7 +368,8 @@ async def test_any_arguments_of_any_verb_end_in_a_reply_or_an_error_of_ours(
             await ends(aegis.submit(method, payload, **arguments))
             found = data.draw(TEXTS | ANYTHING)
             await ends(aegis.attach(found, method, timeout_s=arguments["timeout_s"]))
-        assert isinstance(await memory.request(ADD, 0, resource="T-1"), int)
+        total: int = await memory.request(ADD, 0, resource="T-1")
+        assert type(total) is int
 
 
 @given(key=TEXTS | ANYTHING, value=JSON | ANYTHING, type_=ANYTHING)
@@ -354,12 +378,13 @@ def test_any_key_value_and_type_of_the_state_are_taken_or_refused(
     key: Any, value: Any, type_: Any
 ) -> None:
     state = State({})
-    for change in (
+    changes: list[Callable[[], object]] = [
         lambda: state.set(key, value),
         lambda: state.set("key", value, type_),
         lambda: state.get(key),
         lambda: state.get("key", type_),
         lambda: state.delete(key),
-    ):
+    ]
+    for change in changes:
         with contextlib.suppress(AegisError):
             change()

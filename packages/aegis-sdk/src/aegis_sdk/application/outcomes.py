@@ -11,7 +11,7 @@ from pydantic_core import from_json
 
 from aegis_sdk.application.tracing import code_of
 from aegis_sdk.contract.bodies import ErrorBody
-from aegis_sdk.contract.envelope import Outcome, OutcomeKind
+from aegis_sdk.contract.envelope import BY_HANDLER, Outcome, OutcomeKind
 from aegis_sdk.contract.method import Method
 from aegis_sdk.errors import (
     AegisError,
@@ -73,6 +73,8 @@ def error_of(outcome: Outcome, method: Method[Any, Any], request_id: str = "") -
 
 
 def _rejection(error: ErrorBody, text: str) -> AegisError:
+    if error.by == BY_HANDLER:
+        return Rejected(error.code, error.message, error.details)
     if error.code == InvalidPayload.code:
         fields = error.details.get("fields")
         return InvalidPayload(text, list(map(str, fields)) if isinstance(fields, list) else [])
@@ -103,7 +105,11 @@ def _refused_by(error: Rejected) -> Outcome:
     except Exception as broken:  # of a subclass that does not call its base, or makes them up
         return failed_by(broken)
     return Outcome.error(
-        OutcomeKind.REJECTED, said(code), said(message, chars_max=WHOLE), details=details
+        OutcomeKind.REJECTED,
+        said(code),
+        said(message, chars_max=WHOLE),
+        details=details,
+        by=BY_HANDLER,
     )
 
 
@@ -122,12 +128,13 @@ def too_large(outcome: Outcome, method: str, why: str) -> Outcome:
     said_so = (
         f"the outcome of {method} can't be stored: {why}; answer with less, or raise max_payload"
     )
-    kind, code = OutcomeKind.FAILED, "outcome_too_large"
+    kind, code, by = OutcomeKind.FAILED, "outcome_too_large", ""
     if outcome.kind is OutcomeKind.REJECTED:
         error = from_json(outcome.body)
         kind, code = OutcomeKind.REJECTED, said(error["code"], chars_max=CODE_CHARS_MAX)
+        by = error.get("by", "")
         said_so = f"{said(error['message'])} (its details are left out: {why})"
-    body = Outcome.error(kind, code, said_so).body
+    body = Outcome.error(kind, code, said_so, by=by).body
     return replace(outcome, kind=kind, body=body, change=b"", changed=None)
 
 

@@ -18,6 +18,8 @@ class ErrorBody(BaseModel):
     code: str
     message: str = ""
     details: dict[str, Any] = {}
+    by: str = ""
+    """BY_HANDLER when `code` is the handler's own word, whatever else it means."""
 
 
 class Fence(BaseModel):

@@ -41,6 +41,8 @@ _CHAIN: Final = re.compile(r"[!-~]*")
 _DEADLINE_S_MAX: Final = 1e11
 """The year 5138; timers can't count to what a float can."""
 _HEADER_TEXT_MAX: Final = 1000
+BY_HANDLER: Final = "handler"
+"""In a refusal whose code a handler chose: it may be a word that the contract has a meaning for."""
 WORDS_DEPTH_MAX: Final = 8
 """Of an error's details that JSON can't carry, which may even hold themselves."""
 
@@ -257,6 +259,8 @@ class Outcome:
     @classmethod
     def error(cls, kind: OutcomeKind, code: str, message: str = "", **extra: Any) -> Outcome:
         error = {"code": code, "message": message, "details": extra.pop("details", {})}
+        if (by := extra.pop("by", "")) != "":
+            error["by"] = by
         return cls(kind, _any_to_json(error), **extra)
 
 
