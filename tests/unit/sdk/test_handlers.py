@@ -162,7 +162,9 @@ async def test_a_rejection_changes_nothing(run: Run) -> None:
 
     outcome = await run(handler, journal=_journal())
     assert (outcome.kind, outcome.change) == (OutcomeKind.REJECTED, b"")
-    assert _error(outcome) == ErrorBody(code="no_funds", message="short", details={"by": 1})
+    assert _error(outcome) == ErrorBody(
+        code="no_funds", message="short", details={"by": 1}, by="handler"
+    )
 
 
 async def test_an_exception_is_the_answer_without_retries(run: Run) -> None:
