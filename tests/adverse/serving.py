@@ -10,8 +10,7 @@ import threading
 import time
 
 import aegis_sdk
-from aegis_sdk import Aegis, Context, Method, Service
-from aegis_sdk.infrastructure import process
+from aegis_sdk import Aegis, Context, Method, Service, process
 from aegis_sdk.infrastructure.guard import Guard
 
 ECHO: Method[int, int] = Method("echo", "echo", request=int, reply=int)

@@ -15,7 +15,7 @@ from aegis_sdk.contract.dead_letter import DeadLetter
 from aegis_sdk.contract.envelope import Outcome, OutcomeKind, Request
 from aegis_sdk.contract.ids import check_request_id, redriven_id
 from aegis_sdk.contract.names import decode_token, encode_token
-from aegis_sdk.infrastructure.wire import encode, parse_headers
+from aegis_sdk.nats.wire import encode, parse_headers
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 

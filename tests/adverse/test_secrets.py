@@ -15,9 +15,9 @@ import pytest
 from aegis_control.infrastructure.embedded_nats import free_port
 from aegis_control.infrastructure.nats_connect import Credentials
 from aegis_control.settings import Settings, SettingsError, load
-from aegis_sdk.connection import Server
 from aegis_sdk.contract.addresses import read_addresses, shown
 from aegis_sdk.errors import InvalidAddress
+from aegis_sdk.nats.login import Server
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -8,10 +8,10 @@ from collections.abc import AsyncIterator
 import pytest
 from aegis_control.infrastructure.embedded_nats import EmbeddedNats
 from aegis_sdk.application.ports import StoreMissing, StoreTooLarge, StoreUnreachable
-from aegis_sdk.connection import Server
 from aegis_sdk.errors import Unavailable
-from aegis_sdk.infrastructure.link import Link
-from aegis_sdk.infrastructure.wire import Message
+from aegis_sdk.nats.link import Link
+from aegis_sdk.nats.login import Server
+from aegis_sdk.nats.wire import Message
 
 
 @pytest.fixture

@@ -16,10 +16,10 @@ from aegis_sdk.application.ports import (
     StoreTooLarge,
     StoreUnreachable,
 )
-from aegis_sdk.connection import Server
 from aegis_sdk.contract.envelope import Outcome, OutcomeKind, Request
 from aegis_sdk.domain.journal import Entry, EntryKind
-from aegis_sdk.infrastructure.link import BATCH_COMMIT, BATCH_ID, BATCH_SEQ, Link
+from aegis_sdk.nats.link import BATCH_COMMIT, BATCH_ID, BATCH_SEQ, Link
+from aegis_sdk.nats.login import Server
 
 from tests.contract.worlds import (
     PAYLOAD_BYTES_MAX,

@@ -29,7 +29,6 @@ from aegis_sdk.application.ports import (
     Replies,
     RequestLog,
 )
-from aegis_sdk.connection import Server
 from aegis_sdk.contract.bodies import Fence
 from aegis_sdk.contract.control import (
     InstanceRecord,
@@ -43,9 +42,10 @@ from aegis_sdk.contract.subjects import Subjects
 from aegis_sdk.infrastructure.control_client import NatsControl
 from aegis_sdk.infrastructure.directory import NatsDirectory
 from aegis_sdk.infrastructure.journal import NatsJournal
-from aegis_sdk.infrastructure.link import Link
 from aegis_sdk.infrastructure.replies import NatsReplies
 from aegis_sdk.infrastructure.requests import NatsDeliveries, NatsRequestLog
+from aegis_sdk.nats.link import Link
+from aegis_sdk.nats.login import Server
 from aegis_sdk.testing import MemoryBus, MemoryLink
 from nats.errors import NoRespondersError
 

@@ -14,9 +14,9 @@ from aegis_sdk.contract.subjects import Subjects
 from aegis_sdk.infrastructure import consumer
 from aegis_sdk.infrastructure.consumer import Make, PullLoop
 from aegis_sdk.infrastructure.journal import NatsJournal
-from aegis_sdk.infrastructure.link import Link
 from aegis_sdk.infrastructure.requests import NatsDeliveries
-from aegis_sdk.infrastructure.wire import Callback, Message
+from aegis_sdk.nats.link import Link
+from aegis_sdk.nats.wire import Callback, Message
 
 pytestmark = pytest.mark.plain  # they stand in for the connection
 

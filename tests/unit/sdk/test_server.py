@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from aegis_sdk.connection import Server
+from aegis_sdk.nats.login import Server
 
 
 @pytest.mark.parametrize(

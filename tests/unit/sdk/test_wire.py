@@ -6,7 +6,7 @@ import itertools
 from typing import Any
 
 import pytest
-from aegis_sdk.infrastructure.wire import Message, Tap, encode, parse_headers
+from aegis_sdk.nats.wire import Message, Tap, encode, parse_headers
 from hypothesis import given
 from hypothesis import strategies as st
 

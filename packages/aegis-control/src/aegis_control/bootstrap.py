@@ -14,11 +14,11 @@ from importlib import metadata
 from typing import Any
 
 import structlog
-from aegis_sdk.connection import Connection
 from aegis_sdk.contract.control import AdminReply
 from aegis_sdk.contract.metrics import Snapshot
 from aegis_sdk.contract.subjects import Subjects
 from aegis_sdk.errors import RefusedByNats, Unavailable
+from aegis_sdk.nats.connection import Connection
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 

@@ -10,9 +10,9 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from aegis_sdk import process
 from aegis_sdk.application.requester import CLOSED, TIMEOUT_S
 from aegis_sdk.application.tracing import LOG_TRACER, Tracer
-from aegis_sdk.connection import Server
 from aegis_sdk.context import Ticket
 from aegis_sdk.contract import arguments
 from aegis_sdk.contract.control import Role, roles_of
@@ -20,11 +20,11 @@ from aegis_sdk.contract.method import Method
 from aegis_sdk.contract.subjects import Subjects
 from aegis_sdk.domain.recorder import NO_RECORDER, Recorder
 from aegis_sdk.errors import ContractError, Draining, InvalidArgument, Unavailable
-from aegis_sdk.infrastructure import process
 from aegis_sdk.infrastructure.journal import NatsJournal
-from aegis_sdk.infrastructure.link import Link
 from aegis_sdk.infrastructure.metrics import Publisher
 from aegis_sdk.instance import Instance, Requests, new_token
+from aegis_sdk.nats.link import Link
+from aegis_sdk.nats.login import Server
 from aegis_sdk.service import Service
 from aegis_sdk.telemetry import log
 

@@ -12,6 +12,7 @@ import time
 from collections.abc import Coroutine, Mapping
 from typing import Any, Final
 
+from aegis_sdk import process
 from aegis_sdk.application.gate import Gate
 from aegis_sdk.application.group_host import GroupHost
 from aegis_sdk.application.handlers import Runner
@@ -21,7 +22,6 @@ from aegis_sdk.application.requester import Requester
 from aegis_sdk.application.resource_host import CHECKPOINT_AGE_S, ResourceHost
 from aegis_sdk.application.threads import Threads
 from aegis_sdk.application.tracing import Tracer
-from aegis_sdk.connection import Server
 from aegis_sdk.contract import arguments
 from aegis_sdk.contract.control import (
     Ack,
@@ -36,16 +36,16 @@ from aegis_sdk.contract.names import check_instance
 from aegis_sdk.contract.subjects import Subjects
 from aegis_sdk.domain.recorder import Recorder
 from aegis_sdk.errors import Copied, Evicted, Fenced, InvalidArgument, RefusedByNats, Unavailable
-from aegis_sdk.infrastructure import process
 from aegis_sdk.infrastructure.control_client import NatsControl
 from aegis_sdk.infrastructure.directory import NatsDirectory
 from aegis_sdk.infrastructure.journal import NatsJournal
-from aegis_sdk.infrastructure.link import Link
 from aegis_sdk.infrastructure.log_watch import LogWatch
 from aegis_sdk.infrastructure.micro import MicroService
 from aegis_sdk.infrastructure.pulse import Pulse
 from aegis_sdk.infrastructure.replies import NatsReplies
 from aegis_sdk.infrastructure.requests import NatsDeliveries, NatsRequestLog
+from aegis_sdk.nats.link import Link
+from aegis_sdk.nats.login import Server
 from aegis_sdk.service import Service
 from aegis_sdk.telemetry import log
 

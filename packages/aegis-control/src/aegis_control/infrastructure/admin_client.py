@@ -12,7 +12,6 @@ import re
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
-from aegis_sdk.connection import Connection, Forbidden, Hooks
 from aegis_sdk.contract.addresses import shown
 from aegis_sdk.contract.control import (
     AcceptLoss,
@@ -31,6 +30,7 @@ from aegis_sdk.contract.control import (
 )
 from aegis_sdk.contract.subjects import Subjects
 from aegis_sdk.errors import InvalidAddress, RefusedByNats, Unavailable
+from aegis_sdk.nats.connection import Connection, Forbidden, Hooks
 from nats import errors as nats_errors
 from nats.aio.client import Client
 from pydantic import BaseModel, TypeAdapter, ValidationError

@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Final
 
 import structlog
-from aegis_sdk import connection
-from aegis_sdk.connection import Connection, Hooks, Server
 from aegis_sdk.contract.addresses import shown_path
 from aegis_sdk.errors import RefusedByNats, Unavailable
+from aegis_sdk.nats import connection
+from aegis_sdk.nats.connection import Connection, Hooks
+from aegis_sdk.nats.login import Server
 
 RETRY_INTERVAL_S: Final = 1.0
 

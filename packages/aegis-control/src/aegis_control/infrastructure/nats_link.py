@@ -17,8 +17,8 @@ from itertools import count
 from typing import Any, Final
 
 import nats.errors
-from aegis_sdk.connection import Connection, Forbidden
 from aegis_sdk.errors import RefusedByNats, Unavailable
+from aegis_sdk.nats.connection import Connection, Forbidden
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 

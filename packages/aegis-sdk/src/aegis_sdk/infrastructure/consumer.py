@@ -19,8 +19,8 @@ from nats.aio.subscription import Subscription
 
 from aegis_sdk.application.ports import StoreError, StoreForbidden
 from aegis_sdk.domain.delivery import backoff_s
-from aegis_sdk.infrastructure.link import Link
-from aegis_sdk.infrastructure.wire import Message
+from aegis_sdk.nats.link import Link
+from aegis_sdk.nats.wire import Message
 from aegis_sdk.telemetry import log
 
 EXPIRES_S: Final = 30.0

@@ -12,8 +12,8 @@ from aegis_sdk.contract.control import Ack, Command, Leave, Registration, Regist
 from aegis_sdk.contract.subjects import Subjects
 from aegis_sdk.contract.values import field_errors
 from aegis_sdk.errors import PayloadTooLarge, Unavailable
-from aegis_sdk.infrastructure.link import Link
-from aegis_sdk.infrastructure.wire import Message
+from aegis_sdk.nats.link import Link
+from aegis_sdk.nats.wire import Message
 from aegis_sdk.telemetry import log
 
 RECORD_BYTES: Final = 4096

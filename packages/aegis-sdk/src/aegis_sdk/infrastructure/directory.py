@@ -32,9 +32,9 @@ from aegis_sdk.contract.values import field_errors
 from aegis_sdk.errors import ContractError, LogLost, NoRoute, UnknownMethod, UnknownService
 from aegis_sdk.infrastructure.consumer import Meta, PullLoop
 from aegis_sdk.infrastructure.journal import make_reader
-from aegis_sdk.infrastructure.link import Link
 from aegis_sdk.infrastructure.log_watch import last_message
-from aegis_sdk.infrastructure.wire import Message
+from aegis_sdk.nats.link import Link
+from aegis_sdk.nats.wire import Message
 from aegis_sdk.telemetry import log
 
 FOLLOW_CREDIT: Final = 1000

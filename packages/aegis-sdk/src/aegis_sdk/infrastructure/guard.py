@@ -12,11 +12,11 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 
-from aegis_sdk.connection import Server
+from aegis_sdk import process as process_wide
 from aegis_sdk.errors import Unavailable
 from aegis_sdk.infrastructure import guard_process
-from aegis_sdk.infrastructure import process as process_wide
-from aegis_sdk.infrastructure.link import Link
+from aegis_sdk.nats.link import Link
+from aegis_sdk.nats.login import Server
 from aegis_sdk.telemetry import log
 
 _SCRIPT = Path(__file__).with_name("guard_process.py")

@@ -14,8 +14,8 @@ from typing import Final
 
 from aegis_sdk.application.ports import StoreError, StoreMissing, StoreUnreachable
 from aegis_sdk.contract.subjects import Subjects
-from aegis_sdk.infrastructure.link import Link
-from aegis_sdk.infrastructure.wire import parse_headers
+from aegis_sdk.nats.link import Link
+from aegis_sdk.nats.wire import parse_headers
 
 READ_TIMEOUT_S: Final = 2.0
 IDENTITY: Final = "aegis.log"

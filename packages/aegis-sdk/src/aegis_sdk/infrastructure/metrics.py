@@ -22,8 +22,8 @@ from aegis_sdk.contract.metrics import (
 )
 from aegis_sdk.contract.subjects import Subjects
 from aegis_sdk.domain.recorder import Histogram, Recorder
-from aegis_sdk.infrastructure.link import Link
 from aegis_sdk.log_writer import take_dropped_lines
+from aegis_sdk.nats.link import Link
 from aegis_sdk.telemetry import log
 
 if TYPE_CHECKING:

@@ -29,8 +29,8 @@ from aegis_sdk.contract.control import MethodSpec, Registration
 from aegis_sdk.contract.metrics import Route
 from aegis_sdk.contract.subjects import GROUP_CONSUMER, Subjects
 from aegis_sdk.domain.recorder import Recorder
-from aegis_sdk.infrastructure.link import Link
-from aegis_sdk.infrastructure.wire import Message
+from aegis_sdk.nats.link import Link
+from aegis_sdk.nats.wire import Message
 
 FLUSH_TIMEOUT_S: Final = 1
 NO_VERSION: Final = "0.0.0"

@@ -15,12 +15,13 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from aegis_sdk.connection import SAY_AGAIN_S, Server
 from aegis_sdk.contract.control import Heartbeat
 from aegis_sdk.contract.subjects import Subjects
 from aegis_sdk.errors import Unavailable
 from aegis_sdk.infrastructure.guard import Guard
-from aegis_sdk.infrastructure.link import Link
+from aegis_sdk.nats.connection import SAY_AGAIN_S
+from aegis_sdk.nats.link import Link
+from aegis_sdk.nats.login import Server
 from aegis_sdk.telemetry import log
 
 JOIN_TIMEOUT_S: Final = 1.0

@@ -9,8 +9,8 @@ from nats.aio.subscription import Subscription
 
 from aegis_sdk.contract.envelope import OUTCOME, Outcome
 from aegis_sdk.contract.subjects import Subjects
-from aegis_sdk.infrastructure.link import Link
-from aegis_sdk.infrastructure.wire import Message
+from aegis_sdk.nats.link import Link
+from aegis_sdk.nats.wire import Message
 from aegis_sdk.telemetry import log
 
 Deliver = Callable[[Outcome], None]

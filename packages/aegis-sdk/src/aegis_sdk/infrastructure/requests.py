@@ -15,8 +15,8 @@ from aegis_sdk.contract.subjects import GROUP_CONSUMER, SUSPECT_TO, Subjects
 from aegis_sdk.domain.delivery import Arrival
 from aegis_sdk.infrastructure.consumer import Meta, PullLoop, Unreadable
 from aegis_sdk.infrastructure.journal import make_reader
-from aegis_sdk.infrastructure.link import Link
-from aegis_sdk.infrastructure.wire import Message, parse_headers
+from aegis_sdk.nats.link import Link
+from aegis_sdk.nats.wire import Message, parse_headers
 from aegis_sdk.telemetry import log
 
 GRANT_ACK_WAIT_S: Final = 3600.0

@@ -13,7 +13,7 @@ from typing import Final
 
 from nats.aio.client import Client
 
-from aegis_sdk.connection import Spelling
+from aegis_sdk.nats.connection import Spelling
 from aegis_sdk.telemetry import log
 
 _VERSION: Final = "NATS/1.0"

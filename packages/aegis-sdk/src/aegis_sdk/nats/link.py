@@ -20,6 +20,7 @@ from nats.aio.transport import TcpTransport
 from nats.errors import Error as NatsError
 from pydantic_core import from_json
 
+from aegis_sdk import process
 from aegis_sdk.application.ports import (
     AlreadyStored,
     Connected,
@@ -31,11 +32,11 @@ from aegis_sdk.application.ports import (
     StoreTooLarge,
     StoreUnreachable,
 )
-from aegis_sdk.connection import PENDING_BYTES_MAX, Connection, Hooks, OnForbidden, Server
 from aegis_sdk.contract.names import session_name
 from aegis_sdk.errors import ContractError, RefusedByNats, Unavailable
-from aegis_sdk.infrastructure import process
-from aegis_sdk.infrastructure.wire import Callback, Message, Tap, encode
+from aegis_sdk.nats.connection import PENDING_BYTES_MAX, Connection, Hooks, OnForbidden
+from aegis_sdk.nats.login import Server
+from aegis_sdk.nats.wire import Callback, Message, Tap, encode
 from aegis_sdk.telemetry import log
 
 FIRST_ANSWER_S: Final = 5.0

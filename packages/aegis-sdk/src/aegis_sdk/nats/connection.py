@@ -1,4 +1,4 @@
-"""The way into NATS, one for instances, callers, control and its tools: addresses, login, TLS, refusals.
+"""The connection to NATS, one for instances, callers, control and its tools: it is refused aloud, and never closes by itself.
 
 Theory of operation. nats-py keeps the socket, the pings and the subscriptions, and makes a lost connection
 again. What it does with a refusal is not for processes that shall live for months: most of the server's
@@ -18,13 +18,11 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import importlib.util
 import re
 import ssl
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Final
 
 from nats.aio.client import Client, Srv
@@ -33,9 +31,9 @@ from nats.errors import Error as NatsError
 from nats.protocol import command
 from nats.protocol.parser import Parser
 
-from aegis_sdk.contract import arguments
-from aegis_sdk.contract.addresses import Address, read_addresses, shown, shown_path
-from aegis_sdk.errors import InvalidAddress, InvalidArgument, RefusedByNats, Unavailable
+from aegis_sdk.contract.addresses import Address
+from aegis_sdk.errors import RefusedByNats, Unavailable
+from aegis_sdk.nats.login import Server
 
 RECONNECT_WAIT_S: Final = 0.1
 REFUSED_WAIT_S_MAX: Final = 5.0
@@ -63,88 +61,13 @@ _FORBIDDEN: Final = re.compile(
 _LOGIN: Final = re.compile(
     r"authorization|authentication|revoked|secure connection|^TLS", re.IGNORECASE
 )
-_JWT: Final = re.compile(rb"BEGIN NATS USER JWT-+\s+([\w.-]+)")
-_SEED: Final = re.compile(rb"(?:BEGIN USER NKEY SEED-+\s+|\A\s*)(S[A-Z2-7]+)")
 
-Tls = ssl.SSLContext | Callable[[], ssl.SSLContext]
 OnForbidden = Callable[[str, str], None]
 """Called with (subject, the server's words)."""
 
 
 class Forbidden(NatsError):
     """The server does not permit this subject; its words."""
-
-
-@dataclass(frozen=True, slots=True, repr=False)
-class Server:
-    """Where NATS is and how to get in. What stands beside the addresses wins over a login in them.
-
-    `credentials` (JWT and seed) and `nkeys_seed` name files; `tls` may be a function that reads its files anew.
-    """
-
-    url: str = "nats://127.0.0.1:4222"
-    user: str | None = None
-    password: str | None = None
-    token: str | None = None
-    credentials: str | None = None
-    nkeys_seed: str | None = None
-    tls: Tls | None = None
-
-    def __repr__(self) -> str:
-        return f"Server({self.shown_url})"
-
-    @property
-    def shown_url(self) -> str:
-        """For logs and errors: without passwords and tokens."""
-        return shown(self.url)
-
-    @property
-    def addresses(self) -> list[Address]:
-        """Raises: InvalidAddress."""
-        return read_addresses(self.url)
-
-    def may_change(self, reason: str) -> bool:
-        """Whether what was refused for `reason` is read anew for the next connection."""
-        if reason.startswith("TLS"):
-            return callable(self.tls)
-        return bool(self.credentials or self.nkeys_seed)
-
-    def seed(self) -> bytes:
-        """Raises: NatsError, which names the file."""
-        path = self.credentials or self.nkeys_seed
-        assert path is not None
-        return _found(_SEED, path, "seed")
-
-    def jwt(self) -> bytes:
-        """Raises: NatsError, which names the file."""
-        assert self.credentials is not None
-        return _found(_JWT, self.credentials, "JWT")
-
-    def check(self) -> None:
-        """Raises: InvalidAddress, InvalidArgument; Unavailable when what reads the files isn't installed."""
-        arguments.text(self.url, "url", error=InvalidAddress)
-        _ = self.addresses
-        for name in ("user", "password", "token"):
-            arguments.optional_text(getattr(self, name), name, error=InvalidArgument)
-        for name in ("credentials", "nkeys_seed"):
-            if not isinstance(getattr(self, name), Path):
-                arguments.optional_text(getattr(self, name), name, error=InvalidArgument)
-        if self.tls is not None and not isinstance(self.tls, ssl.SSLContext):
-            arguments.function(self.tls, "tls")
-        if (self.credentials or self.nkeys_seed) and importlib.util.find_spec("nkeys") is None:
-            raise Unavailable("credentials and NKEY files need: pip install 'aegis-sdk[nkeys]'")
-
-
-def _found(form: re.Pattern[bytes], path: str, what: str) -> bytes:
-    try:
-        found = form.search(Path(path).read_bytes())
-    except OSError as error:
-        raise NatsError(f"{shown_path(str(path))}: {error.strerror}") from None
-    except ValueError:  # a zero byte in its name
-        raise NatsError(f"{shown_path(str(path))!r} is no file's name") from None
-    if found is None:
-        raise NatsError(f"{path} holds no {what}")
-    return found[1]
 
 
 @dataclass(slots=True)
@@ -324,7 +247,7 @@ class Connection(Client):
     def _connect_command(self) -> bytes:
         server, address = self._server, self._address()
         if server.nkeys_seed and not server.credentials:
-            self._public_nkey = _key_pair(server).public_key.decode()
+            self._public_nkey = server.key_pair().public_key.decode()
         given = (server.user, server.token, server.credentials, server.nkeys_seed)
         if any(each is not None for each in given):
             self.options |= {"user": server.user, "password": server.password}
@@ -347,14 +270,11 @@ class Connection(Client):
         return found or next(with_login, None)
 
     def _sign(self, nonce: str) -> bytes:
-        return base64.b64encode(_key_pair(self._server).sign(nonce.encode()))
+        return base64.b64encode(self._server.key_pair().sign(nonce.encode()))
 
     @property
     def ssl_context(self) -> ssl.SSLContext:
-        tls = self._server.tls
-        if tls is None:
-            return ssl.create_default_context()
-        return tls if isinstance(tls, ssl.SSLContext) else tls()
+        return self._server.ssl_context()
 
     # --- what goes wrong ------------------------------------------------------------------------------------
     def spell(self, data: bytes) -> None:
@@ -513,15 +433,6 @@ def _fail(waiting: set[asyncio.Future[Any]], reason: str) -> None:
     for future in waiting:
         if not future.done():
             future.set_exception(Forbidden(reason))
-
-
-def _key_pair(server: Server) -> Any:
-    import nkeys  # an extra
-
-    try:
-        return nkeys.from_seed(bytearray(server.seed()))
-    except (ValueError, nkeys.ErrInvalidSeed, nkeys.ErrInvalidPrefixByte) as error:
-        raise NatsError(f"{server.credentials or server.nkeys_seed} holds no valid seed") from error
 
 
 def _not_opened(server: Server, reasons: list[str]) -> Unavailable:

@@ -1,0 +1,109 @@
+"""Where NATS is and how to get in: addresses, users, credentials, seeds, TLS. What is in a file is read again each time."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import ssl
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from nats.errors import Error as NatsError
+
+from aegis_sdk.contract import arguments
+from aegis_sdk.contract.addresses import Address, read_addresses, shown, shown_path
+from aegis_sdk.errors import InvalidAddress, InvalidArgument, Unavailable
+
+_JWT: Final = re.compile(rb"BEGIN NATS USER JWT-+\s+([\w.-]+)")
+_SEED: Final = re.compile(rb"(?:BEGIN USER NKEY SEED-+\s+|\A\s*)(S[A-Z2-7]+)")
+
+Tls = ssl.SSLContext | Callable[[], ssl.SSLContext]
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Server:
+    """Where NATS is and how to get in. What stands beside the addresses wins over a login in them.
+
+    `credentials` (JWT and seed) and `nkeys_seed` name files; `tls` may be a function that reads its files anew.
+    """
+
+    url: str = "nats://127.0.0.1:4222"
+    user: str | None = None
+    password: str | None = None
+    token: str | None = None
+    credentials: str | None = None
+    nkeys_seed: str | None = None
+    tls: Tls | None = None
+
+    def __repr__(self) -> str:
+        return f"Server({self.shown_url})"
+
+    @property
+    def shown_url(self) -> str:
+        """For logs and errors: without passwords and tokens."""
+        return shown(self.url)
+
+    @property
+    def addresses(self) -> list[Address]:
+        """Raises: InvalidAddress."""
+        return read_addresses(self.url)
+
+    def may_change(self, reason: str) -> bool:
+        """Whether what was refused for `reason` is read anew for the next connection."""
+        if reason.startswith("TLS"):
+            return callable(self.tls)
+        return bool(self.credentials or self.nkeys_seed)
+
+    def seed(self) -> bytes:
+        """Raises: NatsError, which names the file."""
+        path = self.credentials or self.nkeys_seed
+        assert path is not None
+        return _found(_SEED, path, "seed")
+
+    def jwt(self) -> bytes:
+        """Raises: NatsError, which names the file."""
+        assert self.credentials is not None
+        return _found(_JWT, self.credentials, "JWT")
+
+    def key_pair(self) -> Any:
+        """Of the seed. Raises: NatsError, which names the file."""
+        import nkeys  # an extra
+
+        try:
+            return nkeys.from_seed(bytearray(self.seed()))
+        except (ValueError, nkeys.ErrInvalidSeed, nkeys.ErrInvalidPrefixByte) as error:
+            raise NatsError(f"{self.credentials or self.nkeys_seed} holds no valid seed") from error
+
+    def ssl_context(self) -> ssl.SSLContext:
+        """Made anew, where `tls` is a function."""
+        if self.tls is None:
+            return ssl.create_default_context()
+        return self.tls if isinstance(self.tls, ssl.SSLContext) else self.tls()
+
+    def check(self) -> None:
+        """Raises: InvalidAddress, InvalidArgument; Unavailable when what reads the files isn't installed."""
+        arguments.text(self.url, "url", error=InvalidAddress)
+        _ = self.addresses
+        for name in ("user", "password", "token"):
+            arguments.optional_text(getattr(self, name), name, error=InvalidArgument)
+        for name in ("credentials", "nkeys_seed"):
+            if not isinstance(getattr(self, name), Path):
+                arguments.optional_text(getattr(self, name), name, error=InvalidArgument)
+        if self.tls is not None and not isinstance(self.tls, ssl.SSLContext):
+            arguments.function(self.tls, "tls")
+        if (self.credentials or self.nkeys_seed) and importlib.util.find_spec("nkeys") is None:
+            raise Unavailable("credentials and NKEY files need: pip install 'aegis-sdk[nkeys]'")
+
+
+def _found(form: re.Pattern[bytes], path: str, what: str) -> bytes:
+    try:
+        found = form.search(Path(path).read_bytes())
+    except OSError as error:
+        raise NatsError(f"{shown_path(str(path))}: {error.strerror}") from None
+    except ValueError:  # a zero byte in its name
+        raise NatsError(f"{shown_path(str(path))!r} is no file's name") from None
+    if found is None:
+        raise NatsError(f"{path} holds no {what}")
+    return found[1]
