@@ -8,10 +8,12 @@ from dataclasses import dataclass
 
 import nats
 import pytest
-from aegis_control.infrastructure.nats_link import NatsLink
 from aegis_control.infrastructure.nats_streams import NatsStreams, StreamSettings
 from aegis_sdk.contract.envelope import MSG_ID, OUTCOME
 from aegis_sdk.contract.subjects import Subjects
+from aegis_sdk.nats.jetstream import JetStream
+from aegis_sdk.nats.link import Link
+from aegis_sdk.nats.login import Server
 from nats.aio.client import Client
 from nats.js import JetStreamContext
 from nats.js.errors import APIError
@@ -67,11 +69,11 @@ class _connected:
 
     async def __aenter__(self) -> Bus:
         self._client = await nats.connect(self._url, connect_timeout=5, allow_reconnect=False)
-        link = NatsLink(self._client)
-        await link.open()
-        streams = NatsStreams(link, SUBJECTS, StreamSettings())
+        link = await Link.open(Server(self._url), name="control", timeout_s=5)
+        streams = NatsStreams(JetStream(link), SUBJECTS, StreamSettings())
         await streams.provision_common()
         await streams.provision(SERVICE)
+        await link.close()
         return Bus(self._client, self._client.jetstream(timeout=5))
 
     async def __aexit__(self, *_: object) -> None:

@@ -9,7 +9,7 @@ import pytest
 from aegis_control.infrastructure.embedded_nats import EmbeddedNats
 from aegis_sdk.application.ports import StoreMissing, StoreTooLarge, StoreUnreachable
 from aegis_sdk.errors import Unavailable
-from aegis_sdk.nats.link import Link
+from aegis_sdk.nats.link import Link, NotInTime
 from aegis_sdk.nats.login import Server
 from aegis_sdk.nats.wire import Message
 
@@ -80,3 +80,21 @@ async def test_a_server_that_is_not_there_is_told_within_seconds() -> None:
     async with asyncio.timeout(10):
         with pytest.raises(Unavailable, match=r"127\.0\.0\.1:1"):
             await Link.open(Server("nats://127.0.0.1:1"), name="test")
+
+
+async def test_calls_at_the_same_time_have_each_their_own_answer(nats_server: EmbeddedNats) -> None:
+    """Or none: who is not answered is told so, and holds no other up for longer than its time."""
+    link = await Link.open(Server(nats_server.url), name="test")
+    await link.subscribe("echo", lambda message: link.publish(message.reply, message.data))
+    await link.subscribe("silent", lambda message: None)
+    calls = [(subject, b"%d" % n, None) for n, subject in enumerate(["echo", "silent", "nobody"])]
+    echoed, silent, nobody = await link.ask_all(calls, timeout_s=0.2)
+    assert isinstance(echoed, Message)
+    assert echoed.data == b"0"
+    assert isinstance(silent, NotInTime)
+    assert isinstance(nobody, Message)
+    assert nobody.status == "503"
+    asking = asyncio.create_task(link.ask_all([("silent", b"", None)] * 2, timeout_s=60.0))
+    await link.flush(timeout_s=5.0)
+    await link.close()
+    assert [type(answer) for answer in await asking] == [StoreUnreachable] * 2

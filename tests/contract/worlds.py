@@ -13,11 +13,9 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
-import nats
 from aegis_control.bootstrap import Control as RealControl
 from aegis_control.infrastructure.embedded_nats import EmbeddedNats
 from aegis_control.infrastructure.nats_cluster import NatsCluster
-from aegis_control.infrastructure.nats_link import NatsLink
 from aegis_control.infrastructure.nats_streams import NatsStreams, StreamSettings
 from aegis_control.settings import Settings
 from aegis_sdk.application.ports import (
@@ -44,6 +42,7 @@ from aegis_sdk.infrastructure.directory import NatsDirectory
 from aegis_sdk.infrastructure.journal import NatsJournal
 from aegis_sdk.infrastructure.replies import NatsReplies
 from aegis_sdk.infrastructure.requests import NatsDeliveries, NatsRequestLog
+from aegis_sdk.nats.jetstream import JetStream
 from aegis_sdk.nats.link import Link
 from aegis_sdk.nats.login import Server
 from aegis_sdk.testing import MemoryBus, MemoryLink
@@ -182,10 +181,9 @@ class NatsWorld:
         self._stack = AsyncExitStack()
 
     async def open(self) -> None:
-        client = await nats.connect(self._server.url.split(","))
-        self._stack.push_async_callback(client.close)
-        self._control = NatsLink(client)
-        await self._control.open()
+        link = await Link.open(Server(self._server.url), name="control")
+        self._stack.push_async_callback(link.close)
+        self._control = JetStream(link)
         replicas = 3 if isinstance(self._server, NatsCluster) else 1
         settings = StreamSettings(ack_wait_s=ACK_WAIT_S, replicas=replicas)
         streams = NatsStreams(self._control, self._subjects, settings)

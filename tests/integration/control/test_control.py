@@ -13,10 +13,12 @@ import nats
 import pytest
 from aegis_control.infrastructure.embedded_nats import EmbeddedNats
 from aegis_control.infrastructure.nats_endpoints import NatsEvents
-from aegis_control.infrastructure.nats_link import NatsLink
 from aegis_control.infrastructure.nats_streams import NatsStreams, StreamSettings
 from aegis_sdk.contract.control import CommandKind, Role
 from aegis_sdk.contract.subjects import Subjects
+from aegis_sdk.nats.jetstream import JetStream
+from aegis_sdk.nats.link import Link
+from aegis_sdk.nats.login import Server
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
@@ -168,7 +170,6 @@ async def test_a_server_that_dies_and_comes_back_costs_nobody_a_lease(
     prefix: str,
 ) -> None:
     """G1: what was granted survives kill -9 of NATS, and control judges nobody by the outage."""
-    import nats
 
     from tests.integration.control.support import Instance
 
@@ -388,9 +389,8 @@ async def test_events_outlast_an_absence_of_nats_and_are_kept_once(
 ) -> None:
     """The audit trail: what was emitted while NATS was away is stored when it is back, in order."""
     with EmbeddedNats(tmp_path) as own:
-        client = await nats.connect(own.url, reconnect_time_wait=0.1, max_reconnect_attempts=-1)
-        link = NatsLink(client)
-        await link.open()
+        link = JetStream(await Link.open(Server(own.url), name="test"))
+        client = link.client
         subjects = Subjects("aegis")
         await NatsStreams(link, subjects, StreamSettings()).provision_common()
         events = NatsEvents(link, subjects, time.time)
@@ -408,7 +408,7 @@ async def test_events_outlast_an_absence_of_nats_and_are_kept_once(
 
         await until(stored, "all three are kept, once and in order")
         publishing.cancel()
-        await client.close()
+        await link.link.close()
 
 
 async def _numbers(client: Client, subjects: Subjects) -> list[int]:

@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
-import nats
 import pytest
 from aegis_control.application.ports import (
     Bucket,
@@ -19,11 +18,14 @@ from aegis_control.application.ports import (
 from aegis_control.infrastructure.embedded_nats import EmbeddedNats
 from aegis_control.infrastructure.nats_buckets import NatsBucket
 from aegis_control.infrastructure.nats_journal import NatsJournal
-from aegis_control.infrastructure.nats_link import NatsLink, ask
 from aegis_control.infrastructure.nats_streams import NatsStreams, StreamSettings
 from aegis_sdk.contract.bodies import Fence
 from aegis_sdk.contract.subjects import Subjects
-from nats.aio.msg import Msg
+from aegis_sdk.nats.calls import ask
+from aegis_sdk.nats.jetstream import JetStream
+from aegis_sdk.nats.link import Link
+from aegis_sdk.nats.login import Server
+from aegis_sdk.nats.wire import Message
 
 from tests.unit.control.support import MemoryBucket, MemoryJournal
 
@@ -43,32 +45,30 @@ async def store(
     if request.param == "memory":
         yield Store(MemoryBucket(), MemoryJournal())
         return
-    client = await nats.connect(server.url)
-    link = NatsLink(client)
-    await link.open()
+    link = JetStream(await Link.open(Server(server.url), name="test"))
     subjects = Subjects(prefix)
     streams = NatsStreams(link, subjects, StreamSettings())
     await streams.provision_common()
     await streams.provision(SERVICE)
     yield Store(NatsBucket(link, subjects.leases_bucket), NatsJournal(link, subjects))
-    await client.close()
+    await link.link.close()
 
 
 async def test_a_question_that_is_cancelled_as_its_answer_comes_is_cancelled(
     server: EmbeddedNats, prefix: str
 ) -> None:
-    """The client's own deadline would swallow the cancellation before Python 3.12: a term that never ends."""
-    client = await nats.connect(server.url)
-    await client.subscribe(prefix)  # somebody who never answers
-    asking = asyncio.create_task(ask(client, prefix, b"", timeout_s=5.0))
-    while not client._resp_map:  # noqa: ASYNC110 - the client has no event for it
+    """The library's own deadline would swallow the cancellation before Python 3.12: a term that never ends."""
+    link = await Link.open(Server(server.url), name="test")
+    await link.subscribe(prefix, lambda _: None)  # somebody who never answers
+    asking = asyncio.create_task(ask(link, prefix, b"", timeout_s=5.0))
+    while not link._waiting:  # noqa: ASYNC110 - the link has no event for it
         await asyncio.sleep(0)
-    [waiting] = client._resp_map.values()
-    waiting.set_result(Msg(client))
+    [(waiting, _, _)] = link._waiting.values()
+    waiting.set_result(Message(prefix, "", b"", b""))
     asking.cancel()
     with pytest.raises(asyncio.CancelledError):
         await asking
-    await client.close()
+    await link.close()
 
 
 async def test_a_key_is_written_only_at_the_revision_that_was_read(store: Store) -> None:

@@ -6,13 +6,14 @@ import json
 from collections.abc import AsyncIterator
 from typing import Any
 
-import nats
 import pytest
 from aegis_control.application.ports import ProvisionFailed
 from aegis_control.infrastructure.embedded_nats import EmbeddedNats
-from aegis_control.infrastructure.nats_link import NatsLink
 from aegis_control.infrastructure.nats_streams import NatsStreams, StreamSettings
 from aegis_sdk.contract.subjects import Subjects
+from aegis_sdk.nats.jetstream import JetStream
+from aegis_sdk.nats.link import Link
+from aegis_sdk.nats.login import Server
 from nats.aio.msg import Msg
 from nats.js.errors import APIError
 
@@ -20,20 +21,18 @@ from tests.integration.control.support import SERVICE, Broker
 
 
 @pytest.fixture
-async def link(server: EmbeddedNats) -> AsyncIterator[NatsLink]:
-    client = await nats.connect(server.url)
-    link = NatsLink(client)
-    await link.open()
-    yield link
-    await client.close()
+async def link(server: EmbeddedNats) -> AsyncIterator[JetStream]:
+    link = await Link.open(Server(server.url), name="test")
+    yield JetStream(link)
+    await link.close()
 
 
-def streams(link: NatsLink, prefix: str, **settings: Any) -> NatsStreams:
+def streams(link: JetStream, prefix: str, **settings: Any) -> NatsStreams:
     return NatsStreams(link, Subjects(prefix), StreamSettings(**settings))
 
 
 async def test_provisioning_again_writes_nothing(
-    link: NatsLink, prefix: str, broker: Broker
+    link: JetStream, prefix: str, broker: Broker
 ) -> None:
     seen: list[str] = []
 
@@ -58,7 +57,7 @@ async def test_provisioning_again_writes_nothing(
 
 
 async def test_what_differs_is_mended_and_what_others_added_stays(
-    link: NatsLink, prefix: str, broker: Broker
+    link: JetStream, prefix: str, broker: Broker
 ) -> None:
     await streams(link, prefix).provision(SERVICE)
     name = broker.subjects.journal_stream(SERVICE)
@@ -79,7 +78,7 @@ async def test_what_differs_is_mended_and_what_others_added_stays(
 
 
 async def test_what_can_not_be_mended_is_said_with_setting_and_value(
-    link: NatsLink, prefix: str, broker: Broker
+    link: JetStream, prefix: str, broker: Broker
 ) -> None:
     name = broker.subjects.journal_stream(SERVICE)
     config = {
@@ -95,7 +94,7 @@ async def test_what_can_not_be_mended_is_said_with_setting_and_value(
 
 
 async def test_an_outcome_is_stored_once_and_handed_to_the_caller(
-    link: NatsLink, prefix: str, broker: Broker
+    link: JetStream, prefix: str, broker: Broker
 ) -> None:
     """G2: the server itself refuses the second one."""
     await streams(link, prefix).provision(SERVICE)
@@ -116,7 +115,7 @@ async def test_an_outcome_is_stored_once_and_handed_to_the_caller(
 
 
 async def test_a_full_request_stream_refuses_and_forgets_only_what_is_done(
-    link: NatsLink, prefix: str, broker: Broker
+    link: JetStream, prefix: str, broker: Broker
 ) -> None:
     """G1: room is made from requests that have an outcome, never from those that wait."""
     some = streams(link, prefix, requests_max_msgs=10)
@@ -142,7 +141,7 @@ async def test_a_full_request_stream_refuses_and_forgets_only_what_is_done(
 
 
 async def test_depths_count_what_waits_and_what_is_in_work(
-    link: NatsLink, prefix: str, broker: Broker
+    link: JetStream, prefix: str, broker: Broker
 ) -> None:
     some = streams(link, prefix)
     await some.provision(SERVICE)
@@ -156,7 +155,7 @@ async def test_depths_count_what_waits_and_what_is_in_work(
 
 
 async def test_the_buckets_open_with_any_client(
-    link: NatsLink, prefix: str, broker: Broker
+    link: JetStream, prefix: str, broker: Broker
 ) -> None:
     await streams(link, prefix).provision_common()
     bucket = await broker.client.jetstream().key_value(broker.subjects.leases_bucket)

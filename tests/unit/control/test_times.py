@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 import pytest
-from aegis_control.infrastructure.nats_link import parse_time, stored_time
+from aegis_sdk.nats.jetstream import parse_time, stored_time
 
 SECOND = 1_795_449_960
 

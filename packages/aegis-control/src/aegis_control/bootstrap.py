@@ -18,8 +18,8 @@ from aegis_sdk.contract.control import AdminReply
 from aegis_sdk.contract.metrics import Snapshot
 from aegis_sdk.contract.subjects import Subjects
 from aegis_sdk.errors import RefusedByNats, Unavailable
-from aegis_sdk.nats.connection import Connection
-from nats.aio.client import Client
+from aegis_sdk.nats.jetstream import JetStream
+from aegis_sdk.nats.link import Link
 from nats.aio.msg import Msg
 
 from aegis_control.application.console import EVENTS_MAX, VERBS, Console, Replica
@@ -44,7 +44,6 @@ from aegis_control.infrastructure.nats_endpoints import Endpoints, NatsEvents, N
 from aegis_control.infrastructure.nats_journal import NatsJournal
 from aegis_control.infrastructure.nats_leader import NatsLeader
 from aegis_control.infrastructure.nats_letters import NatsLetters
-from aegis_control.infrastructure.nats_link import NatsLink
 from aegis_control.infrastructure.nats_logs import NatsLogs
 from aegis_control.infrastructure.nats_snapshots import listen_for_snapshots
 from aegis_control.infrastructure.nats_streams import NatsStreams, StreamSettings
@@ -66,7 +65,7 @@ class Control:
         self._gather = Gather(self._clock)
         self._term: Term | None = None
         self._stopping = asyncio.Event()
-        self._link: NatsLink | None = None
+        self._link: Link | None = None
         self._hopeless: asyncio.Future[str]
         """Why NATS refuses our login for good; set when connected."""
         self._leadership: Leadership | None = None
@@ -96,14 +95,14 @@ class Control:
         Raises: NatsAbsent, RefusedByNats, CredentialsUnusable, InvalidAddress, ProvisionFailed, OSError.
         """
         async with AsyncExitStack() as stack:
-            link = await stack.enter_async_context(self._connected())
-            system = await stack.enter_async_context(self._system_client())
+            link = JetStream(await stack.enter_async_context(self._connected()))
+            system = await stack.enter_async_context(self._system_link())
             streams = NatsStreams(link, self._subjects, _stream_settings(self._settings))
             await self._provision(streams)
             await self._serve(stack, link, system, streams)
 
     async def _serve(
-        self, stack: AsyncExitStack, link: NatsLink, system: Client | None, streams: NatsStreams
+        self, stack: AsyncExitStack, link: JetStream, system: Link | None, streams: NatsStreams
     ) -> None:
         version = metadata.version("aegis-control")
         metrics = Metrics(streams, self._gather.fleet, version)
@@ -111,7 +110,7 @@ class Control:
         world = self._world(link, system, streams, events, version)
         self._leadership = leadership = self._make_leadership(link, events, world)
         await self._listen_for_hints(link, leadership)
-        await listen_for_snapshots(link, self._subjects, self._heard)
+        await listen_for_snapshots(link.link, self._subjects, self._heard)
         archive = NatsArchive(link, self._subjects)
         console = self._console(link, streams, archive, version)
         await self._open_http(stack, metrics, console)
@@ -170,9 +169,9 @@ class Control:
             await asyncio.sleep(_FOLLOW_RETRY_S)
 
     def _console(
-        self, link: NatsLink, streams: NatsStreams, archive: NatsArchive, version: str
+        self, link: JetStream, streams: NatsStreams, archive: NatsArchive, version: str
     ) -> Console:
-        leader = NatsLeader(link, self._subjects)
+        leader = NatsLeader(link.link, self._subjects)
 
         async def ask(verb: str, data: bytes) -> AdminReply:
             # Changes go the way of all operators: as a part of the term, which ends with it.
@@ -194,7 +193,7 @@ class Control:
             actions=bool(self._settings.console_token),
         )
 
-    async def _listen_for_hints(self, link: NatsLink, leadership: Leadership) -> None:
+    async def _listen_for_hints(self, link: JetStream, leadership: Leadership) -> None:
         """A leader that leaves writes so; its successor needn't wait for the next look."""
 
         async def hint(_: Msg) -> None:
@@ -205,21 +204,21 @@ class Control:
 
     def _world(
         self,
-        link: NatsLink,
-        system: Client | None,
+        link: JetStream,
+        system: Link | None,
         streams: NatsStreams,
         events: NatsEvents,
         version: str,
     ) -> World:
         settings, subjects = self._settings, self._subjects
-        endpoints = Endpoints(link, system, subjects, token=secrets.token_hex(6))
+        endpoints = Endpoints(link.link, system, subjects, token=secrets.token_hex(6))
         return World(
             registry=NatsBucket(link, subjects.registry_bucket),
             leases=NatsBucket(link, subjects.leases_bucket),
             journal=NatsJournal(link, subjects),
             requests=streams,
             logs=NatsLogs(link, streams),
-            instances=NatsInstances(link, subjects),
+            instances=NatsInstances(link.link, subjects),
             hearing=endpoints,
             letters=NatsLetters(link, subjects),
             checkup=NatsCheckup(streams, system, self._clock.wall, replicas=settings.replicas),
@@ -236,7 +235,7 @@ class Control:
             replicas=settings.replicas,
         )
 
-    def _make_leadership(self, link: NatsLink, events: NatsEvents, world: World) -> Leadership:
+    def _make_leadership(self, link: JetStream, events: NatsEvents, world: World) -> Leadership:
         pace = Pace(self._settings.leader_renewal_s, self._settings.leader_timeout_s)
         # A renewal that is not answered in half the timeout leaves time for another.
         bucket = NatsBucket(link, self._subjects.control_bucket, write_timeout_s=pace.timeout_s / 2)
@@ -258,7 +257,7 @@ class Control:
 
     async def _open_http(self, stack: AsyncExitStack, metrics: Metrics, console: Console) -> None:
         def scrape() -> bytes:
-            connected = self._link is not None and self._link.connected
+            connected = self._link is not None and self._link.is_connected
             return metrics.render(self._state(), connected=connected)
 
         host, port, seldom = self._settings.http_host, self._settings.http_port, Seldom()
@@ -280,42 +279,41 @@ class Control:
         return self._term.state if self._term is not None else None
 
     def _not_ready(self) -> str:
-        if self._link is None or not self._link.connected:
+        if self._link is None or not self._link.is_connected:
             return "not connected to NATS"
         return "" if self.leader else "no replica leads"
 
     @asynccontextmanager
-    async def _connected(self) -> AsyncIterator[NatsLink]:
+    async def _connected(self) -> AsyncIterator[Link]:
         settings = self._settings
-        client = await self._interruptible(
+        link = await self._interruptible(
             settings.url, _credentials(settings), f"{settings.prefix}/control/{self.id}"
         )
-        self._link = link = NatsLink(client)
-        self._hopeless = client.hopeless
-        await link.open()
+        self._link = link
+        self._hopeless = link.hopeless
         try:
             yield link
         finally:
-            await _close(client)
+            await _close(link)
 
     @asynccontextmanager
-    async def _system_client(self) -> AsyncIterator[Client | None]:
+    async def _system_link(self) -> AsyncIterator[Link | None]:
         settings = self._settings
         logins = (settings.system_user, settings.system_creds, settings.system_nkey)
         if not (settings.system_url or any(logins)):
             yield None
             return
-        client = await self._interruptible(
+        link = await self._interruptible(
             settings.system_url or settings.url,
             _system_credentials(settings),
             f"{settings.prefix}/control/{self.id}/system",
         )
         try:
-            yield client
+            yield link
         finally:
-            await _close(client)
+            await _close(link)
 
-    async def _interruptible(self, url: str, credentials: Credentials, name: str) -> Connection:
+    async def _interruptible(self, url: str, credentials: Credentials, name: str) -> Link:
         """Connect, unless `stop` comes first (then CancelledError ends `run`)."""
         connecting = asyncio.ensure_future(
             connect(
@@ -336,8 +334,6 @@ class Control:
             stopped.cancel()
 
     async def _on_reconnected(self) -> None:
-        if self._link is not None:
-            self._link.reconnected()
         if self._term is not None:
             self._term.reconnected()
 
@@ -414,6 +410,6 @@ async def _unless_hopeless(leadership: Leadership, hopeless: asyncio.Future[str]
         await asyncio.wait({running})
 
 
-async def _close(client: Client) -> None:
+async def _close(link: Link) -> None:
     with contextlib.suppress(Exception):
-        await client.close()
+        await link.close()

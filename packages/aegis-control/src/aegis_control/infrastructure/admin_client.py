@@ -30,14 +30,14 @@ from aegis_sdk.contract.control import (
 )
 from aegis_sdk.contract.subjects import Subjects
 from aegis_sdk.errors import InvalidAddress, RefusedByNats, Unavailable
-from aegis_sdk.nats.connection import Connection, Forbidden, Hooks
+from aegis_sdk.nats.calls import NoAnswer, NobodyListens, ask
+from aegis_sdk.nats.jetstream import JetStream
+from aegis_sdk.nats.link import Link
 from nats import errors as nats_errors
-from nats.aio.client import Client
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from aegis_control.infrastructure.nats_archive import NatsArchive
 from aegis_control.infrastructure.nats_connect import Credentials, CredentialsUnusable
-from aegis_control.infrastructure.nats_link import NatsLink, ask
 
 _T = TypeVar("_T")
 
@@ -117,13 +117,17 @@ class AdminClient:
         self._credentials = credentials or Credentials()
         self._subjects = Subjects(prefix)
         self._timeout_s = timeout_s
-        self._client = Client()
-        self._link = NatsLink(self._client)
+        self._opened: Link | None = None
 
     @property
-    def link(self) -> NatsLink:
-        """The connection, for what is read from NATS itself."""
-        return self._link
+    def link(self) -> JetStream:
+        """The streams, for what is read from NATS itself."""
+        return JetStream(self._link, api_timeout_s=self._timeout_s)
+
+    @property
+    def _link(self) -> Link:
+        assert self._opened is not None
+        return self._opened
 
     @property
     def subjects(self) -> Subjects:
@@ -132,12 +136,12 @@ class AdminClient:
     @property
     def archive(self) -> NatsArchive:
         """What is stored; it needs no control. Its methods raise Unavailable."""
-        return NatsArchive(self._link, self._subjects)
+        return NatsArchive(self.link, self._subjects)
 
     @property
     def server(self) -> dict[str, Any]:
         """What the server said of itself when it greeted us (version, max_payload, cluster, ...)."""
-        return dict(self._client._server_info)
+        return dict(self._link.client._server_info)
 
     @property
     def safe_url(self) -> str:
@@ -147,17 +151,16 @@ class AdminClient:
     @property
     def server_version(self) -> str:
         """The version of the NATS server that this connection reached."""
-        version = self._client.connected_server_version
+        version = self._link.client.connected_server_version
         return f"{version.major}.{version.minor}.{version.patch}"
 
     async def __aenter__(self) -> Self:
         try:
             server = self._credentials.server(self._url)
             async with asyncio.timeout(self._timeout_s):
-                self._client = client = Connection(server, Hooks())
-                await client.open(name="ipc-cli", keep=False, timeout_s=self._timeout_s)
-                self._link = NatsLink(client, api_timeout_s=self._timeout_s)
-                await self._link.open()
+                self._opened = await Link.open(
+                    server, name="ipc-cli", keep=False, timeout_s=self._timeout_s, logger=None
+                )
         except InvalidAddress as error:
             raise AdminError("invalid", str(error)) from error
         except CredentialsUnusable as error:
@@ -179,7 +182,7 @@ class AdminClient:
     ) -> None:
         try:
             async with asyncio.timeout(_CLOSE_TIMEOUT_S):
-                await self._client.close()
+                await self._link.close()
         except (TimeoutError, OSError, nats_errors.Error):
             pass
 
@@ -237,24 +240,24 @@ class AdminClient:
 
     async def _request(self, verb: str, body: bytes) -> AdminReply:
         try:
-            message = await ask(
-                self._client, self._subjects.admin(verb), body, timeout_s=self._timeout_s
+            reply = await ask(
+                self._link, self._subjects.admin(verb), body, timeout_s=self._timeout_s
             )
-            return AdminReply.model_validate_json(message.data)
-        except nats_errors.NoRespondersError as error:
+            return AdminReply.model_validate_json(reply)
+        except NobodyListens as error:
             raise self._no_control() from error
-        except (TimeoutError, nats_errors.TimeoutError) as error:
+        except NoAnswer as error:
             raise AdminError(
                 "timed_out",
                 f"control did not answer {verb} at {self.safe_url} within {self._timeout_s:g} s",
                 "it may still act on it: look with `ipc-cli list-services`, or raise --timeout",
             ) from error
-        except Forbidden as error:
+        except RefusedByNats as error:
             raise AdminError(
                 "denied", str(error), "give this login the right to ask there"
             ) from error
-        except (OSError, nats_errors.Error) as error:
-            raise self._unreachable(f"the connection was lost: {_one_line(error)}") from error
+        except Unavailable as error:
+            raise self._unreachable(_one_line(error)) from error
         except ValidationError as error:
             raise _garbled(verb) from error
 

@@ -20,22 +20,22 @@ from aegis_sdk.contract.names import NO_RESOURCE, decode_token
 from aegis_sdk.contract.subjects import Subjects
 from aegis_sdk.contract.trace import trace_id
 from aegis_sdk.errors import Unavailable
+from aegis_sdk.nats.jetstream import (
+    ERR_NO_CONSUMER,
+    ERR_NO_MESSAGE,
+    ERR_NO_STREAM,
+    ApiRefused,
+    JetStream,
+    Kept,
+    from_seq,
+    from_time,
+    parse_time,
+)
 from pydantic import ValidationError
 
 from aegis_control.application.console import Letter
 from aegis_control.application.explain import Header
 from aegis_control.domain.story import Accepted, Child, Died, Ended, FenceRead, Noted, Queue
-from aegis_control.infrastructure.nats_link import (
-    ERR_NO_CONSUMER,
-    ERR_NO_MESSAGE,
-    ERR_NO_STREAM,
-    ApiRefused,
-    NatsLink,
-    Stored,
-    from_seq,
-    from_time,
-    parse_time,
-)
 
 LIFE_EVENTS: Final = (
     "lease_granted",
@@ -63,7 +63,7 @@ class NatsArchive:
     All methods raise Unavailable; a stream that isn't there is an empty one.
     """
 
-    def __init__(self, link: NatsLink, subjects: Subjects) -> None:
+    def __init__(self, link: JetStream, subjects: Subjects) -> None:
         self._link = link
         self._subjects = subjects
 
@@ -292,7 +292,7 @@ class NatsArchive:
                 return {"total": 0}
             raise Unavailable(f"{name}: {error}") from error
 
-    async def _last(self, stream: str, subject: str) -> Stored | None:
+    async def _last(self, stream: str, subject: str) -> Kept | None:
         try:
             return await self._link.last_message(stream, subject)
         except ApiRefused as error:
@@ -302,7 +302,7 @@ class NatsArchive:
 
     async def _read(
         self, stream: str, subjects: Sequence[str], start: dict[str, Any], *, for_ever: bool = False
-    ) -> AsyncGenerator[Stored, None]:
+    ) -> AsyncGenerator[Kept, None]:
         try:
             reading = self._link.read(stream, subjects, start, for_ever=for_ever)
             async with aclosing(reading) as messages:
@@ -322,14 +322,14 @@ def server_time(info: dict[str, Any]) -> float:
     return parse_time(info["ts"])
 
 
-def _ended(stored: Stored) -> Ended:
+def _ended(stored: Kept) -> Ended:
     outcome = Outcome.parse(stored.headers, stored.payload)
     token = stored.subject.split(".")[3]
     resource = None if token == NO_RESOURCE else decode_token(token)
     return Ended(outcome, stored.seq, stored.at_s, resource)
 
 
-def _letter(stored: Stored) -> KeptLetter | None:
+def _letter(stored: Kept) -> KeptLetter | None:
     """None for what somebody else put there."""
     try:
         return KeptLetter(DeadLetter.parse(stored.headers, stored.payload), stored.at_s)
@@ -351,7 +351,7 @@ def _without_payload(kept: KeptLetter) -> Letter:
     )
 
 
-def _event(stored: Stored) -> EventRecord | None:
+def _event(stored: Kept) -> EventRecord | None:
     try:
         return EventRecord.model_validate_json(stored.payload)
     except ValidationError:

@@ -6,18 +6,18 @@ import asyncio
 from collections.abc import Sequence
 
 from aegis_sdk.errors import Unavailable
-
-from aegis_control.application.ports import BucketReplaced, Entry, NotWritten, Write
-from aegis_control.infrastructure.nats_link import (
+from aegis_sdk.nats.jetstream import (
     ERR_BUSY,
     ERR_WRONG_LAST_SEQUENCE,
     EXPECTED_SEQ,
     ApiRefused,
-    NatsLink,
+    JetStream,
+    Kept,
     Outgoing,
     PublishResult,
-    Stored,
 )
+
+from aegis_control.application.ports import BucketReplaced, Entry, NotWritten, Write
 
 _OPERATION = "KV-Operation"
 _BUSY_TRIES = 20
@@ -25,7 +25,7 @@ _BUSY_WAIT_S = 0.005
 
 
 async def publish_checked(
-    link: NatsLink, messages: Sequence[Outgoing], *, timeout_s: float | None = None
+    link: JetStream, messages: Sequence[Outgoing], *, timeout_s: float | None = None
 ) -> list[int | NotWritten]:
     """Publish messages that expect a last sequence; "busy" (another check in flight) is tried again.
 
@@ -52,7 +52,7 @@ async def publish_checked(
 class NatsBucket:
     """A `Bucket`. It must exist; see `nats_streams`."""
 
-    def __init__(self, link: NatsLink, name: str, *, write_timeout_s: float | None = None) -> None:
+    def __init__(self, link: JetStream, name: str, *, write_timeout_s: float | None = None) -> None:
         self._link = link
         self._stream = f"KV_{name}"
         self._prefix = f"$KV.{name}."
@@ -104,7 +104,7 @@ class NatsBucket:
             raise BucketReplaced(f"{self._stream} is not the bucket that it was")
         return last
 
-    def _entry(self, stored: Stored) -> Entry:
+    def _entry(self, stored: Kept) -> Entry:
         deleted = _OPERATION in stored.headers
         key = stored.subject.removeprefix(self._prefix)
         return Entry(key, None if deleted else stored.payload, stored.seq)

@@ -10,10 +10,10 @@ from typing import Any, Final
 import nats.errors
 from aegis_sdk.contract.control import DriftView, ServerView
 from aegis_sdk.errors import Unavailable
-from nats.aio.client import Client
+from aegis_sdk.nats.jetstream import parse_time
+from aegis_sdk.nats.link import Link
 from nats.aio.msg import Msg
 
-from aegis_control.infrastructure.nats_link import parse_time
 from aegis_control.infrastructure.nats_streams import NatsStreams
 
 _VARZ: Final = "$SYS.REQ.SERVER.PING.VARZ"
@@ -28,7 +28,7 @@ class NatsCheckup:
     def __init__(
         self,
         streams: NatsStreams,
-        system: Client | None,
+        system: Link | None,
         wall: Callable[[], float],
         *,
         replicas: int,
@@ -54,10 +54,11 @@ class NatsCheckup:
             answers.append((self._wall(), message.data))
 
         asked_s = self._wall()
-        inbox = self._system.new_inbox()
+        client = self._system.client
+        inbox = client.new_inbox()
         try:
-            subscription = await self._system.subscribe(inbox, cb=note)
-            await self._system.publish(_VARZ, b"", inbox)
+            subscription = await client.subscribe(inbox, cb=note)
+            await client.publish(_VARZ, b"", inbox)
             await asyncio.sleep(_GATHER_S)
             await subscription.unsubscribe()
         except (nats.errors.Error, OSError) as error:

@@ -15,7 +15,7 @@ import structlog
 from aegis_sdk.contract.addresses import shown_path
 from aegis_sdk.errors import RefusedByNats, Unavailable
 from aegis_sdk.nats import connection
-from aegis_sdk.nats.connection import Connection, Hooks
+from aegis_sdk.nats.link import Link
 from aegis_sdk.nats.login import Server
 
 RETRY_INTERVAL_S: Final = 1.0
@@ -79,7 +79,7 @@ async def connect(
     name: str,
     wait: bool,
     on_reconnected: Callback | None = None,
-) -> Connection:
+) -> Link:
     """Connect to one of the servers in `url` (separated by commas), for good.
 
     With `wait` it tries every second until one answers, and says so; a login that is refused, and can't
@@ -93,7 +93,7 @@ async def connect(
     while True:
         tries += 1
         try:
-            client = await _try(server, name, on_reconnected)
+            link = await Link.open(server, name=name, logger=log)
         except Unavailable as error:
             refused = isinstance(error, RefusedByNats) and not server.may_change(str(error))
             now_s = time.monotonic()
@@ -103,33 +103,16 @@ async def connect(
             log.warning("nats_not_reached", url=server.shown_url, attempt=tries, reason=str(error))
             await asyncio.sleep(RETRY_INTERVAL_S)
         else:
+            if on_reconnected is not None:
+                link.on_restored(on_reconnected)
             log.info("nats_connected", url=server.shown_url, attempt=tries, connection=name)
-            return client
+            return link
 
 
 def _absent(server: Server, error: Unavailable) -> NatsAbsent:
     where = server.shown_url
     why = str(error).removeprefix(f"NATS does not answer at {where}: ")
     return NatsAbsent(f"no NATS server answered at {where}: {why}")
-
-
-async def _try(server: Server, name: str, on_reconnected: Callback | None) -> Connection:
-    log = structlog.stdlib.get_logger("aegis_control")
-    hooks = Hooks()
-    client = Connection(server, hooks, log)
-    await client.open(name=name, keep=True)
-
-    def lost() -> None:
-        if not client.is_closed:
-            log.warning("nats_lost", connection=name, reason=client.trouble)
-
-    async def restored() -> None:
-        log.info("nats_restored", connection=name)
-        if on_reconnected is not None:
-            await on_reconnected()
-
-    hooks.lost, hooks.restored = lost, restored
-    return client
 
 
 def _check(what: str, path: str) -> None:

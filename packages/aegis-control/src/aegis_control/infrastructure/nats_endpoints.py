@@ -23,6 +23,9 @@ from aegis_sdk.contract.envelope import MSG_ID
 from aegis_sdk.contract.names import session_name
 from aegis_sdk.contract.subjects import Subjects
 from aegis_sdk.errors import Unavailable
+from aegis_sdk.nats.calls import ask
+from aegis_sdk.nats.jetstream import JetStream, Outgoing
+from aegis_sdk.nats.link import Link
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
@@ -30,7 +33,6 @@ from nats.aio.subscription import Subscription
 from aegis_control.application.unreadable import said_by
 from aegis_control.application.world import Api
 from aegis_control.domain.connections import is_instances
-from aegis_control.infrastructure.nats_link import NatsLink, Outgoing, ask
 
 _EVENTS_QUEUED_MAX: Final = 10_000
 """Events wait here while NATS is away; beyond it the log has them, the event subject doesn't."""
@@ -53,22 +55,22 @@ _log = structlog.stdlib.get_logger
 class NatsInstances:
     """`Instances`: commands over core NATS."""
 
-    def __init__(self, link: NatsLink, subjects: Subjects) -> None:
+    def __init__(self, link: Link, subjects: Subjects) -> None:
         self._link = link
         self._subjects = subjects
 
     async def command(self, instance_id: str, command: Command, *, timeout_s: float) -> Ack | None:
         subject, data = self._subjects.command(instance_id), command.model_dump_json().encode()
         try:
-            message = await ask(self._link.client, subject, data, timeout_s=timeout_s)
-            return Ack.model_validate_json(message.data)
-        except (nats.errors.Error, OSError, TimeoutError, pydantic.ValidationError):
+            return Ack.model_validate_json(
+                await ask(self._link, subject, data, timeout_s=timeout_s)
+            )
+        except (Unavailable, pydantic.ValidationError):
             return None
 
     async def tell(self, instance_id: str, command: Command) -> None:
         subject, data = self._subjects.command(instance_id), command.model_dump_json().encode()
-        with contextlib.suppress(nats.errors.Error, OSError):
-            await self._link.client.publish(subject, data)
+        self._link.publish(subject, data)
 
 
 class Endpoints:
@@ -77,9 +79,7 @@ class Endpoints:
     `system` is a client of the system account, or None; `token` tells replicas apart.
     """
 
-    def __init__(
-        self, link: NatsLink, system: Client | None, subjects: Subjects, *, token: str
-    ) -> None:
+    def __init__(self, link: Link, system: Link | None, subjects: Subjects, *, token: str) -> None:
         self._link = link
         self._system = system
         self._subjects = subjects
@@ -112,7 +112,7 @@ class Endpoints:
                 stack.push_async_callback(_unsubscribe, subscription)
 
             if self._system is not None:
-                await on(self._system, "$SYS.ACCOUNT.*.DISCONNECT", self._on_disconnect(api))
+                await on(self._system.client, "$SYS.ACCOUNT.*.DISCONNECT", self._on_disconnect(api))
             await on(client, names.heartbeat("*", "*"), self._on_heartbeat(api))
             await on(client, names.dead_letters, self._on_dead_letter(api))
             await on(client, names.leave, _answering(tasks, lambda m: api.leave(m.data)))
@@ -173,7 +173,7 @@ class NatsEvents:
 
     def __init__(
         self,
-        link: NatsLink,
+        link: JetStream,
         subjects: Subjects,
         wall: Callable[[], float],
         listeners: tuple[Callable[[str, dict[str, Any]], None], ...] = (),

@@ -16,25 +16,25 @@ from aegis_sdk.contract.envelope import Outcome
 from aegis_sdk.contract.names import decode_token, encode_token
 from aegis_sdk.contract.subjects import Subjects
 from aegis_sdk.errors import InvalidName, Unavailable
-
-from aegis_control.application.ports import FenceWrite, NotWritten, StoredFence, Trimmed
-from aegis_control.application.unreadable import said_by
-from aegis_control.infrastructure.nats_buckets import publish_checked
-from aegis_control.infrastructure.nats_link import (
+from aegis_sdk.nats.jetstream import (
     ERR_NO_STREAM,
     EXPECTED_SEQ,
     ROLLUP,
     ApiRefused,
-    NatsLink,
+    JetStream,
+    Kept,
     Outgoing,
-    Stored,
 )
+
+from aegis_control.application.ports import FenceWrite, NotWritten, StoredFence, Trimmed
+from aegis_control.application.unreadable import said_by
+from aegis_control.infrastructure.nats_buckets import publish_checked
 
 
 class NatsJournal:
     """A `Journal`."""
 
-    def __init__(self, link: NatsLink, subjects: Subjects) -> None:
+    def __init__(self, link: JetStream, subjects: Subjects) -> None:
         self._link = link
         self._subjects = subjects
 
@@ -122,7 +122,7 @@ class NatsJournal:
 
     async def _first_served(
         self, service: str, stream: str, resource: str, position: int
-    ) -> Stored | None:
+    ) -> Kept | None:
         """The first outcome behind `position` that an active wrote: a later checkpoint will cover it."""
         subject = self._subjects.outcomes(service, resource)
         while True:
@@ -132,7 +132,7 @@ class NatsJournal:
             position = outcome.seq
 
 
-def _of_an_active(stored: Stored) -> bool:
+def _of_an_active(stored: Kept) -> bool:
     """One that can't be read may be a newer version's, and is kept. What is no outcome at all is not."""
     try:
         return bool(Outcome.parse(stored.headers, stored.payload).request_seq)
@@ -155,7 +155,7 @@ def _resource(subject: str) -> str | None:
 _NO_FENCE: Final = Fence(epoch=0, owner="", incarnation="", grant="none", start_seq=0)
 
 
-def _fence(stored: Stored) -> StoredFence:
+def _fence(stored: Kept) -> StoredFence:
     try:
         return StoredFence(Fence.model_validate_json(stored.payload), stored.seq)
     except ValueError as error:

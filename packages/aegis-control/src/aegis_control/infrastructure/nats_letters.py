@@ -6,21 +6,21 @@ from aegis_sdk.contract.dead_letter import DeadLetter
 from aegis_sdk.contract.envelope import Outcome, Request
 from aegis_sdk.contract.subjects import Subjects
 from aegis_sdk.errors import Unavailable
-
-from aegis_control.application.ports import RequestsFull
-from aegis_control.infrastructure.nats_link import (
+from aegis_sdk.nats.jetstream import (
     ERR_NO_STREAM,
     ApiRefused,
-    NatsLink,
+    JetStream,
+    Kept,
     Outgoing,
-    Stored,
 )
+
+from aegis_control.application.ports import RequestsFull
 
 
 class NatsLetters:
     """`Letters`."""
 
-    def __init__(self, link: NatsLink, subjects: Subjects) -> None:
+    def __init__(self, link: JetStream, subjects: Subjects) -> None:
         self._link = link
         self._subjects = subjects
 
@@ -57,7 +57,7 @@ class NatsLetters:
                 f"the dead letter of {request_id} was not removed: {error}"
             ) from error
 
-    async def _last(self, stream: str, subject: str) -> Stored | None:
+    async def _last(self, stream: str, subject: str) -> Kept | None:
         try:
             return await self._link.last_message(stream, subject)
         except ApiRefused as error:

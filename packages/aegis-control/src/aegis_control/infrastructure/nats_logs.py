@@ -13,16 +13,16 @@ from typing import Any, Final
 
 from aegis_sdk.contract.control import LogMark
 from aegis_sdk.errors import Unavailable
-
-from aegis_control.application.ports import ProvisionFailed
-from aegis_control.domain.logs import Sight
-from aegis_control.infrastructure.nats_link import (
+from aegis_sdk.nats.jetstream import (
     ERR_NO_STREAM,
     IN_FLIGHT_MAX,
     ApiRefused,
-    NatsLink,
+    JetStream,
     Outgoing,
 )
+
+from aegis_control.application.ports import ProvisionFailed
+from aegis_control.domain.logs import Sight
 from aegis_control.infrastructure.nats_streams import NatsStreams
 
 IDENTITY: Final = "aegis.log"
@@ -42,7 +42,7 @@ _GONE: Final = "gone"
 class NatsLogs:
     """`Logs`. It remembers for as long as the process lives how far each log was seen to go."""
 
-    def __init__(self, link: NatsLink, streams: NatsStreams) -> None:
+    def __init__(self, link: JetStream, streams: NatsStreams) -> None:
         self._link = link
         self._streams = streams
         self._ends: dict[tuple[str, str], int] = {}

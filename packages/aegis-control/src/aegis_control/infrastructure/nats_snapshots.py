@@ -9,17 +9,17 @@ import pydantic
 import structlog
 from aegis_sdk.contract.metrics import Snapshot
 from aegis_sdk.contract.subjects import Subjects
+from aegis_sdk.nats.link import Link
 from nats.aio.msg import Msg
 
 from aegis_control.application.unreadable import said_by
-from aegis_control.infrastructure.nats_link import NatsLink
 
 _TOLD_MAX: Final = 1_000
 """A source that sends such snapshots sends one each second: it is told of once."""
 
 
 async def listen_for_snapshots(
-    link: NatsLink, subjects: Subjects, heard: Callable[[Snapshot], None]
+    link: Link, subjects: Subjects, heard: Callable[[Snapshot], None]
 ) -> None:
     """Until the connection closes. What can't be read is left out: its next one may be readable."""
     told: set[str] = set()

@@ -13,14 +13,14 @@ from typing import Any, Final
 from aegis_sdk.contract.control import DriftView
 from aegis_sdk.contract.subjects import GROUP_CONSUMER, SUSPECT_TO, Subjects
 from aegis_sdk.errors import Unavailable
-
-from aegis_control.application.ports import Backlog, ProvisionFailed
-from aegis_control.infrastructure.nats_link import (
+from aegis_sdk.nats.jetstream import (
     ERR_NO_CONSUMER,
     ERR_NO_STREAM,
     ApiRefused,
-    NatsLink,
+    JetStream,
 )
+
+from aegis_control.application.ports import Backlog, ProvisionFailed
 
 GRANT_PREFIX: Final = "g-"
 _PROVISION_TIMEOUT_S: Final = 10.0
@@ -50,7 +50,7 @@ class StreamSettings:
 class NatsStreams:
     """`Requests`, and the streams and buckets that don't belong to one service."""
 
-    def __init__(self, link: NatsLink, subjects: Subjects, settings: StreamSettings) -> None:
+    def __init__(self, link: JetStream, subjects: Subjects, settings: StreamSettings) -> None:
         self._link = link
         self._subjects = subjects
         self._settings = settings

@@ -34,7 +34,13 @@ from aegis_sdk.application.ports import (
 )
 from aegis_sdk.contract.names import session_name
 from aegis_sdk.errors import ContractError, RefusedByNats, Unavailable
-from aegis_sdk.nats.connection import PENDING_BYTES_MAX, Connection, Hooks, OnForbidden
+from aegis_sdk.nats.connection import (
+    CONNECT_TIMEOUT_S,
+    PENDING_BYTES_MAX,
+    Connection,
+    Hooks,
+    OnForbidden,
+)
 from aegis_sdk.nats.login import Server
 from aegis_sdk.nats.wire import Callback, Message, Tap, encode
 from aegis_sdk.telemetry import log
@@ -65,6 +71,10 @@ BUSY_WAIT_S: Final = 0.002
 BUSY_TRIES: Final = 200
 
 
+class NotInTime(StoreUnreachable):
+    """No answer came within the call's time."""
+
+
 @dataclass(slots=True)
 class Stored:
     """A JetStream acknowledgement."""
@@ -76,8 +86,11 @@ class Stored:
 class Link:
     """An open connection. `restored` callbacks run after each reconnect."""
 
-    def __init__(self, client: Connection, server: Server, hooks: Hooks, *, name: str) -> None:
+    def __init__(
+        self, client: Connection, server: Server, hooks: Hooks, *, name: str, logger: Any
+    ) -> None:
         self._client = client
+        self._log = logger
         self._loop = asyncio.get_running_loop()
         self._tap = client._ps = Tap(client)
         self._flushing = False
@@ -99,18 +112,29 @@ class Link:
         client.on_forbidden(self._forbidden)
 
     @classmethod
-    async def open(cls, server: Server, *, name: str) -> Link:
-        """Connect once, without retrying. Raises: RefusedByNats, Unavailable, saying where it looked."""
+    async def open(
+        cls,
+        server: Server,
+        *,
+        name: str,
+        keep: bool = True,
+        timeout_s: float = CONNECT_TIMEOUT_S,
+        logger: Any = log,
+    ) -> Link:
+        """Connect once, without retrying. `keep`: later losses are repaired. `logger`: None says nothing.
+
+        Raises: RefusedByNats, Unavailable, saying where it looked.
+        """
         server.check()
         hooks = Hooks()
-        client = Connection(server, hooks, log)
+        client = Connection(server, hooks, logger)
         process.when_forked(client, lambda: _let_go(client))
         try:
-            await client.open(name=name, keep=True)
+            await client.open(name=name, keep=keep, timeout_s=timeout_s)
         except BaseException:
             process.forget_fork(client)
             raise
-        link = cls(client, server, hooks, name=name)
+        link = cls(client, server, hooks, name=name, logger=logger)
         try:
             await link.subscribe(link._answers, link._on_answer)
             await link.flush(timeout_s=FIRST_ANSWER_S)
@@ -349,6 +373,25 @@ class Link:
             raise StoreMissing(f"nobody answers on {subject}")
         return answer.data
 
+    async def ask_all(
+        self, calls: Sequence[tuple[str, bytes, dict[str, str] | None]], *, timeout_s: float
+    ) -> list[Message | StoreError]:
+        """Calls at the same time, each (subject, payload, headers): for each the answer, or why there is none.
+
+        They leave in one write. Raises: StoreTooLarge, StoreUnreachable, when they can't be sent.
+        """
+        begun: dict[str, asyncio.Future[Message]] = {}
+        try:
+            for subject, payload, headers in calls:
+                token, future = self._begin(subject, payload, headers, timeout_s)
+                begun[token] = future
+            if begun:
+                await asyncio.wait(begun.values())  # the sweep ends each
+            return [_outcome(future) for future in begun.values()]
+        finally:
+            for token in begun:
+                self._waiting.pop(token, None)
+
     async def collect(
         self, subject: str, request: Mapping[str, Any], *, timeout_s: float
     ) -> list[Message]:
@@ -379,27 +422,34 @@ class Link:
     async def _ask(
         self, subject: str, payload: bytes, headers: dict[str, str] | None, timeout_s: float
     ) -> Message:
+        token, future = self._begin(subject, payload, headers, timeout_s)
+        try:
+            return await future
+        finally:
+            self._waiting.pop(token, None)
+
+    def _begin(
+        self, subject: str, payload: bytes, headers: dict[str, str] | None, timeout_s: float
+    ) -> tuple[str, asyncio.Future[Message]]:
+        """Send a call: the token under which it waits, and its answer to come."""
         if len(self._waiting) >= OPEN_MAX:
             raise StoreUnreachable(f"{OPEN_MAX} calls are unanswered")
         future: asyncio.Future[Message] = self._loop.create_future()
         token = str(next(self._tokens))
         if self._client.forbidden:
             self._check_heard()
+        self.post(subject, payload, headers, reply=self._inbox_prefix + token)
         self._waiting[token] = future, self._loop.time() + timeout_s, subject
         if not self._sweeping:
             self._sweep()
-        try:
-            self.post(subject, payload, headers, reply=self._inbox_prefix + token)
-            return await future
-        finally:
-            self._waiting.pop(token, None)
+        return token, future
 
     def _sweep(self) -> None:
         """End the waits whose time is up. One timer for all: each commit would pay for its own."""
         now_s = self._loop.time()
         for future, until_s, _ in self._waiting.values():
             if until_s <= now_s and not future.done():
-                future.set_exception(StoreUnreachable(self._because("no answer in time")))
+                future.set_exception(NotInTime(self._because("no answer in time")))
         self._sweeping = bool(self._waiting)
         if self._sweeping:
             self._loop.call_later(SWEEP_S, self._sweep)
@@ -426,12 +476,13 @@ class Link:
         self.connected.session = ""
         if not self._closing:
             self._lost_s = self._loop.time()
-            log.warning(
-                "nats_lost",
-                url=self._server.shown_url,
-                connection=self._name,
-                reason=self._client.trouble,
-            )
+            if self._log is not None:
+                self._log.warning(
+                    "nats_lost",
+                    url=self._server.shown_url,
+                    connection=self._name,
+                    reason=self._client.trouble,
+                )
 
     def _because(self, what: str) -> str:
         trouble = self._client.trouble
@@ -455,12 +506,13 @@ class Link:
     async def _back(self) -> None:
         self.connected.session = _session(self._client)
         away_s = 0.0 if self._lost_s is None else self._loop.time() - self._lost_s
-        log.info(
-            "nats_restored",
-            url=self._server.shown_url,
-            connection=self._name,
-            duration_s=round(away_s, 6),
-        )
+        if self._log is not None:
+            self._log.info(
+                "nats_restored",
+                url=self._server.shown_url,
+                connection=self._name,
+                duration_s=round(away_s, 6),
+            )
         for callback in list(self._restored):
             await callback()
 
@@ -496,6 +548,14 @@ def _collected(messages: list[Message], end: Message) -> list[Message]:
     if end.status in ("204", "404"):
         return messages
     raise StoreUnreachable(f"direct get: {end.status}")
+
+
+def _outcome(future: asyncio.Future[Message]) -> Message | StoreError:
+    error = future.exception()
+    if error is None:
+        return future.result()
+    assert isinstance(error, StoreError)
+    return error
 
 
 def _stored(answer: Message) -> Stored | StoreError:

@@ -1,7 +1,8 @@
-"""One connection to NATS: published messages with their acknowledgements, and JetStream's API.
+"""JetStream's API over a Link, in its own words: numbered refusals, messages as they lie in a stream.
 
-Acknowledgements of many messages in flight come to one inbox and are matched here; each wait has a
-deadline. Library errors become `Unavailable`; refusals of the server become `Refusal`.
+What goes in are names of streams and subjects; what comes out are sequences, stored messages and refusals.
+Two rules hold. No answer is no refusal: a message may be stored without our knowing (`PublishResult`), and a
+call may have worked (`Unavailable`). And each wait has a deadline. It knows nothing of requests or leases.
 """
 
 from __future__ import annotations
@@ -13,14 +14,16 @@ from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from itertools import count
 from typing import Any, Final
 
 import nats.errors
-from aegis_sdk.errors import RefusedByNats, Unavailable
-from aegis_sdk.nats.connection import Connection, Forbidden
 from nats.aio.client import Client
 from nats.aio.msg import Msg
+
+from aegis_sdk.application.ports import StoreError, StoreForbidden
+from aegis_sdk.errors import RefusedByNats, Unavailable
+from aegis_sdk.nats.link import Link
+from aegis_sdk.nats.wire import Message, parse_headers
 
 API_TIMEOUT_S: Final = 2.0
 PUBLISH_TIMEOUT_S: Final = 5.0
@@ -71,7 +74,7 @@ class Outgoing:
 
 
 @dataclass(frozen=True, slots=True)
-class Stored:
+class Kept:
     """A message as read from a stream."""
 
     subject: str
@@ -86,33 +89,20 @@ PublishResult = int | Refusal | None
 """The stored sequence, the server's refusal, or None: no answer, it may be stored or not."""
 
 
-class NatsLink:
-    """Wraps a connected client. Call `open` before anything else."""
+class JetStream:
+    """The streams behind an open link."""
 
-    def __init__(self, client: Client, *, api_timeout_s: float = API_TIMEOUT_S) -> None:
-        self.client = client
+    def __init__(self, link: Link, *, api_timeout_s: float = API_TIMEOUT_S) -> None:
+        self.link = link
         self._api_timeout_s = api_timeout_s
-        self._inbox = client.new_inbox()
-        self._numbers = count()
-        self._waiting: dict[str, asyncio.Future[Msg | None]] = {}
-        self._subjects: dict[str, str] = {}
-        """By the same inbox: what was published to."""
-        if isinstance(client, Connection):
-            client.on_forbidden(self._on_forbidden)
 
-    async def open(self) -> None:
-        """Subscribe to the inbox of acknowledgements."""
-        await self.client.subscribe(f"{self._inbox}.*", cb=self._on_answer)
-
-    def reconnected(self) -> None:
-        """Answers to what was sent over the old connection won't come: whoever waits may read now."""
-        for future in self._waiting.values():
-            if not future.done():
-                future.set_result(None)
+    @property
+    def client(self) -> Client:
+        return self.link.client
 
     @property
     def connected(self) -> bool:
-        return self.client.is_connected
+        return self.link.is_connected
 
     async def publish_all(
         self, messages: Sequence[Outgoing], *, timeout_s: float = PUBLISH_TIMEOUT_S
@@ -130,12 +120,12 @@ class NatsLink:
         timeout_s = timeout_s or self._api_timeout_s
         data = json.dumps(body).encode() if body is not None else b""
         try:
-            message = await ask(self.client, f"$JS.API.{name}", data, timeout_s=timeout_s)
-        except Forbidden as error:
+            message = await self.link.request(f"$JS.API.{name}", data, timeout_s=timeout_s)
+        except StoreForbidden as error:
             raise RefusedByNats(f"JetStream can't be asked for {name}: {error}") from error
-        except (nats.errors.Error, OSError, TimeoutError) as error:
-            raise Unavailable(f"JetStream did not answer {name}: {self._why(error)}") from error
-        answer: dict[str, Any] = json.loads(message.data)
+        except StoreError as error:
+            raise Unavailable(f"JetStream did not answer {name}: {error}") from error
+        answer: dict[str, Any] = json.loads(message)
         if "error" in answer:
             if _is_temporary(answer["error"]):
                 raise Unavailable(
@@ -144,11 +134,11 @@ class NatsLink:
             raise ApiRefused(_refusal(answer["error"]))
         return answer
 
-    async def last_message(self, stream: str, subject: str) -> Stored | None:
+    async def last_message(self, stream: str, subject: str) -> Kept | None:
         """The last message of a subject, from the stream's leader. Raises: Unavailable, ApiRefused."""
         return await self._one(stream, {"last_by_subj": subject})
 
-    async def first_of(self, stream: str, subject: str, *, from_seq: int = 1) -> Stored | None:
+    async def first_of(self, stream: str, subject: str, *, from_seq: int = 1) -> Kept | None:
         """The first message that matches, from `from_seq` on. Raises: Unavailable, ApiRefused."""
         return await self._one(stream, {"next_by_subj": subject, "seq": from_seq})
 
@@ -162,7 +152,7 @@ class NatsLink:
         found = await self._one(stream, {"next_by_subj": ">", "start_time": since})
         return int(info["state"]["last_seq"]) + 1 if found is None else found.seq
 
-    async def _one(self, stream: str, request: Mapping[str, Any]) -> Stored | None:
+    async def _one(self, stream: str, request: Mapping[str, Any]) -> Kept | None:
         try:
             answer = await self.api(f"STREAM.MSG.GET.{stream}", request)
         except ApiRefused as error:
@@ -171,14 +161,14 @@ class NatsLink:
             raise
         return _decoded(answer["message"])
 
-    async def message(self, stream: str, seq: int) -> Stored:
+    async def message(self, stream: str, seq: int) -> Kept:
         """The message at a sequence, from the stream's leader. Raises: Unavailable, ApiRefused."""
         answer = await self.api(f"STREAM.MSG.GET.{stream}", {"seq": seq})
         return _decoded(answer["message"])
 
     async def read_last_of_each(
         self, stream: str, subject: str, *, after: int = 0
-    ) -> AsyncIterator[Stored]:
+    ) -> AsyncIterator[Kept]:
         """The last message of each subject that matches, those stored after sequence `after` alone.
 
         Raises: Unavailable, ApiRefused.
@@ -200,7 +190,7 @@ class NatsLink:
         *,
         batch: int = _READ_BATCH,
         for_ever: bool = False,
-    ) -> AsyncGenerator[Stored, None]:
+    ) -> AsyncGenerator[Kept, None]:
         """What matches any of `subjects`, in order, up to the stream's end; `for_ever` goes on there.
 
         `start` are the server's words for a consumer: where to begin, and `headers_only`. However much
@@ -242,7 +232,7 @@ class NatsLink:
 
     async def _pull(
         self, stream: str, consumer: str, batch: int, *, wait_s: float = 0.0
-    ) -> AsyncGenerator[Stored, None]:
+    ) -> AsyncGenerator[Kept, None]:
         """Up to `batch`, or until nothing is pending (for `wait_s`); what was overwritten is missing."""
         inbox = self.client.new_inbox()
         try:
@@ -267,7 +257,7 @@ class NatsLink:
                     return
                 metadata = message.metadata
                 read += 1
-                yield Stored(
+                yield Kept(
                     message.subject,
                     metadata.sequence.stream,
                     message.data,
@@ -286,52 +276,36 @@ class NatsLink:
         self, messages: Sequence[Outgoing], timeout_s: float
     ) -> list[PublishResult]:
         if not self.connected:
-            # The client would keep them, and send them when nobody means them any more.
+            # The link would keep them, and send them when nobody means them any more.
             raise Unavailable(f"the connection to NATS is down{self._trouble}")
-        inboxes = [f"{self._inbox}.{next(self._numbers)}" for _ in messages]
-        loop = asyncio.get_running_loop()
-        futures: list[asyncio.Future[Msg | None]] = [loop.create_future() for _ in messages]
-        self._waiting.update(zip(inboxes, futures, strict=True))
-        self._subjects.update(zip(inboxes, (m.subject for m in messages), strict=True))
+        calls = [(each.subject, each.payload, each.headers or None) for each in messages]
         try:
-            for message, inbox in zip(messages, inboxes, strict=True):
-                await self.client.publish(
-                    message.subject, message.payload, inbox, message.headers or None
-                )
-            await asyncio.wait(futures, timeout=timeout_s)
-        except (nats.errors.Error, OSError) as error:
-            raise Unavailable(f"NATS did not take a message: {_words(error)}") from error
-        finally:
-            for inbox in inboxes:
-                self._waiting.pop(inbox, None)
-                self._subjects.pop(inbox, None)
-        return [_result(future) for future in futures]
+            answers = await self.link.ask_all(calls, timeout_s=timeout_s)
+        except StoreError as error:
+            raise Unavailable(f"NATS did not take a message: {error}") from error
+        if not self.connected:
+            await self._connection(timeout_s)  # whoever asked for this reads then what was stored
+        return [_result(answer) for answer in answers]
 
-    def _on_forbidden(self, subject: str, reason: str) -> None:
-        for inbox, asked in self._subjects.items():
-            future = self._waiting[inbox]
-            if subject in (asked, f"{self._inbox}.*") and not future.done():
-                future.set_exception(RefusedByNats(reason))
+    async def _connection(self, timeout_s: float) -> None:
+        """Return when there is one again, or in vain when the time is up."""
+        back = asyncio.Event()
+
+        async def restored() -> None:
+            back.set()
+
+        self.link.on_restored(restored)
+        try:
+            async with asyncio.timeout(timeout_s):
+                await back.wait()
+        except TimeoutError:
+            return
+        finally:
+            self.link.off_restored(restored)
 
     @property
     def _trouble(self) -> str:
-        trouble = self.client.trouble if isinstance(self.client, Connection) else ""
-        return f" ({trouble})" if trouble else ""
-
-    def _why(self, error: Exception) -> str:
-        return _words(error) + self._trouble
-
-    async def _on_answer(self, message: Msg) -> None:
-        future = self._waiting.get(message.subject)
-        if future is not None and not future.done():
-            future.set_result(message)
-
-
-async def ask(client: Client, subject: str, data: bytes, *, timeout_s: float) -> Msg:
-    """Core request/reply. Raises: nats.errors.Error, OSError, TimeoutError."""
-    async with asyncio.timeout(timeout_s):
-        # The client's own deadline is a `wait_for`: before Python 3.12 it can swallow a cancellation.
-        return await client.request(subject, data, timeout=None)  # type: ignore[arg-type]
+        return f" ({self.link.trouble})" if self.link.trouble else ""
 
 
 def from_seq(seq: int) -> dict[str, Any]:
@@ -350,17 +324,16 @@ def _check_end(stream: str, message: Msg) -> None:
         raise Unavailable(f"stream {stream} could not be read: status {status}")
 
 
-def _result(future: asyncio.Future[Msg | None]) -> PublishResult:
-    if not future.done():
-        future.cancel()
-        return None
-    message = future.result()
-    if message is None or not message.data:
+def _result(answer: Message | StoreError) -> PublishResult:
+    """Raises: RefusedByNats."""
+    if isinstance(answer, StoreForbidden):
+        raise RefusedByNats(str(answer))
+    if isinstance(answer, StoreError) or not answer.data:
         return None  # the connection was lost, or nobody answers for the stream just now
-    answer = json.loads(message.data)
-    if "error" in answer:
-        return _refusal(answer["error"])
-    return int(answer["seq"])
+    body = json.loads(answer.data)
+    if "error" in body:
+        return _refusal(body["error"])
+    return int(body["seq"])
 
 
 def _is_temporary(error: Mapping[str, Any]) -> bool:
@@ -374,13 +347,13 @@ def _refusal(error: Mapping[str, Any]) -> Refusal:
     )
 
 
-def _decoded(message: Mapping[str, Any]) -> Stored:
+def _decoded(message: Mapping[str, Any]) -> Kept:
     """The API's form of a message: payload and headers in base64."""
-    return Stored(
+    return Kept(
         str(message["subject"]),
         int(message["seq"]),
         base64.b64decode(message.get("data", "")),
-        _headers(base64.b64decode(message.get("hdrs", ""))),
+        parse_headers(base64.b64decode(message.get("hdrs", ""))),
         parse_time(str(message["time"])),
     )
 
@@ -401,12 +374,6 @@ def stored_time(reply: str) -> float:
 def _seconds(ns: int) -> float:
     """To the microsecond; by whole numbers, so that one moment is one number however it was read."""
     return ns // 1000 / 1e6
-
-
-def _headers(raw: bytes) -> dict[str, str]:
-    lines = raw.decode(errors="replace").split("\r\n")[1:]
-    pairs = (line.partition(":") for line in lines if line)
-    return {name.strip(): value.strip(" \t") for name, _, value in pairs}
 
 
 def _words(error: Exception) -> str:
