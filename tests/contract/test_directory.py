@@ -7,6 +7,7 @@ import asyncio
 import pytest
 from aegis_sdk.application.ports import StoreUnreachable
 from aegis_sdk.contract.control import LeaseState
+from aegis_sdk.domain.routes import Routes
 from aegis_sdk.errors import (
     AegisError,
     ContractError,
@@ -14,7 +15,7 @@ from aegis_sdk.errors import (
     UnknownMethod,
     UnknownService,
 )
-from aegis_sdk.infrastructure.directory import NatsDirectory, _Service
+from aegis_sdk.infrastructure.directory import NatsDirectory
 
 from tests.contract.worlds import (
     WAIT_S,
@@ -85,7 +86,7 @@ async def test_an_instance_that_left_last_does_not_hide_the_others(
     """Also where the registry could not be followed in time: its newest record is a deletion then."""
 
     async def not_yet(directory: NatsDirectory, service: str) -> None:
-        directory._services.setdefault(service, _Service())
+        directory._services.setdefault(service, Routes(service))
 
     monkeypatch.setattr(NatsDirectory, "_follow", not_yet)
     await world.put(service_record(world.service))

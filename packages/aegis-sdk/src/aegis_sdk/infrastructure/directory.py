@@ -1,4 +1,5 @@
-"""Who serves what, followed from the registry's and the leases' buckets; needs NATS, not control.
+"""Who serves what, followed from the registry's and the leases' buckets; needs NATS, not control. What follows from it is
+decided by domain/routes.py.
 
 A miss in what was followed is asked again at the bucket's leader before a caller is told so: its own
 registration may be a moment ahead of what this client has read.
@@ -12,7 +13,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
 from pydantic import ValidationError
@@ -29,7 +29,7 @@ from aegis_sdk.contract.control import InstanceState as State
 from aegis_sdk.contract.names import decode_token
 from aegis_sdk.contract.subjects import Subjects
 from aegis_sdk.contract.values import field_errors
-from aegis_sdk.errors import ContractError, LogLost, NoRoute, UnknownMethod, UnknownService
+from aegis_sdk.domain.routes import Routes
 from aegis_sdk.infrastructure.consumer import Meta, PullLoop
 from aegis_sdk.infrastructure.journal import make_reader
 from aegis_sdk.infrastructure.log_watch import last_message
@@ -46,32 +46,13 @@ _TOLD_MAX: Final = 100
 R = TypeVar("R", ServiceRecord, InstanceRecord, LeaseRecord, LogsRecord)
 
 
-@dataclass(slots=True)
-class _Service:
-    """What is known of one service."""
-
-    record: ServiceRecord | None = None
-    targeted: dict[str, bool] = field(default_factory=dict)
-    instances: dict[str, State] = field(default_factory=dict)
-    leases: dict[str, LeaseState] = field(default_factory=dict)
-    lost: str = ""
-    """What its streams lost; nothing is served, and nothing sent, until that is accepted."""
-
-    def learn(self, record: ServiceRecord) -> None:
-        self.record = record
-        self.targeted = {method.name: method.targeted for method in record.methods}
-
-    def has_instance(self) -> bool:
-        return any(state is not State.EVICTED for state in self.instances.values())
-
-
 class NatsDirectory:
     """Directory (application/ports.py)."""
 
     def __init__(self, link: Link, subjects: Subjects) -> None:
         self._link = link
         self._subjects = subjects
-        self._services: dict[str, _Service] = {}
+        self._services: dict[str, Routes] = {}
         self._followed: dict[str, asyncio.Task[None]] = {}
         self._loops: list[PullLoop] = []
         self._stopped = False
@@ -80,11 +61,7 @@ class NatsDirectory:
 
     def admits(self, service: str, method: str, resource: str | None) -> bool:
         known = self._services.get(service)
-        if known is None or known.lost or known.targeted.get(method) is not (resource is not None):
-            return False
-        if resource is None:
-            return known.has_instance()
-        return known.leases.get(resource, LeaseState.VACANT) is not LeaseState.VACANT
+        return known is not None and known.admits(method, resource)
 
     def lost(self, service: str) -> str:
         known = self._services.get(service)
@@ -95,38 +72,13 @@ class NatsDirectory:
         if self.admits(service, method, resource):
             return
         known = self._services[service]
-        if known.lost:
-            raise LogLost(
-                f"{known.lost}: nothing of {service} is served until an operator accepts the loss"
-                f" (ipc-cli accept-loss {service})"
-            )
-        key = self._subjects.service_key(service)
-        data = await self._read(self._subjects.registry_bucket, key)
-        if data is None:
-            raise UnknownService(
-                f"service {service!r} was never registered here: start an instance of it, or check"
-                f" its name and the prefix ({self._subjects.prefix!r})"
-            )
-        if (record := self._record(ServiceRecord, key, data)) is not None:
-            known.learn(record)
-            self._check_method(known, service, method, resource)
-        if resource is None:
-            if not known.has_instance() and not await self._any_instance(service):
-                raise NoRoute(f"service {service!r} has no instance now")
-        elif await self._read_lease(service, resource) in (None, LeaseState.VACANT):
-            raise NoRoute(f"resource {resource!r} of service {service!r} has no instance now")
-
-    def _check_method(
-        self, known: _Service, service: str, method: str, resource: str | None
-    ) -> None:
-        targeted = known.targeted.get(method)
-        if targeted is None:
-            names = ", ".join(sorted(known.targeted)) or "none"
-            raise UnknownMethod(f"service {service!r} has no method {method!r}; it has: {names}")
-        if targeted and resource is None:
-            raise ContractError(f"{service}.{method} needs a resource: pass resource=…")
-        if not targeted and resource is not None:
-            raise ContractError(f"{service}.{method} serves the group: it takes no resource")
+        if not known.lost:
+            known, contract_read = await self._as_it_is(known, resource)
+        else:
+            contract_read = True
+        refusal = known.refusal(method, resource, contract_read=contract_read)
+        if refusal is not None:
+            raise refusal
 
     async def stop(self) -> None:
         self._stopped = True
@@ -136,6 +88,24 @@ class NatsDirectory:
             await loop.stop()
 
     # --- reading at the leader ------------------------------------------------------------------------------
+    async def _as_it_is(self, known: Routes, resource: str | None) -> tuple[Routes, bool]:
+        """What the leaders have of the service and of what `resource` needs; and whether its contract can be read."""
+        service = known.service
+        key = self._subjects.service_key(service)
+        data = await self._read(self._subjects.registry_bucket, key)
+        if data is None:
+            return Routes(service, known.prefix), True
+        record = self._record(ServiceRecord, key, data)
+        if record is not None:
+            known.learn(record)
+        found = Routes(service, known.prefix, registered=True, targeted=known.targeted)
+        if resource is not None:
+            state = await self._read_lease(service, resource)
+            found.leases = {} if state is None else {resource: state}
+        elif known.serves(None) or await self._any_instance(service):
+            found.instances = {"": State.LIVE}
+        return found, record is not None
+
     async def _read_lease(self, service: str, resource: str) -> LeaseState | None:
         key = self._subjects.lease_key(service, resource)
         data = await self._read(self._subjects.leases_bucket, key)
@@ -186,7 +156,7 @@ class NatsDirectory:
         """Return when the buckets were read up to now; calls side by side share one reading."""
         if self._stopped:
             raise StoreUnreachable(STOPPED)
-        self._services.setdefault(service, _Service())
+        self._services.setdefault(service, Routes(service, self._subjects.prefix))
         task = self._followed.get(service)
         if task is None or (task.done() and not task.cancelled() and task.exception()):
             task = self._followed[service] = asyncio.create_task(self._start(service))
@@ -264,7 +234,7 @@ class NatsDirectory:
         except TimeoutError:
             return  # slow today; a miss is asked at the leader
 
-    def _learn_registry(self, known: _Service, message: Message) -> None:
+    def _learn_registry(self, known: Routes, message: Message) -> None:
         deleted = message.headers.get("KV-Operation") in _DELETED
         key = message.subject.split(".", 2)[2]
         kind, _, rest = key.partition(".")
@@ -283,7 +253,7 @@ class NatsDirectory:
             instance = self._record(InstanceRecord, key, message.data)
             known.instances[instance_id] = instance.state if instance else State.LIVE
 
-    def _learn_lease(self, known: _Service, message: Message) -> None:
+    def _learn_lease(self, known: Routes, message: Message) -> None:
         if message.headers.get("KV-Operation") in _DELETED:
             return
         key = message.subject.split(".", 2)[2]

@@ -92,19 +92,6 @@ class MemoryControl:
         lease = self.leases[service, resource]
         self.leases[service, resource] = lease.model_copy(update={"state": state})
 
-    # --- what callers look up -------------------------------------------------------------------------
-    def methods(self, service: str) -> dict[str, bool]:
-        """method: whether it is targeted."""
-        record = self.services.get(service)
-        return {spec.name: spec.targeted for spec in record.methods} if record else {}
-
-    def has_instance(self, service: str) -> bool:
-        return any(name == service for name, _ in self.instances)
-
-    def lease_state(self, service: str, resource: str) -> LeaseState:
-        lease = self.leases.get((service, resource))
-        return LeaseState.VACANT if lease is None else lease.state
-
     # --- how ------------------------------------------------------------------------------------------
     def _second_active(self, registration: Registration) -> RegistrationReply | None:
         for resource, role in registration.resources.items():

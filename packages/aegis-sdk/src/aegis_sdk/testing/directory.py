@@ -6,8 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from aegis_sdk.application.ports import StoreUnreachable
-from aegis_sdk.contract.control import LeaseState
-from aegis_sdk.errors import ContractError, NoRoute, UnknownMethod, UnknownService
+from aegis_sdk.domain.routes import Routes
 
 if TYPE_CHECKING:
     from aegis_sdk.testing.bus import MemoryLink
@@ -21,13 +20,9 @@ class MemoryDirectory:
         self._followed: set[str] = set()
 
     def admits(self, service: str, method: str, resource: str | None) -> bool:
-        control = self._link.bus.control
-        targeted = control.methods(service).get(method)
-        if service not in self._followed or targeted is not (resource is not None):
-            return False
-        if resource is None:
-            return control.has_instance(service)
-        return control.lease_state(service, resource) is not LeaseState.VACANT
+        return service in self._followed and self._routes(service, resource).admits(
+            method, resource
+        )
 
     def lost(self, service: str) -> str:
         return ""
@@ -39,16 +34,18 @@ class MemoryDirectory:
         if not self._link.reachable:
             raise StoreUnreachable(f"link {self._link.name}: no answer")
         self._followed.add(service)
+        refusal = self._routes(service, resource).refusal(method, resource)
+        if refusal is not None:
+            raise refusal
+
+    def _routes(self, service: str, resource: str | None) -> Routes:
         control = self._link.bus.control
-        if service not in control.services:
-            raise UnknownService(f"service {service!r} was never registered here")
-        targeted = control.methods(service).get(method)
-        if targeted is None:
-            raise UnknownMethod(f"service {service!r} has no method {method!r}")
-        if targeted and resource is None:
-            raise ContractError(f"{service}.{method} needs a resource: pass resource=…")
-        if not targeted and resource is not None:
-            raise ContractError(f"{service}.{method} serves the group: it takes no resource")
-        if not self.admits(service, method, resource):
-            what = f"service {service!r}" if resource is None else f"resource {resource!r}"
-            raise NoRoute(f"{what} has no instance now")
+        routes = Routes(service)
+        if (record := control.services.get(service)) is not None:
+            routes.learn(record)
+        for (of, name), instance in control.instances.items():
+            if of == service:
+                routes.instances[name] = instance.state
+        if resource is not None and (lease := control.leases.get((service, resource))) is not None:
+            routes.leases[resource] = lease.state
+        return routes

@@ -1,0 +1,85 @@
+"""May a request be sent? What the registry and the leases say of one service, and the refusal that follows from it.
+
+In goes what was read of records, however it was read; out comes whether somebody is there to serve, or the error for the caller.
+What is not known refuses nobody for good: whoever read it some time ago reads again before it asks for `refusal`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from aegis_sdk.contract.control import InstanceState, LeaseState, ServiceRecord
+from aegis_sdk.errors import (
+    AegisError,
+    ContractError,
+    LogLost,
+    NoRoute,
+    UnknownMethod,
+    UnknownService,
+)
+
+
+@dataclass(slots=True)
+class Routes:
+    """What is known of one service."""
+
+    service: str
+    prefix: str = ""
+    """Of this environment, for the error of who looks in the wrong one."""
+    registered: bool = False
+    targeted: dict[str, bool] = field(default_factory=dict)
+    """By method; empty when the contract is not known."""
+    instances: dict[str, InstanceState] = field(default_factory=dict)
+    leases: dict[str, LeaseState] = field(default_factory=dict)
+    lost: str = ""
+    """What its streams lost; nothing is served, and nothing sent, until that is accepted."""
+
+    def learn(self, record: ServiceRecord) -> None:
+        self.registered = True
+        self.targeted = {method.name: method.targeted for method in record.methods}
+
+    def admits(self, method: str, resource: str | None) -> bool:
+        """Whether a request can be sent, as far as is known."""
+        if self.lost or self.targeted.get(method) is not (resource is not None):
+            return False
+        return self.serves(resource)
+
+    def serves(self, resource: str | None) -> bool:
+        """Whether an instance is there. One that is expected back counts: its requests wait."""
+        if resource is None:
+            return any(state is not InstanceState.EVICTED for state in self.instances.values())
+        return self.leases.get(resource, LeaseState.VACANT) is not LeaseState.VACANT
+
+    def refusal(
+        self, method: str, resource: str | None, *, contract_read: bool = True
+    ) -> AegisError | None:
+        """Why a request can't be sent; None if it can. A contract that can't be read is not checked."""
+        if self.lost:
+            return LogLost(
+                f"{self.lost}: nothing of {self.service} is served until an operator accepts the loss"
+                f" (ipc-cli accept-loss {self.service})"
+            )
+        if not self.registered:
+            return UnknownService(
+                f"service {self.service!r} was never registered here: start an instance of it, or check"
+                f" its name and the prefix ({self.prefix!r})"
+            )
+        if contract_read and (error := self._misfit(method, resource)) is not None:
+            return error
+        if self.serves(resource):
+            return None
+        what = f"resource {resource!r} of " if resource is not None else ""
+        return NoRoute(f"{what}service {self.service!r} has no instance now")
+
+    def _misfit(self, method: str, resource: str | None) -> AegisError | None:
+        targeted = self.targeted.get(method)
+        if targeted is None:
+            names = ", ".join(sorted(self.targeted)) or "none"
+            return UnknownMethod(
+                f"service {self.service!r} has no method {method!r}; it has: {names}"
+            )
+        if targeted and resource is None:
+            return ContractError(f"{self.service}.{method} needs a resource: pass resource=…")
+        if not targeted and resource is not None:
+            return ContractError(f"{self.service}.{method} serves the group: it takes no resource")
+        return None
