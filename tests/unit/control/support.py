@@ -16,7 +16,7 @@ from aegis_control.application.fail_over import FailOver
 from aegis_control.application.grant import Leases
 from aegis_control.application.leave import LeaveService
 from aegis_control.application.ports import (
-    Entry,
+    BucketEntry,
     FenceWrite,
     NotWritten,
     RequestsFull,
@@ -72,17 +72,17 @@ class ManualClock:
 class MemoryBucket:
     """`lose_acks`: the next writes are stored, but nobody hears of it."""
 
-    entries: dict[str, Entry] = field(default_factory=dict)
+    entries: dict[str, BucketEntry] = field(default_factory=dict)
     revision: int = 0
     lose_acks: int = 0
     away: bool = False
 
-    async def load(self, *, after: int = 0, again: bool = False) -> list[Entry]:
+    async def load(self, *, after: int = 0, again: bool = False) -> list[BucketEntry]:
         self._check()
         newer = [entry for entry in self.entries.values() if entry.revision > after]
         return sorted(newer, key=lambda entry: entry.revision)
 
-    async def read(self, key: str) -> Entry | None:
+    async def read(self, key: str) -> BucketEntry | None:
         self._check()
         return self.entries.get(key)
 
@@ -97,14 +97,14 @@ class MemoryBucket:
     def put(self, key: str, value: bytes) -> None:
         """What another replica does."""
         self.revision += 1
-        self.entries[key] = Entry(key, value, self.revision)
+        self.entries[key] = BucketEntry(key, value, self.revision)
 
     def _write(self, key: str, value: bytes | None, expected: int) -> int | NotWritten:
         known = self.entries.get(key)
         if (known.revision if known else 0) != expected:
             return NotWritten.CONFLICT
         self.revision += 1
-        self.entries[key] = Entry(key, value, self.revision)
+        self.entries[key] = BucketEntry(key, value, self.revision)
         if self.lose_acks:
             self.lose_acks -= 1
             return NotWritten.UNKNOWN

@@ -11,9 +11,9 @@ from typing import Any, cast
 import pytest
 from aegis_control.application.console import (
     EVENTS_MAX,
+    Action,
     Console,
     Letter,
-    Order,
     Replica,
     Shelf,
     Timeline,
@@ -262,7 +262,7 @@ async def test_letters_are_read_once_for_all_pages(desk: Desk) -> None:
 async def test_a_change_is_recorded_with_the_name_that_was_typed(desk: Desk) -> None:
     await desk.office.registers("a")
     await desk.office.registers("b")
-    order = Order(by=" maria ", resource="R1", reason="before the upgrade")
+    order = Action(by=" maria ", resource="R1", reason="before the upgrade")
     reply = await desk.console().act("failover", order)
     assert reply.ok
     assert desk.office.route() == "b 2 held"
@@ -273,7 +273,7 @@ async def test_a_change_is_recorded_with_the_name_that_was_typed(desk: Desk) -> 
 async def test_a_dry_run_changes_and_records_nothing(desk: Desk) -> None:
     await desk.office.registers("a")
     await desk.office.registers("b")
-    reply = await desk.console().act("disconnect", Order(by="m", instance_id="a", dry_run=True))
+    reply = await desk.console().act("disconnect", Action(by="m", instance_id="a", dry_run=True))
     assert reply.data["moved"] == {"R1": "b"}
     assert desk.office.route() == "a 1 held"
     assert "operator_change" not in desk.office.events.names()
@@ -285,4 +285,4 @@ async def test_a_dry_run_changes_and_records_nothing(desk: Desk) -> None:
 )
 def test_an_order_without_a_name_or_with_unknown_words_is_none(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="validation error"):
-        Order.model_validate(wrong)
+        Action.model_validate(wrong)

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 from aegis_control.domain.story import (
-    Accepted,
     Child,
     Died,
     Ended,
@@ -15,6 +14,7 @@ from aegis_control.domain.story import (
     FenceRead,
     Noted,
     Queue,
+    StoredRequest,
     Word,
     relevant,
     tell,
@@ -32,7 +32,7 @@ def request(resource: str | None = "ACC-1", deadline_s: float | None = None) -> 
 
 
 def facts(resource: str | None = "ACC-1", *, deadline_s: float | None = None, **more: Any) -> Facts:
-    accepted = Accepted(request(resource, deadline_s), 7, 90.0)
+    accepted = StoredRequest(request(resource, deadline_s), 7, 90.0)
     return replace(Facts(ID, 100.0, "accounts", accepted), **more)
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from aegis_control.demo.ledger import Ledger, Verdict, keep_ledger
 from aegis_control.demo.orders import Order, generate
 from aegis_control.demo.reconcile import (
-    Accepted,
+    AcceptedBooking,
     Call,
     Evidence,
     Holding,
@@ -45,7 +45,7 @@ def perfect() -> Evidence:
         kind = OutcomeKind.EXECUTED if executed else OutcomeKind.REJECTED
         code = "" if executed else verdict.value
         request_id = f"caller.{number}"
-        accepted.append(Accepted(request_id, order.order_id))
+        accepted.append(AcceptedBooking(request_id, order.order_id))
         change = changes(number) if executed else Change()
         journal.append(JournalEntry(request_id, order.account, kind.value, code, change))
         calls.append(Call(order.order_id, request_id, kind.value, code))
@@ -117,7 +117,7 @@ def test_an_answer_that_differs_from_the_journal_is_lost() -> None:
 
 def test_an_order_that_took_effect_under_two_request_ids_is_doubled() -> None:
     number, order = first_executed()
-    again = Accepted("caller.again", order.order_id)
+    again = AcceptedBooking("caller.again", order.order_id)
     entry = replace(PERFECT.journal[number], request_id="caller.again")
     evidence = replace(
         PERFECT, accepted=[*PERFECT.accepted, again], journal=[*PERFECT.journal, entry]
@@ -146,7 +146,7 @@ def test_an_effect_that_the_journal_does_not_show_is_doubled() -> None:
 
 
 def test_a_retry_of_what_certainly_had_no_effect_is_neither_lost_nor_doubled() -> None:
-    retried = Accepted("caller.before", FIRST.order_id)
+    retried = AcceptedBooking("caller.before", FIRST.order_id)
     cancelled = JournalEntry("caller.before", FIRST.account, "cancelled", "cancelled")
     evidence = replace(
         PERFECT, accepted=[retried, *PERFECT.accepted], journal=[cancelled, *PERFECT.journal]
@@ -206,7 +206,7 @@ def test_a_rejection_that_the_rules_do_not_give_is_found() -> None:
 
 
 def test_a_booking_that_is_no_order_of_the_input_is_found() -> None:
-    stranger = Accepted("caller.x", "ORD-999999")
+    stranger = AcceptedBooking("caller.x", "ORD-999999")
     entry = JournalEntry("caller.x", "ACC-01", "rejected", "position_limit")
     evidence = replace(
         PERFECT, accepted=[*PERFECT.accepted, stranger], journal=[*PERFECT.journal, entry]

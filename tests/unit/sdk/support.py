@@ -9,8 +9,8 @@ from typing import Any, Final, cast
 
 from aegis_sdk import Context, Method, Rejected, ResourceContext, Service
 from aegis_sdk.application.actor import Actor
-from aegis_sdk.application.gate import Gate
 from aegis_sdk.application.handlers import Runner
+from aegis_sdk.application.isolation import Isolation
 from aegis_sdk.application.ports import Accepted, Connected, Delivery
 from aegis_sdk.application.resource_host import ResourceHost
 from aegis_sdk.application.threads import Threads
@@ -133,7 +133,7 @@ class Hosted:
         self.service = service or made
         self.threads = Threads("test", at_work_max=2)
         self.requester = make_requester(self.link, caller=instance_id)
-        self.gate = Gate()
+        self.isolation = Isolation()
         self.host = ResourceHost(
             self.service,
             instance_id=instance_id,
@@ -142,7 +142,7 @@ class Hosted:
             runner=Runner(
                 self.service, instance_id=instance_id, asks=self.requester, threads=self.threads
             ),
-            gate=self.gate,
+            isolation=self.isolation,
             store=self.link.journal,
             reader=self.link.journal,
             deliveries=self.link.deliveries,

@@ -351,7 +351,7 @@ async def test_what_a_process_may_have_died_of_does_not_take_others_along(
 async def test_nothing_runs_beside_a_suspect_that_runs_alone(bus: MemoryBus, one: Pure) -> None:
     """ADR 0006: nor does what waits hold the suspect up."""
     await one.activate()
-    async with one.gate.alone("k.1"):
+    async with one.isolation.alone("k.1"):
         send_all(bus, 1, 3)
         await settle()
         assert one.ran.tags == []

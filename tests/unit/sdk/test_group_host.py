@@ -7,9 +7,9 @@ from collections.abc import AsyncIterator
 from functools import partial
 
 import pytest
-from aegis_sdk.application.gate import Gate
 from aegis_sdk.application.group_host import GroupHost
 from aegis_sdk.application.handlers import Runner
+from aegis_sdk.application.isolation import Isolation
 from aegis_sdk.application.threads import Threads
 from aegis_sdk.contract.bodies import ErrorBody
 from aegis_sdk.contract.envelope import Outcome, OutcomeKind, Request
@@ -42,11 +42,11 @@ class Member:
         service, self.runs = ledger(Runs())
         self.threads = Threads("test", at_work_max=1)
         self.requester = make_requester(self.link, caller=name)
-        self.gate = Gate()
+        self.isolation = Isolation()
         self.host = GroupHost(
             SERVICE,
             runner=Runner(service, instance_id=name, asks=self.requester, threads=self.threads),
-            gate=self.gate,
+            isolation=self.isolation,
             journal=self.link.journal,
             deliveries=self.link.deliveries,
             ack_wait_s=ack_wait_s,

@@ -13,9 +13,9 @@ from collections.abc import Coroutine, Mapping
 from typing import Any, Final
 
 from aegis_sdk import process
-from aegis_sdk.application.gate import Gate
 from aegis_sdk.application.group_host import GroupHost
 from aegis_sdk.application.handlers import Runner
+from aegis_sdk.application.isolation import Isolation
 from aegis_sdk.application.membership import Membership, obey
 from aegis_sdk.application.ports import StoreError
 from aegis_sdk.application.requester import Requester
@@ -339,7 +339,7 @@ class Instance:
         journal = NatsJournal(
             self._link, self._subjects, outcome_ttl_s=reply.outcome_ttl_s, watch=watch
         )
-        gate = Gate()
+        isolation = Isolation()
         self._recorder.serves(
             self.service,
             [(name, handler.targeted) for name, handler in self._service.handlers.items()],
@@ -360,7 +360,7 @@ class Instance:
             connected=self._link.connected,
             log=reply.journal_id,
             runner=self._runner,
-            gate=gate,
+            isolation=isolation,
             store=journal,
             reader=journal,
             deliveries=deliveries,
@@ -376,7 +376,7 @@ class Instance:
             self._group = GroupHost(
                 self.service,
                 runner=self._runner,
-                gate=gate,
+                isolation=isolation,
                 journal=journal,
                 deliveries=deliveries,
                 ack_wait_s=reply.ack_wait_s,

@@ -46,7 +46,7 @@ Model = TypeVar("Model", bound=BaseModel)
 Verb = Callable[[bytes], Awaitable[Any]]
 
 
-class Order(BaseModel):
+class CommonArguments(BaseModel):
     """What the arguments of all changes have in common, or some of them."""
 
     instance_id: str = ""
@@ -129,9 +129,9 @@ class Admin:
     def _record(self, verb: str, data: bytes, reply: AdminReply) -> None:
         """The audit trail: who asked for which change, and what came of it. A dry run is no change."""
         try:
-            order = Order.model_validate_json(data or b"{}")
+            order = CommonArguments.model_validate_json(data or b"{}")
         except pydantic.ValidationError:
-            order = Order()
+            order = CommonArguments()
         if order.dry_run:
             return
         self._world.events.emit(

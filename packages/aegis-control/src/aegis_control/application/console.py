@@ -123,7 +123,7 @@ class LettersNow(BaseModel):
     letters: list[Letter]
 
 
-class Order(BaseModel):
+class Action(BaseModel):
     """What an operator wants done. `by` is the name that he or she typed."""
 
     model_config = ConfigDict(extra="forbid", str_strip_whitespace=True)
@@ -222,7 +222,7 @@ class Console:
             what = f"{request_id} was not told within {EXPLAIN_S_MAX:g} s; try ipc-cli explain"
             raise Unavailable(what) from error
 
-    async def act(self, verb: str, order: Order) -> AdminReply:
+    async def act(self, verb: str, order: Action) -> AdminReply:
         """`verb` is one of VERBS; control records who asked, as with every operator."""
         wanted = order.model_dump(exclude_none=True) | {"by": f"console:{order.by}"}
         return await self._ask(verb, json.dumps(wanted).encode())

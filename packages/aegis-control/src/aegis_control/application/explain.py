@@ -17,7 +17,6 @@ from aegis_sdk.contract.subjects import GROUP_CONSUMER
 from aegis_sdk.contract.trace import trace_id
 
 from aegis_control.domain.story import (
-    Accepted,
     Child,
     Died,
     Ended,
@@ -25,6 +24,7 @@ from aegis_control.domain.story import (
     FenceRead,
     Noted,
     Queue,
+    StoredRequest,
     Story,
     relevant,
     tell,
@@ -66,7 +66,7 @@ class Archive(Protocol):
 
     async def died(self, request_id: str) -> Died | None: ...
 
-    async def accepted(self, service: str, seq: int) -> Accepted | None:
+    async def accepted(self, service: str, seq: int) -> StoredRequest | None:
         """The request at a place of its stream; None if it isn't kept any more."""
         ...
 

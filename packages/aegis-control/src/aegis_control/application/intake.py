@@ -20,7 +20,7 @@ from aegis_sdk.contract.subjects import Subjects
 from aegis_sdk.errors import InvalidName
 from pydantic import BaseModel
 
-from aegis_control.application.ports import Entry, StoredFence
+from aegis_control.application.ports import BucketEntry, StoredFence
 from aegis_control.application.state import ControlState, Lease, Member, ServiceTable
 from aegis_control.application.world import World
 
@@ -43,7 +43,7 @@ class Intake:
         member.record, member.revision = record, revision
         return member
 
-    def registry_entry(self, entry: Entry) -> None:
+    def registry_entry(self, entry: BucketEntry) -> None:
         try:
             kind, service, instance_id = _parse_registry_key(entry.key)
         except (ValueError, InvalidName):
@@ -57,7 +57,7 @@ class Intake:
         else:
             self._take_instance(table, instance_id, entry)
 
-    def _take_service(self, table: ServiceTable, entry: Entry) -> None:
+    def _take_service(self, table: ServiceTable, entry: BucketEntry) -> None:
         if entry.revision <= table.revision:
             return
         record = self._read(ServiceRecord, self._world.subjects.registry_bucket, entry)
@@ -66,7 +66,7 @@ class Intake:
         if record is not None or entry.value is None:
             table.record = record
 
-    def _take_logs(self, table: ServiceTable, entry: Entry) -> None:
+    def _take_logs(self, table: ServiceTable, entry: BucketEntry) -> None:
         if entry.revision <= table.logs_revision:
             return
         table.logs_revision = entry.revision
@@ -75,7 +75,7 @@ class Intake:
             self._read(LogsRecord, self._world.subjects.registry_bucket, entry) or table.logs
         )
 
-    def _take_instance(self, table: ServiceTable, instance_id: str, entry: Entry) -> None:
+    def _take_instance(self, table: ServiceTable, instance_id: str, entry: BucketEntry) -> None:
         member = table.members.get(instance_id)
         known = table.removed.get(instance_id, 0) if member is None else member.revision
         if entry.revision <= known:
@@ -90,7 +90,7 @@ class Intake:
             # Lost before our time: whether its leases moved since is not known any more.
             seated.keeps_leases = record.state is not InstanceState.LOST
 
-    def lease(self, entry: Entry) -> None:
+    def lease(self, entry: BucketEntry) -> None:
         """Take over what is stored of a lease. One that can't be read leaves the last known as it is."""
         bucket = self._world.subjects.leases_bucket
         try:
@@ -123,12 +123,12 @@ class Intake:
         else:
             self._note(stream, key, stored.seq, stored.unreadable)
 
-    def instance(self, entry: Entry) -> InstanceRecord | None:
+    def instance(self, entry: BucketEntry) -> InstanceRecord | None:
         """None for one that was deleted or can't be read."""
         return self._read(InstanceRecord, self._world.subjects.registry_bucket, entry)
 
     # --- what can't be read ------------------------------------------------------------------------
-    def _read(self, kind: type[R], bucket: str, entry: Entry) -> R | None:
+    def _read(self, kind: type[R], bucket: str, entry: BucketEntry) -> R | None:
         """None for what was deleted, and for what can't be read, which is told."""
         if entry.value is not None:
             try:
@@ -139,7 +139,7 @@ class Intake:
         self._state.unreadables.clear(bucket, entry.key)
         return None if entry.value is None else record
 
-    def _note_stray(self, bucket: str, entry: Entry) -> None:
+    def _note_stray(self, bucket: str, entry: BucketEntry) -> None:
         if entry.value is None:
             self._state.unreadables.clear(bucket, entry.key)
         else:

@@ -14,7 +14,7 @@ from typing import Any
 
 from aegis_sdk.errors import Unavailable
 
-from aegis_control.application.ports import Bucket, Clock, Entry, Events, NotWritten, Write
+from aegis_control.application.ports import Bucket, BucketEntry, Clock, Events, NotWritten, Write
 from aegis_control.application.unreadable import said_by
 from aegis_control.domain.leadership import LeaderRecord, Sighting, may_take, seen, taken
 
@@ -92,7 +92,7 @@ class Leadership:
         revision = entry.revision if entry else 0
         self._seen = seen(self._seen, revision, record, self._clock.monotonic())
 
-    def _record(self, entry: Entry) -> LeaderRecord | None:
+    def _record(self, entry: BucketEntry) -> LeaderRecord | None:
         """One that can't be read is a leader of another version, for as long as it is renewed."""
         if not entry.value:
             return None

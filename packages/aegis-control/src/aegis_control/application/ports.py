@@ -39,7 +39,7 @@ class NotWritten(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class BucketEntry:
     """A stored value; `value` is None for a deleted key."""
 
     key: str
@@ -78,14 +78,14 @@ class BucketReplaced(Exception):
 class Bucket(Protocol):
     """Keys with revisions; the last value of each key is kept."""
 
-    async def load(self, *, after: int = 0, again: bool = False) -> list[Entry]:
+    async def load(self, *, after: int = 0, again: bool = False) -> list[BucketEntry]:
         """The last entry of every key written after revision `after`, in revision order.
 
         Raises: BucketReplaced when it is loaded `again`, and is not the bucket that it was.
         """
         ...
 
-    async def read(self, key: str) -> Entry | None:
+    async def read(self, key: str) -> BucketEntry | None:
         """The key's last entry, not from a copy that may be late; None if it was never written."""
         ...
 

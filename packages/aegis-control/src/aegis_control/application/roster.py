@@ -12,7 +12,7 @@ from aegis_sdk.contract.control import (
 from aegis_sdk.errors import Unavailable
 
 from aegis_control.application.intake import Intake
-from aegis_control.application.ports import Entry, Write
+from aegis_control.application.ports import BucketEntry, Write
 from aegis_control.application.state import ControlState, Member, ServiceTable
 from aegis_control.application.world import World
 from aegis_control.domain.registry import service_record
@@ -44,7 +44,7 @@ class Roster:
         state.read_leases_to(max((entry.revision for entry in leases), default=0))
         await asyncio.gather(*map(self.load_fences, list(state.services.values())))
 
-    def take(self, entry: Entry) -> None:
+    def take(self, entry: BucketEntry) -> None:
         """Take over what was read of the registry."""
         self._intake.registry_entry(entry)
 

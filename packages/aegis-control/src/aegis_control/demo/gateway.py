@@ -39,7 +39,7 @@ GIVE_UP_S: Final = 60.0
 _RETRY_PAUSE_S: Final = 0.05
 
 
-class Gate:
+class Allowance:
     """How many orders may go out by now; the demo raises it through standard input."""
 
     def __init__(self) -> None:
@@ -93,14 +93,14 @@ class Gateway:
         self._last_done_s = 0.0
         self._held_s = 0.0
 
-    async def trade_all(self, orders: list[Order], gate: Gate, speed: float) -> Finished:
+    async def trade_all(self, orders: list[Order], allowance: Allowance, speed: float) -> Finished:
         """Send all orders and wait for their answers."""
-        await gate.wait(1)
+        await allowance.wait(1)
         begun_s = time.monotonic()
         pace = Pace(speed, orders[0].at_s)
         async with asyncio.TaskGroup() as tasks:
             for number, order in enumerate(orders, start=1):
-                await self._hold(gate, number)
+                await self._hold(allowance, number)
                 await pace.wait(order)
                 await self._slots.acquire()
                 self._in_flight += 1
@@ -110,10 +110,10 @@ class Gateway:
         session_s = time.monotonic() - begun_s - self._held_s
         return Finished(session_s=session_s, held_s=self._held_s)
 
-    async def _hold(self, gate: Gate, number: int) -> None:
-        """Wait at the gate; the time without any order in flight counts as held back."""
+    async def _hold(self, allowance: Allowance, number: int) -> None:
+        """Wait at the allowance; the time without any order in flight counts as held back."""
         asked_s = time.monotonic()
-        await gate.wait(number)
+        await allowance.wait(number)
         if not self._in_flight:
             self._held_s += time.monotonic() - max(asked_s, self._last_done_s)
 
@@ -225,11 +225,11 @@ async def main(url: str, orders_file: str, in_flight: str, speed: str) -> None:
     """Trade the orders of a file, ask for the closing statements, and end."""
     events = child.EventPipe()
     orders = read_orders(Path(orders_file))
-    gate = Gate()
+    allowance = Allowance()
     async with aegis_sdk.connect(url, name="gateway", wait_s=child.CONNECT_WAIT_S) as aegis:
         gateway = Gateway(aegis, events, in_flight=int(in_flight))
         events.send(Ready())
-        finished = await gateway.trade_all(orders, gate, float(speed))
+        finished = await gateway.trade_all(orders, allowance, float(speed))
         await gateway.state_all(accounts_of(orders))
         events.send(finished)
 

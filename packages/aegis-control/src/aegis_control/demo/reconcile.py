@@ -27,7 +27,7 @@ FINAL: Final = (OutcomeKind.EXECUTED.value, OutcomeKind.REJECTED.value)
 
 
 @dataclass(frozen=True, slots=True)
-class Accepted:
+class AcceptedBooking:
     """A booking in the request stream."""
 
     request_id: str
@@ -68,7 +68,7 @@ class Holding:
 class Evidence:
     """All that was observed of a session."""
 
-    accepted: Sequence[Accepted]
+    accepted: Sequence[AcceptedBooking]
     journal: Sequence[JournalEntry]
     calls: Sequence[Call]
     statements: Mapping[str, Holding]

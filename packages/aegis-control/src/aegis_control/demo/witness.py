@@ -25,7 +25,7 @@ from nats.js.errors import BucketNotFoundError
 from nats.js.kv import KeyValue
 
 from aegis_control.demo.contracts import BOOK
-from aegis_control.demo.reconcile import Accepted, JournalEntry, entry_of
+from aegis_control.demo.reconcile import AcceptedBooking, JournalEntry, entry_of
 
 SERVICE: Final = "accounts"
 CONTROL_TIMEOUT_S: Final = 90.0
@@ -57,13 +57,13 @@ async def control_is_there(client: Client, subjects: Subjects) -> None:
             await asyncio.sleep(_POLL_S)
 
 
-async def read_accepted(client: Client, subjects: Subjects) -> list[Accepted]:
+async def read_accepted(client: Client, subjects: Subjects) -> list[AcceptedBooking]:
     """Every booking that the request stream accepted, in order."""
     accepted = []
     async for message in _read(client, subjects.request_stream(SERVICE)):
         headers = message.headers or {}
         if headers.get(METHOD) == BOOK.name:
-            accepted.append(Accepted(headers[MSG_ID], json.loads(message.data)["order_id"]))
+            accepted.append(AcceptedBooking(headers[MSG_ID], json.loads(message.data)["order_id"]))
     return accepted
 
 

@@ -21,7 +21,7 @@ from pydantic import ValidationError
 
 
 @dataclass(frozen=True, slots=True)
-class Accepted:
+class StoredRequest:
     """The request as the request stream has it."""
 
     request: Request
@@ -90,7 +90,7 @@ class Facts:
     request_id: str
     now_s: float
     service: str = ""
-    accepted: Accepted | None = None
+    accepted: StoredRequest | None = None
     ended: Ended | None = None
     noted: Noted | None = None
     died: Died | None = None
@@ -217,7 +217,7 @@ def _steps(facts: Facts) -> list[Step]:
     return steps
 
 
-def _accepted(accepted: Accepted) -> Step:
+def _accepted(accepted: StoredRequest) -> Step:
     request = accepted.request
     route = "the group" if request.resource is None else f"resource {request.resource}"
     again = f", attempt {request.attempt}" if request.attempt > 1 else ""

@@ -2,7 +2,7 @@
 
 The files are this package's own data and nothing else is loaded: the headers forbid it. Each answer is
 JSON with an `error` when it is one. A change needs the token in a header of its own, which no other site's
-page can send. Each document has a gate of its own (application/gate.py), so that a crowd that asks for one costs
+page can send. Each document has a turnstile of its own (application/turnstile.py), so that a crowd that asks for one costs
 control the time of one.
 """
 
@@ -28,10 +28,10 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from aegis_control.application.console import VERBS, Console, Order
+from aegis_control.application.console import VERBS, Action, Console
 from aegis_control.application.explain import NotFound
-from aegis_control.application.gate import Busy, Gate
 from aegis_control.application.survey import FindResources
+from aegis_control.application.turnstile import Busy, Turnstile
 from aegis_control.infrastructure.seldom import Seldom
 
 TOKEN_HEADER: Final = "x-aegis-console-token"
@@ -101,12 +101,12 @@ def console_routes(console: Console, token: str, seldom: Seldom) -> list[Route]:
     return [
         Route("/", _file(files["index.html"])),
         *(Route(f"/console/{name}", _file(file)) for name, file in files.items()),
-        Route("/api/overview", told(_overview(console), Gate())),
-        Route("/api/resources", told(_resources(console), Gate())),
-        Route("/api/events", told(_events(console), Gate())),
-        Route("/api/dlq", told(_letters(console), Gate())),
-        Route("/api/explain", told(_explain(console), Gate(EXPLAINING_MAX - 1))),
-        Route("/api/actions/{verb}", told(_act(console, lock), Gate()), methods=["POST"]),
+        Route("/api/overview", told(_overview(console), Turnstile())),
+        Route("/api/resources", told(_resources(console), Turnstile())),
+        Route("/api/events", told(_events(console), Turnstile())),
+        Route("/api/dlq", told(_letters(console), Turnstile())),
+        Route("/api/explain", told(_explain(console), Turnstile(EXPLAINING_MAX - 1))),
+        Route("/api/actions/{verb}", told(_act(console, lock), Turnstile()), methods=["POST"]),
     ]
 
 
@@ -146,12 +146,12 @@ class _Wrong(Exception):
         self.after_s = after_s
 
 
-def told(handle: Handler, gate: Gate) -> Handler:
+def told(handle: Handler, turnstile: Turnstile) -> Handler:
     """What goes wrong is told as JSON, in the words of who noticed it."""
 
     async def serve(request: Request) -> Response:
         try:
-            async with gate():
+            async with turnstile():
                 return await handle(request)
         except Busy:
             return _error(HTTPStatus.SERVICE_UNAVAILABLE, "too many ask for this; ask again", 1)
@@ -269,7 +269,7 @@ def _act(console: Console, lock: Lock) -> Handler:
             raise _Wrong(
                 HTTPStatus.NOT_FOUND, f"no action {verb!r}; use {', '.join(sorted(VERBS))}"
             )
-        order = Order.model_validate_json(await _body(request))
+        order = Action.model_validate_json(await _body(request))
         return _answer(await console.act(verb, order))
 
     return serve

@@ -35,7 +35,7 @@ from pydantic import ValidationError
 
 from aegis_control.application.console import Letter
 from aegis_control.application.explain import Header
-from aegis_control.domain.story import Accepted, Child, Died, Ended, FenceRead, Noted, Queue
+from aegis_control.domain.story import Child, Died, Ended, FenceRead, Noted, Queue, StoredRequest
 
 LIFE_EVENTS: Final = (
     "lease_granted",
@@ -93,7 +93,7 @@ class NatsArchive:
         kept = await self.dead_letter(request_id)
         return None if kept is None else Died(kept.letter, kept.at_s)
 
-    async def accepted(self, service: str, seq: int) -> Accepted | None:
+    async def accepted(self, service: str, seq: int) -> StoredRequest | None:
         stream = self._subjects.request_stream(service)
         try:
             stored = await self._link.message(stream, seq)
@@ -108,7 +108,7 @@ class NatsArchive:
             )
         except (KeyError, ValueError):
             return None  # somebody else's: no instance takes it for a request
-        return Accepted(request, stored.seq, stored.at_s)
+        return StoredRequest(request, stored.seq, stored.at_s)
 
     async def headers(
         self,

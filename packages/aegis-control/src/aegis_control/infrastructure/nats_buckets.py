@@ -17,7 +17,7 @@ from aegis_sdk.nats.jetstream import (
     PublishResult,
 )
 
-from aegis_control.application.ports import BucketReplaced, Entry, NotWritten, Write
+from aegis_control.application.ports import BucketEntry, BucketReplaced, NotWritten, Write
 
 _OPERATION = "KV-Operation"
 _BUSY_TRIES = 20
@@ -60,7 +60,7 @@ class NatsBucket:
         self._created = ""
         """When the server says that the bucket was made, as read last."""
 
-    async def load(self, *, after: int = 0, again: bool = False) -> list[Entry]:
+    async def load(self, *, after: int = 0, again: bool = False) -> list[BucketEntry]:
         try:
             last = await self._last_revision(after, again=again)
             if again and last <= after:
@@ -70,7 +70,7 @@ class NatsBucket:
         except ApiRefused as error:
             raise Unavailable(f"bucket {self._stream}: {error}") from error
 
-    async def read(self, key: str) -> Entry | None:
+    async def read(self, key: str) -> BucketEntry | None:
         try:
             stored = await self._link.last_message(self._stream, self._prefix + key)
         except ApiRefused as error:
@@ -104,10 +104,10 @@ class NatsBucket:
             raise BucketReplaced(f"{self._stream} is not the bucket that it was")
         return last
 
-    def _entry(self, stored: Kept) -> Entry:
+    def _entry(self, stored: Kept) -> BucketEntry:
         deleted = _OPERATION in stored.headers
         key = stored.subject.removeprefix(self._prefix)
-        return Entry(key, None if deleted else stored.payload, stored.seq)
+        return BucketEntry(key, None if deleted else stored.payload, stored.seq)
 
 
 def _is_busy(result: PublishResult) -> bool:

@@ -24,8 +24,8 @@ from aegis_sdk.application.commit import (
     give_up,
     note_attempt,
 )
-from aegis_sdk.application.gate import Gate
 from aegis_sdk.application.handlers import Runner, is_expired
+from aegis_sdk.application.isolation import Isolation
 from aegis_sdk.application.ports import (
     Connected,
     Delivery,
@@ -71,7 +71,7 @@ class Host(Protocol):
     sessions: set[str]
     """Those that this process has had; a copy of it may have had all but its newest, too."""
     runner: Runner
-    gate: Gate
+    isolation: Isolation
     store: Journal
     recorder: Recorder
     checkpoint_changes: int
@@ -403,14 +403,14 @@ class Actor:
             and request.request_id not in self.journal.attempts
             and has_time(request)
             and self._host.runner.is_pure(request)
-            and self._host.gate.admits(request.request_id)
+            and self._host.isolation.admits(request.request_id)
         )
 
     async def _serve_together(self, deliveries: list[Delivery]) -> None:
         mark = self._mark()
         batch = Batch(self._host.runner, self.journal.values, epoch=mark.fence.epoch)
         try:
-            with self._host.gate, batch:
+            with self._host.isolation, batch:
                 self._compute(batch, deliveries)
                 await self._store(batch, mark)
             await self._checkpoint_if_wanted(mark)
@@ -615,19 +615,19 @@ class Actor:
         # will be when those in front of it, which it had run but not stored, are done.
         second = not self._judged and could_be_second(delivery.arrival)
         self._judged += 1
-        gate = self._host.gate
+        isolation = self._host.isolation
         match judge(second=second, noted=noted):
             case Verdict.RUN:
-                await gate.admitted(request.request_id)
-                with gate:
+                await isolation.admitted(request.request_id)
+                with isolation:
                     await self._run(delivery, mark, begun=1)
             case Verdict.RUN_NOTED:
-                await gate.admitted(request.request_id)
-                with gate:
+                await isolation.admitted(request.request_id)
+                with isolation:
                     await self._note(request, noted + 1, mark)
                     await self._run(delivery, mark, begun=noted + 2)
             case Verdict.RUN_ALONE:
-                async with gate.alone(request.request_id):
+                async with isolation.alone(request.request_id):
                     await self._note(request, noted + 1, mark)
                     await self._run(delivery, mark, begun=noted + 2)
             case Verdict.GIVE_UP:

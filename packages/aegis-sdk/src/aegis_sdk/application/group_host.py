@@ -17,8 +17,8 @@ from typing import Final
 
 from aegis_sdk.application.commit import commit, give_up, note_attempt
 from aegis_sdk.application.following import until_answered
-from aegis_sdk.application.gate import Gate
 from aegis_sdk.application.handlers import Runner
+from aegis_sdk.application.isolation import Isolation
 from aegis_sdk.application.ports import (
     Deliveries,
     Delivery,
@@ -78,7 +78,7 @@ class GroupHost:
         service: str,
         *,
         runner: Runner,
-        gate: Gate,
+        isolation: Isolation,
         journal: Journal,
         deliveries: Deliveries,
         ack_wait_s: float,
@@ -88,7 +88,7 @@ class GroupHost:
     ) -> None:
         self._service = service
         self._runner = runner
-        self._gate = gate
+        self._isolation = isolation
         self._journal = journal
         self._deliveries = deliveries
         self._ack_wait_s = ack_wait_s
@@ -209,16 +209,16 @@ class GroupHost:
         noted = await self._journal.attempts(request) if second else 0
         match judge(second=second, noted=noted):
             case Verdict.RUN:
-                await self._gate.admitted(request.request_id, credit)
-                with self._gate:
+                await self._isolation.admitted(request.request_id, credit)
+                with self._isolation:
                     await self._run(delivery, credit, begun=1)
             case Verdict.RUN_NOTED:
-                await self._gate.admitted(request.request_id, credit)
-                with self._gate:
+                await self._isolation.admitted(request.request_id, credit)
+                with self._isolation:
                     await note_attempt(self._journal, request, noted + 1, fence_seq=None)
                     await self._run(delivery, credit, begun=noted + 2)
             case Verdict.RUN_ALONE:
-                async with self._gate.alone(request.request_id, credit):
+                async with self._isolation.alone(request.request_id, credit):
                     await note_attempt(self._journal, request, noted + 1, fence_seq=None)
                     await self._run(delivery, credit, begun=noted + 2)
             case Verdict.GIVE_UP:

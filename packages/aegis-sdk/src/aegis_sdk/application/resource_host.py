@@ -14,8 +14,8 @@ from typing import Any, Final
 from aegis_sdk.application.actor import Actor
 from aegis_sdk.application.callbacks import Callbacks
 from aegis_sdk.application.following import Following, until_answered
-from aegis_sdk.application.gate import Gate
 from aegis_sdk.application.handlers import Runner
+from aegis_sdk.application.isolation import Isolation
 from aegis_sdk.application.ports import (
     Connected,
     Deliveries,
@@ -77,7 +77,7 @@ class ResourceHost:
         connected: Connected,
         log: str = "",
         runner: Runner,
-        gate: Gate,
+        isolation: Isolation,
         store: Journal,
         reader: JournalReader,
         deliveries: Deliveries,
@@ -103,7 +103,7 @@ class ResourceHost:
         self.request_seq = 0
         """The newest request that was given to this instance."""
         self.runner = runner
-        self.gate = gate
+        self.isolation = isolation
         self.store = store
         self.batches = batches
         self.checkpoint_changes = checkpoint_changes

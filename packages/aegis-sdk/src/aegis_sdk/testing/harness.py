@@ -7,9 +7,9 @@ from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
-from aegis_sdk.application.gate import Gate
 from aegis_sdk.application.group_host import GroupHost
 from aegis_sdk.application.handlers import Runner
+from aegis_sdk.application.isolation import Isolation
 from aegis_sdk.application.membership import Membership
 from aegis_sdk.application.requester import TIMEOUT_S, Requester
 from aegis_sdk.application.resource_host import ResourceHost
@@ -174,7 +174,7 @@ class MemoryInstance:
             resources=dict(resources),
         )
         self._membership = Membership(self.link.control, self._registration)
-        gate = Gate()
+        isolation = Isolation()
         self._runner = runner = Runner(
             service,
             instance_id=instance_id,
@@ -188,7 +188,7 @@ class MemoryInstance:
             incarnation=self._registration.incarnation,
             connected=self.link.connected,
             runner=runner,
-            gate=gate,
+            isolation=isolation,
             store=self.link.journal,
             reader=self.link.journal,
             deliveries=self.link.deliveries,
@@ -204,7 +204,7 @@ class MemoryInstance:
         self.group = GroupHost(
             service.name,
             runner=runner,
-            gate=gate,
+            isolation=isolation,
             journal=self.link.journal,
             deliveries=self.link.deliveries,
             ack_wait_s=bus.ack_wait_s,

@@ -93,10 +93,10 @@ async def redrive(
     dry_run: DryRun = False,
 ) -> int:
     """Send the request again, as a new one with an id derived from its own: twice is once."""
-    batch = Batch(reason, cli.by(as_), dry_run, yes)
+    terms = Terms(reason, cli.by(as_), dry_run, yes)
     async with cli.admin() as admin:
         wanted = await _wanted(admin, request_ids or [], service, every=every)
-        return await _carry_out(cli, admin, AdminClient.redrive, wanted, batch)
+        return await _carry_out(cli, admin, AdminClient.redrive, wanted, terms)
 
 
 async def drop(
@@ -111,14 +111,14 @@ async def drop(
     dry_run: DryRun = False,
 ) -> int:
     """Forget dead letters; their requests keep the outcome that they have."""
-    batch = Batch(reason, cli.by(as_), dry_run, yes)
+    terms = Terms(reason, cli.by(as_), dry_run, yes)
     async with cli.admin() as admin:
         wanted = await _wanted(admin, request_ids or [], service, every=every)
-        return await _carry_out(cli, admin, AdminClient.drop, wanted, batch)
+        return await _carry_out(cli, admin, AdminClient.drop, wanted, terms)
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
+class Terms:
     """What holds for every letter of one command."""
 
     reason: str
@@ -145,17 +145,17 @@ async def _wanted(
 
 
 async def _carry_out(
-    cli: Cli, admin: AdminClient, send: Send, request_ids: Sequence[str], batch: Batch
+    cli: Cli, admin: AdminClient, send: Send, request_ids: Sequence[str], terms: Terms
 ) -> int:
     """One after the other; one that is refused doesn't keep the others from their fate."""
-    if request_ids and not batch.dry_run and must_ask(cli, yes=batch.yes):
-        await _each(cli, admin, send, [batch.order(i, dry_run=True) for i in request_ids[:_SAMPLE]])
+    if request_ids and not terms.dry_run and must_ask(cli, yes=terms.yes):
+        await _each(cli, admin, send, [terms.order(i, dry_run=True) for i in request_ids[:_SAMPLE]])
         if len(request_ids) > _SAMPLE:
             render.show_line(f"… and {len(request_ids) - _SAMPLE} more")
         if not typer.confirm("Do it?"):
             print("nothing was changed")
             return Exit.FAILED
-    orders = [batch.order(request_id, dry_run=batch.dry_run) for request_id in request_ids]
+    orders = [terms.order(request_id, dry_run=terms.dry_run) for request_id in request_ids]
     done, code = await _each(cli, admin, send, orders)
     if cli.as_json:
         render.show_json(done)

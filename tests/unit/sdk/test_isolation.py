@@ -5,16 +5,16 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from aegis_sdk.application.gate import Gate
+from aegis_sdk.application.isolation import Isolation
 
 from tests.unit.sdk.support import settle
 
 
 class _Line:
-    """Requests that pass a gate, each until it is let go."""
+    """Requests that pass an isolation, each until it is let go."""
 
     def __init__(self) -> None:
-        self.gate = Gate()
+        self.isolation = Isolation()
         self.inside: list[str] = []
         self._go: dict[str, asyncio.Event] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
@@ -37,11 +37,11 @@ class _Line:
 
     async def _pass(self, request_id: str, alone: bool) -> None:
         if alone:
-            async with self.gate.alone(request_id):
+            async with self.isolation.alone(request_id):
                 await self._be_inside(request_id)
             return
-        await self.gate.admitted(request_id)
-        with self.gate:
+        await self.isolation.admitted(request_id)
+        with self.isolation:
             await self._be_inside(request_id)
 
     async def _be_inside(self, request_id: str) -> None:

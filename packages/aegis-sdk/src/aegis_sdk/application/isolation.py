@@ -19,10 +19,10 @@ ALONE_S_MAX: Final = 10.0
 """How long others wait for a suspect that runs: what kills its process does so sooner, or hangs."""
 
 
-class Gate:
+class Isolation:
     """Shared by all of an instance's handlers.
 
-    Beside others: `await gate.admitted(id)`, then `with gate:`. A suspect: `async with gate.alone(id):`. Who waits
+    Beside others: `await isolation.admitted(id)`, then `with isolation:`. A suspect: `async with isolation.alone(id):`. Who waits
     here gives its `credit` back meanwhile: the suspect may wait for a request that is behind.
     """
 

@@ -14,7 +14,7 @@ class Busy(Exception):
     """As many wait as may: nothing was begun."""
 
 
-class Gate:
+class Turnstile:
     """One works at a time, and the loop has a turn before each: heartbeats never wait for two of them."""
 
     def __init__(self, waiting_max: int = WAITING_MAX) -> None:
