@@ -242,16 +242,18 @@ async def test_a_death_in_the_middle_leaves_none_without_an_outcome(
     await two.stop()
 
 
-@pytest.mark.plain  # the clock is stood in for
 async def test_those_that_failed_keep_their_order(
     bus: MemoryBus, one: Hosted, slow: SlowJournal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """G7: their turn may come when a clock that was wrong is right again, and they run."""
     monkeypatch.setattr(actor, "FAILED_WAIT_S", 0.01)
-    slow.broken = {"late.0"}
-    await send_while_paused(bus, one, *(late(n) for n in range(4)))
+    slow.broken = {"it.0"}
+    requests = [add_request(f"it.{n}", deadline_s=time.time() + 1800.0) for n in range(4)]
+    right = time.time
+    monkeypatch.setattr(time, "time", lambda: right() + 3600.0)
+    await send_while_paused(bus, one, *requests)
     await until(lambda: not slow.broken)
     slow.asked.clear()
-    monkeypatch.setattr(actor, "is_expired", lambda _: False)
+    monkeypatch.setattr(time, "time", right)
     await until(lambda: floor(bus) == 4)
-    assert slow.asked == [f"late.{n}" for n in range(4)]
+    assert slow.asked == [f"it.{n}" for n in range(4)]
