@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from typing import TYPE_CHECKING
 
 from aegis_sdk.contract.bodies import Fence
 from aegis_sdk.contract.control import (
@@ -23,15 +22,14 @@ from aegis_sdk.contract.control import (
     ServiceRecord,
 )
 from aegis_sdk.errors import SecondActive, Unavailable
-
-if TYPE_CHECKING:
-    from aegis_sdk.testing.bus import MemoryBus, MemoryLink
+from aegis_sdk.testing.connection import MemoryConnection
+from aegis_sdk.testing.server import MemoryServer
 
 
 class MemoryControl:
     """The registry, the leases, and who gets what. `running = False`: no control answers."""
 
-    def __init__(self, bus: MemoryBus) -> None:
+    def __init__(self, bus: MemoryServer) -> None:
         self.running = True
         self.services: dict[str, ServiceRecord] = {}
         self.instances: dict[tuple[str, str], InstanceRecord] = {}
@@ -135,25 +133,25 @@ class MemoryControl:
 class MemoryControlPort:
     """Control (application/ports.py) over one link."""
 
-    def __init__(self, link: MemoryLink) -> None:
+    def __init__(self, link: MemoryConnection, control: MemoryControl) -> None:
         self._link = link
+        self._control = control
 
     @property
     def session(self) -> str:
         return self._link.connected.session
 
     async def register(self, registration: Registration, *, timeout_s: float) -> RegistrationReply:
-        return (await self._control()).register(registration)
+        return (await self._answering()).register(registration)
 
     async def leave(self, leave: Leave, *, timeout_s: float) -> Ack:
-        return (await self._control()).leave(leave)
+        return (await self._answering()).leave(leave)
 
-    async def _control(self) -> MemoryControl:
+    async def _answering(self) -> MemoryControl:
         await asyncio.sleep(0)
-        control = self._link.bus.control
-        if not (self._link.reachable and control.running):
+        if not (self._link.reachable and self._control.running):
             raise Unavailable("no control service answers")
-        return control
+        return self._control
 
 
 def _fence_of(lease: LeaseRecord) -> Fence:

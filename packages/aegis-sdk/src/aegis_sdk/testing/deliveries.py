@@ -1,28 +1,25 @@
-"""Deliveries (application/ports.py) on the bus: the group's shared consumer, and readers of grants."""
+"""Deliveries (application/ports.py) on the bus: readers of the group, and of grants."""
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from aegis_sdk.application.ports import Delivery
 from aegis_sdk.contract.envelope import Request
 from aegis_sdk.domain.delivery import Arrival
-from aegis_sdk.testing.clock import Timer
+from aegis_sdk.testing.connection import MemoryConnection
 from aegis_sdk.testing.faults import Fault, Flow, Op
+from aegis_sdk.testing.groups import GroupConsumer
+from aegis_sdk.testing.requests import MemoryRequestLog
 from aegis_sdk.testing.streams import RequestStream
-
-if TYPE_CHECKING:
-    from aegis_sdk.testing.bus import MemoryBus, MemoryLink
 
 
 class MemoryDeliveries:
     """Opens readers over one link."""
 
-    def __init__(self, link: MemoryLink) -> None:
+    def __init__(self, link: MemoryConnection, requests: MemoryRequestLog) -> None:
         self._link = link
+        self._requests = requests
 
     async def open_group(
         self, service: str, *, credit: int, on_delivery: Callable[[Delivery], None]
@@ -54,88 +51,7 @@ class MemoryDeliveries:
         return reader
 
     async def read(self, service: str, seq: int) -> Request | None:
-        return await self._link.requests.read(service, seq)
-
-
-@dataclass(slots=True)
-class _InHand:
-    """Delivered and not acknowledged; when the timer runs out it is dealt again."""
-
-    delivered: int
-    timer: Timer
-
-
-class GroupConsumer:
-    """The server's side: deals requests without resource to the readers in turn, within their credit."""
-
-    def __init__(self, bus: MemoryBus, stream: RequestStream) -> None:
-        self._bus = bus
-        self._stream = stream
-        self._taken_to = 0
-        self._waiting: deque[tuple[int, int]] = deque()
-        self._in_hand: dict[int, _InHand] = {}
-        self._readers: deque[GroupReader] = deque()
-        stream.listeners.append(self.wake)
-
-    def join(self, reader: GroupReader) -> None:
-        self._readers.append(reader)
-        self.wake()
-
-    def leave(self, reader: GroupReader) -> None:
-        """What it has in hand is dealt again after ack_wait."""
-        if reader in self._readers:
-            self._readers.remove(reader)
-
-    def wake(self) -> None:
-        self._bus.soon(self._deal)
-
-    def ack(self, seq: int) -> None:
-        if (held := self._in_hand.pop(seq, None)) is not None:
-            held.timer.cancel()
-
-    def extend(self, seq: int) -> None:
-        if (held := self._in_hand.get(seq)) is not None:
-            held.timer.cancel()
-            held.timer = self._timer(seq)
-
-    def hand_back(self, seq: int, delay_s: float) -> None:
-        if (held := self._in_hand.get(seq)) is not None:
-            held.timer.cancel()
-            held.timer = self._bus.clock.call_later(delay_s, lambda: self._again(seq))
-
-    def _timer(self, seq: int) -> Timer:
-        return self._bus.clock.call_later(self._bus.ack_wait_s, lambda: self._again(seq))
-
-    def _again(self, seq: int) -> None:
-        held = self._in_hand.pop(seq)
-        self._waiting.append((seq, held.delivered))
-        self.wake()
-
-    def _deal(self) -> None:
-        self._take_new()
-        while self._waiting and (reader := self._next_reader()) is not None:
-            seq, delivered = self._waiting.popleft()
-            self._in_hand[seq] = _InHand(delivered + 1, self._timer(seq))
-            fault = self._bus.faults.draw(Op.DELIVERY)
-            if fault is not Fault.LOST:
-                reader.give(seq, delivered + 1)
-            if fault is Fault.TWICE:
-                self._in_hand.pop(seq).timer.cancel()
-                self._waiting.append((seq, delivered + 1))
-
-    def _take_new(self) -> None:
-        for seq in range(self._taken_to + 1, self._stream.last_seq + 1):
-            request = self._stream.get(seq)
-            if request is not None and request.resource is None:
-                self._waiting.append((seq, 0))
-        self._taken_to = self._stream.last_seq
-
-    def _next_reader(self) -> GroupReader | None:
-        for _ in range(len(self._readers)):
-            self._readers.rotate(-1)
-            if self._readers[-1].is_free:
-                return self._readers[-1]
-        return None
+        return await self._requests.read(service, seq)
 
 
 class GroupReader:
@@ -143,7 +59,7 @@ class GroupReader:
 
     def __init__(
         self,
-        link: MemoryLink,
+        link: MemoryConnection,
         consumer: GroupConsumer,
         credit: int,
         on_delivery: Callable[[Delivery], None],
@@ -204,7 +120,7 @@ class GrantReader:
 
     def __init__(
         self,
-        link: MemoryLink,
+        link: MemoryConnection,
         stream: RequestStream,
         *,
         grant: str,

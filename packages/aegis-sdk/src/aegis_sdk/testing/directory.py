@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
 
 from aegis_sdk.application.ports import StoreUnreachable
 from aegis_sdk.domain.routes import Routes
-
-if TYPE_CHECKING:
-    from aegis_sdk.testing.bus import MemoryLink
+from aegis_sdk.testing.connection import MemoryConnection
+from aegis_sdk.testing.control import MemoryControl
 
 
 class MemoryDirectory:
     """A service that was asked for once is followed, and stays known while the link is cut."""
 
-    def __init__(self, link: MemoryLink) -> None:
+    def __init__(self, link: MemoryConnection, control: MemoryControl) -> None:
         self._link = link
+        self._control = control
         self._followed: set[str] = set()
 
     def admits(self, service: str, method: str, resource: str | None) -> bool:
@@ -39,7 +38,7 @@ class MemoryDirectory:
             raise refusal
 
     def _routes(self, service: str, resource: str | None) -> Routes:
-        control = self._link.bus.control
+        control = self._control
         routes = Routes(service)
         if (record := control.services.get(service)) is not None:
             routes.learn(record)

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from aegis_sdk.contract.bodies import ErrorBody, Fence
 from aegis_sdk.contract.checkpoint import Checkpoint
@@ -15,17 +14,15 @@ from aegis_sdk.contract.envelope import Outcome, Request
 from aegis_sdk.contract.names import NO_RESOURCE
 from aegis_sdk.contract.subjects import resource_token
 from aegis_sdk.domain.journal import Entry, EntryKind
+from aegis_sdk.testing.connection import MemoryConnection
 from aegis_sdk.testing.faults import Flow, Op
 from aegis_sdk.testing.streams import JournalStream, Key, attempt_key, outcome_key, outcome_of
-
-if TYPE_CHECKING:
-    from aegis_sdk.testing.bus import MemoryLink
 
 
 class MemoryJournal:
     """Writes, reads and follows journals over one link."""
 
-    def __init__(self, link: MemoryLink) -> None:
+    def __init__(self, link: MemoryConnection) -> None:
         self._link = link
         self._bus = link.bus
 
@@ -193,7 +190,7 @@ class MemoryFollower:
 
     def __init__(
         self,
-        link: MemoryLink,
+        link: MemoryConnection,
         stream: JournalStream,
         *,
         whole: frozenset[str],

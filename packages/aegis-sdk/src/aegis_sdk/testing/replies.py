@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from aegis_sdk.contract.envelope import Outcome
+from aegis_sdk.testing.connection import MemoryConnection
 from aegis_sdk.testing.faults import Fault, Flow, Op
-
-if TYPE_CHECKING:
-    from aegis_sdk.testing.bus import MemoryLink
 
 Deliver = Callable[[Outcome], None]
 
@@ -17,7 +14,7 @@ Deliver = Callable[[Outcome], None]
 class MemoryReplies:
     """Outcomes that arrive while the link is cut or held are missed, as on core NATS."""
 
-    def __init__(self, link: MemoryLink) -> None:
+    def __init__(self, link: MemoryConnection) -> None:
         self._link = link
         self._expected: dict[str, list[Deliver]] = {}
 

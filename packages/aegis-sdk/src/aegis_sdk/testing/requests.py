@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING
 
 from aegis_sdk.application.ports import Accepted, StoreError, StoreUnreachable
 from aegis_sdk.contract.envelope import Request
+from aegis_sdk.testing.connection import MemoryConnection
 from aegis_sdk.testing.faults import Fault, Op
-
-if TYPE_CHECKING:
-    from aegis_sdk.testing.bus import MemoryLink
 
 
 class MemoryRequestLog:
     """Stores requests."""
 
-    def __init__(self, link: MemoryLink) -> None:
+    def __init__(self, link: MemoryConnection) -> None:
         self._link = link
 
     async def append(self, request: Request, *, timeout_s: float) -> Accepted:

@@ -1,0 +1,88 @@
+"""The server's side of the bus in memory: the streams of all services, and who is told of what is stored."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import TypeVar
+
+from aegis_sdk.application.ports import StoreMissing
+from aegis_sdk.contract.bodies import Fence
+from aegis_sdk.contract.envelope import Outcome, Request
+from aegis_sdk.contract.subjects import resource_token
+from aegis_sdk.domain.journal import EntryKind
+from aegis_sdk.testing.clock import Clock, LoopClock
+from aegis_sdk.testing.faults import Faults
+from aegis_sdk.testing.groups import GroupConsumer
+from aegis_sdk.testing.streams import JournalStream, Limits, RequestStream, fence_key, outcome_of
+
+T = TypeVar("T")
+
+
+class MemoryServer:
+    """The streams of one environment, and the faults on the way to them."""
+
+    def __init__(
+        self, *, faults: Faults | None = None, clock: Clock | None = None, ack_wait_s: float = 1.0
+    ) -> None:
+        self.faults = faults or Faults()
+        self.clock: Clock = clock or LoopClock()
+        self.ack_wait_s = ack_wait_s
+        self.limits = Limits()
+        self.dead_letters: dict[str, tuple[Request, Outcome]] = {}
+        """By request id."""
+        self.on_outcome: list[Callable[[str, Outcome], None]] = []
+        """Who hears what was stored: (request id, outcome)."""
+        self._requests: dict[str, RequestStream] = {}
+        self._journals: dict[str, JournalStream] = {}
+        self._groups: dict[str, GroupConsumer] = {}
+
+    def provision(self, service: str) -> None:
+        """Make a service's streams, as control does when an instance registers. Safe twice."""
+        if service not in self._requests:
+            self._requests[service] = RequestStream(service, self.limits)
+            self._journals[service] = JournalStream(self.limits)
+            self._groups[service] = GroupConsumer(self, self._requests[service])
+
+    def requests(self, service: str) -> RequestStream:
+        """Raises: StoreMissing."""
+        return self._known(self._requests, service)
+
+    def journal(self, service: str) -> JournalStream:
+        """Raises: StoreMissing."""
+        return self._known(self._journals, service)
+
+    def group(self, service: str) -> GroupConsumer:
+        """Raises: StoreMissing."""
+        return self._known(self._groups, service)
+
+    def outcomes(self, service: str) -> dict[str, Outcome]:
+        """All stored outcomes by request id, in the order in which they were stored."""
+        return {
+            name: outcome_of(entry)
+            for (_, kind, name), entry in self.journal(service).entries()
+            if kind is EntryKind.OUTCOME
+        }
+
+    def write_fence(self, service: str, resource: str, fence: Fence) -> int:
+        """Begin an epoch as control does; the fence's journal sequence."""
+        key = fence_key(resource_token(resource))
+        return self.journal(service).write(key, fence.model_dump_json().encode(), {}, rollup=True)
+
+    def republish(self, request_id: str, outcome: Outcome) -> None:
+        """Hand a stored outcome to whoever hears."""
+        for hear in list(self.on_outcome):
+            hear(request_id, outcome)
+
+    def soon(self, work: Callable[[], None]) -> None:
+        """Run `work` a turn of the event loop later, or after a delay of the faults."""
+        delay_s = self.faults.delay_s()
+        if delay_s:
+            self.clock.call_later(delay_s, work)
+        else:
+            asyncio.get_running_loop().call_soon(work)
+
+    def _known(self, streams: dict[str, T], service: str) -> T:
+        if service not in streams:
+            raise StoreMissing(f"no stream for service {service!r}")
+        return streams[service]
