@@ -57,7 +57,7 @@ SHARE_MAX: Final = 64
 QUEUE_MAX: Final = 20_000
 """Requests that wait at one writer. Beyond it callers are told to store theirs."""
 RECENT_MAX: Final = 4096
-"""Outcomes that are answered again from memory."""
+"""Outcomes that are answered again from memory, at least; twice as many at most."""
 
 _UNSETTLED: Final = frozenset(
     {WorkState.WAITING, WorkState.ASKED, WorkState.RUNNING, WorkState.READY}
@@ -256,6 +256,7 @@ class Writer:
         self._ends_kept_s = ends_kept_s
         self._open: dict[str, Work] = {}
         self._recent: dict[str, Outcome] = {}
+        self._less_recent: dict[str, Outcome] = {}
         self._due: deque[Held] = deque()
         self._to_begin: deque[Held] = deque()
         """Resources with a handler that waits at the head of their queue."""
@@ -289,7 +290,7 @@ class Writer:
             self._drop(work, Why.MOVED)
         elif (first := self._open.get(request_id)) is not None:
             self._second_copy(first, work)
-        elif (known := self._recent.get(request_id)) is not None:
+        elif (known := self._remembered(request_id)) is not None:
             self._settle(work, known, WorkEvent.FOUND)
         elif len(self._open) >= QUEUE_MAX and not work.stored_seq:
             self._drop(work, Why.BUSY)
@@ -552,7 +553,7 @@ class Writer:
             or (work.single and work.request.attempt == 1 and not is_keyed(request_id))
         ):
             return True  # a single's own subject refuses what the session can't tell
-        elif (known := self._recent.get(request_id)) is not None:
+        elif (known := self._remembered(request_id)) is not None:
             self._settle(work, known, WorkEvent.FOUND)
         else:
             work.step(WorkEvent.DOUBTED)
@@ -604,7 +605,11 @@ class Writer:
         Only then is it known that the entry is not in the log: an earlier try of it, whose answer was lost, may stand in
         front of that gate.
         """
-        if write.works[0].state is WorkState.STORING:
+        if write.works[0].state is not WorkState.STORING:
+            return
+        if self.ownership.gates.get(self.name, 0) > write.gate:
+            self._undo(write)  # the newer gate was read before the refusal came
+        else:
             self._refused_gate = max(self._refused_gate, write.gate)
             self._refused.append(write)
 
@@ -681,7 +686,10 @@ class Writer:
         self.out.dropped.append(work)
 
     def _remember(self, request_id: str, outcome: Outcome) -> None:
-        recent = self._recent
-        recent[request_id] = outcome
-        if len(recent) > RECENT_MAX:
-            del recent[next(iter(recent))]
+        """Two halves, the older one forgotten as a whole: to take out one by one costs more than all else here."""
+        self._recent[request_id] = outcome
+        if len(self._recent) >= RECENT_MAX:
+            self._recent, self._less_recent = {}, self._recent
+
+    def _remembered(self, request_id: str) -> Outcome | None:
+        return self._recent.get(request_id) or self._less_recent.get(request_id)
