@@ -207,6 +207,10 @@ class Outcome:
     changed: Change | None = field(default=None, compare=False, repr=False)
 
     def headers(self) -> dict[str, str]:
+        return {OUTCOME: self.words()}
+
+    def words(self) -> str:
+        """All but body and change, in one line."""
         words = self.kind.value
         if self.request_seq:
             words += f" seq={self.request_seq}"
@@ -218,7 +222,7 @@ class Outcome:
             words += f" fingerprint={self.fingerprint}"
         if self.traceparent:
             words += f" trace={self.traceparent}"
-        return {OUTCOME: words}
+        return words
 
     def payload(self) -> bytes:
         return self.body + b"\n" + self.change if self.change else self.body
@@ -231,12 +235,17 @@ class Outcome:
     @classmethod
     def read(cls, header: str, payload: bytes) -> Outcome:
         """`parse` with the one header that counts. Raises: KeyError, ValueError."""
-        word, *words = header.split(" ")
+        body, _, change = payload.partition(b"\n")
+        return cls.told(header, body, change)
+
+    @classmethod
+    def told(cls, said: str, body: bytes, change: bytes) -> Outcome:
+        """The inverse of `words`. Raises: ValueError."""
+        word, *words = said.split(" ")
         kind = _KINDS.get(word)
         if kind is None:
             raise ValueError(f"outcome {word!r} is of no known kind")
         known = dict([word.split("=", 1) for word in words])
-        body, _, change = payload.partition(b"\n")
         return cls(
             kind=kind,
             body=body,

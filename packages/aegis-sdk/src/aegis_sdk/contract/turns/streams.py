@@ -1,0 +1,31 @@
+"""How the stream of a service's log is configured: who makes it, and who checks it, take it from here."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from aegis_sdk.contract.turns.subjects import LogSubjects
+
+
+def log_stream(names: LogSubjects, *, replicas: int = 1) -> dict[str, Any]:
+    """Bounds that are an operator's choice (age, bytes) are not in it."""
+    return {
+        "name": names.stream,
+        "subjects": [names.all],
+        "retention": "limits",
+        "storage": "file",
+        # Together: a second message on a subject is refused, which makes all but gates create-only.
+        "max_msgs_per_subject": 1,
+        "discard": "new",
+        "discard_new_per_subject": True,
+        # A turn and the singles beside it are stored together where the log is replicated.
+        "allow_atomic": True,
+        "allow_rollup_hdrs": True,
+        "allow_msg_ttl": True,
+        "allow_direct": True,
+        "republish": {
+            "src": names.republish_source,
+            "dest": names.republish_destination,
+        },
+        "num_replicas": replicas,
+    }

@@ -1,0 +1,85 @@
+"""Subjects of the second form, below `<prefix>.jrn.<service>` where they are entries of the service's log.
+
+gate.<writer>                    a new one replaces the one before
+claim.<writer>.<nonce>           a process says that it is this writer, on a new connection
+own.<n>                          the n-th change of ownership
+turn.<writer>.<k>                a turn; of two or more outcomes
+turn.<writer>.<k>.<caller>.<n>   a turn of one outcome, republished to its caller
+at.<resource|->.out.<caller>.<n> a single, republished to its caller
+at.<resource>.state              the newest checkpoint
+end.<resource>.<caller>.<n>      the caller gave up
+
+The kind comes first, so that no name of a resource can be taken for one. What the server republishes has seven tokens
+behind the prefix, and nothing else has: a stream has one rule for republishing.
+
+<prefix>.at.<service>.<resource>   a request, sent to the resource's active
+<prefix>.rep.<caller>.<n>          answers, by request id
+"""
+
+from __future__ import annotations
+
+from aegis_sdk.contract.names import check_service, decode_token, encode_token
+from aegis_sdk.contract.subjects import Subjects, resource_token
+
+
+class LogSubjects:
+    """The names of one service, made once: several are needed for each call."""
+
+    def __init__(self, subjects: Subjects, service: str) -> None:
+        self.service = check_service(service)
+        self.stream = subjects.journal_stream(service)
+        self.all = subjects.journal(service)
+        self.replies = subjects.reply("")
+        self._log = self.all[:-1]
+        self._sent = f"{subjects.prefix}.at.{service}."
+        self._parts = self._log.count(".")
+        self.republish_source = f"{subjects.prefix}.jrn.*.*.*.*.*.*"
+        self.republish_destination = f"{self.replies}{{{{wildcard(5)}}}}.{{{{wildcard(6)}}}}"
+
+    # --- entries ------------------------------------------------------------------------------------------
+    def gate(self, writer: str) -> str:
+        return f"{self._log}gate.{writer}"
+
+    def claim(self, writer: str, nonce: str) -> str:
+        return f"{self._log}claim.{writer}.{nonce}"
+
+    def own(self, number: int) -> str:
+        return f"{self._log}own.{number}"
+
+    def turn(self, writer: str, k: int) -> str:
+        return f"{self._log}turn.{writer}.{k}"
+
+    def turn_of_one(self, writer: str, k: int, request_id: str) -> str:
+        return f"{self._log}turn.{writer}.{k}.{request_id}"
+
+    def single(self, resource: str | None, request_id: str) -> str:
+        return f"{self._log}at.{resource_token(resource)}.out.{request_id}"
+
+    def single_anywhere(self, request_id: str) -> str:
+        return f"{self._log}at.*.out.{request_id}"
+
+    def turn_of_one_anywhere(self, request_id: str) -> str:
+        return f"{self._log}turn.*.*.{request_id}"
+
+    def end(self, resource: str, request_id: str) -> str:
+        return f"{self._log}end.{encode_token(resource)}.{request_id}"
+
+    @property
+    def ownership_and_ends(self) -> list[str]:
+        """All that says who may write, and up to where that is known."""
+        return [f"{self._log}own.*", f"{self._log}gate.*", f"{self._log}end.>"]
+
+    def words(self, subject: str) -> list[str]:
+        """What an entry's subject says behind the service: its kind, and the rest of it."""
+        return subject[len(self._log) :].split(".")
+
+    # --- what is sent -------------------------------------------------------------------------------------
+    def sent(self, resource: str) -> str:
+        return self._sent + encode_token(resource)
+
+    def sent_to(self, subject: str) -> str:
+        """The resource of a `sent` subject. Raises: ValueError."""
+        return decode_token(subject[len(self._sent) :])
+
+    def reply(self, request_id: str) -> str:
+        return self.replies + request_id
