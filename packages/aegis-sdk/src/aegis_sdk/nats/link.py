@@ -277,10 +277,10 @@ class Link:
 
     async def _unless_busy(self, ask: Callable[[], Awaitable[Message]]) -> Stored:
         for _ in range(BUSY_TRIES):
-            stored = _stored(await ask())
+            stored = stored_or_why(await ask())
             if isinstance(stored, Stored):
                 return stored
-            if not isinstance(stored, _Busy):
+            if not isinstance(stored, Busy):
                 raise stored
             await asyncio.sleep(BUSY_WAIT_S)
         raise StoreUnreachable("the server stayed busy")
@@ -305,10 +305,17 @@ class Link:
         )
         return _checked(answer)
 
-    def publish(self, subject: str, payload: bytes = b"", *, reply: str = "") -> None:
+    def publish(
+        self,
+        subject: str,
+        payload: bytes = b"",
+        headers: dict[str, str] | None = None,
+        *,
+        reply: str = "",
+    ) -> None:
         """`post`, but dropped with a debug line when it can't be sent."""
         try:
-            self.post(subject, payload, reply=reply)
+            self.post(subject, payload, headers, reply=reply)
         except StoreError as error:
             log.debug("publish_dropped", error_code=type(error).__name__)
 
@@ -330,6 +337,42 @@ class Link:
         if (task := private._wait_for_msgs_task) is not None:
             task.cancel()
         return subscription
+
+    def subscribe_all(self, subjects: Sequence[str], callback: Callback) -> list[Subscription]:
+        """`subscribe` to many subjects, in one write and without waiting. Raises: StoreUnreachable."""
+        client = self._client
+        if client.is_closed:
+            raise StoreUnreachable(self._because("the connection is closed"))
+        subscriptions, commands = [], []
+        for subject in subjects:
+            client._sid += 1
+            subscription = Subscription(client, client._sid, subject, cb=_never)
+            # A new connection subscribes to all that stand here.
+            client._subs[subscription._id] = subscription
+            self._tap.callbacks[subscription._id] = callback
+            subscriptions.append(subscription)
+            commands.append(f"SUB {subject}  {subscription._id}\r\n")
+        self._command("".join(commands).encode())
+        return subscriptions
+
+    def drop_all(self, subscriptions: Sequence[Subscription]) -> None:
+        """`drop` of many, in one write."""
+        commands = []
+        for subscription in subscriptions:
+            self._tap.callbacks.pop(subscription._id, None)
+            self._client._subs.pop(subscription._id, None)
+            commands.append(f"UNSUB {subscription._id}\r\n")
+        self._command("".join(commands).encode())
+
+    def _command(self, command: bytes) -> None:
+        """For this connection alone: while there is none, the next one knows what it has to say."""
+        client = self._client
+        if command and client.is_connected:
+            client._pending.append(command)
+            client._pending_data_size += len(command)
+            if not self._flushing:
+                self._flushing = True
+                self._loop.call_soon(self._flush)
 
     def drop(self, subscription: Subscription) -> None:
         """Unsubscribe without waiting; nothing more reaches its callback."""
@@ -539,8 +582,8 @@ def _let_go(client: Client) -> None:
         process.cut_off(connected.fileno())
 
 
-class _Busy(StoreError):
-    """Err 10164."""
+class Busy(StoreError):
+    """Err 10164: another check of the same subject is in flight; nothing was stored, ask again."""
 
 
 def _collected(messages: list[Message], end: Message) -> list[Message]:
@@ -558,7 +601,7 @@ def _outcome(future: asyncio.Future[Message]) -> Message | StoreError:
     return error
 
 
-def _stored(answer: Message) -> Stored | StoreError:
+def stored_or_why(answer: Message) -> Stored | StoreError:
     try:
         body = _checked(answer)
     except StoreError as error:
@@ -583,7 +626,7 @@ def _error_of(error: Mapping[str, Any]) -> StoreError:
     if code == _WRONG_LAST_SEQUENCE:
         return FenceRefused(text)
     if code == _BUSY:
-        return _Busy(text)
+        return Busy(text)
     if code == _STORE_FAILED and "per subject" in text:
         return AlreadyStored(text)
     if code in _MISSING:

@@ -66,3 +66,12 @@ class End:
 
 
 Entry = Gate | Own | Turn | End
+
+
+@dataclass(slots=True)
+class Claim:
+    """A process says that it is `writer`; `nonce` is known to it alone (claims.py). Not folded by a writer."""
+
+    seq: int
+    writer: str
+    nonce: str

@@ -1,0 +1,380 @@
+"""Executes a writer: hands it what happens, does what it says, and feeds back what became of that.
+
+Theory of operation. What comes in are sent requests and cancels, stored requests, entries of the log, what became of what
+was stored, outcomes of handlers that wait. Each is given to the writer as it comes. Once in a turn of the event loop, the
+writer composes, and its output is executed: so all that one read of the socket brought shares an entry. While that entry is on
+its way the next one collects.
+
+It decides two things, and no more: stored requests of resources that are served elsewhere are kept until their outcomes
+are read, since this instance may be the next owner; and the writer composes only on a connection that is claimed (domain/turns/claims.py).
+Everything else is decided by `Writer`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import math
+import secrets
+import time
+from collections.abc import Callable, Coroutine, Iterable
+from typing import Any, Final
+
+from aegis_sdk.application.handlers import Runner
+from aegis_sdk.application.outcomes import too_large
+from aegis_sdk.application.ports import Connected, StoreError
+from aegis_sdk.application.turns.ports import Sent, WriterLog
+from aegis_sdk.contract.envelope import Outcome, OutcomeKind, Request
+from aegis_sdk.contract.turns.sent import Answer
+from aegis_sdk.domain.delivery import backoff_s
+from aegis_sdk.domain.turns.claims import Claims
+from aegis_sdk.domain.turns.entries import Claim, End, Entry, Gate, Turn
+from aegis_sdk.domain.turns.ownership import MissingOwnership
+from aegis_sdk.domain.turns.sessions import Sessions, split
+from aegis_sdk.domain.turns.states import HeldState, Why
+from aegis_sdk.domain.turns.writer import Output, Work, Write, Writer
+from aegis_sdk.errors import Cancelled
+from aegis_sdk.telemetry import log
+
+TICK_S: Final = 1.0
+_SERVING: Final = frozenset({HeldState.TAKING, HeldState.SERVING, HeldState.PAUSED})
+_SAID: Final = {Why.BUSY: Answer.BUSY, Why.MOVED: Answer.MOVED, Why.LATE: Answer.LATE}
+
+
+class TurnHost:
+    """One instance of a service, in the second form."""
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        runner: Runner,
+        log_: WriterLog,
+        sent: Sent,
+        connected: Connected,
+        ends_kept_s: float,
+        on_stopped: Callable[[str], None],
+    ) -> None:
+        """`name` is the writer's. `on_stopped` is told why, when this instance must not go on."""
+        self.writer = Writer(name, self._compute, ends_kept_s=ends_kept_s)
+        self._runner = runner
+        self._log = log_
+        self._sent = sent
+        self._connected = connected
+        self._on_stopped = on_stopped
+        self._claims = Claims(name)
+        self._claiming: asyncio.Task[None] | None = None
+        self._loop = asyncio.get_running_loop()
+        self._is_due = False
+        self._stopped = False
+        self._alone: set[str] = set()
+        """Requests whose turn has no other outcome: the server answers their callers."""
+        self._running: dict[Work, asyncio.Task[None]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._kept: dict[str, dict[str, tuple[Request, int]]] = {}
+        """Stored requests without an outcome, of resources that are not served here."""
+        self.serving: set[str] = set()
+        self._changed = asyncio.Event()
+        log_.on_stored, log_.on_refused, log_.on_taken = self._stored, self._refused, self._taken
+        sent.on_request, sent.on_cancel = self._request, self._cancel
+
+    def follow(self, resources: Iterable[str]) -> None:
+        """Before the log is read."""
+        for resource in resources:
+            self.writer.follow(resource, {}, Sessions())
+
+    async def start(self) -> None:
+        """The log is read from now on. Raises: StoreUnreachable."""
+        await self._log.open()
+        self._claim()
+        self._loop.call_later(TICK_S, self._tick)
+
+    async def stop(self) -> None:
+        """At once; what is under way ends elsewhere."""
+        self._end()
+        for task in list(self._tasks):
+            task.cancel()
+        await self._runner.stop()
+
+    async def until(self, true: Callable[[], bool]) -> None:
+        """Return when `true` of what is served and read."""
+        while not true():
+            self._changed.clear()
+            await self._changed.wait()
+
+    @property
+    def may_write(self) -> bool:
+        """It has read its own claim, on the connection that it has now; so it has read all before that, too."""
+        return self._claims.may_write(self._connected.session)
+
+    # --- what comes in ----------------------------------------------------------------------------------------
+    def _request(self, request: Request, sent_s: float, after: int) -> None:
+        self._accept(request, sent_s=sent_s or time.time(), after=after)
+
+    def stored_request(self, request: Request, seq: int, _: float) -> None:
+        """Its end outlives it in the log, so it may wait as long as it has to (R9)."""
+        held = self.writer.held.get(request.resource or "")
+        if held is None:
+            return
+        if held.state in _SERVING:
+            self._accept(request, sent_s=math.inf, stored_seq=seq)
+        else:
+            self._keep(request, seq)
+
+    def _accept(
+        self, request: Request, *, sent_s: float, stored_seq: int = 0, after: int = 0
+    ) -> None:
+        request_id = request.request_id
+        work = Work(
+            request,
+            sent_s=sent_s,
+            reply=request_id,
+            pure=self._runner.is_pure(request),
+            single=split(request_id)[1] == 0,
+            stored_seq=stored_seq,
+            after=after,
+        )
+        self.writer.accept(work)
+        self._soon()
+
+    def _cancel(self, request_id: str) -> None:
+        outcome = Outcome.error(OutcomeKind.CANCELLED, Cancelled.code, "its caller gave up")
+        self.writer.cancel(request_id, outcome)
+        self._soon()
+
+    def entry(self, entry: Entry | Claim) -> None:
+        """The next one of the log."""
+        if self._stopped:
+            return
+        try:
+            self._read(entry)
+        except (MissingOwnership, ValueError) as error:
+            self.unreadable(entry.seq, str(error))
+        self._soon()
+
+    def _read(self, entry: Entry | Claim) -> None:
+        if isinstance(entry, Claim):
+            if why := self._claims.read_claim(entry.writer, entry.nonce):
+                self._halt(why)
+            return
+        self.writer.read(entry)
+        if isinstance(entry, Gate):
+            self._claims.read_gate(entry.writer)
+            self._changed.set()
+        elif self._kept and isinstance(entry, Turn):
+            for settled in entry.settled:
+                self._forget(settled.resource, settled.request_id)
+        elif self._kept and isinstance(entry, End):
+            self._forget(entry.resource, entry.request_id)
+
+    def unreadable(self, seq: int, why: str) -> None:
+        """The state behind it is not known here: somebody who can read it has to serve."""
+        self._halt(f"entry {seq} of the log can't be read: {why}")
+
+    def restored(self) -> None:
+        """There is a new connection."""
+        for write in self._log.forget_unanswered():
+            self.writer.refused(write)  # under the gate that it names: the claim brings a newer one
+        self._claim()
+
+    # --- what became of entries ---------------------------------------------------------------------------------
+    def _stored(self, write: Write, at_s: float) -> None:
+        self.writer.stored(write, at_s)
+        self._soon()
+
+    def _refused(self, write: Write) -> None:
+        self.writer.refused(write)
+        self._soon()
+
+    def _taken(self, write: Write) -> None:
+        """A turn that is in the log already comes from there, ours or another's (R10)."""
+        if not write.k:
+            self._aside(self._who_was_first(write))
+
+    async def _who_was_first(self, write: Write) -> None:
+        """The subject of a single is taken: by an earlier try of ours, which the reader brings, or for good."""
+        request_id = write.works[0].request.request_id
+        found = await self._look(request_id)
+        if found is not None and found != write.works[0].outcome:
+            self.writer.taken(write, found)
+            self._soon()
+
+    # --- acting ---------------------------------------------------------------------------------------------------
+    def _soon(self) -> None:
+        if not self._is_due:
+            self._is_due = True
+            self._loop.call_soon(self._act)
+
+    def _act(self) -> None:
+        self._is_due = False
+        if self._stopped:
+            return
+        if self._claims.may_write(self._connected.session):
+            self.writer.compose(time.time())
+        out = self.writer.take_output()
+        if out.stop:
+            self._halt(out.stop)
+        else:
+            self._execute(out)
+
+    def _execute(self, out: Output) -> None:
+        for writer in out.shut_out:
+            self._aside(self._shut_out(writer))
+        for write in out.store:
+            self._store(write)
+        for work in out.answer:
+            self._answer(work)
+        for work in out.run:
+            self._running[work] = self._aside(self._run(work))
+        for work in out.cancel:
+            if (task := self._running.get(work)) is not None:
+                task.cancel()
+        for work in out.look_up:
+            self._aside(self._look_up(work))
+        for work in out.dropped:
+            self._dropped(work)
+        if out.serving or out.left:
+            self._moved(out)
+
+    def _store(self, write: Write) -> None:
+        answers = self._log.store(write)
+        if answers:
+            self._alone.add(write.works[0].request.request_id)
+        elif self._alone:
+            self._alone.difference_update(work.request.request_id for work in write.works)
+
+    def _answer(self, work: Work) -> None:
+        request_id = work.request.request_id
+        if request_id in self._alone:
+            self._alone.discard(request_id)
+        elif work.outcome is not None:
+            self._sent.answer(request_id, work.outcome)
+
+    def _dropped(self, work: Work) -> None:
+        request, why = work.request, work.why
+        if why is None or why is Why.ENDED:
+            return
+        if not work.stored_seq:
+            self._sent.refuse(request.request_id, _SAID[why])
+        elif why is Why.MOVED:
+            self._keep(request, work.stored_seq)
+        else:
+            self._accept(request, sent_s=math.inf, stored_seq=work.stored_seq)
+
+    def _moved(self, out: Output) -> None:
+        self._sent.leave(out.left)
+        self.serving.difference_update(out.left)
+        for resource in out.serving:  # what is stored comes before what is sent from now on (G7)
+            for request, seq in self._kept.pop(resource, {}).values():
+                self._accept(request, sent_s=math.inf, stored_seq=seq)
+        self._sent.serve(out.serving)
+        self.serving.update(out.serving)
+        self._changed.set()
+
+    # --- handlers ---------------------------------------------------------------------------------------------------
+    def _compute(self, request: Request, values: Any, epoch: int) -> Outcome:
+        outcome = self._runner.compute(request, request_seq=0, epoch=epoch, values=values)
+        return self._fitting(request, outcome)
+
+    async def _run(self, work: Work) -> None:
+        request = work.request
+        resource = request.resource or ""
+        try:
+            outcome = await self._runner.run(
+                request,
+                begun=1,
+                request_seq=0,
+                epoch=self.writer.ownership.epoch(resource),
+                values=self.writer.held[resource].values,
+            )
+            self.writer.computed(work, self._fitting(request, outcome))
+            self._soon()
+        finally:
+            self._running.pop(work, None)
+
+    def _fitting(self, request: Request, outcome: Outcome) -> Outcome:
+        size, limit = len(outcome.body) + len(outcome.change), self._log.outcome_bytes_max
+        if size <= limit:
+            return outcome
+        return too_large(outcome, request.method, f"{size} bytes, and at most {limit} fit")
+
+    # --- the log, aside -----------------------------------------------------------------------------------------------
+    def _claim(self) -> None:
+        if self._claiming is not None:
+            self._claiming.cancel()
+        self._claiming = self._aside(self._store_claim())
+
+    async def _store_claim(self) -> None:
+        for n in itertools.count(1):
+            session, nonce = self._connected.session, secrets.token_hex(8)
+            self._claims.begin(nonce, session)
+            try:
+                await self._log.claim(nonce)
+                await self._log.gate(self.writer.name)
+                return
+            except StoreError as error:
+                log.debug("claim_not_stored", writer=self.writer.name, error=str(error))
+            await asyncio.sleep(backoff_s(n, first_s=0.02, max_s=0.5))
+
+    async def _shut_out(self, writer: str) -> None:
+        for n in itertools.count(1):
+            try:
+                await self._log.gate(writer)
+                return
+            except StoreError as error:
+                log.debug("gate_not_stored", writer=writer, error=str(error))
+            await asyncio.sleep(backoff_s(n, first_s=0.02, max_s=0.5))
+
+    async def _look_up(self, work: Work) -> None:
+        self.writer.looked_up(work, await self._look(work.request.request_id))
+        self._soon()
+
+    async def _look(self, request_id: str) -> Outcome | None:
+        """In all that this writer has read so far; whatever comes later it knows."""
+        to_seq = self.writer.position
+        for n in itertools.count(1):
+            try:
+                return await self._log.find(request_id, to_seq=to_seq)
+            except StoreError as error:
+                log.debug("outcome_not_looked_up", request_id=request_id, error=str(error))
+            await asyncio.sleep(backoff_s(n, first_s=0.02, max_s=0.5))
+        raise AssertionError("unreachable")
+
+    def _aside(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = self._loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._aside_done)
+        return task
+
+    def _aside_done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("turn_host_task_failed", writer=self.writer.name, exc_info=error)
+
+    # --- stored requests of others --------------------------------------------------------------------------------------
+    def _keep(self, request: Request, seq: int) -> None:
+        self._kept.setdefault(request.resource or "", {})[request.request_id] = request, seq
+
+    def _forget(self, resource: str, request_id: str) -> None:
+        if (kept := self._kept.get(resource)) is not None:
+            kept.pop(request_id, None)
+
+    # --- the end ----------------------------------------------------------------------------------------------------------
+    def _tick(self) -> None:
+        if not self._stopped:
+            self.writer.forget_ends(time.time())
+            self._soon()
+            self._loop.call_later(TICK_S, self._tick)
+
+    def _halt(self, why: str) -> None:
+        if not self._stopped:
+            log.critical("writer_stopped", writer=self.writer.name, reason=why)
+            self._end()
+            self._on_stopped(why)
+
+    def _end(self) -> None:
+        self._stopped = True
+        self._sent.leave_all()
+        self._log.close()
+        self.serving.clear()
+        self._changed.set()

@@ -1,0 +1,88 @@
+"""What the second form needs from outside, in our words."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Protocol
+
+from aegis_sdk.contract.envelope import Outcome, Request
+from aegis_sdk.contract.turns.sent import Answer
+from aegis_sdk.domain.turns.writer import Write
+
+
+class WriterLog(Protocol):
+    """A service's log, as one writer stores to it."""
+
+    on_stored: Callable[[Write, float], None]
+    on_refused: Callable[[Write], None]
+    on_taken: Callable[[Write], None]
+
+    @property
+    def outcome_bytes_max(self) -> int:
+        """What one outcome may take, its reply and its change together."""
+
+    async def open(self) -> None:
+        """Raises: StoreUnreachable."""
+
+    def close(self) -> None: ...
+
+    def store(self, write: Write) -> bool:
+        """Store a turn or a single under its gate, and tell what became of it, however many tries it takes.
+
+        Returns whether the log itself answers its one caller.
+        """
+
+    def forget_unanswered(self) -> list[Write]:
+        """Nothing more is told of these."""
+
+    async def gate(self, writer: str) -> int:
+        """A new gate of anybody: its sequence. Raises: StoreError."""
+
+    async def claim(self, nonce: str) -> int:
+        """Raises: StoreError."""
+
+    async def find(self, request_id: str, *, to_seq: int) -> Outcome | None:
+        """The request's outcome among what stands in the log up to the entry at `to_seq`. Raises: StoreError."""
+
+
+class Sent(Protocol):
+    """Requests as they are sent to the resources served here."""
+
+    on_request: Callable[[Request, float, int], None]
+    on_cancel: Callable[[str], None]
+
+    def serve(self, resources: Iterable[str]) -> None:
+        """Raises: StoreUnreachable, when the connection is closed."""
+
+    def leave(self, resources: Iterable[str]) -> None: ...
+
+    def leave_all(self) -> None: ...
+
+    def answer(self, request_id: str, outcome: Outcome) -> None: ...
+
+    def refuse(self, request_id: str, answer: Answer) -> None: ...
+
+
+class CallsOut(Protocol):
+    """A caller's requests on their way out, and what comes back."""
+
+    on_outcome: Callable[[str, Outcome], None]
+    on_answer: Callable[[str, Answer], None]
+
+    def send(self, request: Request, *, sent_s: float, after: int) -> None:
+        """Raises: StoreTooLarge, StoreUnreachable."""
+
+    def cancel(self, request: Request) -> None:
+        """Raises: StoreUnreachable."""
+
+
+class Doubts(Protocol):
+    """Ends the doubt about requests that nobody answers for (R6)."""
+
+    async def settle(
+        self, service: str, requests: Mapping[str, str], *, open_s: float
+    ) -> dict[str, Outcome]:
+        """Of `requests` (id to resource), those that have an outcome; the others can never take effect.
+
+        `open_s`: how long ago the first of them was sent. Raises: StoreError, when nothing is known.
+        """

@@ -1,0 +1,53 @@
+"""Which connection may write as a writer (R10): of two processes with one identity, at most one goes on.
+
+Theory of operation. A process can be copied with all that it knows: a cloned machine, a container restored twice. Its copy has
+the same writer's name, and the server takes its turns. Turns with one outcome have a subject of their own, so that not even
+their numbers collide. But a copy never shares the connection to NATS: it has to connect anew. So a process that
+connects stores a *claim*, an entry that is never replaced, with a nonce that it has just drawn, and behind it a gate
+of its own writer. It stores nothing before it has read both. Who reads a claim of its writer that it did not make stops.
+
+What must stay true: every turn is stored under a connection whose claim, and a gate behind it, were read on that
+connection. What would break: a copy that stores before that passes its original, and both answer for what only one did.
+"""
+
+from __future__ import annotations
+
+
+class Claims:
+    """The claims of one process for one writer."""
+
+    def __init__(self, writer: str) -> None:
+        self.writer = writer
+        self._own: set[str] = set()
+        self._newest = ""
+        self._claim_is_read = False
+        self._session = ""
+        """The connection that the newest claim is for."""
+        self._sure_of = ""
+
+    def begin(self, nonce: str, session: str) -> None:
+        """A claim is about to be stored on the connection `session`, and a gate behind it."""
+        self._own.add(nonce)
+        self._newest, self._session = nonce, session
+        self._claim_is_read = False
+
+    def read_claim(self, writer: str, nonce: str) -> str:
+        """Why this process must stop, or empty."""
+        if writer != self.writer:
+            return ""
+        if nonce not in self._own:
+            return (
+                f"writer {writer} was claimed by another process, which has this one's identity"
+                " (a cloned machine or container): this one serves nothing more"
+            )
+        self._claim_is_read = self._claim_is_read or nonce == self._newest
+        return ""
+
+    def read_gate(self, writer: str) -> None:
+        """Any gate behind the claim will do: a copy's older turns are refused from there on."""
+        if writer == self.writer and self._claim_is_read:
+            self._sure_of = self._session
+
+    def may_write(self, session: str) -> bool:
+        """On the connection `session`; none is empty."""
+        return session == self._sure_of and session != ""

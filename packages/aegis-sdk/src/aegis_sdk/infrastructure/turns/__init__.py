@@ -1,0 +1,1 @@
+"""The second form's NATS side (docs/turns.md): bytes and subjects to values, and back. Nothing is decided here."""

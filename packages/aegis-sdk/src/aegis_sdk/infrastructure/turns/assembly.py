@@ -1,0 +1,124 @@
+"""Puts the second form's parts together on one connection: an instance, and a caller. For its tests and the bench so far."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Iterable
+from typing import Any, Final
+
+from aegis_sdk.application.handlers import Runner
+from aegis_sdk.application.threads import Threads
+from aegis_sdk.application.turns.caller import Caller
+from aegis_sdk.application.turns.host import TurnHost
+from aegis_sdk.contract.subjects import Subjects
+from aegis_sdk.contract.turns.subjects import LogSubjects
+from aegis_sdk.errors import ContractError
+from aegis_sdk.infrastructure.requests import NatsRequestLog
+from aegis_sdk.infrastructure.turns.calls import Calls
+from aegis_sdk.infrastructure.turns.doubts import LogDoubts
+from aegis_sdk.infrastructure.turns.log import TurnLog
+from aegis_sdk.infrastructure.turns.reader import LogReader
+from aegis_sdk.infrastructure.turns.sent import SentRequests
+from aegis_sdk.infrastructure.turns.stored import StoredRequests
+from aegis_sdk.nats.link import Link
+from aegis_sdk.service import Service
+
+ENDS_KEPT_S: Final = 600.0
+
+
+class TurnInstance:
+    """An instance of `service` that follows `resources`, and serves those that the log gives to its writer."""
+
+    def __init__(
+        self,
+        link: Link,
+        subjects: Subjects,
+        service: Service,
+        *,
+        instance_id: str,
+        resources: Iterable[str],
+        ends_kept_s: float = ENDS_KEPT_S,
+        on_stopped: Callable[[str], None] = lambda why: None,
+    ) -> None:
+        names = LogSubjects(subjects, service.name)
+        self.writer = f"{instance_id}-{secrets.token_hex(4)}"
+        self._link = link
+        self.log = TurnLog(link, names, writer=self.writer, nonce=secrets.token_hex(8))
+        self.host = TurnHost(
+            self.writer,
+            runner=Runner(
+                service, instance_id=instance_id, asks=_NoAsks(), threads=Threads(instance_id)
+            ),
+            log_=self.log,
+            sent=SentRequests(link, names),
+            connected=link.connected,
+            ends_kept_s=ends_kept_s,
+            on_stopped=on_stopped,
+        )
+        self.host.follow(resources)
+        self._reader = LogReader(
+            link,
+            names,
+            on_entry=self.host.entry,
+            on_unreadable=self.host.unreadable,
+            own=self.writer,
+        )
+        self._stored = StoredRequests(
+            link, subjects, service.name, on_request=self.host.stored_request
+        )
+
+    async def start(self) -> None:
+        """Returns when all that was stored before is read."""
+        await self._reader.start()
+        await self._stored.start()
+        self._link.on_restored(self._restored)
+        await self.host.start()
+        await self.host.until(lambda: self.host.may_write)
+
+    async def stop(self) -> None:
+        self._link.off_restored(self._restored)
+        await self.host.stop()
+        await self._reader.stop()
+        await self._stored.stop()
+
+    async def _restored(self) -> None:
+        self.host.restored()
+
+
+class TurnClient:
+    """A caller on `link`."""
+
+    def __init__(
+        self, link: Link, subjects: Subjects, *, caller: str = "", ends_kept_s: float = ENDS_KEPT_S
+    ) -> None:
+        caller = caller or secrets.token_hex(5)
+        self._link = link
+        self._calls = Calls(link, subjects, caller=caller)
+        self._doubts = LogDoubts(link, subjects, ends_kept_s=ends_kept_s)
+        self.caller = Caller(
+            caller=caller,
+            calls=self._calls,
+            requests=NatsRequestLog(link, subjects),
+            doubts=self._doubts,
+        )
+
+    async def start(self) -> None:
+        await self._calls.start()
+        self._link.on_restored(self._restored)
+
+    async def close(self) -> None:
+        self._link.off_restored(self._restored)
+        self.caller.close()
+        await self._doubts.close()
+
+    async def _restored(self) -> None:
+        self.caller.restored()
+
+
+class _NoAsks:
+    """Handlers in the second form make no requests yet."""
+
+    async def ask(self, *_: Any, **__: Any) -> Any:
+        raise ContractError("a handler can make no requests in the second form yet")
+
+    hand_in = ask

@@ -1,0 +1,89 @@
+"""A caller's side on the wire: sends requests to whoever serves their resource, and hears the answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from aegis_sdk.contract.envelope import OUTCOME, Outcome, Request
+from aegis_sdk.contract.subjects import Subjects
+from aegis_sdk.contract.turns.entries import TURN, EntryUnreadable
+from aegis_sdk.contract.turns.sent import ANSWER, CANCEL, SENT, Answer, sent_header
+from aegis_sdk.contract.turns.subjects import LogSubjects
+from aegis_sdk.infrastructure.turns.search import outcome_in
+from aegis_sdk.nats.link import Link
+from aegis_sdk.nats.wire import Message
+from aegis_sdk.telemetry import log
+
+_TURN: Final = TURN.encode()
+_OUTCOME: Final = OUTCOME.encode()
+_ANSWER: Final = ANSWER.encode()
+_NOBODY: Final = "503"
+
+
+class Calls:
+    """All services' calls of one client. `caller` is its token in request ids."""
+
+    def __init__(self, link: Link, subjects: Subjects, *, caller: str) -> None:
+        self._link = link
+        self._subjects = subjects
+        self._names: dict[str, LogSubjects] = {}
+        self._own = subjects.reply(f"{caller}.*")
+        self._prefix = len(subjects.reply(""))
+        self.on_outcome: Callable[[str, Outcome], None] = lambda request_id, outcome: None
+        self.on_answer: Callable[[str, Answer], None] = lambda request_id, answer: None
+
+    async def start(self) -> None:
+        """Raises: StoreUnreachable."""
+        await self._link.subscribe(self._own, self._receive)
+
+    def names(self, service: str) -> LogSubjects:
+        names = self._names.get(service)
+        if names is None:
+            names = self._names[service] = LogSubjects(self._subjects, service)
+        return names
+
+    def send(self, request: Request, *, sent_s: float, after: int) -> None:
+        """Raises: StoreTooLarge, StoreUnreachable."""
+        names = self.names(request.service)
+        headers = request.headers()
+        headers[SENT] = sent_header(sent_s, after)
+        self._link.post(
+            names.sent(request.resource or ""),
+            request.payload,
+            headers,
+            reply=names.reply(request.request_id),
+        )
+
+    def cancel(self, request: Request) -> None:
+        """Ask the active to end it, unless it has begun. Raises: StoreUnreachable."""
+        subject = self.names(request.service).sent(request.resource or "")
+        self._link.post(subject, b"", {CANCEL: request.request_id})
+
+    def _receive(self, message: Message) -> None:
+        request_id = message.subject[self._prefix :]
+        if said := message.header(_OUTCOME):
+            self._outcome(request_id, said, message)
+        elif message.header(_TURN):
+            self._turn(request_id, message)
+        elif message.status == _NOBODY:
+            self.on_answer(request_id, Answer.NOBODY)
+        elif (word := message.header(_ANSWER)) in Answer.__members__.values():
+            self.on_answer(request_id, Answer(word))
+
+    def _outcome(self, request_id: str, said: str, message: Message) -> None:
+        try:
+            outcome = Outcome.read(said, message.data)
+        except (KeyError, ValueError) as error:
+            log.error("outcome_unreadable", subject=message.subject, error=repr(error))
+            return
+        self.on_outcome(request_id, outcome)
+
+    def _turn(self, request_id: str, message: Message) -> None:
+        try:
+            outcome = outcome_in(message.data, request_id)
+        except EntryUnreadable as error:
+            log.error("outcome_unreadable", subject=message.subject, error=repr(error))
+            return
+        if outcome is not None:
+            self.on_outcome(request_id, outcome)

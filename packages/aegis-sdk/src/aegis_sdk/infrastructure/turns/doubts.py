@@ -1,0 +1,117 @@
+"""Ends the doubt about requests that nobody answers for (R6), for all callers of one client that give up together.
+
+The ends are stored; then who may write their resources is read from the log; then a gate of each of these is stored; and what
+stands in the log before the last gate is the truth. The order matters: who may write is looked up behind the ends (docs/turns.md).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from typing import Final
+
+from aegis_sdk.application.ports import StoreUnreachable
+from aegis_sdk.contract.envelope import Outcome
+from aegis_sdk.contract.subjects import Subjects
+from aegis_sdk.contract.turns.subjects import LogSubjects
+from aegis_sdk.domain.turns.entries import Claim, Entry, Gate, Own
+from aegis_sdk.domain.turns.ownership import Ownership
+from aegis_sdk.infrastructure.turns.log import store_end, store_gate
+from aegis_sdk.infrastructure.turns.reader import LogReader
+from aegis_sdk.infrastructure.turns.search import outcomes_up_to
+from aegis_sdk.nats.link import Link
+
+AT_ONCE_MAX: Final = 256
+READ_TIMEOUT_S: Final = 2.0
+CLOCK_SLACK_S: Final = 1.0
+"""The log's clock may be set back by so much between a request and the end of it."""
+
+
+class _Owners:
+    """Who may write, by the log of one service: read from its beginning when it is first needed, and then followed."""
+
+    def __init__(self, link: Link, names: LogSubjects) -> None:
+        self.ownership = Ownership()
+        self.unreadable = ""
+        self.reader = LogReader(
+            link,
+            names,
+            on_entry=self._read,
+            on_unreadable=self._cannot,
+            filters=names.ownership_and_ends,
+        )
+
+    def _read(self, entry: Entry | Claim) -> None:
+        if isinstance(entry, Own):
+            self.ownership.read_own(entry.number, entry.moves)
+        elif isinstance(entry, Gate):
+            self.ownership.read_gate(entry.writer, entry.seq)
+
+    def _cannot(self, seq: int, why: str) -> None:
+        self.unreadable = f"entry {seq}: {why}"
+
+
+class LogDoubts:
+    """Doubts (application/turns/ports.py)."""
+
+    def __init__(self, link: Link, subjects: Subjects, *, ends_kept_s: float) -> None:
+        self._link = link
+        self._subjects = subjects
+        self._ends_kept_s = ends_kept_s
+        self._owners: dict[str, _Owners] = {}
+
+    async def close(self) -> None:
+        for owners in self._owners.values():
+            await owners.reader.stop()
+
+    async def settle(
+        self, service: str, requests: Mapping[str, str], *, open_s: float
+    ) -> dict[str, Outcome]:
+        names = LogSubjects(self._subjects, service)
+        ends = await self._store_ends(names, requests)
+        log_s = await self._stored_s(names, min(ends))
+        writers = await self._may_write(names, set(requests.values()), max(ends))
+        gates = [await store_gate(self._link, names, writer) for writer in sorted(writers)]
+        return await outcomes_up_to(
+            self._link,
+            names,
+            requests,
+            from_s=log_s - open_s - CLOCK_SLACK_S,
+            to_seq=max(gates, default=max(ends)),
+            timeout_s=READ_TIMEOUT_S,
+        )
+
+    async def _store_ends(self, names: LogSubjects, requests: Mapping[str, str]) -> list[int]:
+        todo, seqs = list(requests.items()), []
+        for at in range(0, len(todo), AT_ONCE_MAX):
+            seqs += await asyncio.gather(
+                *(
+                    store_end(self._link, names, resource, request_id, kept_s=self._ends_kept_s)
+                    for request_id, resource in todo[at : at + AT_ONCE_MAX]
+                )
+            )
+        return seqs
+
+    async def _stored_s(self, names: LogSubjects, seq: int) -> float:
+        """When the entry was stored, by the log's own clock: the callers' may be another."""
+        found = await self._link.api(f"STREAM.MSG.GET.{names.stream}", {"seq": seq})
+        return datetime.fromisoformat(found["message"]["time"]).timestamp()
+
+    async def _may_write(self, names: LogSubjects, resources: Iterable[str], seq: int) -> set[str]:
+        owners = self._owners.get(names.service)
+        if owners is None:
+            owners = _Owners(self._link, names)
+            await owners.reader.start()
+            self._owners[names.service] = owners
+        try:
+            async with asyncio.timeout(READ_TIMEOUT_S):
+                await owners.reader.reached(seq)
+        except TimeoutError as error:
+            raise StoreUnreachable(f"the log of {names.service} was not read") from error
+        if owners.unreadable:
+            raise StoreUnreachable(owners.unreadable)
+        found: set[str] = set()
+        for resource in resources:
+            found |= owners.ownership.may_write(resource)
+        return found

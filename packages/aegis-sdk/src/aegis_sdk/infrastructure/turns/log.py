@@ -1,0 +1,232 @@
+"""Stores to a service's log: turns and singles as one writer, and gates, claims, ownership entries and ends.
+
+A turn is stored under the exact subject of its writer's gate (R3). What becomes of it is told to `on_stored` and its
+siblings, from the connection's reading itself: no task and no future is made for it. A try without an answer is
+repeated as it is, which is harmless: its subject takes one message, and if the gate has moved it is refused.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from aegis_sdk.application.ports import (
+    AlreadyStored,
+    FenceRefused,
+    StoreError,
+    StoreTooLarge,
+)
+from aegis_sdk.contract.envelope import Outcome
+from aegis_sdk.contract.turns.entries import Moves, encode_record, turn_head, turn_header
+from aegis_sdk.contract.turns.subjects import LogSubjects
+from aegis_sdk.domain.turns.writer import Write
+from aegis_sdk.infrastructure.log_watch import last_message
+from aegis_sdk.infrastructure.turns.search import outcome_in, outcomes_up_to
+from aegis_sdk.nats.link import (
+    EXPECTED_SEQ,
+    EXPECTED_SUBJECT,
+    ROLLUP,
+    TTL,
+    Busy,
+    Link,
+    Stored,
+    stored_or_why,
+)
+from aegis_sdk.nats.wire import Message
+from aegis_sdk.telemetry import log
+
+ANSWER_S: Final = 2.0
+"""A try that was not answered for so long is repeated."""
+SWEEP_S: Final = 0.25
+BUSY_WAIT_S: Final = 0.001
+"""R3: a gate is being stored just now (10164)."""
+TROUBLE_WAIT_S: Final = 0.05
+"""No leader, no space: this too passes, or an operator sees to it."""
+STORE_TIMEOUT_S: Final = 2.0
+FIND_TIMEOUT_S: Final = 30.0
+_ERROR: Final = b'"error"'
+
+
+class _Try:
+    """A write on its way."""
+
+    __slots__ = ("headers", "sent_s", "subject", "write")
+
+    def __init__(self, write: Write, subject: str, headers: dict[str, str]) -> None:
+        self.write = write
+        self.subject = subject
+        self.headers = headers
+        self.sent_s = 0.0
+
+
+class TurnLog:
+    """The log of one service, for one writer. `nonce` is known to this process alone."""
+
+    def __init__(
+        self, link: Link, names: LogSubjects, *, writer: str, log_id: str = "", nonce: str
+    ) -> None:
+        self._link = link
+        self._names = names
+        self._writer = writer
+        self._gate = names.gate(writer)
+        self._log_id = log_id
+        self._head = turn_head(writer, log_id, nonce)
+        self._tries: dict[str, _Try] = {}
+        self._tokens = itertools.count(1)
+        self._inbox = ""
+        self._timer: asyncio.TimerHandle | None = None
+        self.on_stored: Callable[[Write, float], None] = _nobody
+        self.on_refused: Callable[[Write], None] = _nobody
+        self.on_taken: Callable[[Write], None] = _nobody
+        """Its subject holds an entry: this one, stored by an earlier try, or another."""
+
+    async def open(self) -> None:
+        """Raises: StoreUnreachable."""
+        self._inbox = f"{self._link.client.new_inbox()}."
+        await self._link.subscribe(f"{self._inbox}*", self._on_answer)
+
+    def close(self) -> None:
+        self._tries.clear()
+        if self._timer is not None:
+            self._timer.cancel()
+
+    @property
+    def outcome_bytes_max(self) -> int:
+        """What one outcome may take, its reply and its change together."""
+        return self._link.payload_bytes_max * 3 // 4
+
+    # --- turns and singles ----------------------------------------------------------------------------------
+    def store(self, write: Write) -> bool:
+        """Send it; whether the server republishes its one outcome to its caller."""
+        works = write.works
+        write.content = self._head + b"".join(
+            [
+                encode_record(work.request, work.outcome)
+                for work in works
+                if work.outcome is not None
+            ]
+        )
+        headers = turn_header([work.request.request_id for work in works])
+        headers[EXPECTED_SEQ] = str(write.gate)
+        headers[EXPECTED_SUBJECT] = self._gate
+        first = works[0].request
+        if not write.k:
+            subject = self._names.single(first.resource, first.request_id)
+        elif len(works) == 1:
+            subject = self._names.turn_of_one(self._writer, write.k, first.request_id)
+        else:
+            subject = self._names.turn(self._writer, write.k)
+        token = str(next(self._tokens))
+        self._tries[token] = each = _Try(write, subject, headers)
+        self._send(token, each)
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(SWEEP_S, self._sweep)
+        return len(works) == 1
+
+    def forget_unanswered(self) -> list[Write]:
+        """What was sent and has no answer: none will be told. For a new connection, which tells by its gate."""
+        tries, self._tries = self._tries, {}
+        return [each.write for each in tries.values()]
+
+    def _send(self, token: str, each: _Try) -> None:
+        each.sent_s = time.monotonic()
+        try:
+            self._link.post(
+                each.subject, each.write.content, each.headers, reply=self._inbox + token
+            )
+        except StoreTooLarge as error:
+            log.error("turn_too_large", subject=each.subject, error=str(error))
+        except StoreError as error:
+            log.debug("turn_not_sent", subject=each.subject, error=str(error))
+
+    def _send_again(self, token: str) -> None:
+        if (each := self._tries.get(token)) is not None:
+            self._send(token, each)
+
+    def _sweep(self) -> None:
+        late_s = time.monotonic() - ANSWER_S
+        for token, each in self._tries.items():
+            if each.sent_s < late_s and self._link.is_connected:
+                log.debug("turn_unanswered", subject=each.subject)
+                self._send(token, each)
+        self._timer = None
+        if self._tries:
+            self._timer = asyncio.get_running_loop().call_later(SWEEP_S, self._sweep)
+
+    def _on_answer(self, answer: Message) -> None:
+        token = answer.subject[len(self._inbox) :]
+        each = self._tries.get(token)
+        if each is None:
+            return
+        if answer.data and _ERROR not in answer.data:
+            del self._tries[token]
+            self.on_stored(each.write, time.time())
+        else:
+            self._not_stored(token, each, answer)
+
+    def _not_stored(self, token: str, each: _Try, answer: Message) -> None:
+        said = stored_or_why(answer)
+        if isinstance(said, FenceRefused | AlreadyStored):
+            del self._tries[token]
+            told = self.on_refused if isinstance(said, FenceRefused) else self.on_taken
+            told(each.write)
+        elif isinstance(said, StoreError):
+            wait_s = BUSY_WAIT_S if isinstance(said, Busy) else TROUBLE_WAIT_S
+            log.debug("turn_not_stored", subject=each.subject, error=str(said))
+            asyncio.get_running_loop().call_later(wait_s, self._send_again, token)
+
+    # --- single entries ---------------------------------------------------------------------------------------
+    async def gate(self, writer: str) -> int:
+        """Raises: StoreError."""
+        return await store_gate(self._link, self._names, writer)
+
+    async def claim(self, nonce: str) -> int:
+        """Raises: StoreError."""
+        return (await self._put(self._names.claim(self._writer, nonce), b"", {})).seq
+
+    async def own(self, number: int, moves: Mapping[str, str], *, why: str = "") -> int:
+        """Raises: AlreadyStored, when that number is given; StoreError."""
+        body = Moves(moves, why, self._log_id).encode()
+        return (await self._put(self._names.own(number), body, {})).seq
+
+    async def _put(self, subject: str, body: bytes, headers: dict[str, str]) -> Stored:
+        return await self._link.store(subject, body, headers, timeout_s=STORE_TIMEOUT_S)
+
+    # --- reading ------------------------------------------------------------------------------------------------
+    async def find(self, request_id: str, *, to_seq: int) -> Outcome | None:
+        """Its own name is one read; a turn that it shares is found by reading all headers. Raises: StoreError."""
+        names = self._names
+        for subject in (names.single_anywhere(request_id), names.turn_of_one_anywhere(request_id)):
+            found = await last_message(self._link, names.stream, subject)
+            if found is not None and (outcome := outcome_in(found[1], request_id)) is not None:
+                return outcome
+        outcomes = await outcomes_up_to(
+            self._link, names, (request_id,), from_s=None, to_seq=to_seq, timeout_s=FIND_TIMEOUT_S
+        )
+        return outcomes.get(request_id)
+
+
+async def store_gate(link: Link, names: LogSubjects, writer: str) -> int:
+    """A new gate of `writer`, whoever asks for it: its sequence. Raises: StoreError."""
+    stored = await link.store(names.gate(writer), b"", {ROLLUP: "sub"}, timeout_s=STORE_TIMEOUT_S)
+    return stored.seq
+
+
+async def store_end(
+    link: Link, names: LogSubjects, resource: str, request_id: str, *, kept_s: float
+) -> int:
+    """The caller gave up on its request: the sequence of the end. Twice is once. Raises: StoreError."""
+    subject = names.end(resource, request_id)
+    try:
+        stored = await link.store(subject, b"", {TTL: f"{int(kept_s)}s"}, timeout_s=STORE_TIMEOUT_S)
+    except AlreadyStored:
+        found = await link.api(f"STREAM.MSG.GET.{names.stream}", {"last_by_subj": subject})
+        return int(found["message"]["seq"])
+    return stored.seq
+
+
+def _nobody(*_: object) -> None:
+    raise AssertionError("the log was used before its host listened")

@@ -1,0 +1,106 @@
+"""Looks for requests in a service's log by the headers of its entries, up to a position.
+
+It is for what is seldom asked: a duplicate below a session's window, and callers that give up, all of one moment together.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from aegis_sdk.application.ports import StoreUnreachable
+from aegis_sdk.contract.envelope import Outcome
+from aegis_sdk.contract.turns.entries import TURN, decode_turn, ids_of
+from aegis_sdk.contract.turns.subjects import LogSubjects
+from aegis_sdk.infrastructure.consumer import Meta, PullLoop
+from aegis_sdk.infrastructure.journal import make_reader
+from aegis_sdk.nats.link import Link
+from aegis_sdk.nats.wire import Message
+
+CREDIT: Final = 2000
+"""Headers alone are small."""
+_TURN: Final = TURN.encode()
+
+
+class _Search:
+    def __init__(
+        self, link: Link, names: LogSubjects, wanted: set[str], from_s: float | None, to_seq: int
+    ) -> None:
+        self._link = link
+        self._names = names
+        self._wanted = wanted
+        self._from_s = from_s
+        self._next_seq = 0
+        self._to_seq = to_seq
+        self._ended = asyncio.Event()
+        self.found: dict[str, int] = {}
+        self._loop = PullLoop(
+            link, names.stream, make=self._make, on_message=self._look, credit=CREDIT,
+            in_order=True, holds=False, owned=True,
+        )  # fmt: skip
+
+    async def run(self, timeout_s: float) -> None:
+        """Raises: StoreUnreachable."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._loop.start()
+                await self._ended.wait()
+        except TimeoutError as error:
+            raise StoreUnreachable(f"the log was not read in {timeout_s:g} s") from error
+        finally:
+            await self._loop.stop()
+
+    async def _make(self, again: bool, timeout_s: float) -> str:
+        start: dict[str, Any] = {"deliver_policy": "all"}
+        if self._next_seq:
+            start = {"deliver_policy": "by_start_sequence", "opt_start_seq": self._next_seq}
+        elif self._from_s is not None:
+            at = datetime.fromtimestamp(self._from_s, UTC).isoformat().replace("+00:00", "Z")
+            start = {"deliver_policy": "by_start_time", "opt_start_time": at}
+        name, _, _ = await make_reader(
+            self._link, self._names.stream, [self._names.all], start | {"headers_only": True}, timeout_s=timeout_s,
+        )  # fmt: skip
+        return name
+
+    def _look(self, message: Message, meta: Meta) -> None:
+        self._next_seq = meta.stream_seq + 1
+        for request_id in ids_of(message.header(_TURN)):
+            if request_id in self._wanted:
+                self.found.setdefault(request_id, meta.stream_seq)
+        if meta.stream_seq >= self._to_seq:
+            self._ended.set()
+
+
+async def outcomes_up_to(
+    link: Link,
+    names: LogSubjects,
+    wanted: Iterable[str],
+    *,
+    from_s: float | None,
+    to_seq: int,
+    timeout_s: float,
+) -> dict[str, Outcome]:
+    """Those of `wanted` that have an outcome in the log up to the entry at `to_seq`, which exists.
+
+    `from_s`: Unix time before which none of them was sent. Raises: StoreError, EntryUnreadable.
+    """
+    search = _Search(link, names, set(wanted), from_s, to_seq)
+    await search.run(timeout_s)
+    found = {}
+    for request_id, seq in search.found.items():
+        entry = await link.api(f"STREAM.MSG.GET.{names.stream}", {"seq": seq}, timeout_s=2.0)
+        outcome = outcome_in(base64.b64decode(entry["message"].get("data", "")), request_id)
+        if outcome is not None:
+            found[request_id] = outcome
+    return found
+
+
+def outcome_in(data: bytes, request_id: str) -> Outcome | None:
+    """Of one request in a turn. Raises: EntryUnreadable."""
+    for record in decode_turn(data):
+        if record.request_id == request_id:
+            return record.outcome
+    return None

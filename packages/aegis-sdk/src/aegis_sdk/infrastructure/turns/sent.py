@@ -1,0 +1,70 @@
+"""Requests as they are sent to an active, over core NATS: one subscription for each resource that it serves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Final
+
+from nats.aio.subscription import Subscription
+
+from aegis_sdk.contract.envelope import Outcome, Request
+from aegis_sdk.contract.turns.entries import reply_headers
+from aegis_sdk.contract.turns.sent import ANSWER, CANCEL, SENT, Answer, read_sent
+from aegis_sdk.contract.turns.subjects import LogSubjects
+from aegis_sdk.nats.link import Link
+from aegis_sdk.nats.wire import Message
+from aegis_sdk.telemetry import log
+
+_CANCEL: Final = CANCEL.encode()
+
+OnRequest = Callable[[Request, float, int], None]
+"""A request, when it was sent (Unix time), and the stored one that comes before it."""
+
+
+class SentRequests:
+    """The active's side."""
+
+    def __init__(self, link: Link, names: LogSubjects) -> None:
+        self._link = link
+        self._names = names
+        self._subscriptions: dict[str, Subscription] = {}
+        self.on_request: OnRequest = lambda request, sent_s, after: None
+        self.on_cancel: Callable[[str], None] = lambda request_id: None
+
+    def serve(self, resources: Iterable[str]) -> None:
+        """Raises: StoreUnreachable, when the connection is closed."""
+        new = [resource for resource in resources if resource not in self._subscriptions]
+        subjects = [self._names.sent(resource) for resource in new]
+        made = self._link.subscribe_all(subjects, self._receive)
+        self._subscriptions |= dict(zip(new, made, strict=True))
+
+    def leave(self, resources: Iterable[str]) -> None:
+        found = [self._subscriptions.pop(resource, None) for resource in resources]
+        self._link.drop_all([each for each in found if each is not None])
+
+    def leave_all(self) -> None:
+        self.leave(list(self._subscriptions))
+
+    def answer(self, request_id: str, outcome: Outcome) -> None:
+        self._link.publish(self._names.reply(request_id), outcome.body, reply_headers(outcome))
+
+    def refuse(self, request_id: str, answer: Answer) -> None:
+        self._link.publish(self._names.reply(request_id), b"", {ANSWER: answer.value})
+
+    def _receive(self, message: Message) -> None:
+        if cancelled := message.header(_CANCEL):
+            self.on_cancel(cancelled)
+            return
+        try:
+            headers = message.headers
+            request = Request.parse(
+                headers,
+                message.data,
+                service=self._names.service,
+                resource=self._names.sent_to(message.subject),
+            )
+            sent_s, after = read_sent(headers.get(SENT, ""))
+        except (KeyError, ValueError) as error:
+            log.error("request_unreadable", subject=message.subject, error=repr(error))
+            return
+        self.on_request(request, sent_s, after)

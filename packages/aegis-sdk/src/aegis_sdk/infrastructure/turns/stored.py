@@ -1,0 +1,78 @@
+"""A service's stored requests, read in order by each of its instances, as the log is.
+
+Who serves a resource takes them as they come; who follows keeps them until their outcomes are in the log (application/turns).
+No consumer knows what is done: the log does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from aegis_sdk.contract.envelope import Request
+from aegis_sdk.contract.names import decode_token
+from aegis_sdk.contract.subjects import Subjects
+from aegis_sdk.infrastructure.consumer import Meta, PullLoop
+from aegis_sdk.infrastructure.journal import make_reader
+from aegis_sdk.nats.link import Link
+from aegis_sdk.nats.wire import Message
+from aegis_sdk.telemetry import log
+
+CREDIT: Final = 256
+
+OnStored = Callable[[Request, int, float], None]
+"""A request, its place in the stream, and when it was stored (Unix time)."""
+
+
+class StoredRequests:
+    def __init__(
+        self, link: Link, subjects: Subjects, service: str, *, on_request: OnStored
+    ) -> None:
+        self._link = link
+        self._service = service
+        self._stream = subjects.request_stream(service)
+        self._filter = subjects.targeted_requests(service)
+        self._on_request = on_request
+        self._next_seq = 1
+        self._loop = PullLoop(
+            link,
+            self._stream,
+            make=self._make,
+            on_message=self._read,
+            credit=CREDIT,
+            in_order=True,
+            holds=False,
+            owned=True,
+        )
+
+    async def start(self, *, after: int = 0) -> None:
+        """Give what is behind place `after`. Raises: StoreForbidden."""
+        self._next_seq = after + 1
+        await self._loop.start()
+
+    async def stop(self) -> None:
+        await self._loop.stop()
+
+    async def _make(self, again: bool, timeout_s: float) -> str:
+        start: dict[str, Any] = {
+            "deliver_policy": "by_start_sequence",
+            "opt_start_seq": self._next_seq,
+        }
+        name, _, self._loop.pending = await make_reader(
+            self._link, self._stream, [self._filter], start, timeout_s=timeout_s
+        )
+        return name
+
+    def _read(self, message: Message, meta: Meta) -> None:
+        self._next_seq = meta.stream_seq + 1
+        try:
+            resource = decode_token(message.subject.rsplit(".", 1)[1])
+            request = Request.parse(
+                message.headers, message.data, service=self._service, resource=resource
+            )
+        except (KeyError, ValueError) as error:
+            log.error(
+                "request_unreadable", service=self._service, seq=meta.stream_seq, error=repr(error)
+            )
+            return
+        self._on_request(request, meta.stream_seq, meta.stored_s)

@@ -1,0 +1,278 @@
+"""A service in the second form on a real server: its streams, instances in this process, and who says who owns what."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import signal
+import sys
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any, Final
+
+from aegis_control.infrastructure.embedded_nats import EmbeddedNats
+from aegis_control.infrastructure.nats_cluster import NatsCluster
+from aegis_sdk import Method, ResourceContext, Service
+from aegis_sdk.application.ports import AlreadyStored
+from aegis_sdk.contract.envelope import Outcome, OutcomeKind
+from aegis_sdk.contract.subjects import Subjects
+from aegis_sdk.contract.turns.streams import log_stream
+from aegis_sdk.contract.turns.subjects import LogSubjects
+from aegis_sdk.domain.turns.entries import Turn
+from aegis_sdk.errors import OutcomeUnknown
+from aegis_sdk.infrastructure.turns.assembly import TurnClient, TurnInstance
+from aegis_sdk.infrastructure.turns.log import TurnLog, store_gate
+from aegis_sdk.infrastructure.turns.reader import LogReader
+from aegis_sdk.nats.link import Link
+from aegis_sdk.nats.login import Server
+from pydantic import BaseModel
+
+SERVICE: Final = "accounts"
+WAIT_S: Final = 10.0
+_numbers = itertools.count(1)
+
+
+class Add(BaseModel):
+    n: int
+
+
+class Sum(BaseModel):
+    total: int
+    count: int
+    epoch: int
+
+
+ADD: Final = Method(SERVICE, "add", request=Add, reply=Sum)
+ADD_SLOWLY: Final = Method(SERVICE, "add_slowly", request=Add, reply=Sum)
+
+
+def add(ctx: ResourceContext, request: Add) -> Sum:
+    total, count = ctx.state.get("total", int) or 0, ctx.state.get("count", int) or 0
+    ctx.state.set("total", total + request.n)
+    ctx.state.set("count", count + 1)
+    return Sum(total=total + request.n, count=count + 1, epoch=ctx.epoch)
+
+
+def adder(*, wait_s: float = 0.0, before: Callable[[], Any] = lambda: None) -> Service:
+    """`add` is pure, `add_slowly` waits in between."""
+    service = Service(SERVICE)
+    service.handles(ADD, pure=True)(add)
+
+    @service.handles(ADD_SLOWLY)
+    async def add_slowly(ctx: ResourceContext, request: Add) -> Sum:
+        before()
+        await asyncio.sleep(wait_s)
+        return add(ctx, request)
+
+    return service
+
+
+class World:
+    """One service on one server or cluster, with a prefix of its own."""
+
+    def __init__(self, server: EmbeddedNats | NatsCluster, prefix: str = "") -> None:
+        self.server = server
+        self.subjects = Subjects(prefix or f"t{next(_numbers)}")
+        self.names = LogSubjects(self.subjects, SERVICE)
+        self.stack = AsyncExitStack()
+        self.replicas = 3 if isinstance(server, NatsCluster) else 1
+
+    async def open(self) -> None:
+        link = await self.link()
+        await link.api(
+            f"STREAM.CREATE.{self.names.stream}", log_stream(self.names, replicas=self.replicas)
+        )
+        requests = self.subjects.request_stream(SERVICE)
+        await link.api(
+            f"STREAM.CREATE.{requests}",
+            {
+                "name": requests,
+                "subjects": [self.subjects.requests(SERVICE)],
+                "storage": "file",
+                "retention": "limits",
+                "duplicate_window": 120 * 10**9,
+                "allow_direct": True,
+                "num_replicas": self.replicas,
+            },
+        )
+
+    async def close(self) -> None:
+        await self.stack.aclose()
+
+    async def link(self) -> Link:
+        link = await Link.open(Server(self.server.url), name="turns")
+        self.stack.push_async_callback(link.close)
+        return link
+
+    async def instance(
+        self,
+        instance_id: str,
+        resources: Iterable[str],
+        service: Service | None = None,
+        **more: Any,
+    ) -> TurnInstance:
+        """One that has read all of the log."""
+        made = TurnInstance(
+            await self.link(),
+            self.subjects,
+            service or adder(),
+            instance_id=instance_id,
+            resources=resources,
+            **more,
+        )
+        self.stack.push_async_callback(made.stop)
+        await made.start()
+        return made
+
+    async def client(self, **more: Any) -> TurnClient:
+        made = TurnClient(await self.link(), self.subjects, **more)
+        await made.start()
+        self.stack.push_async_callback(made.close)
+        return made
+
+
+class Owners:
+    """Stands for control: says who owns what."""
+
+    def __init__(self, link: Link, names: LogSubjects) -> None:
+        self._log = TurnLog(link, names, writer="nobody", nonce="")
+        self._number = 0
+
+    async def move(self, moves: Mapping[str, str]) -> int:
+        """The number of the entry."""
+        while True:
+            self._number += 1
+            try:
+                await self._log.own(self._number, moves)
+                return self._number
+            except AlreadyStored:
+                continue
+
+
+async def give(world: World, instance: TurnInstance, resources: Iterable[str]) -> None:
+    """Returns when it serves them."""
+    wanted = set(resources)
+    await Owners(await world.link(), world.names).move(dict.fromkeys(wanted, instance.writer))
+    async with asyncio.timeout(WAIT_S):
+        await instance.host.until(lambda: wanted <= instance.host.serving)
+
+
+@asynccontextmanager
+async def a_world(server: EmbeddedNats | NatsCluster) -> AsyncIterator[World]:
+    world = World(server)
+    await world.open()
+    try:
+        yield world
+    finally:
+        await world.close()
+
+
+class Worker:
+    """`worker.py` as a process."""
+
+    def __init__(self, process: asyncio.subprocess.Process, writer: str) -> None:
+        self._process = process
+        self.writer = writer
+
+    @classmethod
+    async def start(cls, world: World, instance_id: str, resources: Iterable[str]) -> Worker:
+        module = "tests.integration.turns.worker"
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", module, world.server.url, world.subjects.prefix, instance_id),
+            *resources,
+            stdout=asyncio.subprocess.PIPE,
+        )
+        world.stack.push_async_callback(_killed, process)
+        assert process.stdout is not None
+        async with asyncio.timeout(WAIT_S):
+            return cls(process, (await process.stdout.readline()).decode().strip())
+
+    def send(self, number: signal.Signals) -> None:
+        self._process.send_signal(number)
+
+    async def said(self) -> str:
+        """Its next line."""
+        assert self._process.stdout is not None
+        return (await self._process.stdout.readline()).decode().strip()
+
+
+async def _killed(process: asyncio.subprocess.Process) -> None:
+    if process.returncode is None:
+        process.kill()
+    await process.wait()
+
+
+class Told:
+    """What callers were told, to be compared with the log."""
+
+    def __init__(self) -> None:
+        self.outcomes: dict[str, Outcome] = {}
+        self.sent: dict[str, str] = {}
+        """Request id to resource."""
+        self.unknown: list[str] = []
+
+    async def call(
+        self, client: TurnClient, resource: str, method: str = "add", *, timeout_s: float = WAIT_S
+    ) -> Outcome | None:
+        """None when nobody knows."""
+        request = client.caller.compose(SERVICE, method, resource, b'{"n":1}', timeout_s=timeout_s)
+        self.sent[request.request_id] = resource
+        try:
+            outcome = await client.caller.call(request, timeout_s=timeout_s)
+        except OutcomeUnknown:
+            self.unknown.append(request.request_id)
+            return None
+        self.outcomes[request.request_id] = outcome
+        return outcome
+
+    def wrong(
+        self, stored: Mapping[str, list[Outcome]], order: Mapping[str, list[Outcome]]
+    ) -> list[str]:
+        """What does not fit: `stored` by request, `order` by resource."""
+        found = []
+        for request_id, outcomes in stored.items():
+            if len(outcomes) > 1:
+                found.append(f"{request_id} has {len(outcomes)} outcomes")
+        for request_id, told in self.outcomes.items():
+            there = stored.get(request_id)
+            if told.kind is OutcomeKind.EXECUTED and (there is None or there[0].body != told.body):
+                found.append(f"{request_id} was told executed, and the log says {there}")
+            if (
+                told.kind is OutcomeKind.CANCELLED
+                and there
+                and there[0].kind is OutcomeKind.EXECUTED
+            ):
+                found.append(f"{request_id} was told cancelled, and took effect")
+        for resource, outcomes in order.items():
+            counts = [
+                json.loads(o.body)["count"] for o in outcomes if o.kind is OutcomeKind.EXECUTED
+            ]
+            if counts != list(range(1, len(counts) + 1)):
+                found.append(f"{resource} counted {counts}")
+        return found
+
+
+async def read_log(world: World) -> tuple[dict[str, list[Outcome]], dict[str, list[Outcome]]]:
+    """All outcomes in the log by request, and by resource in their order."""
+    link = await world.link()
+    marker = await store_gate(link, world.names, "reader")
+    stored: dict[str, list[Outcome]] = {}
+    order: dict[str, list[Outcome]] = {}
+
+    def read(entry: object) -> None:
+        if isinstance(entry, Turn):
+            for settled in entry.settled:
+                stored.setdefault(settled.request_id, []).append(settled.outcome)
+                order.setdefault(settled.resource, []).append(settled.outcome)
+
+    unreadable: list[str] = []
+    reader = LogReader(
+        link, world.names, on_entry=read, on_unreadable=lambda seq, why: unreadable.append(why)
+    )
+    await reader.start()
+    async with asyncio.timeout(WAIT_S):
+        await reader.reached(marker)
+    await reader.stop()
+    assert unreadable == []
+    return stored, order
