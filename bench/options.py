@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 from bench.bed import BedSettings
-from bench.systems import SYSTEM_NAMES
+from bench.systems import ALL_NAMES
 
 REPORT: Final = Path(__file__).resolve().parent / "report"
 
@@ -40,8 +40,8 @@ class Options:
         add("--nodes", type=int, choices=(1, 3), default=1, help="of NATS; 3: every stream thrice")
         add(
             "--systems",
-            type=listed(SYSTEM_NAMES),
-            help=f"comma-separated, of: {', '.join(SYSTEM_NAMES)}",
+            type=listed(ALL_NAMES),
+            help=f"comma-separated, of: {', '.join(ALL_NAMES)}",
         )
         add(
             "--report",

@@ -16,7 +16,7 @@ from bench.workload import account_names
 HELP = "latency of single calls, and by offered rate"
 IN_ALL = 1
 ACCOUNTS = 64
-ON_NATS = ("aegis", "jetstream-durable", "jetstream-light", "core-nats")
+ON_NATS = ("aegis", "aegis-turns", "jetstream-durable", "jetstream-light", "core-nats")
 """The others are measured by sequential calls alone; in a quick run by targeted ones."""
 
 

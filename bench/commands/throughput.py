@@ -19,7 +19,7 @@ from bench.workload import account_names
 
 HELP = "calls a second by calls in flight, and CPU a call"
 IN_ALL = 2
-PAIR = ("aegis", targets.RIVAL)
+PAIR = ("aegis", "aegis-turns", targets.RIVAL)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

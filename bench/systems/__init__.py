@@ -22,10 +22,14 @@ _VARIANTS: Final = {
     "aegis-without-metrics": "bench.systems.aegis:WITHOUT_METRICS",
     "aegis-one-by-one": "bench.systems.aegis:ONE_BY_ONE",
     "aegis-on-asyncio": "bench.systems.aegis:ON_ASYNCIO",
+    "aegis-turns": "bench.systems.aegis_turns:SYSTEM",
+    "aegis-turns-one-by-one": "bench.systems.aegis_turns:ONE_BY_ONE",
 }
 """The subject in other settings, for commands that ask what a setting costs."""
 
 SYSTEM_NAMES: Final = tuple(_WHERE)
+"""Those that are compared unless others are named."""
+ALL_NAMES: Final = (*SYSTEM_NAMES, *_VARIANTS)
 
 
 def find(name: str) -> System:

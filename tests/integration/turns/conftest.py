@@ -23,7 +23,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsCluster]:
         yield running
 
 
-@pytest.fixture(params=["one node", "three nodes"])
+@pytest.fixture(params=["one node", pytest.param("three nodes", marks=pytest.mark.cluster)])
 async def world(request: pytest.FixtureRequest) -> AsyncIterator[World]:
     name = "server" if request.param == "one node" else "cluster"
     async with a_world(request.getfixturevalue(name)) as made:

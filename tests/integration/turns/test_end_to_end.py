@@ -60,6 +60,7 @@ async def check(world: World, told: Told) -> None:
     assert executed == sum(o[0].kind is OutcomeKind.EXECUTED for o in stored.values())
 
 
+@pytest.mark.scenario
 async def test_an_instance_that_is_killed_loses_nothing(world: World) -> None:
     """G1, G3, G6: its resources go on at the other one, from the state that it left."""
     first = await Worker.start(world, "accounts-1", RESOURCES)
@@ -77,6 +78,7 @@ async def test_an_instance_that_is_killed_loses_nothing(world: World) -> None:
     await check(world, told)
 
 
+@pytest.mark.scenario
 async def test_owners_that_change_and_writers_that_sleep_double_nothing(world: World) -> None:
     """G3, G5: a writer is stopped at any moment, between judging and storing too, and wakes up as nobody's owner."""
     workers = [await Worker.start(world, f"accounts-{n}", RESOURCES) for n in range(3)]
@@ -97,6 +99,7 @@ async def test_owners_that_change_and_writers_that_sleep_double_nothing(world: W
     await check(world, told)
 
 
+@pytest.mark.scenario
 async def test_nats_that_is_killed_and_comes_back_loses_nothing() -> None:
     """G1, G3: what was on its way is stored or not, and everybody finds out which."""
     server = EmbeddedNats()
@@ -118,6 +121,7 @@ async def test_nats_that_is_killed_and_comes_back_loses_nothing() -> None:
             await check(world, told)
 
 
+@pytest.mark.scenario
 async def test_callers_that_give_up_are_told_the_truth(world: World) -> None:
     """G4: with deadlines that are hardly to be met, and an active that sleeps now and then."""
     workers = [await Worker.start(world, f"accounts-{n}", RESOURCES) for n in range(2)]

@@ -1,0 +1,125 @@
+"""AegisIPC in the protocol's second form (docs/turns.md), which the product does not use yet: its parts, put together.
+
+The handlers and the codecs are those of bench.systems.aegis. There is no control: each instance says itself what it owns.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from functools import partial
+
+from aegis_sdk.application.ports import AlreadyStored
+from aegis_sdk.contract.subjects import Subjects
+from aegis_sdk.contract.turns.streams import log_stream
+from aegis_sdk.contract.turns.subjects import LogSubjects
+from aegis_sdk.errors import ContractError, NotExecuted
+from aegis_sdk.infrastructure.turns.assembly import TurnClient, TurnInstance
+from aegis_sdk.nats.link import Link
+from aegis_sdk.nats.login import Server
+
+from bench.model import Fill, Lookup, Op, Position
+from bench.systems.aegis import FILL, QUERY, service
+from bench.systems.api import CALL_TIMEOUT_S, CallerSetup, InstanceSetup, Refused, Serving, System
+
+SUBJECTS = Subjects()
+NAMES = LogSubjects(SUBJECTS, "accounts")
+DUPLICATE_WINDOW_S = 120
+
+
+async def prepare(url: str, replicas: int) -> None:
+    link = await Link.open(Server(url), name="prepare")
+    requests = SUBJECTS.request_stream("accounts")
+    await link.api(f"STREAM.CREATE.{NAMES.stream}", log_stream(NAMES, replicas=replicas))
+    await link.api(
+        f"STREAM.CREATE.{requests}",
+        {
+            "name": requests,
+            "subjects": [SUBJECTS.requests("accounts")],
+            "storage": "file",
+            "retention": "limits",
+            "duplicate_window": DUPLICATE_WINDOW_S * 10**9,
+            "allow_direct": True,
+            "num_replicas": replicas,
+        },
+    )
+    await link.close()
+
+
+async def own(instance: TurnInstance, accounts: list[str]) -> None:
+    """Returns when it serves them."""
+    moves = dict.fromkeys(accounts, instance.writer)
+    number = 0
+    while True:
+        number += 1
+        try:
+            await instance.log.own(number, moves)
+            break
+        except AlreadyStored:
+            continue
+    async with asyncio.timeout(CALL_TIMEOUT_S):
+        await instance.host.until(lambda: instance.host.serving.issuperset(accounts))
+
+
+@asynccontextmanager
+async def serve(setup: InstanceSetup, *, pure: bool = True) -> AsyncIterator[Serving]:
+    serving = Serving()
+    link = await Link.open(Server(setup.url), name=f"accounts-{setup.index}")
+    instance = TurnInstance(
+        link,
+        SUBJECTS,
+        service(serving.book, pure=pure),
+        instance_id=f"accounts-{setup.index}",
+        resources=setup.accounts,
+    )
+    await instance.start()
+    await own(instance, setup.accounts)
+    yield serving
+    await instance.stop()
+    await link.close()
+
+
+class TurnsCaller:
+    def __init__(self, client: TurnClient) -> None:
+        self._caller = client.caller
+
+    async def call(self, op: Op, request: Fill | Lookup) -> Position:
+        try:
+            if isinstance(request, Lookup):
+                return await self._caller.request(
+                    QUERY, request, resource=request.account, timeout_s=CALL_TIMEOUT_S
+                )
+            if op is Op.ORDER:
+                raise Refused("the second form has no group requests yet")
+            return await self._caller.request(
+                FILL, request, resource=request.account, timeout_s=CALL_TIMEOUT_S
+            )
+        except (NotExecuted, ContractError) as error:
+            raise Refused(str(error)) from error
+
+
+@asynccontextmanager
+async def connect(setup: CallerSetup) -> AsyncIterator[TurnsCaller]:
+    link = await Link.open(Server(setup.url), name="caller")
+    client = TurnClient(link, SUBJECTS)
+    await client.start()
+    yield TurnsCaller(client)
+    await client.close()
+    await link.close()
+
+
+SYSTEM = System(
+    name="aegis-turns",
+    promises="as aegis, in the protocol's second form; not the product yet",
+    serve=serve,
+    connect=connect,
+    prepare=prepare,
+)
+ONE_BY_ONE = replace(
+    SYSTEM,
+    name="aegis-turns-one-by-one",
+    serve=partial(serve, pure=False),
+    settings={"handlers": "async"},
+)
