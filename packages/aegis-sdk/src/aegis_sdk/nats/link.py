@@ -244,6 +244,11 @@ class Link:
             self._flushing = True
             self._loop.call_soon(self._flush)
 
+    def push(self) -> None:
+        """What waits to be sent leaves now, and not when this turn of the loop ends."""
+        if self._flushing:
+            self._flush()
+
     def _flush(self) -> None:
         """What waits goes to the socket; while NATS is away the library keeps it for the reconnect."""
         client = self._client

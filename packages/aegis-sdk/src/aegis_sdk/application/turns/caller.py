@@ -56,7 +56,7 @@ STORE_S: Final = 1.0
 class _Call:
     """A request without an answer so far. Times are of the loop's clock."""
 
-    __slots__ = ("again_s", "answer", "asked_s", "deadline_s", "is_storing", "request", "sent_at", "sent_s", "stored_seq")  # fmt: skip
+    __slots__ = ("again_s", "answer", "asked_s", "deadline_s", "is_left", "is_storing", "request", "sent_at", "sent_s", "stored_seq")  # fmt: skip
 
     def __init__(self, request: Request, answer: asyncio.Future[Outcome], now_s: float) -> None:
         self.request = request
@@ -67,6 +67,8 @@ class _Call:
         self.deadline_s = now_s
         self.stored_seq = 0
         self.is_storing = False
+        self.is_left = False
+        """The active did not say how it ended: its doubt is being ended otherwise."""
         self.again_s = 0.0
         self.asked_s = 0.0
         """When the active was asked to end it; 0.0 before."""
@@ -231,7 +233,7 @@ class Caller:
             if not call.answer.done():
                 self._old.append(call)
         if self._old:
-            self._old = [call for call in self._old if not call.answer.done()]
+            self._old = [call for call in self._old if not (call.answer.done() or call.is_left)]
             for call in self._old:
                 self._look_at(call, now_s)
         self._ticking = bool(self._young or self._old)
@@ -274,7 +276,7 @@ class Caller:
             log.debug("cancel_not_sent", **about(call.request), error=str(error))
 
     def _give_up(self, call: _Call) -> None:
-        self._old.remove(call)
+        call.is_left = True
         self._giving_up.append(call)
         if self._settling is None or self._settling.done():
             self._settling = self._aside(self._settle_all())
@@ -295,7 +297,9 @@ class Caller:
             n += 1
             open_s = self._loop.time() - min(call.sent_s for call in calls)
             try:
-                found = await self._doubts.settle(service, requests, open_s=open_s)
+                found = await self._doubts.settle(
+                    service, requests, open_s=open_s, stored=any(call.is_storing for call in calls)
+                )
                 break
             except StoreError as error:
                 if self._loop.time() >= give_up_s:

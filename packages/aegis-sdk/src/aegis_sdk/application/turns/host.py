@@ -30,7 +30,7 @@ from aegis_sdk.domain.delivery import backoff_s
 from aegis_sdk.domain.turns.claims import Claims
 from aegis_sdk.domain.turns.entries import Claim, End, Entry, Gate, Turn
 from aegis_sdk.domain.turns.ownership import MissingOwnership
-from aegis_sdk.domain.turns.sessions import Sessions, split
+from aegis_sdk.domain.turns.sessions import Seen, Sessions, split
 from aegis_sdk.domain.turns.states import HeldState, Why
 from aegis_sdk.domain.turns.writer import Output, Work, Write, Writer
 from aegis_sdk.errors import Cancelled
@@ -118,7 +118,7 @@ class TurnHost:
             return
         if held.state in _SERVING:
             self._accept(request, sent_s=math.inf, stored_seq=seq)
-        else:
+        elif held.sessions.seen(request.request_id) is not Seen.DONE:
             self._keep(request, seq)
 
     def _accept(
@@ -216,6 +216,7 @@ class TurnHost:
             self._halt(out.stop)
         else:
             self._execute(out)
+            self._log.push()
 
     def _execute(self, out: Output) -> None:
         for writer in out.shut_out:

@@ -32,6 +32,9 @@ class WriterLog(Protocol):
         Returns whether the log itself answers its one caller.
         """
 
+    def push(self) -> None:
+        """All that was stored and answered so far is under way now."""
+
     def forget_unanswered(self) -> list[Write]:
         """Nothing more is told of these."""
 
@@ -80,9 +83,9 @@ class Doubts(Protocol):
     """Ends the doubt about requests that nobody answers for (R6)."""
 
     async def settle(
-        self, service: str, requests: Mapping[str, str], *, open_s: float
+        self, service: str, requests: Mapping[str, str], *, open_s: float, stored: bool
     ) -> dict[str, Outcome]:
         """Of `requests` (id to resource), those that have an outcome; the others can never take effect.
 
-        `open_s`: how long ago the first of them was sent. Raises: StoreError, when nothing is known.
+        `open_s`: how long ago the first of them was sent. `stored`: one of them may be, now or later. Raises: StoreError, when nothing is known.
         """

@@ -24,6 +24,8 @@ from aegis_sdk.nats.link import Link
 
 AT_ONCE_MAX: Final = 256
 READ_TIMEOUT_S: Final = 2.0
+STORED_ENDS_KEPT_S: Final = 2 * 86_400.0
+"""An end outlives the stored copy of its request, whose stream keeps it for a day as a rule."""
 CLOCK_SLACK_S: Final = 1.0
 """The log's clock may be set back by so much between a request and the end of it."""
 
@@ -66,10 +68,12 @@ class LogDoubts:
             await owners.reader.stop()
 
     async def settle(
-        self, service: str, requests: Mapping[str, str], *, open_s: float
+        self, service: str, requests: Mapping[str, str], *, open_s: float, stored: bool
     ) -> dict[str, Outcome]:
         names = LogSubjects(self._subjects, service)
-        ends = await self._store_ends(names, requests)
+        ends = await self._store_ends(
+            names, requests, STORED_ENDS_KEPT_S if stored else self._ends_kept_s
+        )
         log_s = await self._stored_s(names, min(ends))
         writers = await self._may_write(names, set(requests.values()), max(ends))
         gates = [await store_gate(self._link, names, writer) for writer in sorted(writers)]
@@ -82,12 +86,14 @@ class LogDoubts:
             timeout_s=READ_TIMEOUT_S,
         )
 
-    async def _store_ends(self, names: LogSubjects, requests: Mapping[str, str]) -> list[int]:
+    async def _store_ends(
+        self, names: LogSubjects, requests: Mapping[str, str], kept_s: float
+    ) -> list[int]:
         todo, seqs = list(requests.items()), []
         for at in range(0, len(todo), AT_ONCE_MAX):
             seqs += await asyncio.gather(
                 *(
-                    store_end(self._link, names, resource, request_id, kept_s=self._ends_kept_s)
+                    store_end(self._link, names, resource, request_id, kept_s=kept_s)
                     for request_id, resource in todo[at : at + AT_ONCE_MAX]
                 )
             )

@@ -126,6 +126,9 @@ class TurnLog:
             self._timer = asyncio.get_running_loop().call_later(SWEEP_S, self._sweep)
         return len(works) == 1
 
+    def push(self) -> None:
+        self._link.push()
+
     def forget_unanswered(self) -> list[Write]:
         """What was sent and has no answer: none will be told. For a new connection, which tells by its gate."""
         tries, self._tries = self._tries, {}

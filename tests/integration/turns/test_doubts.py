@@ -1,0 +1,133 @@
+"""A caller's doubts in the second form: when it stores, and how it gives up (G1, G4)."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+
+import pytest
+from aegis_sdk import Method
+from aegis_sdk.contract.envelope import OutcomeKind
+from aegis_sdk.errors import Cancelled
+
+from tests.integration.turns.support import (
+    ADD,
+    ADD_SLOWLY,
+    Add,
+    Owners,
+    Told,
+    Worker,
+    World,
+    adder,
+    give,
+    read_log,
+)
+
+
+async def test_what_nobody_serves_is_stored_and_served_later(small_world: World) -> None:
+    """G1: the request waits for an owner, and is not lost with its caller's message."""
+    instance = await small_world.instance("accounts-1", ["A"])
+    client = await small_world.client()
+    call = asyncio.create_task(client.caller.request(ADD, Add(n=1), resource="A", timeout_s=10.0))
+    while not client.caller.stored:  # noqa: ASYNC110 - it has no event
+        await asyncio.sleep(0.005)
+    await give(small_world, instance, ["A"])
+    assert (await call).total == 1
+
+
+async def test_a_busy_owner_that_answers_is_not_in_doubt(small_world: World) -> None:
+    """What waits in its queue for longer than an owner may be silent is not stored, as long as it answers others."""
+    instance = await small_world.instance("accounts-1", ["A", "B"], adder(wait_s=0.1))
+    await give(small_world, instance, ["A", "B"])
+    client = await small_world.client()
+    ending = asyncio.Event()
+
+    async def others() -> None:
+        while not ending.is_set():
+            await client.caller.request(ADD, Add(n=1), resource="B", timeout_s=5.0)
+
+    await client.caller.request(ADD, Add(n=1), resource="A", timeout_s=5.0)
+    beside = asyncio.create_task(others())
+    replies = await asyncio.gather(
+        *(
+            client.caller.request(ADD_SLOWLY, Add(n=1), resource="A", timeout_s=5.0)
+            for _ in range(6)
+        )
+    )
+    ending.set()
+    await beside
+    assert [reply.total for reply in replies] == [2, 3, 4, 5, 6, 7]
+    assert client.caller.stored == 0
+
+
+@pytest.mark.parametrize("method", [ADD, ADD_SLOWLY], ids=["pure", "waits"])
+async def test_an_owner_that_was_away_has_one_effect_for_both_copies(
+    small_world: World, method: Method[Add, object]
+) -> None:
+    """G3: the request was sent and, as its owner was silent, stored: the owner wakes up and gets both."""
+    worker = await Worker.start(small_world, "accounts-1", ["A"])
+    await Owners(await small_world.link(), small_world.names).move({"A": worker.writer})
+    client, told = await small_world.client(), Told()
+    await told.call(client, "A")
+    worker.send(signal.SIGSTOP)
+    calls = [asyncio.create_task(told.call(client, "A", method.name)) for _ in range(5)]
+    while client.caller.stored < 5:  # noqa: ASYNC110 - it has no event
+        await asyncio.sleep(0.005)
+    worker.send(signal.SIGCONT)
+    await asyncio.gather(*calls)
+    assert told.wrong(*await read_log(small_world)) == []
+    assert all(o.kind is OutcomeKind.EXECUTED for o in told.outcomes.values())
+
+
+async def test_what_has_not_begun_is_ended_by_its_owner(small_world: World) -> None:
+    """G4, politely: the owner records that, and no gate is needed."""
+    instance = await small_world.instance("accounts-1", ["A"], adder(wait_s=0.5))
+    await give(small_world, instance, ["A"])
+    client, told = await small_world.client(), Told()
+    first = asyncio.create_task(told.call(client, "A", "add_slowly"))
+    await asyncio.sleep(0)
+    gate = instance.host.writer.ownership.gates[instance.writer]
+    outcome = await told.call(client, "A", timeout_s=0.1)
+    assert outcome is not None
+    assert outcome.kind is OutcomeKind.CANCELLED
+    assert instance.host.writer.ownership.gates[instance.writer] == gate
+    await first
+    stored, order = await read_log(small_world)
+    assert told.wrong(stored, order) == []
+    assert len(stored) == 2
+
+
+@pytest.mark.scenario
+async def test_a_thousand_callers_of_a_dead_owner_know_soon(world: World) -> None:
+    """G4: they give up together; each has a definite answer, and a new owner is not held up."""
+    worker = await Worker.start(world, "accounts-1", ["A", "B"])
+    owners = Owners(await world.link(), world.names)
+    await owners.move({"A": worker.writer, "B": worker.writer})
+    client, told = await world.client(), Told()
+    await told.call(client, "A")
+    worker.send(signal.SIGKILL)
+    begun_s = time.monotonic()
+    outcomes = await asyncio.gather(
+        *(told.call(client, "AB"[n % 2], timeout_s=0.5) for n in range(1000))
+    )
+    took_s = time.monotonic() - begun_s
+    assert {o.kind for o in outcomes if o is not None} == {OutcomeKind.CANCELLED}
+    assert not told.unknown
+    assert took_s < 0.5 + 5.0, took_s
+    instance = await world.instance("accounts-2", ["A", "B"])
+    await owners.move({"A": instance.writer, "B": instance.writer})
+    assert (await client.caller.request(ADD, Add(n=1), resource="A", timeout_s=5.0)).total == 2
+    assert told.wrong(*await read_log(world)) == []
+
+
+async def test_a_call_whose_owner_never_answers_is_cancelled(small_world: World) -> None:
+    worker = await Worker.start(small_world, "accounts-1", ["A"])
+    await Owners(await small_world.link(), small_world.names).move({"A": worker.writer})
+    client = await small_world.client()
+    await client.caller.request(ADD, Add(n=1), resource="A", timeout_s=5.0)
+    worker.send(signal.SIGSTOP)
+    with pytest.raises(Cancelled):
+        await client.caller.request(ADD, Add(n=1), resource="A", timeout_s=0.2)
+    worker.send(signal.SIGCONT)
+    assert (await client.caller.request(ADD, Add(n=1), resource="A", timeout_s=5.0)).total == 2
