@@ -54,7 +54,9 @@ NEAR_MAX: Final = 256
 READ_WAIT_S: Final = 0.02
 FAR_AT_ONCE: Final = 64
 """Of the others, so many are read again when the queue is empty: about as long as two of them take to serve."""
-LEFT_GRANTS_MAX: Final = 8
+LEFT_GRANTS_MAX: Final = 1024
+"""So often a resource may go and come back while one handler runs. What of a left grant still waits behind it is let
+go by its name; that of a grant whose fence was not read yet is held."""
 LATE_MAX: Final = 64
 """Requests of one resource that are past their deadline and are ended at once."""
 
@@ -100,6 +102,9 @@ class Host(Protocol):
 
     def promoted(self, actor: Actor, mark: FenceMark, *, again: bool) -> None: ...
 
+    def left(self, actor: Actor) -> None:
+        """Another reader has the requests of the actor's grant."""
+
     def demoted(self, actor: Actor) -> None: ...
 
     def suppressed(self, delivery: Delivery) -> None:
@@ -134,6 +139,7 @@ class Actor:
         self.complete_to = complete_to
         """Journal sequence up to which this actor was given everything."""
         self.grant = ""
+        """Whose requests are served here, or were at last."""
         self._host = host
         self._queue: deque[Delivery] = deque()
         self._far: deque[FarDelivery] = deque()
@@ -221,19 +227,21 @@ class Actor:
         self._paused = self._host.draining  # a pause is for one handover, and it has happened
         if self.role is InstanceRole.ACTIVE:
             mark = self._mark()
-            self._leave(self.grant, unless=mark.fence.grant)
+            if self.grant != mark.fence.grant:
+                self._leave()
             self.grant = mark.fence.grant
             self._judged = 0
             self._host.promoted(self, mark, again=before is InstanceRole.ACTIVE)
         elif before is InstanceRole.ACTIVE:
-            self._leave(self.grant)
+            self._leave()
             self._host.demoted(self)
         self._wake()
 
-    def _leave(self, grant: str, *, unless: str = "") -> None:
-        """Requests of `grant` are another reader's now."""
-        if grant and grant != unless:
-            self._left.append(grant)
+    def _leave(self) -> None:
+        """Requests of its grant are another reader's now."""
+        if self.grant:
+            self._left.append(self.grant)
+            self._host.left(self)
 
     def _mark(self) -> FenceMark:
         mark = self.journal.fence

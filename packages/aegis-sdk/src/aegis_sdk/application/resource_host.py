@@ -351,15 +351,18 @@ class ResourceHost:
         self.unreadable += 1
         self.on_unreadable(actor.resource)
 
+    def left(self, actor: Actor) -> None:
+        grant = self._grants.get(actor.grant)
+        if grant is None:
+            return
+        grant.resources.discard(actor.resource)
+        if not grant.resources:
+            del self._grants[grant.name]
+            self._aside(self._close(grant))
+
     def demoted(self, actor: Actor) -> None:
         self.active -= 1
         self._paused_until_s.pop(actor.resource, None)
-        grant = self._grants.get(actor.grant)
-        if grant is not None:
-            grant.resources.discard(actor.resource)
-            if not grant.resources:
-                del self._grants[grant.name]
-                self._aside(self._close(grant))
         log.warning(
             "demoted",
             service=self.service,
