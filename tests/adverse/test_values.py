@@ -11,7 +11,7 @@ from collections.abc import Callable
 from datetime import UTC, date, datetime, time, timedelta, timezone
 from decimal import Decimal
 from enum import Enum
-from typing import Annotated, Any, Generic, NamedTuple, TypeVar
+from typing import Annotated, Any, Generic, Literal, NamedTuple, TypeVar
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -357,6 +357,12 @@ _json = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_texts, inner, max_size=3),
     max_leaves=6,
 )
+
+
+def _boxed(inside: int) -> Any:
+    return Box[int].model_construct(inside=inside)
+
+
 _zones = st.sampled_from([None, UTC, timezone(timedelta(hours=-4)), NEW_YORK])
 FIELDS: list[tuple[Any, st.SearchStrategy[Any]]] = [
     (int, st.integers()),
@@ -381,6 +387,16 @@ FIELDS: list[tuple[Any, st.SearchStrategy[Any]]] = [
     (dict[int, float], st.dictionaries(st.integers(), st.floats())),
     (dict[Decimal, str], st.dictionaries(st.decimals(allow_nan=False), _texts)),
     (Any, _json),
+    (dict[str, Any], st.dictionaries(_texts, _json)),
+    (list[tuple[str, float | None]], st.lists(st.tuples(_texts, st.none() | st.floats()))),
+    (Annotated[int, Field(gt=0, le=9)], st.integers(0, 10)),
+    (Annotated[float, Field(ge=0)], st.floats()),
+    (Annotated[Decimal, Field(lt=1)], st.decimals(allow_nan=False, allow_infinity=False)),
+    (Literal["a", "b"], st.sampled_from("abc")),
+    (Side, st.sampled_from(Side) | st.just("buy")),
+    (Grade, st.sampled_from(Grade) | st.just(1)),
+    (list[Fill], st.lists(st.builds(Fill) | st.builds(Limited), max_size=3)),
+    (dict[str, Box[int]], st.dictionaries(_texts, st.integers().map(_boxed), max_size=2)),
     (Fill, st.builds(Fill) | st.builds(Limited)),
     (Quote, st.builds(Quote, st.floats(), st.floats())),
     (Leg, st.builds(Leg, st.decimals(allow_nan=False), st.frozensets(_texts))),

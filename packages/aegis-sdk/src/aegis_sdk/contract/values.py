@@ -4,7 +4,8 @@ Theory of operation. `Codec.encode` writes a value by its declared type, reads t
 will, and compares. What does not come back the same is refused here, by the name of its field, while
 nothing is stored: a NaN that JSON has no word for, a model that was changed until it breaks its own rules,
 a subclass whose own fields its base doesn't write. So whoever reads later, in another process, gets the
-value that was given. JSON carries field names, never aliases, and no computed fields: readers compute
+value that was given. Where the type is of plain parts alone, a look at the value tells the same for a third of the
+time (plain.py). JSON carries field names, never aliases, and no computed fields: readers compute
 these again.
 
 *The same* means equal and of the same type, all the way down. One exception: a whole number in the place of
@@ -18,11 +19,12 @@ import dataclasses
 import numbers
 import pickle
 from collections import defaultdict, deque
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
 from functools import lru_cache
+from ipaddress import IPv4Network, IPv6Network
 from math import isfinite, isnan
 from typing import Any, Final, Generic, TypeVar
 from uuid import UUID
@@ -30,8 +32,9 @@ from uuid import UUID
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic_core import from_json, to_json
 
+from aegis_sdk.contract.plain import look_at
 from aegis_sdk.errors import ContractError, InvalidPayload
-from aegis_sdk.words import said, said_of
+from aegis_sdk.words import said, said_of, shown
 
 T = TypeVar("T")
 
@@ -41,13 +44,16 @@ Difference = tuple[tuple[str, ...], str]
 _PLAIN: Final = frozenset({str, int, bool, float, bytes, type(None), date, timedelta, UUID})
 """Types of which equal values are the same value."""
 _ITEMS: Final = (list, tuple, deque)
-_CHANGED: Final[Difference] = ((), "would come back changed")
+_NOT_GONE_THROUGH: Final = (str, bytes, bytearray, IPv4Network, IPv6Network)
+_COUNTED: Final = (*_ITEMS, set, frozenset)
 _ABSENT: Final = object()
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 SHOWN_MAX: Final = 8
 """Names of a path that an error shows."""
 DEPTH_MAX: Final = 260
 """Pydantic writes and reads less than this."""
+NODES_MAX: Final = 5_000_000
+"""Values within one: far more than any message holds. One that is held many times is written as often."""
 
 
 def field_errors(error: ValidationError) -> list[str]:
@@ -64,7 +70,7 @@ class Codec(Generic[T]):
     Raises: ContractError, when pydantic can't check the type.
     """
 
-    __slots__ = ("_adapter", "_schema", "_what", "type")
+    __slots__ = ("_adapter", "_deeper", "_kinds", "_schema", "_what", "type")
 
     def __init__(self, type_: Any, what: str) -> None:
         self.type = type_
@@ -74,6 +80,10 @@ class Codec(Generic[T]):
             self._adapter: TypeAdapter[T] = TypeAdapter(type_)
         except Exception as error:  # a type's own hooks run here
             raise self._undeclarable(_reason(error)) from error
+        look = look_at(self._adapter.core_schema)
+        self._kinds = look.kinds if look else frozenset[type]()
+        """Types of a value that a look may be enough for, with `_deeper`."""
+        self._deeper = look.deeper if look else None
 
     def declared(self) -> Codec[T]:
         """This codec, once all is refused that can be without a value.
@@ -86,7 +96,8 @@ class Codec(Generic[T]):
             to_json(self._schema)
         except Exception as error:
             raise self._undeclarable(_reason(error)) from error
-        lost = [*_never_written(self._schema, written), *_masked(self._adapter.core_schema)]
+        core = self._adapter.core_schema
+        lost = [*_never_written(self._schema, written), *_masked(core), *_lazy(core)]
         if lost:
             names = ", ".join(dict.fromkeys(lost))
             raise self._undeclarable(f"{names} can't be read back from what is written")
@@ -95,9 +106,12 @@ class Codec(Generic[T]):
     def encode(self, value: T) -> bytes:
         """What `decode` makes the same value of. Raises: InvalidPayload, with one line a field."""
         try:
-            data = self._write(value)
-            if difference(value, self._read(data)) is None:
-                return data
+            if type(value) in self._kinds and (self._deeper is None or self._deeper(value)):
+                return self._write(value)
+            if unfit(value) is None:
+                data = self._write(value)
+                if difference(value, self._read(data)) is None:
+                    return data
         except Exception:
             pass
         return self._encode_converted(value)
@@ -133,11 +147,9 @@ class Codec(Generic[T]):
     def _encode_converted(self, value: T) -> bytes:
         """`value` as pydantic converts it to the type: a dict to its model, "5" to an int."""
         try:
-            if (once := _read_once(value)) is not None:
-                raise self._different(once)
-            converted = self._adapter.validate_python(value)
-            if (dropped := _dropped(value, converted)) is not None:
-                raise self._different(dropped)
+            if (found := unfit(value, converts=True)) is not None:
+                raise self._different(found)
+            converted = self._converted(value)
             data = self._write_or_say(converted)
             if (found := difference(converted, self._read_or_say(converted, data))) is not None:
                 raise self._different(found)
@@ -148,6 +160,22 @@ class Codec(Generic[T]):
         except Exception as error:
             raise self._invalid([f"payload: {_reason(error)}"]) from error
         return data
+
+    def _converted(self, given: Any) -> T:
+        """Raises: ValidationError; InvalidPayload for a key that the type doesn't know, wherever it stands.
+
+        Pydantic tells, which knows all aliases: it is asked to forbid such keys, and if there are any, to keep all of
+        them, for a type that does so itself has dropped none then.
+        """
+        converted = self._adapter.validate_python(given)
+        try:
+            return self._adapter.validate_python(given, extra="forbid")
+        except ValidationError as error:
+            all_kept = self._adapter.validate_python(given, extra="allow")
+            found = _first_unknown(error, but_models=_size(all_kept) == _size(converted))
+        if found is not None:
+            raise self._different(found)
+        return converted
 
     def _write_or_say(self, value: T) -> bytes:
         try:
@@ -184,12 +212,19 @@ def difference(given: Any, back: Any) -> Difference | None:
     if type(given) is not kind:
         if _is_number_for(given, back):
             return None
-        return (), f"{_name(type(given))} would come back as {_name(kind)}"
+        return changed(given, back)
     if kind in _PLAIN:
-        return (
-            None if given == back or (kind is float and isnan(given) and isnan(back)) else _CHANGED
-        )
+        same = given == back or (kind is float and isnan(given) and isnan(back))
+        return None if same else changed(given, back)
     return _comparer(kind)(given, back)  # type: ignore[arg-type] # mypy: a class has no hash
+
+
+def changed(given: Any, back: Any) -> Difference:
+    """In words: both, and their types where these differ or nothing else that is shown does."""
+    one, other = shown(given), shown(back)
+    if type(given) is not type(back) or one == other:
+        one, other = f"{one} ({_name(type(given))})", f"{other} ({_name(type(back))})"
+    return (), f"{one} would come back changed, as {other}"
 
 
 @lru_cache(maxsize=4096)
@@ -219,7 +254,8 @@ def _between_models(given: BaseModel, back: BaseModel) -> Difference | None:
 def _between_dicts(given: Any, back: Any) -> Difference | None:
     """JSON keeps the order of keys, so the n-th is compared with the n-th."""
     if isinstance(back, defaultdict) and given.default_factory != back.default_factory:
-        return (), "its default_factory would come back changed"
+        factories = shown(given.default_factory), shown(back.default_factory)
+        return (), "its default_factory {} would come back changed, as {}".format(*factories)
     if _are_plain(given, back) and _are_plain(given.values(), back.values()) and given == back:
         return None
     for key, other in zip(given, back, strict=False):
@@ -259,7 +295,7 @@ def _between_pairs(pairs: Iterable[tuple[str, Any, Any]]) -> Difference | None:
 def _between_times(given: Any, back: Any) -> Difference | None:
     """A zone with summer time would come back as the offset of one moment."""
     if given != back or (given.tzinfo is None) != (back.tzinfo is None):
-        return _CHANGED
+        return changed(given, back)
     if given.tzinfo is None:
         return None if given.fold == back.fold else ((), "fold=1 would come back as 0")
     if given.tzinfo.utcoffset(None) != back.tzinfo.utcoffset(None):
@@ -283,7 +319,7 @@ def _is_number_for(given: Any, back: Any) -> bool:
 
 def _between_decimals(given: Decimal, back: Decimal) -> Difference | None:
     """1.0 and 1.00 are not the same."""
-    return None if given.as_tuple() == back.as_tuple() else _CHANGED
+    return None if given.as_tuple() == back.as_tuple() else changed(given, back)
 
 
 def _between_dataclasses(given: Any, back: Any) -> Difference | None:
@@ -298,9 +334,9 @@ def _between_others(given: Any, back: Any) -> Difference | None:
     try:
         if given is back or (given == back) is True:
             return None
-        return None if pickle.dumps(given) == pickle.dumps(back) else _CHANGED
+        return None if pickle.dumps(given) == pickle.dumps(back) else changed(given, back)
     except Exception:
-        return (), "can't be compared with what would come back: its type has no =="
+        return (), f"{shown(given)} can't be compared with what would come back: its type has no =="
 
 
 _COMPARERS: Final[list[tuple[Any, Callable[[Any, Any], Difference | None]]]] = [
@@ -314,70 +350,103 @@ _COMPARERS: Final[list[tuple[Any, Callable[[Any, Any], Difference | None]]]] = [
 
 
 # --- what would be lost ---------------------------------------------------------------------------
-def _dropped(given: Any, taken: Any) -> Difference | None:
-    """The first key that a conversion left out since the type doesn't know it."""
-    if isinstance(given, dict):
-        if isinstance(taken, dict):
-            return _first_unknown(given, taken, len(taken)) or _first_dropped(
-                zip(map(_shown, given), given.values(), taken.values(), strict=True)
-            )
-        if isinstance(taken, BaseModel):
-            known = taken.model_fields_set
-            return _first_unknown(given, known, len(known)) or _first_dropped_field(given, taken)
-        if dataclasses.is_dataclass(taken):
-            known = {f.name for f in dataclasses.fields(taken)}
-            return _first_unknown(given, known, 0) or _first_dropped_field(given, taken)
-    if isinstance(given, _ITEMS) and isinstance(taken, _ITEMS):
-        return _first_dropped(
-            (str(n), one, other) for n, (one, other) in enumerate(zip(given, taken, strict=True))
-        )
-    return None
-
-
-def _first_dropped_field(given: Mapping[Any, Any], taken: Any) -> Difference | None:
-    """Below a model or dataclass; what is given by another name is not looked into."""
-    return _first_dropped(
-        (_shown(key), part, getattr(taken, key))
-        for key, part in given.items()
-        if isinstance(key, str) and hasattr(taken, key)
-    )
-
-
-def _first_unknown(
-    given: Mapping[Any, Any], known: Container[Any], count: int
-) -> Difference | None:
-    """Up to `count` keys may be known by another name: an alias, or "1" for 1."""
-    unknown = [key for key in given if key not in known]
-    if not unknown or len(given) <= count:
+def _first_unknown(error: ValidationError, *, but_models: bool) -> Difference | None:
+    """A dataclass keeps nothing that it doesn't know; `but_models`: those do, or have dropped nothing."""
+    found = error.errors(include_url=False, include_context=False, include_input=False)
+    unknown = [item for item in found if item["type"] == "unexpected_keyword_argument"]
+    if but_models and not unknown:
         return None
-    return (_shown(unknown[0]),), "is not in the type and would be dropped"
+    unknown += [item for item in found if item["type"] == "extra_forbidden"] or found[:1]
+    return tuple(map(str, unknown[0]["loc"])), "is not in the type and would be dropped"
 
 
-def _first_dropped(pairs: Iterable[tuple[str, Any, Any]]) -> Difference | None:
-    for name, one, other in pairs:
-        if (found := _dropped(one, other)) is not None:
-            return (name, *found[0]), found[1]
+def unfit(value: Any, *, converts: bool = False) -> Difference | None:
+    """The first place in `value` that must not even be written: pydantic would never end, or has emptied it then.
+
+    `converts`: pydantic is to make a value of the type from it, and goes through whatever can be gone through.
+    """
+    try:
+        _Walk(converts=converts).size(value, 0)
+    except _Unfit as error:
+        return error.path, error.what
     return None
 
 
-def _read_once(value: Any) -> Difference | None:
-    """The first generator or the like in what pydantic would convert: writing it first has emptied it."""
-    if isinstance(value, Iterator):
-        return (), f"{_name(type(value))} can be read only once: give a list"
-    if isinstance(value, dict | list | tuple):
+def _size(value: Any) -> int:
+    return _Walk(converts=False).size(value, 0)
+
+
+class _Unfit(Exception):
+    def __init__(self, what: str) -> None:
+        super().__init__(what)
+        self.path: tuple[str, ...] = ()
+        self.what = what
+
+
+class _Walk:
+    """Through all that a value holds, each once."""
+
+    def __init__(self, *, converts: bool) -> None:
+        self._converts = converts
+        self._sizes: dict[int, int] = {}
+        """By id; 0 while it is gone through."""
+
+    def size(self, value: Any, depth: int) -> int:
+        """How many values are written of it. Raises: _Unfit."""
+        kind = type(value)
+        if kind in _PLAIN:
+            return 1
+        if isinstance(value, Iterator):
+            raise _Unfit(f"{_name(kind)} can be read only once, or has no end: give a list")
+        if depth > DEPTH_MAX or (known := self._sizes.get(id(value))) == 0:
+            raise _Unfit("is nested too deep, or holds itself")
+        if known is not None:
+            return known
+        self._sizes[id(value)] = 0
+        self._sizes[id(value)] = total = self._of_parts(value, depth)
+        if total > NODES_MAX:
+            raise _Unfit(f"holds {total} values, and {NODES_MAX} are the most")
+        return total
+
+    def _of_parts(self, value: Any, depth: int) -> int:
+        if isinstance(value, _COUNTED) and _PLAIN.issuperset(map(type, value)):
+            return 1 + len(value)
+        total = 1
         for name, part in _parts(value):
-            if (found := _read_once(part)) is not None:
-                return (name, *found[0]), found[1]
-    return None
+            if type(part) in _PLAIN:
+                total += 1
+                continue
+            try:
+                total += self.size(part, depth + 1)
+            except _Unfit as error:
+                error.path = (name, *error.path)
+                raise
+        if total == 1 and self._converts:
+            _endless(value)
+        return total
 
 
-def _unwritable(value: Any, depth: int = 0) -> Difference | None:
-    """The first place in `value` that has no JSON form, unless its type has one of its own for it."""
-    if depth > DEPTH_MAX:
-        return (), "is nested too deep, or holds itself"
-    parts = list(_parts(value))
+def _endless(value: Any) -> None:
+    """What is no value, no container of a known kind, and can be gone through without telling how far.
+
+    Raises: _Unfit.
+    """
+    if not isinstance(value, Iterable) or isinstance(value, _NOT_GONE_THROUGH):
+        return
+    if not isinstance(value, Sized):
+        raise _Unfit(f"{_name(type(value))} may have no end: give a list")
+    if len(value) > NODES_MAX:
+        raise _Unfit(f"holds {len(value)} values, and {NODES_MAX} are the most")
+
+
+def _unwritable(value: Any, seen: set[int] | None = None) -> Difference | None:
+    """The first place in `value`, which is not unfit, that has no JSON form, unless its type has one for it."""
+    seen = set() if seen is None else seen
+    parts = [] if id(value) in seen else list(_parts(value))
+    if parts:
+        seen.add(id(value))
     for name, part in parts:
-        if (found := _unwritable(part, depth + 1)) is not None:
+        if (found := _unwritable(part, seen)) is not None:
             return (name, *found[0]), found[1]
     if parts:
         return None
@@ -399,7 +468,7 @@ def _parts(value: Any) -> Iterator[tuple[str, Any]]:
     elif isinstance(value, dict):
         yield from ((_shown(key), part) for key, part in value.items())
         yield from (("key", key) for key in value)
-    elif isinstance(value, (*_ITEMS, set, frozenset)):
+    elif isinstance(value, _COUNTED):
         yield from ((str(n), part) for n, part in enumerate(value))
 
 
@@ -410,6 +479,15 @@ def _never_written(read: dict[str, Any], written: dict[str, Any]) -> Iterator[st
         if "properties" in schema and "properties" in (other or {}):
             lost = set(schema.get("required", ())) - set(other["properties"])
             yield from (f"{name}.{field}".lstrip(".") for field in sorted(lost))
+
+
+def _lazy(schema: Any) -> Iterator[str]:
+    """What is read back as an iterator, which can be read once."""
+    if isinstance(schema, dict) and schema.get("type") == "generator":
+        yield "an iterable (declare a list)"
+    if isinstance(schema, dict | list):
+        for part in schema.values() if isinstance(schema, dict) else schema:
+            yield from _lazy(part)
 
 
 def _masked(schema: Any, name: str = "") -> Iterator[str]:
