@@ -145,9 +145,16 @@ def _details(details: object) -> dict[str, object]:
 
 
 class HandlerFailed(AegisError):
-    """The handler raised (or killed its process again and again) and gave up; no state was changed."""
+    """The handler raised (or killed its process again and again) and gave up; no state was changed.
+
+    `path` has the methods from the one that was asked to the one that broke, which it may have asked itself.
+    """
 
     code = "handler_failed"
+
+    def __init__(self, message: str = "", path: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.path = tuple(path)
 
 
 class ReplyUnreadable(AegisError):

@@ -66,10 +66,18 @@ def error_of(outcome: Outcome, method: Method[Any, Any], request_id: str = "") -
         case OutcomeKind.CANCELLED:
             return Cancelled(text)
         case OutcomeKind.FAILED:
-            return HandlerFailed(text)
+            return _failure(method, error)
         case OutcomeKind.UNREADABLE:
             return _unreadable(method, request_id, error.message)
     return _rejection(error, text)
+
+
+def _failure(method: Method[Any, Any], error: ErrorBody) -> HandlerFailed:
+    """What broke is said once, behind the methods on the way to it."""
+    own, below = f"{method.service}.{method.name}", error.details.get("path")
+    if not isinstance(below, list):
+        return HandlerFailed(f"{own}: {error.message}", [own])
+    return HandlerFailed(f"{own} > {error.message}", [own, *map(str, below)])
 
 
 def _rejection(error: ErrorBody, text: str) -> AegisError:
@@ -115,6 +123,9 @@ def _refused_by(error: Rejected) -> Outcome:
 
 def failed_by(error: BaseException) -> Outcome:
     """The outcome for a handler that raised: the exception's type and text, no traceback."""
+    if type(error) is HandlerFailed and error.path:  # of a request that the handler made
+        details = {"path": list(error.path)}
+        return Outcome.error(OutcomeKind.FAILED, HandlerFailed.code, said(error), details=details)
     text = said_of(error)
     if isinstance(error, asyncio.CancelledError):
         text = f"{text}: the handler was cancelled, and not by its instance"
@@ -145,8 +156,8 @@ class Unusable(Exception):
 def deciding(error: BaseException) -> BaseException:
     """What a handler's error comes down to when it is a group, as a TaskGroup raises it. It never raises.
 
-    One doubt in it leaves all in doubt. Otherwise it is a refusal when nothing else is in it: what a
-    TaskGroup cancelled on the way does not count.
+    One doubt in it leaves all in doubt. Otherwise it is the one error in it, or a refusal when nothing else is:
+    what a TaskGroup cancelled on the way does not count.
     """
     try:
         cause = _deciding(error)
@@ -162,7 +173,7 @@ def _deciding(error: BaseException) -> BaseException:
         if isinstance(leaf, DOUBTS):
             return leaf
     counted = [leaf for leaf in leaves if not isinstance(leaf, asyncio.CancelledError)]
-    if counted and all(isinstance(leaf, Rejected) for leaf in counted):
+    if len(counted) == 1 or (counted and all(isinstance(leaf, Rejected) for leaf in counted)):
         return counted[0]
     return error
 
