@@ -16,6 +16,7 @@ from aegis_sdk import (
     Context,
     HandlerFailed,
     Method,
+    NoRoute,
     Rejected,
     ResourceContext,
     Retries,
@@ -407,3 +408,110 @@ def test_a_call_with_a_set_in_it_is_the_same_call_in_each_process() -> None:
         Calls().next_token("ledger", "tags", "A", asked.request.canonical(form)) for form in forms
     }
     assert len(tokens) == 1
+
+
+# --- a fallback ---------------------------------------------------------------------------------------------
+async def test_a_retry_keeps_the_failure_that_its_handler_has_answered_by_a_fallback(
+    aegis: testing.MemoryAegis,
+) -> None:
+    """G3: the first call would take effect beside its fallback."""
+    world, runs = World(), itertools.count(1)
+
+    @world.desk.handles(MOVE, retries=Retries(3, wait_s=0.0))
+    async def move(ctx: ResourceContext, n: int) -> int:
+        try:
+            total = await ctx.request(BOOK, n, resource="A")
+        except HandlerFailed:
+            total = await ctx.request(BOOK, n, resource="B")
+        if next(runs) < 3:
+            raise OSError("later")
+        return total
+
+    await world.serve(aegis)
+    world.fail_next = 1
+    assert await aegis.request(MOVE, 5, resource="D") == 5
+    assert world.booked == {"B": 5}
+
+
+async def test_a_retry_keeps_a_missing_route_that_its_handler_has_answered_by_a_fallback(
+    aegis: testing.MemoryAegis,
+) -> None:
+    """G3: an instance comes between the two runs."""
+    world, runs = World(), itertools.count(1)
+
+    @world.desk.handles(MOVE, retries=Retries(2, wait_s=0.0))
+    async def move(ctx: ResourceContext, n: int) -> int:
+        try:
+            total = await ctx.request(BOOK, n, resource="Z")
+        except NoRoute:
+            total = await ctx.request(PRICE, "IBM")
+        if next(runs) == 1:
+            await aegis.serve(world.ledger, resources={"Z"})
+            raise OSError("later")
+        return total
+
+    await world.serve(aegis)
+    assert await aegis.request(MOVE, 5, resource="D") == 250
+    assert (world.booked, world.priced) == ({}, {"IBM": 1})
+
+
+async def test_a_fallback_without_effect_leaves_the_first_call_to_the_retry(
+    aegis: testing.MemoryAegis,
+) -> None:
+    world = World()
+
+    @world.desk.handles(MOVE, retries=Retries(3, wait_s=0.0))
+    async def move(ctx: ResourceContext, n: int) -> int:
+        try:
+            return await ctx.request(BOOK, n, resource="A")
+        except HandlerFailed:
+            return await ctx.request(BOOK, n, resource="B")
+
+    await world.serve(aegis)
+    world.fail_next = 2
+    assert await aegis.request(MOVE, 5, resource="D") == 5
+    assert world.booked == {"A": 5}
+
+
+@given(
+    st.lists(st.booleans(), min_size=0, max_size=6),
+    st.lists(st.sampled_from(["raise", "crash", "go on"]), min_size=1, max_size=3),
+)
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+async def test_of_all_the_places_that_a_handler_tries_one_takes_effect(
+    failures: list[bool], ends: list[str]
+) -> None:
+    """G3: whatever fails, raises and dies on the way."""
+    world, fails, runs = World(), iter(failures), iter(ends)
+    crashes: list[asyncio.Event] = []
+    stuck = asyncio.Event()
+
+    @world.desk.handles(MOVE, retries=Retries(8, wait_s=0.0))
+    async def move(ctx: ResourceContext, n: int) -> int:
+        for place in "ABC":
+            world.fail_next = int(next(fails, False))
+            try:
+                total = await ctx.request(BOOK, n, resource=place)
+            except HandlerFailed:
+                continue
+            match next(runs, "go on"):
+                case "raise":
+                    raise OSError("later")
+                case "crash" if not crashes:
+                    crashes.append(stuck)
+                    stuck.set()
+                    await asyncio.Event().wait()
+            return total
+        raise OSError("nowhere")
+
+    async with testing.harness() as aegis:
+        await world.serve(aegis)
+        asked = asyncio.create_task(aegis.request(MOVE, 5, resource="D", timeout_s=20.0))
+        crashed = asyncio.create_task(stuck.wait())
+        await asyncio.wait({asked, crashed}, return_when=asyncio.FIRST_COMPLETED)
+        if crashes:
+            await aegis.serve(world.desk, resources={"D"})
+            await aegis.instances[2].kill()
+        crashed.cancel()
+        assert await asked == 5
+        assert sum(world.booked.values()) == 5

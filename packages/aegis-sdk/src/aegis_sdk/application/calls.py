@@ -8,8 +8,9 @@ after the first holds a call that no earlier run is known to have made as long a
 are known that took effect, or may, and that this run has not made so far (CallChanged in the end).
 
 A retry must not be given its child's old failure for ever: the n-th retry goes through up to n further
-*generations* of a child, each of which is asked only when the one before it has ended without effect. A run
-after a crash is the first run again, and meets the same outcomes in the same order.
+*generations* of a child, each of which is asked only when the one before it has ended without effect. But a
+failure that the handler has answered by another call, a fallback, is final once that one may have taken effect: both
+would take effect otherwise. A run after a crash is the first run again, and meets the same outcomes in the same order.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import Final
 
 from aegis_sdk.contract.envelope import Outcome, OutcomeKind, Request, fingerprint
 from aegis_sdk.contract.ids import call_of, call_token
+from aegis_sdk.errors import AegisError
 
 HOLD_S_MAX: Final = 5.0
 """How long a call waits for those that an earlier run made: they wait for others, too."""
@@ -30,12 +32,15 @@ class Calls:
     """The calls of one run. `retry` counts the handler's retries before it in this process."""
 
     __slots__ = (
+        "_after",
         "_counts",
+        "_failures",
         "_harmless",
         "_made",
         "_more",
         "_sent",
         "before",
+        "final",
         "has_past",
         "listed",
         "retry",
@@ -47,22 +52,34 @@ class Calls:
         has_past: bool = False,
         retry: int = 0,
         before: dict[str, Request] | None = None,
+        final: dict[str, AegisError] | None = None,
     ) -> None:
-        """`has_past`: a process may have died in an earlier run. `before`: what earlier runs in here made."""
+        """`has_past`: a process may have died in an earlier run. `before`: what earlier runs in here made.
+        `final`: calls of them whose failure stands.
+        """
         self.has_past = has_past
         self.retry = retry
         self.before = before or {}
+        self.final = final or {}
         self.listed: dict[str, list[str]] = {}
         """By service: ids of the children with an outcome, of runs that ended in death."""
         self._counts: dict[str, int] = {}
         self._made: set[str] = set()
         self._sent: dict[str, Request] = {}
         self._harmless: set[str] = set()
+        self._failures: dict[str, AegisError] = {}
+        """What this run was told, by call."""
+        self._after: dict[str, list[str]] = {}
+        """By call: the failures that were told before it was made, which it may be the answer to."""
         self._more: asyncio.Event | None = None
 
     def retried(self, *, retry: int) -> Calls:
         """Those of the next run."""
-        return Calls(has_past=self.has_past, retry=retry, before=self.before | self._sent)
+        final = dict(self.final)
+        for call in self._made - self._harmless:
+            final |= {failed: self._failures[failed] for failed in self._after[call]}
+        before = self.before | self._sent
+        return Calls(has_past=self.has_past, retry=retry, before=before, final=final)
 
     def next_token(self, service: str, method: str, resource: str | None, payload: bytes) -> str:
         """What names this call among the parent's: the same in each run."""
@@ -73,12 +90,18 @@ class Calls:
     def made(self, request: Request) -> None:
         """The handler asks for it."""
         self._made.add(request.request_id)
+        self._after[request.request_id] = list(self._failures)
         if self._more is not None:
             self._more.set()
 
     def sent(self, request: Request) -> None:
         """From now on it may take effect."""
         self._sent[call_of(request.request_id)] = request
+
+    def failed(self, call: str, error: AegisError) -> None:
+        """The handler is told that it ended without effect."""
+        self._harmless.add(call)
+        self._failures[call] = error
 
     def is_new(self, request: Request) -> bool:
         """Whether no earlier run in this process sent it, nor this one an earlier generation of it."""

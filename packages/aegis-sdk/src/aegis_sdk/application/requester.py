@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final, TypeVar
 
 from aegis_sdk.application.calls import HOLD_S_MAX, Calls, may_be_asked_anew
-from aegis_sdk.application.outcomes import result_of
+from aegis_sdk.application.outcomes import error_of, result_of
 from aegis_sdk.application.place import waiting
 from aegis_sdk.application.ports import (
     Accepted,
@@ -55,11 +55,13 @@ from aegis_sdk.errors import (
     AegisError,
     CallChanged,
     Cancelled,
+    ContractError,
     Deadlock,
     Draining,
     InvalidPayload,
     KeyReused,
     NeverAccepted,
+    NotExecuted,
     OutcomeUnknown,
     Overloaded,
     PayloadTooLarge,
@@ -285,13 +287,31 @@ class Requester:
             own = parent.deadline_s if timeout_s is None else min(deadline_s, parent.deadline_s)
             deadline_s = own
         request = replace(request, deadline_s=deadline_s)
+        call = request.request_id
+        if (known := calls.final.get(call)) is not None:
+            raise known
+        try:
+            outcome = await self._ask(request, method, parent, calls)
+        except (NotExecuted, Unavailable, ContractError) as error:  # nothing was stored
+            calls.failed(call, error)
+            raise
+        if outcome.kind in (OutcomeKind.EXECUTED, OutcomeKind.UNREADABLE):
+            return result_of(outcome, method, call)
+        failure = error_of(outcome, method, call)
+        calls.failed(call, failure)
+        raise failure
+
+    async def _ask(
+        self, request: Request, method: Method[Any, Any], parent: Request, calls: Calls
+    ) -> Outcome:
+        """Of the child, or of the last generation of it that this run may ask."""
         again, above = parent.attempt > 1, parent.traceparent
         for generation in range(calls.retry + 1):
             asked = replace(request, request_id=generation_id(request.request_id, generation))
             outcome = await self._outcome_of(asked, method, again=again, parent=above, calls=calls)
             if not may_be_asked_anew(outcome):
                 break
-        return result_of(outcome, method, asked.request_id)
+        return outcome
 
     async def hand_in(
         self,
