@@ -16,6 +16,8 @@ from aegis_sdk.infrastructure.guard import Guard
 ECHO: Method[int, int] = Method("echo", "echo", request=int, reply=int)
 WEDGE: Method[int, int] = Method("echo", "wedge", request=int, reply=int)
 NAP: Method[int, int] = Method("echo", "nap", request=int, reply=int)
+FORK: Method[int, int] = Method("echo", "fork", request=int, reply=int)
+FORK_PLAIN: Method[int, int] = Method("echo", "fork_plain", request=int, reply=int)
 OTHER: Method[int, int] = Method("other", "echo", request=int, reply=int)
 
 
@@ -43,6 +45,21 @@ def echo() -> Service:
         threading.Event().wait()
         return n
 
+    @service.handles(FORK)
+    async def fork_(ctx: Context, n: int) -> int:
+        if not (child := os.fork()):
+            return n
+        while os.waitpid(child, os.WNOHANG) == (0, 0):
+            await asyncio.sleep(0.01)
+        return n + 1
+
+    @service.handles(FORK_PLAIN)
+    def fork_plain(ctx: Context, n: int) -> int:
+        if not (child := os.fork()):
+            sys.exit()
+        os.waitpid(child, 0)
+        return n + 1
+
     return service
 
 
@@ -66,6 +83,16 @@ async def two(aegis: Aegis) -> None:
         say("ended", service=instances[n].service)
 
     await asyncio.gather(end(0), end(1))
+
+
+async def late(aegis: Aegis) -> None:
+    """The second service begins after the signal that ended the first."""
+    first = await aegis.serve(echo())
+    say("ready")
+    await first.serve_forever()
+    second = await aegis.serve(other())
+    await second.serve_forever()
+    say("ended", service="other")
 
 
 async def one(aegis: Aegis) -> None:
@@ -122,7 +149,7 @@ async def fork(aegis: Aegis) -> None:
     await instance.serve_forever()
 
 
-KINDS = {each.__name__: each for each in (two, one, joined, frozen, bare, fork)}
+KINDS = {each.__name__: each for each in (two, late, one, joined, frozen, bare, fork)}
 
 
 async def main(url: str, kind: str) -> None:

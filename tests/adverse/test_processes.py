@@ -17,7 +17,7 @@ import aegis_sdk
 import pytest
 from aegis_sdk import Aegis
 
-from tests.adverse.serving import ECHO, NAP, OTHER, WEDGE
+from tests.adverse.serving import ECHO, FORK, FORK_PLAIN, NAP, OTHER, WEDGE
 from tests.scenarios.system import Process, System, running_system
 
 pytestmark = pytest.mark.scenario
@@ -55,6 +55,12 @@ async def test_one_signal_drains_all_services_of_a_process(system: System) -> No
         assert await process.end() == 0
         assert await napping == 300
     await process.wait_for("ended", service="echo")
+    await process.wait_for("ended", service="other")
+
+
+async def test_a_service_that_begins_after_the_signal_is_drained_too(system: System) -> None:
+    process = await serving(system, "late")
+    assert await process.end(timeout_s=4.0) == 0
     await process.wait_for("ended", service="other")
 
 
@@ -142,6 +148,18 @@ async def test_a_forked_child_neither_hides_the_death_of_its_parent_nor_speaks_f
     if child:
         with contextlib.suppress(ProcessLookupError):
             os.kill(child, signal.SIGKILL)
+
+
+async def test_a_child_that_a_handler_forks_never_goes_on_as_a_second_of_its_instance(
+    system: System,
+) -> None:
+    """Whether it returns or exits, it ends, so that its parent's wait for it does."""
+    process = await serving(system, "one")
+    async with aegis_sdk.connect(system.url) as aegis:
+        for method in (FORK, FORK_PLAIN):
+            assert await aegis.request(method, 1, timeout_s=5.0) == 2
+        assert await aegis.request(ECHO, 1) == 1
+    assert len(process.logged("forked_child_ended")) == 1
 
 
 @pytest.mark.skipif(

@@ -6,7 +6,8 @@ loop a second one still ends the process. When all instances are drained the pro
 never returns, such as a thread that asyncio joins, must not keep it.
 
 A forked child has copies of all sockets, so NATS would not notice its parent's death. They are cut off in the child, which
-can't use them anyway: whatever was opened before the fork belongs to the parent. A process has one of each, so this
+can't use them anyway: whatever was opened before the fork belongs to the parent. A handler that forks ends its child, or
+it is ended when it comes back to the loop. A process has one of each, so this
 module has what the others must not have: globals.
 """
 
@@ -37,13 +38,21 @@ _handlers_before: dict[signal.Signals, Any] = {}
 _waiting = 0
 """How many wait for the end of an instance now, with signals."""
 _came = False
+_ending = ""
+"""The first signal's name, from when it came: the process has not long to live."""
+_forking: asyncio.AbstractEventLoop | None = None
+"""The loop that runs in the thread that forks just now."""
 _forked: dict[object, Callable[[], None]] = {}
 
 
 # --- signals ----------------------------------------------------------------------------------------------
 def drain_on_signal(drain: Drain) -> None:
-    """`drain` is called, on this loop, with the name of the first signal that comes while one waits for its end."""
-    _drains[drain] = asyncio.get_running_loop()
+    """`drain` is called, on this loop, with the name of the first signal that comes while one waits for its end,
+    or soon when it came already.
+    """
+    _drains[drain] = loop = asyncio.get_running_loop()
+    if _ending:
+        loop.call_soon(drain, _ending)
 
 
 def drained(drain: Drain) -> None:
@@ -85,14 +94,14 @@ def _give_signals_back() -> None:
 
 
 def _on_signal(number: int, _: object) -> None:
-    global _came  # noqa: PLW0603 - see the module
+    global _came, _ending
     if _came:
         os._exit(128 + number)
-    _came = True
+    _came, _ending = True, signal.Signals(number).name
     threading.Thread(target=_end_late, name="aegis-exit", daemon=True).start()
     for drain, loop in list(_drains.items()):
         with contextlib.suppress(RuntimeError):  # its loop is closed
-            loop.call_soon_threadsafe(drain, signal.Signals(number).name)
+            loop.call_soon_threadsafe(drain, _ending)
 
 
 def _end_late() -> None:
@@ -131,14 +140,34 @@ def cut_off(fd: int) -> None:
     os.close(nothing)
 
 
+def end_child(code: int = 1) -> None:
+    """In a forked child that comes back to where its parent goes on, as one more of it: nobody waits there."""
+    log.error(
+        "forked_child_ended",
+        pid=os.getpid(),
+        reason="it came back to its parent's event loop: end it by os._exit, or use subprocess or multiprocessing",
+    )
+    time.sleep(LOOK_S)  # for the log
+    os._exit(code)
+
+
+def _before_fork() -> None:
+    global _forking  # noqa: PLW0603 - see the module
+    _forking = asyncio._get_running_loop()
+
+
 def _in_child() -> None:
+    global _ending  # noqa: PLW0603 - see the module
+    if _forking is not None and _forked:
+        _forking.call_soon(end_child)
     for action in list(_forked.values()):
         with contextlib.suppress(Exception):
             action()
     _forked.clear()
     _drains.clear()
+    _ending = ""
     _give_signals_back()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_in_child)
+    os.register_at_fork(before=_before_fork, after_in_child=_in_child)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import os
 import queue
 import threading
 from collections import deque
@@ -137,12 +138,17 @@ class Threads:
 
     def _run(self, inbox: _Inbox) -> None:
         assert self._loop is not None
+        pid = os.getpid()
         while (job := inbox.get()) is not None:
             result, error = None, None
             try:
                 result = job.work()
             except BaseException as raised:  # whatever it is, the handler's run ends with it
                 error = raised
+            if os.getpid() != pid:  # a child that the handler forked: this is its only thread
+                if error is not None:
+                    raise error
+                return
             try:
                 self._loop.call_soon_threadsafe(self._done, inbox, job, result, error)
             except RuntimeError:
