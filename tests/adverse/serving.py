@@ -49,8 +49,7 @@ def echo() -> Service:
     async def fork_(ctx: Context, n: int) -> int:
         if not (child := os.fork()):
             return n
-        while os.waitpid(child, os.WNOHANG) == (0, 0):
-            await asyncio.sleep(0.01)
+        await asyncio.to_thread(os.waitpid, child, 0)
         return n + 1
 
     @service.handles(FORK_PLAIN)
