@@ -14,6 +14,7 @@ from aegis_control.infrastructure.embedded_nats import EmbeddedNats
 from aegis_sdk import Method, ResourceContext, Role, Service
 
 from tests.adverse.support import publish_raw
+from tests.integration.cli.support import run_cli
 from tests.integration.control.support import SERVICE, Broker, Instance, control, until
 
 STRAYS = [
@@ -115,6 +116,18 @@ def accounts(holds: asyncio.Event | None = None) -> Service:
         return total
 
     return service
+
+
+@pytest.mark.parametrize("time", ["1e300", "-1e300", "2e11", "1180591620717411303424"])
+async def test_operators_read_past_times_that_are_none(
+    server: EmbeddedNats, prefix: str, time: str
+) -> None:
+    event = b'{"event": "odd", "time": %s}' % time.encode()
+    async with control(server.url, prefix):
+        await publish_raw(server.url, b"%s.evt.odd" % prefix.encode(), event)
+        shown = await run_cli("events", "--url", server.url, "--prefix", prefix)
+    assert shown.code == 0, shown.err
+    assert "odd" in shown.out
 
 
 async def test_an_outcome_that_can_not_be_read_is_a_definite_answer_in_time(

@@ -228,14 +228,21 @@ def _where(instance: InstanceView) -> str:
 
 
 def moment(unix_s: float) -> str:
-    if not unix_s:
-        return "-"
-    return datetime.fromtimestamp(unix_s, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
+    return _time(unix_s, "seconds") if unix_s else "-"
 
 
 def clock(unix_s: float) -> str:
     """To the millisecond, for timelines."""
-    return datetime.fromtimestamp(unix_s, UTC).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3] + "Z"
+    return _time(unix_s, "milliseconds")
+
+
+def _time(unix_s: float, precision: str) -> str:
+    """What is stored may be any number."""
+    try:
+        text = datetime.fromtimestamp(unix_s, UTC).isoformat(" ", precision)
+    except (OverflowError, ValueError, OSError):
+        return "-"
+    return text.replace("+00:00", "Z")
 
 
 def _plain(value: Any) -> Any:
