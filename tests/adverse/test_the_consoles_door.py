@@ -17,7 +17,7 @@ from typing import Any, Final, cast
 
 import pytest
 import structlog
-from aegis_control.application.console import Console, Shelf
+from aegis_control.application.operators.console import Console, Shelf
 from aegis_control.infrastructure import console_http, http, http_connections
 from aegis_control.infrastructure.console_http import TOKEN_HEADER
 from aegis_control.infrastructure.embedded_nats import EmbeddedNats
@@ -277,7 +277,7 @@ async def test_a_crowd_that_asks_for_explanations_is_told_to_come_again() -> Non
 
 
 async def test_an_explanation_that_reads_for_too_long_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("aegis_control.application.console.EXPLAIN_S_MAX", 0.05)
+    monkeypatch.setattr("aegis_control.application.operators.console.EXPLAIN_S_MAX", 0.05)
     console = Desk().console()
     console._shelf = cast(Shelf, SlowShelf())
     async with door(console) as port:

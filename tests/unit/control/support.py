@@ -11,10 +11,14 @@ from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
-from aegis_control.application.admin import Admin
-from aegis_control.application.fail_over import FailOver
-from aegis_control.application.grant import Leases
-from aegis_control.application.leave import LeaveService
+from aegis_control.application.leading.fail_over import FailOver
+from aegis_control.application.leading.grant import Leases
+from aegis_control.application.leading.leave import LeaveService
+from aegis_control.application.leading.reconcile import Reconcile
+from aegis_control.application.leading.register import Register
+from aegis_control.application.leading.roster import Roster
+from aegis_control.application.leading.watch import Watch
+from aegis_control.application.operators.admin import Admin
 from aegis_control.application.ports import (
     BucketEntry,
     FenceWrite,
@@ -24,14 +28,10 @@ from aegis_control.application.ports import (
     Trimmed,
     Write,
 )
-from aegis_control.application.reconcile import Reconcile
-from aegis_control.application.register import Register
-from aegis_control.application.roster import Roster
 from aegis_control.application.state import ControlState, Member
-from aegis_control.application.watch import Watch
 from aegis_control.application.world import Api, World
-from aegis_control.domain.liveness import Limits
-from aegis_control.domain.logs import Sight
+from aegis_control.domain.leading.liveness import Limits
+from aegis_control.domain.leading.logs import Sight
 from aegis_sdk.contract.control import (
     Ack,
     Command,

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 import pytest
-from aegis_control.application.console import (
+from aegis_control.application.operators.console import (
     EVENTS_MAX,
     Action,
     Console,
@@ -18,10 +18,10 @@ from aegis_control.application.console import (
     Shelf,
     Timeline,
 )
-from aegis_control.application.history import History
+from aegis_control.application.operators.history import History
 from aegis_control.application.ports import Backlog
-from aegis_control.domain.alarms import Part
-from aegis_control.domain.health import Level
+from aegis_control.domain.operators.alarms import Part
+from aegis_control.domain.operators.health import Level
 from aegis_sdk.contract.control import AdminReply, EventRecord, InstanceState, Role
 from aegis_sdk.errors import Unavailable
 

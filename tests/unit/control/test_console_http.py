@@ -14,13 +14,13 @@ from http import HTTPStatus
 from typing import Any, cast
 
 import pytest
-from aegis_control.application.admin import Admin
-from aegis_control.application.console import Console, Replica, Shelf
-from aegis_control.application.explain import NotFound
-from aegis_control.application.history import POINTS_MAX, STEP_S, History
+from aegis_control.application.operators.admin import Admin
+from aegis_control.application.operators.console import Console, Replica, Shelf
+from aegis_control.application.operators.explain import NotFound
+from aegis_control.application.operators.history import POINTS_MAX, STEP_S, History
 from aegis_control.application.ports import Backlog
 from aegis_control.application.state import ControlState
-from aegis_control.domain.fleet import Totals
+from aegis_control.domain.operators.fleet import Totals
 from aegis_control.infrastructure import http
 from aegis_control.infrastructure.console_http import BODY_BYTES_MAX, TOKEN_HEADER, console_routes
 from aegis_control.infrastructure.http_origin import OwnNames

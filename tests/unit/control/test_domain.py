@@ -5,11 +5,11 @@ from __future__ import annotations
 import itertools
 
 import pytest
-from aegis_control.domain import leadership
-from aegis_control.domain.connections import CLOSED_MAX, Connections, is_instances
-from aegis_control.domain.failover import Candidate, choose, plan
-from aegis_control.domain.leadership import LeaderRecord, Sighting
-from aegis_control.domain.lease import (
+from aegis_control.domain.leading import leadership
+from aegis_control.domain.leading.connections import CLOSED_MAX, Connections, is_instances
+from aegis_control.domain.leading.failover import Candidate, choose, plan
+from aegis_control.domain.leading.leadership import LeaderRecord, Sighting
+from aegis_control.domain.leading.lease import (
     FIRST_SEQ,
     Owner,
     next_epoch,
@@ -17,8 +17,8 @@ from aegis_control.domain.lease import (
     start_of,
     without_successor,
 )
-from aegis_control.domain.liveness import TRANSITIONS, Limits, Sign, judge, next_state
-from aegis_control.domain.registry import (
+from aegis_control.domain.leading.liveness import TRANSITIONS, Limits, Sign, judge, next_state
+from aegis_control.domain.leading.registry import (
     CLAIMS,
     Claim,
     Holder,

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from aegis_control.application.gather import Gather
-from aegis_control.application.history import POINTS_MAX, SERVICES_MAX, STEP_S, Query
-from aegis_control.domain import fleet as fleet_module
-from aegis_control.domain.fleet import SILENCE_S_MAX, Fleet, quantile_s
+from aegis_control.application.operators.gather import Gather
+from aegis_control.application.operators.history import POINTS_MAX, SERVICES_MAX, STEP_S, Query
+from aegis_control.domain.operators import fleet as fleet_module
+from aegis_control.domain.operators.fleet import SILENCE_S_MAX, Fleet, quantile_s
 from aegis_sdk.contract.metrics import (
     BUCKETS_S,
     FENCED_COMMITS,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from aegis_control.domain.health import (
+from aegis_control.domain.operators.health import (
     Facts,
     Finding,
     Level,

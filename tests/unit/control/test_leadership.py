@@ -6,7 +6,7 @@ import asyncio
 import json
 from collections.abc import Awaitable, Callable
 
-from aegis_control.application.leadership import LEADER_KEY, Leadership, Pace
+from aegis_control.application.leading.leadership import LEADER_KEY, Leadership, Pace
 
 from tests.unit.control.support import ManualClock, MemoryBucket, MemoryEvents
 

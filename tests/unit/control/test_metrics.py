@@ -8,7 +8,7 @@ from typing import cast
 
 import pytest
 from aegis_control.application.ports import Backlog
-from aegis_control.domain.fleet import Fleet
+from aegis_control.domain.operators.fleet import Fleet
 from aegis_control.infrastructure.metrics import Metrics
 from aegis_control.infrastructure.nats_streams import NatsStreams
 from aegis_sdk.contract.envelope import Outcome, OutcomeKind, Request

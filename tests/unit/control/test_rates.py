@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from aegis_control.domain.rates import Look, Rates, rates
+from aegis_control.domain.operators.rates import Look, Rates, rates
 
 
 def test_a_rate_is_the_rise_over_the_time_between() -> None:

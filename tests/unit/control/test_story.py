@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from aegis_control.domain.story import (
+from aegis_control.domain.operators.story import (
     Child,
     Died,
     Ended,

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from aegis_control.domain.alarms import Alarm, Part, ServiceFacts, SystemFacts, alarms
-from aegis_control.domain.health import Level
-from aegis_control.domain.timeline import Failover, Moment, failovers
+from aegis_control.domain.operators.alarms import Alarm, Part, ServiceFacts, SystemFacts, alarms
+from aegis_control.domain.operators.health import Level
+from aegis_control.domain.operators.timeline import Failover, Moment, failovers
 from aegis_sdk.contract.control import EventRecord, InstanceState, InstanceView
 
 

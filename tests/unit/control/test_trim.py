@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from aegis_control.application.leading.trim import Trim
 from aegis_control.application.ports import Trimmed
-from aegis_control.application.trim import Trim
 from aegis_sdk.contract.control import Role
 
 from tests.unit.control.support import SERVICE, Office

@@ -22,15 +22,15 @@ from aegis_sdk.nats.jetstream import JetStream
 from aegis_sdk.nats.link import Link
 from nats.aio.msg import Msg
 
-from aegis_control.application.console import EVENTS_MAX, VERBS, Console, Replica
-from aegis_control.application.gather import Gather
-from aegis_control.application.history import STEP_S
-from aegis_control.application.leadership import LEADER_KEY, Leadership, Pace
+from aegis_control.application.leading.leadership import LEADER_KEY, Leadership, Pace
+from aegis_control.application.operators.console import EVENTS_MAX, VERBS, Console, Replica
+from aegis_control.application.operators.gather import Gather
+from aegis_control.application.operators.history import STEP_S
 from aegis_control.application.ports import BucketReplaced, ProvisionFailed
 from aegis_control.application.state import ControlState
 from aegis_control.application.term import Term
 from aegis_control.application.world import World
-from aegis_control.domain.liveness import Limits
+from aegis_control.domain.leading.liveness import Limits
 from aegis_control.infrastructure import http
 from aegis_control.infrastructure.clock import SystemClock
 from aegis_control.infrastructure.console_http import console_routes

@@ -16,7 +16,7 @@ from aegis_sdk.contract.control import Ack, Command, DriftView, LogMark, ServerV
 from aegis_sdk.contract.dead_letter import DeadLetter
 from aegis_sdk.contract.envelope import Outcome, Request
 
-from aegis_control.domain.logs import Sight
+from aegis_control.domain.leading.logs import Sight
 
 
 class Clock(Protocol):

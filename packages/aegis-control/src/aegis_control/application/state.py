@@ -24,10 +24,10 @@ from aegis_sdk.contract.control import (
 
 from aegis_control.application.ports import StoredFence
 from aegis_control.application.unreadable import Unreadables
-from aegis_control.domain.failover import Candidate
-from aegis_control.domain.lease import Owner, owns
-from aegis_control.domain.liveness import CAN_TAKE_OVER
-from aegis_control.domain.registry import Holder
+from aegis_control.domain.leading.failover import Candidate
+from aegis_control.domain.leading.lease import Owner, owns
+from aegis_control.domain.leading.liveness import CAN_TAKE_OVER
+from aegis_control.domain.leading.registry import Holder
 
 
 @dataclass(slots=True)

@@ -15,18 +15,18 @@ from aegis_sdk.contract.dead_letter import DeadLetter
 from aegis_sdk.contract.trace import trace_id
 from aegis_sdk.errors import Unavailable
 
-from aegis_control.application.admin import Admin
-from aegis_control.application.fail_over import FailOver
-from aegis_control.application.grant import Leases
-from aegis_control.application.leave import LeaveService
-from aegis_control.application.logs import LogKeeper
+from aegis_control.application.leading.fail_over import FailOver
+from aegis_control.application.leading.grant import Leases
+from aegis_control.application.leading.leave import LeaveService
+from aegis_control.application.leading.logs import LogKeeper
+from aegis_control.application.leading.reconcile import Reconcile
+from aegis_control.application.leading.register import Register
+from aegis_control.application.leading.roster import Roster
+from aegis_control.application.leading.trim import Trim
+from aegis_control.application.leading.watch import Watch
+from aegis_control.application.operators.admin import Admin
 from aegis_control.application.ports import BucketReplaced
-from aegis_control.application.reconcile import Reconcile
-from aegis_control.application.register import Register
-from aegis_control.application.roster import Roster
 from aegis_control.application.state import ControlState, ServiceTable
-from aegis_control.application.trim import Trim
-from aegis_control.application.watch import Watch
 from aegis_control.application.world import World
 
 RECONCILE_INTERVAL_S = 1.0

@@ -23,7 +23,7 @@ from aegis_control.application.ports import (
     Logs,
     Requests,
 )
-from aegis_control.domain.liveness import Limits
+from aegis_control.domain.leading.liveness import Limits
 
 
 class Api(Protocol):

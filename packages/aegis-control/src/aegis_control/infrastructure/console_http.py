@@ -28,10 +28,10 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from aegis_control.application.console import VERBS, Action, Console
-from aegis_control.application.explain import NotFound
-from aegis_control.application.survey import FindResources
-from aegis_control.application.turnstile import Busy, Turnstile
+from aegis_control.application.operators.console import VERBS, Action, Console
+from aegis_control.application.operators.explain import NotFound
+from aegis_control.application.operators.survey import FindResources
+from aegis_control.application.operators.turnstile import Busy, Turnstile
 from aegis_control.infrastructure.seldom import Seldom
 
 TOKEN_HEADER: Final = "x-aegis-console-token"

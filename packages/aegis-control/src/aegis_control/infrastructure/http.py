@@ -18,8 +18,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
-from aegis_control.application.history import STEP_S, Point, Query
-from aegis_control.application.turnstile import Turnstile
+from aegis_control.application.operators.history import STEP_S, Point, Query
+from aegis_control.application.operators.turnstile import Turnstile
 from aegis_control.infrastructure.console_http import StrictHeaders, told
 from aegis_control.infrastructure.http_connections import HEAD_BYTES_MAX, IDLE_S, bounded
 from aegis_control.infrastructure.http_origin import OwnNames, OwnPages

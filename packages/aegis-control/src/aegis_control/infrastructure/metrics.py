@@ -30,7 +30,7 @@ from prometheus_client.core import (
 
 from aegis_control.application.ports import Backlog
 from aegis_control.application.state import ControlState, ServiceTable
-from aegis_control.domain.fleet import Buckets, Fleet
+from aegis_control.domain.operators.fleet import Buckets, Fleet
 from aegis_control.infrastructure.nats_streams import NatsStreams
 
 REFRESH_INTERVAL_S: Final = 2.0

@@ -33,9 +33,17 @@ from aegis_sdk.nats.jetstream import (
 )
 from pydantic import ValidationError
 
-from aegis_control.application.console import Letter
-from aegis_control.application.explain import Header
-from aegis_control.domain.story import Child, Died, Ended, FenceRead, Noted, Queue, StoredRequest
+from aegis_control.application.operators.console import Letter
+from aegis_control.application.operators.explain import Header
+from aegis_control.domain.operators.story import (
+    Child,
+    Died,
+    Ended,
+    FenceRead,
+    Noted,
+    Queue,
+    StoredRequest,
+)
 
 LIFE_EVENTS: Final = (
     "lease_granted",

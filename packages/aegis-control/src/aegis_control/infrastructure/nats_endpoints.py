@@ -32,7 +32,7 @@ from nats.aio.subscription import Subscription
 
 from aegis_control.application.unreadable import said_by
 from aegis_control.application.world import Api
-from aegis_control.domain.connections import is_instances
+from aegis_control.domain.leading.connections import is_instances
 
 _EVENTS_QUEUED_MAX: Final = 10_000
 """Events wait here while NATS is away; beyond it the log has them, the event subject doesn't."""

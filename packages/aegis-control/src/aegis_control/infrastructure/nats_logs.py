@@ -22,7 +22,7 @@ from aegis_sdk.nats.jetstream import (
 )
 
 from aegis_control.application.ports import ProvisionFailed
-from aegis_control.domain.logs import Sight
+from aegis_control.domain.leading.logs import Sight
 from aegis_control.infrastructure.nats_streams import NatsStreams
 
 IDENTITY: Final = "aegis.log"

@@ -10,7 +10,14 @@ from typing import Any, Final
 
 import typer
 
-from aegis_control.domain.health import Facts, Finding, Level, StreamFact, examine, is_degraded
+from aegis_control.domain.operators.health import (
+    Facts,
+    Finding,
+    Level,
+    StreamFact,
+    examine,
+    is_degraded,
+)
 from aegis_control.entrypoints.cli import render
 from aegis_control.entrypoints.cli.errors import Exit
 from aegis_control.entrypoints.cli.options import Cli, command

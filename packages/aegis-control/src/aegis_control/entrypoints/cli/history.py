@@ -13,8 +13,8 @@ import typer
 from aegis_sdk.contract.control import EventRecord
 from aegis_sdk.contract.envelope import OutcomeKind
 
-from aegis_control.application.explain import Explain, NotFound
-from aegis_control.domain.story import Step, Story, Word
+from aegis_control.application.operators.explain import Explain, NotFound
+from aegis_control.domain.operators.story import Step, Story, Word
 from aegis_control.entrypoints.cli import render
 from aegis_control.entrypoints.cli.options import Cli, ServiceOption, command
 from aegis_control.infrastructure.admin_client import AdminError

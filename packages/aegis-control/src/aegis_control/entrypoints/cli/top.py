@@ -14,7 +14,7 @@ from aegis_sdk.errors import Unavailable
 from rich.console import Group, RenderableType
 from rich.live import Live
 
-from aegis_control.domain.rates import Look, Rates, rates
+from aegis_control.domain.operators.rates import Look, Rates, rates
 from aegis_control.entrypoints.cli import render
 from aegis_control.entrypoints.cli.options import Cli, command
 from aegis_control.infrastructure.admin_client import AdminClient, AdminError, ControlStatus

@@ -5,13 +5,13 @@ from __future__ import annotations
 from aegis_sdk.contract.control import InstanceState, LeaseRecord, LeaseState
 from aegis_sdk.errors import Unavailable
 
-from aegis_control.application.fail_over import FailOver
-from aegis_control.application.grant import Leases
-from aegis_control.application.roster import Roster
+from aegis_control.application.leading.fail_over import FailOver
+from aegis_control.application.leading.grant import Leases
+from aegis_control.application.leading.roster import Roster
 from aegis_control.application.state import ControlState, Member, ServiceTable
 from aegis_control.application.world import World
-from aegis_control.domain.lease import without_successor
-from aegis_control.domain.liveness import CAN_KEEP
+from aegis_control.domain.leading.lease import without_successor
+from aegis_control.domain.leading.liveness import CAN_KEEP
 
 TIDY_INTERVAL_S = 5.0
 """How often consumers and the request streams' size are looked at. A consumer that no lease names in two checks in a row is deleted; a grant under way is younger."""

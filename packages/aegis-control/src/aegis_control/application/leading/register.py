@@ -15,16 +15,16 @@ from aegis_sdk.contract.control import (
 from aegis_sdk.contract.values import field_errors
 from aegis_sdk.errors import InvalidName, LogLost, Unavailable
 
-from aegis_control.application.fail_over import FailOver
-from aegis_control.application.grant import Leases
-from aegis_control.application.logs import LogKeeper
+from aegis_control.application.leading.fail_over import FailOver
+from aegis_control.application.leading.grant import Leases
+from aegis_control.application.leading.logs import LogKeeper
+from aegis_control.application.leading.roster import Roster
 from aegis_control.application.ports import ProvisionFailed
-from aegis_control.application.roster import Roster
 from aegis_control.application.state import ControlState, Member, ServiceTable
 from aegis_control.application.world import World
-from aegis_control.domain.lease import Owner
-from aegis_control.domain.liveness import CAN_KEEP
-from aegis_control.domain.registry import (
+from aegis_control.domain.leading.lease import Owner
+from aegis_control.domain.leading.liveness import CAN_KEEP
+from aegis_control.domain.leading.registry import (
     Claim,
     Holder,
     check_contract,

@@ -16,7 +16,7 @@ from aegis_sdk.errors import Unavailable
 
 from aegis_control.application.ports import Bucket, BucketEntry, Clock, Events, NotWritten, Write
 from aegis_control.application.unreadable import said_by
-from aegis_control.domain.leadership import LeaderRecord, Sighting, may_take, seen, taken
+from aegis_control.domain.leading.leadership import LeaderRecord, Sighting, may_take, seen, taken
 
 LEADER_KEY = "leader"
 UNKNOWN_LEADER = "unknown"

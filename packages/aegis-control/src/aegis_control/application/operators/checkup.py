@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from aegis_sdk.contract.control import CheckupView, LonelyView, LossView
 
+from aegis_control.application.operators.views import unfollowed
 from aegis_control.application.state import ControlState, ServiceTable
-from aegis_control.application.views import unfollowed
 from aegis_control.application.world import World
 
 _EXAMPLES_MAX = 5

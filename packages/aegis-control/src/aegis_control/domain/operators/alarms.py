@@ -13,8 +13,8 @@ from typing import Final
 
 from aegis_sdk.contract.control import InstanceState, InstanceView
 
-from aegis_control.domain.health import Level
-from aegis_control.domain.timeline import Failover
+from aegis_control.domain.operators.health import Level
+from aegis_control.domain.operators.timeline import Failover
 
 LAG_ENTRIES_MAX: Final = 1_000
 WAITING_MAX: Final = 100

@@ -17,14 +17,14 @@ from aegis_sdk.contract.control import AdminReply, EventRecord, LeaseState
 from aegis_sdk.errors import Unavailable
 from pydantic import BaseModel, ConfigDict, Field
 
-from aegis_control.application.explain import Archive, Explain
-from aegis_control.application.history import Point, Query
+from aegis_control.application.operators.explain import Archive, Explain
+from aegis_control.application.operators.history import Point, Query
+from aegis_control.application.operators.survey import Overview, ServiceSummary
 from aegis_control.application.ports import Backlog, Clock
-from aegis_control.application.survey import Overview, ServiceSummary
-from aegis_control.domain.alarms import Alarm, Part, ServiceFacts, SystemFacts, alarms
-from aegis_control.domain.health import Level
-from aegis_control.domain.story import Story
-from aegis_control.domain.timeline import Failover, failovers
+from aegis_control.domain.operators.alarms import Alarm, Part, ServiceFacts, SystemFacts, alarms
+from aegis_control.domain.operators.health import Level
+from aegis_control.domain.operators.story import Story
+from aegis_control.domain.operators.timeline import Failover, failovers
 
 EVENTS_MAX: Final = 500
 LETTERS_MAX: Final = 200

@@ -11,11 +11,11 @@ from aegis_sdk.contract.control import (
 )
 from aegis_sdk.errors import Unavailable
 
-from aegis_control.application.intake import Intake
+from aegis_control.application.leading.intake import Intake
 from aegis_control.application.ports import BucketEntry, Write
 from aegis_control.application.state import ControlState, Member, ServiceTable
 from aegis_control.application.world import World
-from aegis_control.domain.registry import service_record
+from aegis_control.domain.leading.registry import service_record
 
 _WRITE_TRIES = 5
 

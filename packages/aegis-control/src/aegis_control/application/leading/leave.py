@@ -7,7 +7,7 @@ from aegis_sdk.contract.control import Ack, Leave
 from aegis_sdk.contract.values import field_errors
 from aegis_sdk.errors import Unavailable
 
-from aegis_control.application.fail_over import FailOver
+from aegis_control.application.leading.fail_over import FailOver
 from aegis_control.application.state import ControlState
 
 

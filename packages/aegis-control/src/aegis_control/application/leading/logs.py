@@ -25,14 +25,14 @@ from aegis_sdk.contract.control import (
 )
 from aegis_sdk.errors import Unavailable
 
-from aegis_control.application.grant import Leases
+from aegis_control.application.leading.grant import Leases
+from aegis_control.application.leading.roster import Roster
 from aegis_control.application.ports import Write
 from aegis_control.application.refusal import Refused
-from aegis_control.application.roster import Roster
 from aegis_control.application.state import ControlState, Member, ServiceTable
 from aegis_control.application.world import World
-from aegis_control.domain import lease as leases
-from aegis_control.domain.logs import Sight, emptied, loss_of, reported
+from aegis_control.domain.leading import lease as leases
+from aegis_control.domain.leading.logs import Sight, emptied, loss_of, reported
 
 KEEP_INTERVAL_S = 5.0
 """How often the ends are kept for a control that starts later; those who live know better."""

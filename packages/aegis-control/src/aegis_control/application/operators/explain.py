@@ -16,7 +16,7 @@ from aegis_sdk.contract.ids import check_request_id, children_of, redriven_id
 from aegis_sdk.contract.subjects import GROUP_CONSUMER
 from aegis_sdk.contract.trace import trace_id
 
-from aegis_control.domain.story import (
+from aegis_control.domain.operators.story import (
     Child,
     Died,
     Ended,

@@ -8,12 +8,12 @@ from typing import Any
 
 from aegis_sdk.contract.control import InstanceState, LeaseState, Moved
 
-from aegis_control.application.grant import Leases
-from aegis_control.application.roster import Roster
+from aegis_control.application.leading.grant import Leases
+from aegis_control.application.leading.roster import Roster
 from aegis_control.application.state import Member, ServiceTable
 from aegis_control.application.world import World
-from aegis_control.domain.failover import Plan, plan
-from aegis_control.domain.lease import without_successor
+from aegis_control.domain.leading.failover import Plan, plan
+from aegis_control.domain.leading.lease import without_successor
 
 
 class FailOver:
@@ -29,7 +29,7 @@ class FailOver:
     ) -> Coroutine[Any, Any, Moved]:
         """The instance is lost, stalled or evicted, from now on: its resources go to standbys.
 
-        What becomes of those without a standby: domain/lease.py, `without_successor`.
+        What becomes of those without a standby: domain/leading/lease.py, `without_successor`.
         """
         member.enter(state, reason)  # before the lock is ours
         return self._lost(table, member, state, reason)

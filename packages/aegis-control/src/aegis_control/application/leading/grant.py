@@ -14,7 +14,7 @@ from aegis_sdk.contract.bodies import Fence
 from aegis_sdk.contract.control import LeaseRecord, LeaseState
 from aegis_sdk.errors import Unavailable
 
-from aegis_control.application.intake import Intake
+from aegis_control.application.leading.intake import Intake
 from aegis_control.application.ports import (
     FenceWrite,
     StoredFence,
@@ -22,8 +22,8 @@ from aegis_control.application.ports import (
 )
 from aegis_control.application.state import ControlState, Lease, Member, ServiceTable
 from aegis_control.application.world import World
-from aegis_control.domain import lease as leases
-from aegis_control.domain.lease import GRANT_RESOURCES_MAX, Owner
+from aegis_control.domain.leading import lease as leases
+from aegis_control.domain.leading.lease import GRANT_RESOURCES_MAX, Owner
 
 _FENCE_TRIES = 5
 """Each try that loses has read what it lost to; more than a few mean that NATS is in trouble."""

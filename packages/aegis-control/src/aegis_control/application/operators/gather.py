@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from aegis_sdk.contract.metrics import Snapshot
 
-from aegis_control.application.history import History
+from aegis_control.application.operators.history import History
 from aegis_control.application.ports import Clock
-from aegis_control.domain.fleet import Fleet
+from aegis_control.domain.operators.fleet import Fleet
 
 
 class Gather:

@@ -16,13 +16,13 @@ from aegis_sdk.contract.control import (
     LeaseState,
 )
 
-from aegis_control.application.fail_over import FailOver
-from aegis_control.application.grant import Leases
-from aegis_control.application.roster import Roster
+from aegis_control.application.leading.fail_over import FailOver
+from aegis_control.application.leading.grant import Leases
+from aegis_control.application.leading.roster import Roster
 from aegis_control.application.state import ControlState, Member, ServiceTable
 from aegis_control.application.world import World
-from aegis_control.domain.connections import Connections
-from aegis_control.domain.liveness import Sign, judge, next_state
+from aegis_control.domain.leading.connections import Connections
+from aegis_control.domain.leading.liveness import Sign, judge, next_state
 
 COMMAND_INTERVAL_S = 1.0
 """How often an instance is told again to register, or that it is evicted."""

@@ -22,8 +22,8 @@ from aegis_sdk.contract.control import (
 from aegis_sdk.contract.names import check_instance, check_service, encode_token
 from aegis_sdk.errors import InvalidName
 
-from aegis_control.domain.lease import Owner, owns
-from aegis_control.domain.liveness import CAN_KEEP
+from aegis_control.domain.leading.lease import Owner, owns
+from aegis_control.domain.leading.liveness import CAN_KEEP
 
 
 class Standing(StrEnum):

@@ -13,9 +13,9 @@ from typing import Final
 from aegis_sdk.contract.control import InstanceView, LeaseState, RouteView
 from pydantic import BaseModel, Field
 
+from aegis_control.application.operators.views import instance_views, route_view, unfollowed
 from aegis_control.application.ports import Clock
 from aegis_control.application.state import ControlState, ServiceTable
-from aegis_control.application.views import instance_views, route_view, unfollowed
 
 ROWS_MAX: Final = 200
 

@@ -14,7 +14,7 @@ from typing import Final
 from aegis_sdk.contract.envelope import OutcomeKind
 from aegis_sdk.contract.metrics import REQUEST_DURATION, REQUESTS
 
-from aegis_control.domain.fleet import Buckets, Totals, quantile_s
+from aegis_control.domain.operators.fleet import Buckets, Totals, quantile_s
 
 STEP_S: Final = 2.0
 POINTS_MAX: Final = 300

@@ -25,16 +25,21 @@ from aegis_sdk.contract.values import field_errors
 from aegis_sdk.errors import Unavailable
 from pydantic import BaseModel
 
-from aegis_control.application.checkup import CheckUp
-from aegis_control.application.dead_letters import DeadLetters
-from aegis_control.application.fail_over import FailOver
-from aegis_control.application.grant import Leases
-from aegis_control.application.logs import LogKeeper
+from aegis_control.application.leading.fail_over import FailOver
+from aegis_control.application.leading.grant import Leases
+from aegis_control.application.leading.logs import LogKeeper
+from aegis_control.application.leading.roster import Roster
+from aegis_control.application.operators.checkup import CheckUp
+from aegis_control.application.operators.dead_letters import DeadLetters
+from aegis_control.application.operators.survey import Survey
+from aegis_control.application.operators.views import (
+    instance_view,
+    instance_views,
+    route_view,
+    service_view,
+)
 from aegis_control.application.refusal import Refused
-from aegis_control.application.roster import Roster
 from aegis_control.application.state import ControlState, Member, ServiceTable
-from aegis_control.application.survey import Survey
-from aegis_control.application.views import instance_view, instance_views, route_view, service_view
 from aegis_control.application.world import World
 
 COMMAND_TIMEOUT_S = 2.0

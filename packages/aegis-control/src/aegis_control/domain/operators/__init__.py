@@ -1,0 +1,1 @@
+"""What is told to people: alarms, checks, the story of a request, the timeline of failovers, rates."""
