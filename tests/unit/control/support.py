@@ -11,14 +11,7 @@ from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
-from aegis_control.application.leading.fail_over import FailOver
-from aegis_control.application.leading.grant import Leases
-from aegis_control.application.leading.leave import LeaveService
-from aegis_control.application.leading.reconcile import Reconcile
-from aegis_control.application.leading.register import Register
-from aegis_control.application.leading.roster import Roster
-from aegis_control.application.leading.watch import Watch
-from aegis_control.application.operators.admin import Admin
+from aegis_control.application.assembly import assemble
 from aegis_control.application.ports import (
     BucketEntry,
     FenceWrite,
@@ -28,7 +21,7 @@ from aegis_control.application.ports import (
     Trimmed,
     Write,
 )
-from aegis_control.application.state import ControlState, Member
+from aegis_control.application.state import Member
 from aegis_control.application.world import Api, World
 from aegis_control.domain.leading.liveness import Limits
 from aegis_control.domain.leading.logs import Sight
@@ -337,23 +330,11 @@ class Office:
             outcome_ttl_s=60.0,
             replicas=1,
         )
-        self.state = state = ControlState()
-        self.roster = roster = Roster(state, self.world)
-        self.granting = leases = Leases(state, self.world)
-        self.fail_over = fail_over = FailOver(self.world, leases, roster)
         self.pending: list[Coroutine[Any, Any, object]] = []
-        self.watch = Watch(
-            state,
-            self.world,
-            roster,
-            leases,
-            fail_over,
-            spawn=self.pending.append,
-        )
-        self.register = Register(state, self.world, roster, leases, fail_over)
-        self.leave = LeaveService(state, fail_over)
-        self.admin = Admin(state, self.world, roster, fail_over)
-        self.reconcile = Reconcile(state, self.world, roster, leases, fail_over)
+        self.parts = parts = assemble(self.world, spawn=self.pending.append)
+        self.state, self.roster, self.granting = parts.state, parts.roster, parts.leases
+        self.fail_over, self.watch, self.reconcile = parts.fail_over, parts.watch, parts.reconcile
+        self.register, self.leave, self.admin = parts.register, parts.leave, parts.admin
 
     async def registers(
         self,

@@ -14,7 +14,7 @@ from http import HTTPStatus
 from typing import Any, cast
 
 import pytest
-from aegis_control.application.operators.admin import Admin
+from aegis_control.application.assembly import assemble
 from aegis_control.application.operators.console import Console, Replica, Shelf
 from aegis_control.application.operators.explain import NotFound
 from aegis_control.application.operators.history import POINTS_MAX, STEP_S, History
@@ -107,7 +107,7 @@ def full_history(services: list[str]) -> History:
 
 def large_console(state: ControlState, history: History) -> Console:
     office = Office()
-    admin = Admin(state, office.world, office.roster, office.fail_over)
+    admin = assemble(office.world, spawn=office.pending.append, state=state).admin
 
     async def ask(verb: str, data: bytes) -> AdminReply:
         return await admin(verb, data)

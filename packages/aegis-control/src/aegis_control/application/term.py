@@ -15,18 +15,9 @@ from aegis_sdk.contract.dead_letter import DeadLetter
 from aegis_sdk.contract.trace import trace_id
 from aegis_sdk.errors import Unavailable
 
-from aegis_control.application.leading.fail_over import FailOver
-from aegis_control.application.leading.grant import Leases
-from aegis_control.application.leading.leave import LeaveService
-from aegis_control.application.leading.logs import LogKeeper
-from aegis_control.application.leading.reconcile import Reconcile
-from aegis_control.application.leading.register import Register
-from aegis_control.application.leading.roster import Roster
-from aegis_control.application.leading.trim import Trim
-from aegis_control.application.leading.watch import Watch
-from aegis_control.application.operators.admin import Admin
+from aegis_control.application.assembly import assemble
 from aegis_control.application.ports import BucketReplaced
-from aegis_control.application.state import ControlState, ServiceTable
+from aegis_control.application.state import ServiceTable
 from aegis_control.application.world import World
 
 RECONCILE_INTERVAL_S = 1.0
@@ -41,22 +32,14 @@ class Term:
 
     def __init__(self, world: World) -> None:
         self._world = world
-        self.state = state = ControlState()
-        self._roster = roster = Roster(state, world)
-        leases = Leases(state, world)
-        fail_over = FailOver(world, leases, roster)
-        self._watch = Watch(state, world, roster, leases, fail_over, spawn=self._spawn)
-        self.register = Register(state, world, roster, leases, fail_over)
-        self.leave = LeaveService(state, fail_over)
-        self.admin = Admin(state, world, roster, fail_over)
-        self._reconcile = Reconcile(state, world, roster, leases, fail_over)
-        self._logs = LogKeeper(state, world, roster, leases)
-        self._trim = Trim(state, world)
+        self._parts = parts = assemble(world, spawn=self._spawn)
+        self.state = parts.state
+        self.register, self.leave, self.admin = parts.register, parts.leave, parts.admin
         self._tasks: asyncio.TaskGroup | None = None
 
     async def run(self) -> None:
         """Until cancelled. Raises: Unavailable when what is stored can't be read at the start."""
-        await self._roster.refresh()
+        await self._parts.roster.refresh()
         async with asyncio.TaskGroup() as tasks:
             self._tasks = tasks
             async with self._world.listen(self):
@@ -66,7 +49,7 @@ class Term:
                 await self._keep_reconciling()
 
     def heard(self, beat: Heartbeat) -> None:
-        self._watch.heard(beat)
+        self._parts.watch.heard(beat)
 
     def dead_lettered(self, letter: DeadLetter) -> None:
         """Heard while it was stored; what came in without a leader is in the DLQ alone."""
@@ -83,11 +66,11 @@ class Term:
         )
 
     def closed(self, session: str, reason: str) -> None:
-        self._watch.closed(session, reason)
+        self._parts.watch.closed(session, reason)
 
     def reconnected(self) -> None:
         """Control was cut off from NATS: heartbeats and connection events were missed."""
-        self._watch.forgive()
+        self._parts.watch.forgive()
 
     async def _judge(self) -> None:
         interval_s = self._world.limits.heartbeat_timeout_s / _TICKS_A_TIMEOUT
@@ -97,19 +80,19 @@ class Term:
             await asyncio.sleep(interval_s)
             # Late ourselves: heartbeats may lie unread in the socket.
             if clock.monotonic() - before_s > interval_s + self._world.limits.heartbeat_interval_s:
-                self._watch.forgive()
-            self._watch.tick()
+                self._parts.watch.forgive()
+            self._parts.watch.tick()
 
     async def _keep_reconciling(self) -> None:
         while True:
-            await self._logged(self._reconcile(), "reconcile")
+            await self._logged(self._parts.reconcile(), "reconcile")
             await asyncio.sleep(RECONCILE_INTERVAL_S)
 
     async def _keep_looking(self) -> None:
         """At the logs of every service: one without an answer doesn't hold up the others."""
         while True:
             await asyncio.sleep(LOOK_INTERVAL_S)
-            looks = (self._logged(self._logs.check(t), "logs") for t in self._services())
+            looks = (self._logged(self._parts.logs.check(t), "logs") for t in self._services())
             await asyncio.gather(*looks)
 
     def _services(self) -> list[ServiceTable]:
@@ -117,8 +100,8 @@ class Term:
 
     async def _keep_trimming(self) -> None:
         while True:
-            await asyncio.sleep(self._trim.interval_s)
-            await self._logged(self._trim(), "trim")
+            await asyncio.sleep(self._parts.trim.interval_s)
+            await self._logged(self._parts.trim(), "trim")
 
     def _spawn(self, coroutine: Coroutine[Any, Any, object]) -> None:
         if self._tasks is None:

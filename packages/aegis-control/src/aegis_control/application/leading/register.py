@@ -46,13 +46,14 @@ class Register:
         roster: Roster,
         leases: Leases,
         fail_over: FailOver,
+        logs: LogKeeper,
     ) -> None:
         self._state = state
         self._world = world
         self._roster = roster
         self._leases = leases
         self._fail_over = fail_over
-        self._logs = LogKeeper(state, world, roster, leases)
+        self._logs = logs
 
     async def __call__(self, data: bytes) -> RegistrationReply:
         """The reply to a registration's JSON; never raises for what is in it."""

@@ -26,7 +26,6 @@ from aegis_sdk.errors import Unavailable
 from pydantic import BaseModel
 
 from aegis_control.application.leading.fail_over import FailOver
-from aegis_control.application.leading.grant import Leases
 from aegis_control.application.leading.logs import LogKeeper
 from aegis_control.application.leading.roster import Roster
 from aegis_control.application.operators.checkup import CheckUp
@@ -74,7 +73,12 @@ class Admin:
     """Answers `ctl.admin.<verb>` requests."""
 
     def __init__(
-        self, state: ControlState, world: World, roster: Roster, fail_over: FailOver
+        self,
+        state: ControlState,
+        world: World,
+        roster: Roster,
+        fail_over: FailOver,
+        logs: LogKeeper,
     ) -> None:
         self._state = state
         self._world = world
@@ -94,7 +98,6 @@ class Admin:
             "resources": survey.resources,
         }
         letters = DeadLetters(state, world)
-        logs = LogKeeper(state, world, roster, Leases(state, world))
         self._changes: Mapping[str, Verb] = {
             "accept-loss": logs.accept,
             "disconnect": self._disconnect,

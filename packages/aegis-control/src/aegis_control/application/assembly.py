@@ -1,0 +1,57 @@
+"""A leader's parts over a world of ports: put together here alone, for the service and for its tests."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from aegis_control.application.leading.fail_over import FailOver
+from aegis_control.application.leading.grant import Leases
+from aegis_control.application.leading.leave import LeaveService
+from aegis_control.application.leading.logs import LogKeeper
+from aegis_control.application.leading.reconcile import Reconcile
+from aegis_control.application.leading.register import Register
+from aegis_control.application.leading.roster import Roster
+from aegis_control.application.leading.trim import Trim
+from aegis_control.application.leading.watch import Spawn, Watch
+from aegis_control.application.operators.admin import Admin
+from aegis_control.application.state import ControlState
+from aegis_control.application.world import World
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """All that know `state`, and nothing of each other but what they were given."""
+
+    state: ControlState
+    roster: Roster
+    leases: Leases
+    fail_over: FailOver
+    watch: Watch
+    register: Register
+    leave: LeaveService
+    reconcile: Reconcile
+    logs: LogKeeper
+    trim: Trim
+    admin: Admin
+
+
+def assemble(world: World, *, spawn: Spawn, state: ControlState | None = None) -> Parts:
+    """The parts of one term. `spawn` runs what the watch begins; a term knows nothing yet, unless it is given `state`."""
+    state = state or ControlState()
+    roster = Roster(state, world)
+    leases = Leases(state, world)
+    fail_over = FailOver(world, leases, roster)
+    logs = LogKeeper(state, world, roster, leases)
+    return Parts(
+        state=state,
+        roster=roster,
+        leases=leases,
+        fail_over=fail_over,
+        watch=Watch(state, world, roster, leases, fail_over, spawn=spawn),
+        register=Register(state, world, roster, leases, fail_over, logs),
+        leave=LeaveService(state, fail_over),
+        reconcile=Reconcile(state, world, roster, leases, fail_over),
+        logs=logs,
+        trim=Trim(state, world),
+        admin=Admin(state, world, roster, fail_over, logs),
+    )
