@@ -106,7 +106,7 @@ async def test_a_member_that_still_reads_the_journal_leaves_the_group_to_others(
     methods = Methods(service)
     behind = 1000
     monkeypatch.setattr(ResourceHost, "lag_entries", property(lambda host: behind))
-    monkeypatch.setattr("aegis_sdk.instance.CATCH_UP_S_MAX", 60.0)
+    monkeypatch.setattr("aegis_sdk.application.serving.CATCH_UP_S_MAX", 60.0)
     await system.start_ledger(service, {"A": "auto"}, instance_id="old")
     async with aegis_sdk.connect(system.url) as aegis:
 

@@ -127,6 +127,21 @@ async def test_draining_ends_open_requests_first() -> None:
         assert await task == 1
 
 
+async def test_who_drains_serves_its_resources_until_its_group_requests_have_ended() -> None:
+    """G8: as over NATS; from the pause of a resource to its handover nobody would serve it."""
+    service, runs = ledger()
+    async with harness(service, resources={"A"}) as aegis:
+        release = runs.hold("slow")
+        slow = asyncio.create_task(aegis.request(ECHO, "slow"))
+        await until(lambda: runs.begun)
+        draining = asyncio.create_task(aegis.instances[0].drain())
+        assert await aegis.request(ADD, Add(), resource="A") == 1
+        assert not draining.done()
+        release.set()
+        assert await slow == "slow"
+        await draining
+
+
 def test_manual_time_stands_still_until_it_is_moved() -> None:
     clock, fired = ManualClock(), []
     clock.call_later(2.0, lambda: fired.append(("b", clock.now_s())))

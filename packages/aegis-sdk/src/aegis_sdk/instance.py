@@ -13,14 +13,11 @@ from collections.abc import Coroutine, Mapping
 from typing import Any, Final
 
 from aegis_sdk import process
-from aegis_sdk.application.group_host import GroupHost
-from aegis_sdk.application.handlers import Runner
-from aegis_sdk.application.isolation import Isolation
 from aegis_sdk.application.membership import Membership, obey
 from aegis_sdk.application.ports import StoreError
 from aegis_sdk.application.requester import Requester
 from aegis_sdk.application.resource_host import CHECKPOINT_AGE_S, ResourceHost
-from aegis_sdk.application.threads import Threads
+from aegis_sdk.application.serving import Ports, Serving, assemble
 from aegis_sdk.application.tracing import Tracer
 from aegis_sdk.contract import arguments
 from aegis_sdk.contract.control import (
@@ -53,7 +50,6 @@ DRAIN_TIMEOUT_S: Final = 10.0
 PAUSE_TIMEOUT_S: Final = 1.5
 """Below the two seconds that control waits for a pause."""
 LEAVE_TIMEOUT_S: Final = 3.0
-CATCH_UP_S_MAX: Final = 1.0
 """The group needs nothing of the journal, and this instance may be the only one that serves it."""
 
 
@@ -165,7 +161,7 @@ class Instance:
         self._draining: asyncio.Task[None] | None = None
         self._stopped = False
         self._requests: Requests | None = None
-        self._group: GroupHost | None = None
+        self._serving: Serving | None = None
         self._host: ResourceHost | None = None
         self._watch: LogWatch | None = None
         self._lost = ""
@@ -324,12 +320,8 @@ class Instance:
         process.drain_on_signal(self._drain_soon)
 
     async def _serve_group(self) -> None:
-        """Last of all: others serve the group while this one still reads the journal."""
-        if self._group is None or self._host is None:
-            return
-        await self._host.caught_up(timeout_s=CATCH_UP_S_MAX)
-        if self._draining is None:
-            await self._group.start()
+        if self._serving is not None:
+            await self._serving.start_group(unless=lambda: self._draining is not None)
 
     async def _start_hosts(self, reply: RegistrationReply) -> None:
         assert self._requests is not None
@@ -339,49 +331,30 @@ class Instance:
         journal = NatsJournal(
             self._link, self._subjects, outcome_ttl_s=reply.outcome_ttl_s, watch=watch
         )
-        isolation = Isolation()
         self._recorder.serves(
             self.service,
             [(name, handler.targeted) for name, handler in self._service.handlers.items()],
             lag_entries=self._lag_entries,
         )
-        self._runner = Runner(
-            self._service,
-            instance_id=self.id,
-            asks=self._requests.requester,
-            threads=Threads(f"aegis-{self.service}"),
-            tracer=self._tracer,
-        )
         deliveries = NatsDeliveries(self._link, self._subjects)
-        self._host = ResourceHost(
+        self._serving = serving = assemble(
             self._service,
+            Ports(self._link.connected, journal, journal, deliveries),
             instance_id=self.id,
             incarnation=self._incarnation,
-            connected=self._link.connected,
-            log=reply.journal_id,
-            runner=self._runner,
-            isolation=isolation,
-            store=journal,
-            reader=journal,
-            deliveries=deliveries,
-            checkpoint_age_s=min(CHECKPOINT_AGE_S, reply.outcome_ttl_s / 4),
+            asks=self._requests.requester,
+            ack_wait_s=reply.ack_wait_s,
             batches=reply.replicas > 1,
             recorder=self._recorder,
+            tracer=self._tracer,
+            log_id=reply.journal_id,
+            checkpoint_age_s=min(CHECKPOINT_AGE_S, reply.outcome_ttl_s / 4),
         )
+        self._host = serving.host
         self._host.on_copied = self._copied
         self._host.on_lost = self._lose_log
         self._host.on_unreadable = self._stand_back
-        await self._host.start(list(self._resources))
-        if any(not handler.targeted for handler in self._service.handlers.values()):
-            self._group = GroupHost(
-                self.service,
-                runner=self._runner,
-                isolation=isolation,
-                journal=journal,
-                deliveries=deliveries,
-                ack_wait_s=reply.ack_wait_s,
-                recorder=self._recorder,
-            )
+        await serving.start(self._resources)
 
     def _known_end(self) -> int:
         """How far the journal goes at least."""
@@ -393,11 +366,13 @@ class Instance:
 
     def _loop_late(self, late_s: float) -> None:
         self._recorder.loop_late(self.service, late_s)
-        self._runner.blocked(late_s)
+        if self._serving is not None:
+            self._serving.runner.blocked(late_s)
 
     def _heartbeat(self, n: int, loop_lag_s: float) -> Heartbeat:
-        host = self._host
+        host, serving = self._host, self._serving
         assert host is not None
+        assert serving is not None
         assert self._watch is not None
         active = host.active
         return Heartbeat(
@@ -412,7 +387,7 @@ class Instance:
             request_seq=host.request_seq,
             log_lost=self._lost,
             lag_entries=host.lag_entries,
-            running=self._runner.running,
+            running=serving.runner.running,
             active=active,
             standby=len(self._resources) - active,
             paused=host.paused,
@@ -486,12 +461,8 @@ class Instance:
         await self._serve_group()
 
     async def _stop_hosts(self) -> None:
-        if self._group is not None:
-            await self._group.stop()
-            self._group = None
-        if self._host is not None:
-            await self._host.stop()
-            await self._runner.stop()
+        if self._serving is not None:
+            await self._serving.stop()
 
     async def _reconnected(self) -> None:
         if self._host is not None:
@@ -514,13 +485,9 @@ class Instance:
             return
         begun_s = time.perf_counter()
         log.info("draining", service=self.service, instance_id=self.id, reason=reason)
-        give_up_s = time.monotonic() + timeout_s
         try:
-            if self._group is not None:
-                await self._group.drain(timeout_s=timeout_s)
-            # Last: from the pause to the handover its resources are served by nobody.
-            if self._host is not None:
-                await self._host.pause(None, timeout_s=max(0.0, give_up_s - time.monotonic()))
+            if self._serving is not None:
+                await self._serving.drain(timeout_s=timeout_s)
             await self._membership.leave(reason, timeout_s=LEAVE_TIMEOUT_S)
         finally:
             await self.stop()

@@ -7,13 +7,9 @@ from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
-from aegis_sdk.application.group_host import GroupHost
-from aegis_sdk.application.handlers import Runner
-from aegis_sdk.application.isolation import Isolation
 from aegis_sdk.application.membership import Membership
 from aegis_sdk.application.requester import TIMEOUT_S, Requester
-from aegis_sdk.application.resource_host import ResourceHost
-from aegis_sdk.application.threads import Threads
+from aegis_sdk.application.serving import Ports, assemble
 from aegis_sdk.application.tracing import LOG_TRACER, Tracer
 from aegis_sdk.context import Ticket
 from aegis_sdk.contract import arguments
@@ -174,41 +170,23 @@ class MemoryInstance:
             resources=dict(resources),
         )
         self._membership = Membership(self.link.control, self._registration)
-        isolation = Isolation()
-        self._runner = runner = Runner(
+        self._serving = assemble(
             service,
-            instance_id=instance_id,
-            asks=self._requester,
-            threads=Threads(f"memory-{instance_id}"),
-            tracer=tracer,
-        )
-        self.host = ResourceHost(
-            service,
+            Ports(self.link.connected, self.link.journal, self.link.journal, self.link.deliveries),
             instance_id=instance_id,
             incarnation=self._registration.incarnation,
-            connected=self.link.connected,
-            runner=runner,
-            isolation=isolation,
-            store=self.link.journal,
-            reader=self.link.journal,
-            deliveries=self.link.deliveries,
+            asks=self._requester,
+            ack_wait_s=bus.ack_wait_s,
             batches=True,
             recorder=recorder,
+            tracer=tracer,
         )
+        self.host, self.group = self._serving.host, self._serving.group
         self.link.on_restored.append(self.host.reconnected)
         recorder.serves(
             service.name,
             [(name, handler.targeted) for name, handler in service.handlers.items()],
             lag_entries=lambda: self.host.lag_entries,
-        )
-        self.group = GroupHost(
-            service.name,
-            runner=runner,
-            isolation=isolation,
-            journal=self.link.journal,
-            deliveries=self.link.deliveries,
-            ack_wait_s=bus.ack_wait_s,
-            recorder=recorder,
         )
 
     @property
@@ -219,9 +197,8 @@ class MemoryInstance:
     async def start(self) -> None:
         """Register and serve. Raises: SecondActive."""
         await self._membership.register(wait_s=0.0)
-        await self.host.start(list(self._registration.resources))
-        if any(not handler.targeted for handler in self._service.handlers.values()):
-            await self.group.start()
+        await self._serving.start(self._registration.resources)
+        await self._serving.start_group()
 
     async def kill(self) -> None:
         """Its process is gone, and control has noticed."""
@@ -232,18 +209,15 @@ class MemoryInstance:
     async def drain(self, *, timeout_s: float = 10.0) -> None:
         """Finish what has begun, hand the leases over, leave."""
         timeout_s = arguments.duration_s(timeout_s, "timeout_s")
-        await self.host.pause(None, timeout_s=timeout_s)
-        await self.group.drain(timeout_s=timeout_s)
+        await self._serving.drain(timeout_s=timeout_s)
         await self._membership.leave("drained", timeout_s=1.0)
         await self.stop()
 
     async def stop(self) -> None:
         """End at once, without a word to control. Safe twice."""
-        await self.group.stop()
-        await self.host.stop()
+        await self._serving.stop()
         await self._requester.close()
         self.link.close()
-        await self._runner.stop()
 
 
 def make_requester(
