@@ -11,6 +11,7 @@ from pathlib import Path
 
 import nats
 import pytest
+from aegis_control.domain.events import JournalTrimmed
 from aegis_control.infrastructure.embedded_nats import EmbeddedNats
 from aegis_control.infrastructure.nats_endpoints import NatsEvents
 from aegis_control.infrastructure.nats_streams import NatsStreams, StreamSettings
@@ -395,11 +396,11 @@ async def test_events_outlast_an_absence_of_nats_and_are_kept_once(
         await NatsStreams(link, subjects, StreamSettings()).provision_common()
         events = NatsEvents(link, subjects, time.time)
         publishing = asyncio.create_task(events.publish())
-        events.emit("first", n=1)
+        events.emit(JournalTrimmed(service="svc", entries=1))
         await events.flush()
         own.kill()
         for n in (2, 3):
-            events.emit("later", n=n)
+            events.emit(JournalTrimmed(service="svc", entries=n))
         await asyncio.sleep(0.3)
         own.start()
 
@@ -418,7 +419,7 @@ async def _numbers(client: Client, subjects: Subjects) -> list[int]:
         await js.get_msg(subjects.events_stream, seq)
         for seq in range(info.state.first_seq, info.state.last_seq + 1)
     ]
-    return [json.loads(message.data or b"")["n"] for message in messages]
+    return [json.loads(message.data or b"")["entries"] for message in messages]
 
 
 async def test_a_stopped_control_leaves_nothing_running(server: EmbeddedNats, prefix: str) -> None:

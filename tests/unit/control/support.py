@@ -23,6 +23,7 @@ from aegis_control.application.ports import (
 )
 from aegis_control.application.state import Member
 from aegis_control.application.world import Api, World
+from aegis_control.domain.events import Event
 from aegis_control.domain.leading.liveness import Limits
 from aegis_control.domain.leading.logs import Sight
 from aegis_sdk.contract.control import (
@@ -278,8 +279,8 @@ class MemoryCheckup:
 class MemoryEvents:
     seen: list[tuple[str, dict[str, object]]] = field(default_factory=list)
 
-    def emit(self, event: str, **details: object) -> None:
-        self.seen.append((event, details))
+    def emit(self, event: Event) -> None:
+        self.seen.append((event.name, event.details()))
 
     def names(self) -> list[str]:
         return [event for event, _ in self.seen]

@@ -8,6 +8,7 @@ from typing import cast
 
 import pytest
 from aegis_control.application.ports import Backlog
+from aegis_control.domain.events import FailoverDone
 from aegis_control.domain.operators.fleet import Fleet
 from aegis_control.infrastructure.metrics import Metrics
 from aegis_control.infrastructure.nats_streams import NatsStreams
@@ -164,8 +165,8 @@ async def test_what_was_read_last_is_shown_while_the_server_is_away(
 
 def test_operators_words_do_not_become_labels(metrics: Metrics) -> None:
     for reason in ("left: because I say so", "handover by ann", "heartbeats_missed"):
-        details = {"service": "s", "resources": 1, "reason": reason, "duration_s": 0.01}
-        metrics.observe("failover_done", details)
+        done = FailoverDone(service="s", resources=1, reason=reason, duration_s=0.01)
+        metrics.observe(done)
     found = samples(metrics.render(None, connected=True))
     reasons = [name for name in found if name.startswith("aegis_failovers_total")]
     assert reasons == [

@@ -26,10 +26,11 @@ from aegis_control.application.leading.leadership import LEADER_KEY, Leadership,
 from aegis_control.application.operators.console import EVENTS_MAX, VERBS, Console, Replica
 from aegis_control.application.operators.gather import Gather
 from aegis_control.application.operators.history import STEP_S
-from aegis_control.application.ports import BucketReplaced, ProvisionFailed
+from aegis_control.application.ports import NotTheBucket, ProvisionFailed
 from aegis_control.application.state import ControlState
 from aegis_control.application.term import Term
 from aegis_control.application.world import World
+from aegis_control.domain.events import StreamMadeAgain
 from aegis_control.domain.leading.liveness import Limits
 from aegis_control.infrastructure import http
 from aegis_control.infrastructure.clock import SystemClock
@@ -148,9 +149,10 @@ class Control:
             with contextlib.suppress(Unavailable, ProvisionFailed):
                 for name in await streams.make_again():
                     events.emit(
-                        "stream_made_again",
-                        stream=name,
-                        reason="it was gone: what it held is lost, or comes back from elsewhere",
+                        StreamMadeAgain(
+                            stream=name,
+                            reason="it was gone: what it held is lost, or comes back from elsewhere",
+                        )
                     )
 
     async def _keep_refreshing(self, metrics: Metrics) -> None:
@@ -246,7 +248,7 @@ class Control:
                 try:
                     await self._term.run()
                 except BaseExceptionGroup as group:
-                    if group.subgroup(BucketReplaced) is None:
+                    if group.subgroup(NotTheBucket) is None:
                         raise
                 finally:
                     self._term = None

@@ -16,6 +16,7 @@ from aegis_sdk.contract.control import Ack, Command, DriftView, LogMark, ServerV
 from aegis_sdk.contract.dead_letter import DeadLetter
 from aegis_sdk.contract.envelope import Outcome, Request
 
+from aegis_control.domain.events import Event
 from aegis_control.domain.leading.logs import Sight
 
 
@@ -71,7 +72,7 @@ class Backlog:
         return found
 
 
-class BucketReplaced(Exception):
+class NotTheBucket(Exception):
     """The bucket was deleted, or replaced by an older copy: what is known of its revisions is wrong."""
 
 
@@ -81,7 +82,7 @@ class Bucket(Protocol):
     async def load(self, *, after: int = 0, again: bool = False) -> list[BucketEntry]:
         """The last entry of every key written after revision `after`, in revision order.
 
-        Raises: BucketReplaced when it is loaded `again`, and is not the bucket that it was.
+        Raises: NotTheBucket when it is loaded `again`, and is not the bucket that it was.
         """
         ...
 
@@ -249,11 +250,8 @@ class Hearing(Protocol):
 
 
 class Events(Protocol):
-    def emit(self, event: str, **details: object) -> None:
-        """Tell operators (event subject, log, metrics). Never waits, never raises.
-
-        `details` are JSON values under the glossary's names.
-        """
+    def emit(self, event: Event) -> None:
+        """Tell operators (event subject, log, metrics). Never waits, never raises."""
         ...
 
 

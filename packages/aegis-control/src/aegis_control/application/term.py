@@ -16,9 +16,10 @@ from aegis_sdk.contract.trace import trace_id
 from aegis_sdk.errors import Unavailable
 
 from aegis_control.application.assembly import assemble
-from aegis_control.application.ports import BucketReplaced
+from aegis_control.application.ports import NotTheBucket
 from aegis_control.application.state import ServiceTable
 from aegis_control.application.world import World
+from aegis_control.domain.events import BucketReplaced, ControlStepFailed, RequestDeadLettered
 
 RECONCILE_INTERVAL_S = 1.0
 LOOK_INTERVAL_S = 0.5
@@ -55,14 +56,15 @@ class Term:
         """Heard while it was stored; what came in without a leader is in the DLQ alone."""
         request = letter.request
         self._world.events.emit(
-            "request_dead_lettered",
-            service=request.service,
-            request_id=request.request_id,
-            method=request.method,
-            resource=request.resource,
-            trace_id=trace_id(request.traceparent),
-            error_code=letter.error_code,
-            reason=letter.error,
+            RequestDeadLettered(
+                service=request.service,
+                request_id=request.request_id,
+                method=request.method,
+                resource=request.resource,
+                trace_id=trace_id(request.traceparent),
+                error_code=letter.error_code,
+                reason=letter.error,
+            )
         )
 
     def closed(self, session: str, reason: str) -> None:
@@ -112,16 +114,16 @@ class Term:
     async def _logged(self, coroutine: Coroutine[Any, Any, object], what: str) -> None:
         """Errors here leave work for the next reconciliation; they don't end the term.
 
-        Raises: BucketReplaced, which does.
+        Raises: NotTheBucket, which does.
         """
         try:
             await coroutine
-        except BucketReplaced as error:
+        except NotTheBucket as error:
             # Begin again with what is stored: leases from the fences, instances from their heartbeats.
-            self._world.events.emit("bucket_replaced", reason=str(error))
+            self._world.events.emit(BucketReplaced(reason=str(error)))
             raise
         except Unavailable as error:
-            self._world.events.emit("control_step_failed", step=what, reason=str(error))
+            self._world.events.emit(ControlStepFailed(step=what, reason=str(error)))
         except Exception as error:
             reason, trace = f"{type(error).__name__}: {error}", traceback.format_exc()
-            self._world.events.emit("control_step_failed", step=what, reason=reason, trace=trace)
+            self._world.events.emit(ControlStepFailed(step=what, reason=reason, trace=trace))

@@ -13,6 +13,7 @@ from aegis_sdk.contract.values import field_errors
 from pydantic import ValidationError
 
 from aegis_control.application.ports import Events
+from aegis_control.domain.events import ValueUnreadable
 
 TOLD_MAX: Final = 100
 """Beyond it they are counted: a bucket full of them must not fill the log."""
@@ -47,7 +48,7 @@ class Unreadables:
             where=where, key=key, revision=revision, why=reason
         )
         if len(self._known) <= TOLD_MAX:
-            events.emit("value_unreadable", where=where, key=key, revision=revision, reason=reason)
+            events.emit(ValueUnreadable(where=where, key=key, revision=revision, reason=reason))
 
 
 def said_by(error: object) -> str:

@@ -30,6 +30,7 @@ from prometheus_client.core import (
 
 from aegis_control.application.ports import Backlog
 from aegis_control.application.state import ControlState, ServiceTable
+from aegis_control.domain.events import Event, FailoverDone
 from aegis_control.domain.operators.fleet import Buckets, Fleet
 from aegis_control.infrastructure.nats_streams import NatsStreams
 
@@ -61,14 +62,13 @@ class Metrics:
         ProcessCollector(registry=registry)
         PlatformCollector(registry=registry)
 
-    def observe(self, event: str, details: dict[str, Any]) -> None:
+    def observe(self, event: Event) -> None:
         """Listen to control's events."""
-        if event == "failover_done" and details["resources"]:
-            service = details["service"]
+        if isinstance(event, FailoverDone) and event.resources:
             # What follows a colon is an operator's free text, and has no bound.
-            reason = str(details["reason"]).partition(":")[0].partition(" by ")[0]
-            self._failovers[service, reason] += 1
-            self._failover_durations.setdefault(service, Buckets()).observe(details["duration_s"])
+            reason = event.reason.partition(":")[0].partition(" by ")[0]
+            self._failovers[event.service, reason] += 1
+            self._failover_durations.setdefault(event.service, Buckets()).observe(event.duration_s)
 
     async def refresh(self, state: ControlState | None) -> None:
         """Read queue depths and dead letters, in the background; nothing when this replica doesn't lead."""

@@ -17,7 +17,7 @@ from aegis_sdk.nats.jetstream import (
     PublishResult,
 )
 
-from aegis_control.application.ports import BucketEntry, BucketReplaced, NotWritten, Write
+from aegis_control.application.ports import BucketEntry, NotTheBucket, NotWritten, Write
 
 _OPERATION = "KV-Operation"
 _BUSY_TRIES = 20
@@ -101,7 +101,7 @@ class NatsBucket:
         last, before = int(info["state"]["last_seq"]), self._created
         self._created = str(info["created"])
         if again and (last < after or before != self._created):
-            raise BucketReplaced(f"{self._stream} is not the bucket that it was")
+            raise NotTheBucket(f"{self._stream} is not the bucket that it was")
         return last
 
     def _entry(self, stored: Kept) -> BucketEntry:

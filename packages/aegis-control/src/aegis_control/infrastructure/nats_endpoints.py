@@ -32,6 +32,7 @@ from nats.aio.subscription import Subscription
 
 from aegis_control.application.unreadable import said_by
 from aegis_control.application.world import Api
+from aegis_control.domain.events import Event
 from aegis_control.domain.leading.connections import is_instances
 
 _EVENTS_QUEUED_MAX: Final = 10_000
@@ -176,7 +177,7 @@ class NatsEvents:
         link: JetStream,
         subjects: Subjects,
         wall: Callable[[], float],
-        listeners: tuple[Callable[[str, dict[str, Any]], None], ...] = (),
+        listeners: tuple[Callable[[Event], None], ...] = (),
     ) -> None:
         self._link = link
         self._subjects = subjects
@@ -184,14 +185,14 @@ class NatsEvents:
         self._listeners = listeners
         self._queue: asyncio.Queue[Outgoing] = asyncio.Queue(_EVENTS_QUEUED_MAX)
 
-    def emit(self, event: str, **details: object) -> None:
-        log = _log("aegis_control")
-        (log.warning if event in _WARNINGS else log.info)(event, **_for_log(details))
+    def emit(self, event: Event) -> None:
+        log, details = _log("aegis_control"), event.details()
+        (log.warning if event.alarming else log.info)(event.name, **_for_log(details))
         for listener in self._listeners:
-            listener(event, details)
-        body = {"event": event, "time": self._wall(), **details}
+            listener(event)
+        body = {"event": event.name, "time": self._wall(), **details}
         data = json.dumps(body, default=str, ensure_ascii=False).encode("utf-8", "backslashreplace")
-        message = Outgoing(self._subjects.event(event), data, {MSG_ID: secrets.token_hex(8)})
+        message = Outgoing(self._subjects.event(event.name), data, {MSG_ID: secrets.token_hex(8)})
         with contextlib.suppress(asyncio.QueueFull):
             self._queue.put_nowait(message)
 
@@ -230,25 +231,7 @@ class NatsEvents:
             await asyncio.sleep(_STORE_WAIT_S)
 
 
-_WARNINGS: Final = frozenset(
-    {
-        "instance_lost",
-        "instance_stalled",
-        "instance_evicted",
-        "registration_refused",
-        "control_step_failed",
-        "request_dead_lettered",
-        "value_unreadable",
-        "log_lost",
-        "loss_accepted",
-        "stream_made_again",
-        "bucket_replaced",
-        "leader_record_unreadable",
-    }
-)
-
-
-def _for_log(details: dict[str, object]) -> dict[str, object]:
+def _for_log(details: dict[str, Any]) -> dict[str, Any]:
     """A thousand resource ids make a line that nobody reads: the log has their number."""
     found = details.get("resources")
     if not isinstance(found, list):

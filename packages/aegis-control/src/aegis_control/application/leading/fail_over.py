@@ -12,6 +12,13 @@ from aegis_control.application.leading.grant import Leases
 from aegis_control.application.leading.roster import Roster
 from aegis_control.application.state import Member, ServiceTable
 from aegis_control.application.world import World
+from aegis_control.domain.events import (
+    GONE,
+    FailoverBegun,
+    FailoverDone,
+    InstanceGone,
+    InstanceLeft,
+)
 from aegis_control.domain.leading.failover import Plan, plan
 from aegis_control.domain.leading.lease import without_successor
 
@@ -49,7 +56,7 @@ class FailOver:
                 self._move_away(table, member, reason, orphans_become, began_s),
             )
         self._gone(
-            f"instance_{state.value}",
+            GONE[state],
             table=table,
             member=member,
             moved=moved,
@@ -65,7 +72,7 @@ class FailOver:
             began_s = self._world.clock.monotonic()
             moved = await self._move_away(table, member, reason, LeaseState.VACANT, began_s)
             await self._roster.remove(table, member)
-        self._gone("instance_left", table=table, member=member, moved=moved, reason=reason)
+        self._gone(InstanceLeft, table=table, member=member, moved=moved, reason=reason)
         return moved
 
     async def settle(self, table: ServiceTable, resources: Iterable[str], *, reason: str) -> Moved:
@@ -145,7 +152,7 @@ class FailOver:
 
     def _gone(
         self,
-        event: str,
+        event: type[InstanceGone],
         *,
         table: ServiceTable,
         member: Member,
@@ -154,12 +161,13 @@ class FailOver:
         silence_s: float = 0.0,
     ) -> None:
         self._world.events.emit(
-            event,
-            service=table.name,
-            instance_id=member.record.instance_id,
-            reason=reason,
-            silence_s=round(silence_s, 4),
-            resources=len(moved.moved) + len(moved.vacant),
+            event(
+                service=table.name,
+                instance_id=member.record.instance_id,
+                reason=reason,
+                silence_s=round(silence_s, 4),
+                resources=len(moved.moved) + len(moved.vacant),
+            )
         )
 
     def _begin(
@@ -171,12 +179,13 @@ class FailOver:
         why: dict[str, str] | None = None,
     ) -> None:
         self._world.events.emit(
-            "failover_begun",
-            service=table.name,
-            instance_id=owner,
-            resources=resources,
-            reason=reason,
-            chosen=why or {},
+            FailoverBegun(
+                service=table.name,
+                instance_id=owner,
+                resources=resources,
+                reason=reason,
+                chosen=why or {},
+            )
         )
 
     def _done(
@@ -190,12 +199,13 @@ class FailOver:
         began_s: float,
     ) -> None:
         self._world.events.emit(
-            "failover_done",
-            service=table.name,
-            instance_id=owner,
-            resources=len(moved),
-            orphans=len(orphans),
-            to=sorted(set(moved.values())),
-            reason=reason,
-            duration_s=round(self._world.clock.monotonic() - began_s, 6),
+            FailoverDone(
+                service=table.name,
+                instance_id=owner,
+                resources=len(moved),
+                orphans=len(orphans),
+                to=sorted(set(moved.values())),
+                reason=reason,
+                duration_s=round(self._world.clock.monotonic() - began_s, 6),
+            )
         )

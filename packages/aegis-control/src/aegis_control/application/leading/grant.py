@@ -22,6 +22,7 @@ from aegis_control.application.ports import (
 )
 from aegis_control.application.state import ControlState, Lease, Member, ServiceTable
 from aegis_control.application.world import World
+from aegis_control.domain.events import InstanceFenced, LeaseGranted, LeasesRestored
 from aegis_control.domain.leading import lease as leases
 from aegis_control.domain.leading.lease import GRANT_RESOURCES_MAX, Owner
 
@@ -81,7 +82,7 @@ class Leases:
         }
         restored = await self.store(table, changes)
         if restored:
-            self._world.events.emit("leases_restored", service=table.name, resources=restored)
+            self._world.events.emit(LeasesRestored(service=table.name, resources=restored))
         return restored
 
     async def ensure_fences(self, table: ServiceTable) -> list[str]:
@@ -244,15 +245,16 @@ class Leases:
     def _tell(self, table: ServiceTable, moved: Sequence[str], to: Member, reason: str) -> None:
         first = table.leases[moved[0]].record
         self._world.events.emit(
-            "lease_granted",
-            service=table.name,
-            instance_id=to.record.instance_id,
-            grant=first.grant,
-            epoch=max(table.leases[name].record.epoch for name in moved),
-            epochs={name: table.leases[name].record.epoch for name in moved},
-            start_seq=first.start_seq,
-            resources=list(moved),
-            reason=reason,
+            LeaseGranted(
+                service=table.name,
+                instance_id=to.record.instance_id,
+                grant=first.grant,
+                epoch=max(table.leases[name].record.epoch for name in moved),
+                epochs={name: table.leases[name].record.epoch for name in moved},
+                start_seq=first.start_seq,
+                resources=list(moved),
+                reason=reason,
+            )
         )
 
     def _tell_fenced(
@@ -265,7 +267,7 @@ class Leases:
                 fenced.setdefault(lease.owner, []).append(name)
         for owner, names in fenced.items():
             self._world.events.emit(
-                "instance_fenced", service=table.name, instance_id=owner, resources=names
+                InstanceFenced(service=table.name, instance_id=owner, resources=names)
             )
 
 

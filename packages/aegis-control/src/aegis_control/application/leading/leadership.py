@@ -16,6 +16,7 @@ from aegis_sdk.errors import Unavailable
 
 from aegis_control.application.ports import Bucket, BucketEntry, Clock, Events, NotWritten, Write
 from aegis_control.application.unreadable import said_by
+from aegis_control.domain.events import LeaderElected, LeaderRecordUnreadable, LeaderSteppedDown
 from aegis_control.domain.leading.leadership import LeaderRecord, Sighting, may_take, seen, taken
 
 LEADER_KEY = "leader"
@@ -100,7 +101,7 @@ class Leadership:
             return LeaderRecord.model_validate_json(entry.value)
         except ValueError as error:
             if self._seen is None or self._seen.leader != UNKNOWN_LEADER:
-                self._events.emit("leader_record_unreadable", key=LEADER_KEY, reason=said_by(error))
+                self._events.emit(LeaderRecordUnreadable(key=LEADER_KEY, reason=said_by(error)))
             return LeaderRecord(id=UNKNOWN_LEADER)
 
     async def _try_to_take(self) -> bool:
@@ -138,7 +139,7 @@ class Leadership:
 
     async def _lead(self) -> None:
         self.leading = True
-        self._events.emit("leader_elected", leader=self.me)
+        self._events.emit(LeaderElected(leader=self.me))
         term = asyncio.ensure_future(self._term())
         try:
             await self._renew_until_over(term)
@@ -157,7 +158,7 @@ class Leadership:
         error = None if term.cancelled() else term.exception()
         if isinstance(error, BaseExceptionGroup):
             error = error.exceptions[0]  # the first one ended the term
-        self._events.emit("leader_stepped_down", leader=self.me, reason=str(error or ""))
+        self._events.emit(LeaderSteppedDown(leader=self.me, reason=str(error or "")))
 
     async def _renew_until_over(self, term: asyncio.Future[None]) -> None:
         while not term.done() and not self._stop.is_set():

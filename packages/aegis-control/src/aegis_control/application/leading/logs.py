@@ -31,6 +31,7 @@ from aegis_control.application.ports import Write
 from aegis_control.application.refusal import Refused
 from aegis_control.application.state import ControlState, Member, ServiceTable
 from aegis_control.application.world import World
+from aegis_control.domain.events import ConsumerMadeAgain, LossForgiven, LossNoticed
 from aegis_control.domain.leading import lease as leases
 from aegis_control.domain.leading.logs import Sight, emptied, loss_of, reported
 
@@ -105,7 +106,7 @@ class LogKeeper:
                 await self._judge(table, known, seen)
         if not table.lost and await self._world.requests.keep_group(table.name):
             self._world.events.emit(
-                "consumer_made_again", service=table.name, reason="the group's was gone"
+                ConsumerMadeAgain(service=table.name, reason="the group's was gone")
             )
 
     async def _look(self, table: ServiceTable, known: LogsRecord) -> list[_Look]:
@@ -187,14 +188,15 @@ class LogKeeper:
         await self._keep(table, table.logs.model_copy(update={"losses": list(losses)}))
         for loss in new:
             self._world.events.emit(
-                "log_lost",
-                service=table.name,
-                stream=loss.stream,
-                reason=f"{loss.stream} {loss.what}",
-                first_seq=loss.first_seq,
-                last_seq=loss.last_seq,
-                resources=loss.resources or sorted(table.leases),
-                do=f"restore a copy, or: ipc-cli accept-loss {table.name}",
+                LossNoticed(
+                    service=table.name,
+                    stream=loss.stream,
+                    reason=f"{loss.stream} {loss.what}",
+                    first_seq=loss.first_seq,
+                    last_seq=loss.last_seq,
+                    resources=loss.resources or sorted(table.leases),
+                    do=f"restore a copy, or: ipc-cli accept-loss {table.name}",
+                )
             )
 
     async def _halt(self, table: ServiceTable, member: Member) -> None:
@@ -266,11 +268,12 @@ class LogKeeper:
                 await self._begin_again(table, table.logs)
         if not order.dry_run:
             self._world.events.emit(
-                "loss_accepted",
-                service=table.name,
-                by=order.by or "unknown",
-                reason=order.reason or table.lost,
-                losses=[loss.model_dump(mode="json") for loss in accepted.losses],
+                LossForgiven(
+                    service=table.name,
+                    by=order.by or "unknown",
+                    reason=order.reason or table.lost,
+                    losses=[loss.model_dump(mode="json") for loss in accepted.losses],
+                )
             )
         return accepted
 

@@ -10,6 +10,7 @@ from aegis_control.application.leading.grant import Leases
 from aegis_control.application.leading.roster import Roster
 from aegis_control.application.state import ControlState, Member, ServiceTable
 from aegis_control.application.world import World
+from aegis_control.domain.events import GrantDeleted, InstanceForgotten, RequestsForgotten
 from aegis_control.domain.leading.lease import without_successor
 from aegis_control.domain.leading.liveness import CAN_KEEP
 
@@ -127,21 +128,22 @@ class Reconcile:
         await self._leases.put_in_state(table, owned, LeaseState.VACANT, reason="did_not_return")
         await self._roster.remove(table, member)
         self._world.events.emit(
-            "instance_forgotten",
-            service=table.name,
-            instance_id=member.record.instance_id,
-            vacant=len(owned),
+            InstanceForgotten(
+                service=table.name,
+                instance_id=member.record.instance_id,
+                vacant=len(owned),
+            )
         )
 
     async def _make_room(self, table: ServiceTable) -> None:
         removed = await self._world.requests.make_room(table.name, table.grants())
         if removed:
-            self._world.events.emit("requests_forgotten", service=table.name, requests=removed)
+            self._world.events.emit(RequestsForgotten(service=table.name, requests=removed))
 
     async def _delete_orphans(self, table: ServiceTable) -> None:
         """Consumers that nobody's lease names: left by a crash, or made again by a paused old active."""
         orphans = set(await self._world.requests.grants(table.name)) - table.grants().keys()
         for name in orphans & self._orphans.get(table.name, set()):
             await self._world.requests.delete_grant(table.name, name)
-            self._world.events.emit("grant_deleted", service=table.name, grant=name)
+            self._world.events.emit(GrantDeleted(service=table.name, grant=name))
         self._orphans[table.name] = orphans

@@ -22,6 +22,7 @@ from aegis_control.application.leading.roster import Roster
 from aegis_control.application.ports import ProvisionFailed
 from aegis_control.application.state import ControlState, Member, ServiceTable
 from aegis_control.application.world import World
+from aegis_control.domain.events import InstanceRegistered, RegistrationRefused
 from aegis_control.domain.leading.lease import Owner
 from aegis_control.domain.leading.liveness import CAN_KEEP
 from aegis_control.domain.leading.registry import (
@@ -91,15 +92,16 @@ class Register:
             member.keeps_leases = True
             granted = await self._grant(table, member, claims)
         self._world.events.emit(
-            "instance_registered",
-            service=table.name,
-            instance_id=registration.instance_id,
-            version=registration.version,
-            host=registration.host,
-            pid=registration.pid,
-            returning=registration.returning,
-            active=granted,
-            standby=len(registration.resources) - granted,
+            InstanceRegistered(
+                service=table.name,
+                instance_id=registration.instance_id,
+                version=registration.version,
+                host=registration.host,
+                pid=registration.pid,
+                returning=registration.returning,
+                active=granted,
+                standby=len(registration.resources) - granted,
+            )
         )
         return self._welcome(table)
 
@@ -249,11 +251,12 @@ class Register:
 
     def _tell_refusal(self, registration: Registration, reply: RegistrationReply) -> None:
         self._world.events.emit(
-            "registration_refused",
-            service=registration.service,
-            instance_id=registration.instance_id,
-            error_code=reply.code,
-            reason=reply.message,
+            RegistrationRefused(
+                service=registration.service,
+                instance_id=registration.instance_id,
+                error_code=reply.code,
+                reason=reply.message,
+            )
         )
 
 

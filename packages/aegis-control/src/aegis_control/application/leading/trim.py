@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from aegis_control.application.state import ControlState, ServiceTable
 from aegis_control.application.world import World
+from aegis_control.domain.events import JournalTrimHeldUp, JournalTrimmed
 
 INTERVALS_A_RETENTION = 24
 INTERVAL_S_MIN = 1.0
@@ -35,11 +36,12 @@ class Trim:
             table.name, list(table.resources()), keep_s=self._world.outcome_ttl_s
         )
         if done.removed:
-            self._world.events.emit("journal_trimmed", service=table.name, entries=done.removed)
+            self._world.events.emit(JournalTrimmed(service=table.name, entries=done.removed))
         if done.held_up_by:
             self._world.events.emit(
-                "journal_trim_held_up",
-                service=table.name,
-                resource=done.held_up_by,
-                reason="it has entries past the retention and no checkpoint of them: start its instance",
+                JournalTrimHeldUp(
+                    service=table.name,
+                    resource=done.held_up_by,
+                    reason="it has entries past the retention and no checkpoint of them: start its instance",
+                )
             )

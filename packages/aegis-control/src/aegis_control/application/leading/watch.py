@@ -21,6 +21,7 @@ from aegis_control.application.leading.grant import Leases
 from aegis_control.application.leading.roster import Roster
 from aegis_control.application.state import ControlState, Member, ServiceTable
 from aegis_control.application.world import World
+from aegis_control.domain.events import InstanceRecovered
 from aegis_control.domain.leading.connections import Connections
 from aegis_control.domain.leading.liveness import Sign, judge, next_state
 
@@ -172,10 +173,11 @@ class Watch:
             )
             await self._roster.put_state(table, member, InstanceState.LIVE, reason="")
         self._world.events.emit(
-            "instance_recovered",
-            service=table.name,
-            instance_id=member.record.instance_id,
-            reason=f"was {was.value}",
+            InstanceRecovered(
+                service=table.name,
+                instance_id=member.record.instance_id,
+                reason=f"was {was.value}",
+            )
         )
 
     def _tell(self, member: Member, kind: CommandKind, resources: Sequence[str] = ()) -> None:

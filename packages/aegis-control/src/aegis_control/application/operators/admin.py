@@ -40,6 +40,7 @@ from aegis_control.application.operators.views import (
 from aegis_control.application.refusal import Refused
 from aegis_control.application.state import ControlState, Member, ServiceTable
 from aegis_control.application.world import World
+from aegis_control.domain.events import InstanceDraining, OperatorChange
 
 COMMAND_TIMEOUT_S = 2.0
 """An instance that doesn't answer in this time is handled without its help."""
@@ -143,13 +144,14 @@ class Admin:
         if order.dry_run:
             return
         self._world.events.emit(
-            "operator_change",
-            verb=verb,
-            by=order.by or "unknown",
-            ok=reply.ok,
-            error_code=reply.code,
-            result=_result(reply),
-            **order.model_dump(exclude={"by", "dry_run"}, exclude_defaults=True),
+            OperatorChange(
+                verb=verb,
+                by=order.by or "unknown",
+                ok=reply.ok,
+                error_code=reply.code,
+                result=_result(reply),
+                **order.model_dump(exclude={"by", "dry_run"}, exclude_defaults=True),
+            )
         )
 
     # --- what is there ---------------------------------------------------------------------------
@@ -259,10 +261,11 @@ class Admin:
         ack = await self._command(member, CommandKind.DRAIN, [], reason)
         if ack is not None and ack.ok:
             self._world.events.emit(
-                "instance_draining",
-                service=table.name,
-                instance_id=member.record.instance_id,
-                reason=reason,
+                InstanceDraining(
+                    service=table.name,
+                    instance_id=member.record.instance_id,
+                    reason=reason,
+                )
             )
             return
         async with table.lock:

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Final
 
 from aegis_sdk.contract.bodies import ErrorBody, Fence
 from aegis_sdk.contract.control import EventRecord, LeaseRecord, LeaseState
@@ -18,6 +17,14 @@ from aegis_sdk.contract.dead_letter import DeadLetter
 from aegis_sdk.contract.envelope import Outcome, OutcomeKind, Request
 from aegis_sdk.contract.ids import is_keyed, parent_of, redriven_id, split_id
 from pydantic import ValidationError
+
+from aegis_control.domain.events import (
+    InstanceFenced,
+    LeaseGranted,
+    OperatorChange,
+    RequestDeadLettered,
+    told_by,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,8 +241,9 @@ def _is_news(facts: Facts, read: FenceRead) -> bool:
     """The last fence belongs to the story if it came before the end and no event tells of it."""
     if facts.ended is not None and read.at_s > facts.ended.at_s:
         return False
-    granted = [event for event in facts.events if event.event == "lease_granted"]
-    return read.fence.epoch not in {_epoch(facts, event.model_extra or {}) for event in granted}
+    told = map(told_by, facts.events)
+    granted = [event for event in told if isinstance(event, LeaseGranted)]
+    return read.fence.epoch not in {event.epoch_of(facts.resource) for event in granted}
 
 
 def _noted(noted: Noted) -> Step:
@@ -279,30 +287,26 @@ def _why(letter: DeadLetter) -> str:
     return f"{letter.error_code}: {letter.error}" if letter.error else letter.error_code
 
 
-def _event_step(facts: Facts, event: EventRecord) -> Step | None:
-    more: dict[str, Any] = event.model_extra or {}
-    if more.get("request_id") not in (None, "", facts.request_id):
+def _event_step(facts: Facts, record: EventRecord) -> Step | None:
+    event, at_s = told_by(record), record.time
+    if getattr(event, "request_id", "") not in ("", facts.request_id):
         return None
-    match event.event:
-        case "lease_granted":
-            text = f"epoch {_epoch(facts, more)} begins: {more.get('instance_id')} is the active"
-            return Step(event.time, Word.GRANTED, f"{text} ({more.get('reason')})")
-        case "instance_fenced":
-            text = f"{more.get('instance_id')}, as it ran until then, can't commit any more"
-            return Step(event.time, Word.FENCED, text)
-        case "request_dead_lettered":
-            return Step(event.time, Word.DEAD, f"{more.get('error_code')}: {more.get('reason')}")
-        case "operator_change":
-            done = "" if more.get("ok") else "refused: "
-            text = f"{more.get('verb')} by {more.get('by')}: {done}{more.get('result')}"
-            return Step(event.time, Word.OPERATOR, text)
+    match event:
+        case LeaseGranted():
+            text = (
+                f"epoch {event.epoch_of(facts.resource)} begins: {event.instance_id} is the active"
+            )
+            return Step(at_s, Word.GRANTED, f"{text} ({event.reason})")
+        case InstanceFenced():
+            text = f"{event.instance_id}, as it ran until then, can't commit any more"
+            return Step(at_s, Word.FENCED, text)
+        case RequestDeadLettered():
+            return Step(at_s, Word.DEAD, f"{event.error_code}: {event.reason}")
+        case OperatorChange():
+            done = "" if event.ok else "refused: "
+            text = f"{event.verb} by {event.by}: {done}{event.result}"
+            return Step(at_s, Word.OPERATOR, text)
     return None
-
-
-def _epoch(facts: Facts, more: dict[str, Any]) -> int:
-    """A grant's event says the highest of its resources' epochs, or each one's."""
-    epochs = more.get("epochs") or {}
-    return int(epochs.get(facts.resource, more.get("epoch", 0)))
 
 
 # --- where it stands ---------------------------------------------------------------------------------
@@ -375,9 +379,6 @@ def _seq(facts: Facts) -> int:
     return facts.accepted.seq if facts.accepted else 0
 
 
-_EPOCH_EVENTS: Final = frozenset({"lease_granted", "instance_fenced"})
-
-
 def relevant(
     events: Sequence[EventRecord],
     *,
@@ -388,28 +389,30 @@ def relevant(
     until_s: float,
 ) -> list[EventRecord]:
     """Those that name the request, and those of its resource: from the epoch it was accepted in on."""
-    named = [event for event in events if (event.model_extra or {}).get("request_id") == request_id]
-    epochs = [event for event in events if _is_of(event, service, resource)]
+    told = [(record, told_by(record)) for record in events]
+    named = [record for record, event in told if getattr(event, "request_id", "") == request_id]
+    epochs = [
+        (record, event)
+        for record, event in told
+        if isinstance(event, LeaseGranted | InstanceFenced)
+        and event.service == service
+        and resource in event.resources
+    ]
     around = epochs[_first_of_epoch(epochs, since_s) :]
-    return [*named, *(event for event in around if event.time <= until_s)]
+    return [*named, *(record for record, _ in around if record.time <= until_s)]
 
 
-def _first_of_epoch(epochs: Sequence[EventRecord], at_s: float) -> int:
+def _first_of_epoch(
+    epochs: Sequence[tuple[EventRecord, LeaseGranted | InstanceFenced]], at_s: float
+) -> int:
     """Where the change begins that was the last one before `at_s`: its fence comes before its grant."""
     grants = [
-        n for n, event in enumerate(epochs) if event.event == "lease_granted" and event.time <= at_s
+        n
+        for n, (record, event) in enumerate(epochs)
+        if isinstance(event, LeaseGranted) and record.time <= at_s
     ]
     if not grants:
         return 0
     last = grants[-1]
-    return last - 1 if last and epochs[last - 1].event == "instance_fenced" else last
-
-
-def _is_of(event: EventRecord, service: str, resource: str | None) -> bool:
-    more = event.model_extra or {}
-    return (
-        resource is not None
-        and event.event in _EPOCH_EVENTS
-        and more.get("service") == service
-        and resource in (more.get("resources") or ())
-    )
+    fenced = last > 0 and isinstance(epochs[last - 1][1], InstanceFenced)
+    return last - 1 if fenced else last

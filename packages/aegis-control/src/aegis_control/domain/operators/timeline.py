@@ -6,14 +6,22 @@ The times are those of one control's clock; a failover that a dying control left
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
 from aegis_sdk.contract.control import EventRecord
 
-_GONE: Final = frozenset({"instance_lost", "instance_stalled", "instance_evicted", "instance_left"})
-_STEPS: Final = frozenset({"instance_fenced", "lease_granted"})
+from aegis_control.domain.events import (
+    FailoverBegun,
+    FailoverDone,
+    InstanceFenced,
+    InstanceGone,
+    InstanceLeft,
+    LeaseGranted,
+    told_by,
+)
+
 _SAME_S_MAX: Final = 60.0
 """The word that an instance is gone comes after its resources have moved, but not this long after."""
 
@@ -45,62 +53,47 @@ class Failover:
     moments: list[Moment] = field(default_factory=list)
 
 
-def failovers(events: Iterable[EventRecord]) -> list[Failover]:
-    """The failovers and handovers among `events` (in their order), the newest first."""
+def failovers(records: Iterable[EventRecord]) -> list[Failover]:
+    """The failovers and handovers among `records` (in their order), the newest first."""
     found: list[Failover] = []
     begun: dict[str, Failover] = {}
-    for event in events:
-        more: Mapping[str, Any] = event.model_extra or {}
-        service = str(more.get("service", ""))
-        if event.event == "failover_begun":
-            begun[service] = _begin(event, more)
-            found.append(begun[service])
-        elif event.event in _STEPS and service in begun:
-            _add_moment(begun[service], event, more)
-        elif event.event == "failover_done" and service in begun:
-            _finish(begun.pop(service), more)
-        elif event.event in _GONE:
-            _lost(found, event, more)
+    for record in records:
+        at_s = record.time
+        match told_by(record):
+            case FailoverBegun() as event:
+                begun[event.service] = _begin(event, at_s, event.resources)
+                found.append(begun[event.service])
+            case InstanceFenced() | LeaseGranted() as event if event.service in begun:
+                failover = begun[event.service]
+                after_s = round(at_s - failover.begun_s, 6)
+                failover.moments.append(Moment(event.name, event.instance_id, after_s))
+            case FailoverDone() as event if event.service in begun:
+                _finish(begun.pop(event.service), event)
+            case InstanceGone() as event:
+                _lost(found, event, at_s)
     return found[::-1]
 
 
-def _begin(event: EventRecord, more: Mapping[str, Any]) -> Failover:
-    return Failover(
-        service=str(more.get("service", "")),
-        instance_id=str(more.get("instance_id", "")),
-        reason=str(more.get("reason", "")),
-        begun_s=event.time,
-        resources=int(more.get("resources", 0)),
-    )
+def _begin(event: FailoverBegun | InstanceGone, at_s: float, resources: int) -> Failover:
+    return Failover(event.service, event.instance_id, event.reason, at_s, resources)
 
 
-def _add_moment(failover: Failover, event: EventRecord, more: Mapping[str, Any]) -> None:
-    after_s = round(event.time - failover.begun_s, 6)
-    failover.moments.append(Moment(event.event, str(more.get("instance_id", "")), after_s))
+def _finish(failover: Failover, event: FailoverDone) -> None:
+    failover.resources, failover.orphans = event.resources, event.orphans
+    failover.to, failover.duration_s = event.to, event.duration_s
 
 
-def _finish(failover: Failover, more: Mapping[str, Any]) -> None:
-    failover.resources = int(more.get("resources", 0))
-    failover.orphans = int(more.get("orphans", 0))
-    failover.to = [str(name) for name in more.get("to", [])]
-    failover.duration_s = float(more.get("duration_s", 0.0))
-
-
-def _lost(found: list[Failover], event: EventRecord, more: Mapping[str, Any]) -> None:
+def _lost(found: list[Failover], event: InstanceGone, at_s: float) -> None:
     """Its resources have moved already, or there was nobody to take them."""
-    whose = (str(more.get("service", "")), str(more.get("instance_id", "")))
+    silence_s = None if isinstance(event, InstanceLeft) else event.silence_s
     for failover in reversed(found):
-        if event.time - failover.begun_s > _SAME_S_MAX:
+        if at_s - failover.begun_s > _SAME_S_MAX:
             break
-        if (failover.service, failover.instance_id) == whose and failover.silence_s is None:
-            failover.silence_s = _silence(event, more)
+        whose = (failover.service, failover.instance_id)
+        if whose == (event.service, event.instance_id) and failover.silence_s is None:
+            failover.silence_s = silence_s
             return
-    if int(more.get("resources", 0)):
-        failover = _begin(event, more)
-        failover.resources, failover.orphans = 0, int(more["resources"])
-        failover.silence_s = _silence(event, more)
+    if event.resources:
+        failover = _begin(event, at_s, 0)
+        failover.orphans, failover.silence_s = event.resources, silence_s
         found.append(failover)
-
-
-def _silence(event: EventRecord, more: Mapping[str, Any]) -> float | None:
-    return float(more.get("silence_s", 0.0)) if event.event != "instance_left" else None

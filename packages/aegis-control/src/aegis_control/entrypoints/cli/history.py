@@ -14,6 +14,7 @@ from aegis_sdk.contract.control import EventRecord
 from aegis_sdk.contract.envelope import OutcomeKind
 
 from aegis_control.application.operators.explain import Explain, NotFound
+from aegis_control.domain.events import OperatorChange
 from aegis_control.domain.operators.story import Step, Story, Word
 from aegis_control.entrypoints.cli import render
 from aegis_control.entrypoints.cli.options import Cli, ServiceOption, command
@@ -172,7 +173,7 @@ async def events(
 
 
 def _is_wanted(event: EventRecord, service: str | None, *, audit: bool) -> bool:
-    if audit and event.event != "operator_change":
+    if audit and event.event != OperatorChange.name:
         return False
     return service is None or (event.model_extra or {}).get("service") == service
 

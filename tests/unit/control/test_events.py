@@ -1,0 +1,51 @@
+"""Control's events: records that come back from the stream as they were made, whichever version wrote them."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from aegis_control.domain.events import KINDS, Event, FailoverDone, told_by
+from aegis_sdk.contract.control import EventRecord
+
+
+def stored(event: Event) -> EventRecord:
+    body = {"event": event.name, "time": 1.0, **event.details()}
+    return EventRecord.model_validate_json(json.dumps(body))
+
+
+@pytest.mark.parametrize("kind", KINDS.values())
+def test_an_event_comes_back_as_it_was_made(kind: type[Event]) -> None:
+    made = kind.model_validate({"reason": "because", "service": "desk", "resource": "R1"})
+    assert told_by(stored(made)) == made
+    assert set(stored(made).model_extra or {}) <= {"reason", "service", "resource"}, "no defaults"
+
+
+def test_every_kind_has_a_name_of_its_own_that_stays() -> None:
+    """Operators' scripts, alerts and the events of older versions name them."""
+    assert set(KINDS) == {
+        *("instance_registered", "registration_refused", "instance_recovered"),
+        *("instance_draining", "instance_forgotten", "instance_lost", "instance_stalled"),
+        *("instance_evicted", "instance_left", "failover_begun", "failover_done"),
+        *("instance_fenced", "lease_granted", "leases_restored", "grant_deleted"),
+        *("requests_forgotten", "journal_trimmed", "journal_trim_held_up"),
+        *("consumer_made_again", "stream_made_again", "bucket_replaced", "value_unreadable"),
+        *("log_lost", "loss_accepted", "request_dead_lettered", "leader_elected"),
+        *("leader_stepped_down", "leader_record_unreadable", "control_step_failed"),
+        "operator_change",
+    }
+
+
+@pytest.mark.parametrize(
+    ("more", "expected"),
+    [
+        ({"service": "desk", "news": 1}, FailoverDone(service="desk")),
+        ({"service": "desk", "resources": "many"}, None),
+    ],
+)
+def test_of_another_version_what_can_be_read_is(
+    more: dict[str, object], expected: Event | None
+) -> None:
+    record = EventRecord.model_validate({"event": "failover_done", "time": 1.0, **more})
+    assert told_by(record) == expected
+    assert told_by(EventRecord(event="not_yet_known", time=1.0)) is None
