@@ -16,7 +16,7 @@ from aegis_sdk.contract.bodies import Fence
 from aegis_sdk.contract.envelope import MSG_ID, Outcome
 from aegis_sdk.contract.names import decode_token
 from aegis_sdk.contract.subjects import Subjects
-from aegis_sdk.nats.link import BATCH_ID
+from aegis_sdk.nats.codes import BATCH_ID
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.errors import Error as NatsError

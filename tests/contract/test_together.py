@@ -18,7 +18,8 @@ from aegis_sdk.application.ports import (
 )
 from aegis_sdk.contract.envelope import Outcome, OutcomeKind, Request
 from aegis_sdk.domain.journal import Entry, EntryKind
-from aegis_sdk.nats.link import BATCH_COMMIT, BATCH_ID, BATCH_SEQ, Link
+from aegis_sdk.nats.codes import BATCH_COMMIT, BATCH_ID, BATCH_SEQ
+from aegis_sdk.nats.link import Link
 from aegis_sdk.nats.login import Server
 
 from tests.contract.worlds import (

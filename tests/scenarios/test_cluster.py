@@ -9,7 +9,7 @@ import aegis_sdk
 import pytest
 from aegis_control.infrastructure.nats_cluster import NatsCluster
 from aegis_sdk.contract.envelope import Outcome, OutcomeKind
-from aegis_sdk.nats.link import BATCH_ID
+from aegis_sdk.nats.codes import BATCH_ID
 
 from tests.scenarios.ledger import Booking, Methods
 from tests.scenarios.system import SUBJECTS, Load, new_service, running_system

@@ -20,17 +20,8 @@ from aegis_sdk.contract.names import NO_RESOURCE, decode_token
 from aegis_sdk.contract.subjects import Subjects
 from aegis_sdk.contract.trace import trace_id
 from aegis_sdk.errors import Unavailable
-from aegis_sdk.nats.jetstream import (
-    ERR_NO_CONSUMER,
-    ERR_NO_MESSAGE,
-    ERR_NO_STREAM,
-    ApiRefused,
-    JetStream,
-    Kept,
-    from_seq,
-    from_time,
-    parse_time,
-)
+from aegis_sdk.nats.codes import ERR_NO_CONSUMER, ERR_NO_MESSAGE, ERR_NO_STREAM
+from aegis_sdk.nats.jetstream import ApiRefused, JetStream, Kept, from_seq, from_time, parse_time
 from pydantic import ValidationError
 
 from aegis_control.application.operators.console import Letter

@@ -6,16 +6,8 @@ import asyncio
 from collections.abc import Sequence
 
 from aegis_sdk.errors import Unavailable
-from aegis_sdk.nats.jetstream import (
-    ERR_BUSY,
-    ERR_WRONG_LAST_SEQUENCE,
-    EXPECTED_SEQ,
-    ApiRefused,
-    JetStream,
-    Kept,
-    Outgoing,
-    PublishResult,
-)
+from aegis_sdk.nats.codes import ERR_BUSY, ERR_WRONG_LAST_SEQUENCE, EXPECTED_SEQ
+from aegis_sdk.nats.jetstream import ApiRefused, JetStream, Kept, Outgoing, PublishResult
 
 from aegis_control.application.ports import BucketEntry, NotTheBucket, NotWritten, Write
 

@@ -16,15 +16,8 @@ from aegis_sdk.contract.envelope import Outcome
 from aegis_sdk.contract.names import decode_token, encode_token
 from aegis_sdk.contract.subjects import Subjects
 from aegis_sdk.errors import InvalidName, Unavailable
-from aegis_sdk.nats.jetstream import (
-    ERR_NO_STREAM,
-    EXPECTED_SEQ,
-    ROLLUP,
-    ApiRefused,
-    JetStream,
-    Kept,
-    Outgoing,
-)
+from aegis_sdk.nats.codes import ERR_NO_STREAM, EXPECTED_SEQ, ROLLUP
+from aegis_sdk.nats.jetstream import ApiRefused, JetStream, Kept, Outgoing
 
 from aegis_control.application.ports import FenceWrite, NotWritten, StoredFence, Trimmed
 from aegis_control.application.unreadable import said_by

@@ -6,13 +6,8 @@ from aegis_sdk.contract.dead_letter import DeadLetter
 from aegis_sdk.contract.envelope import Outcome, Request
 from aegis_sdk.contract.subjects import Subjects
 from aegis_sdk.errors import Unavailable
-from aegis_sdk.nats.jetstream import (
-    ERR_NO_STREAM,
-    ApiRefused,
-    JetStream,
-    Kept,
-    Outgoing,
-)
+from aegis_sdk.nats.codes import ERR_NO_STREAM
+from aegis_sdk.nats.jetstream import ApiRefused, JetStream, Kept, Outgoing
 
 from aegis_control.application.ports import RequestsFull
 

@@ -13,13 +13,8 @@ from typing import Any, Final
 
 from aegis_sdk.contract.control import LogMark
 from aegis_sdk.errors import Unavailable
-from aegis_sdk.nats.jetstream import (
-    ERR_NO_STREAM,
-    IN_FLIGHT_MAX,
-    ApiRefused,
-    JetStream,
-    Outgoing,
-)
+from aegis_sdk.nats.codes import ERR_NO_STREAM
+from aegis_sdk.nats.jetstream import IN_FLIGHT_MAX, ApiRefused, JetStream, Outgoing
 
 from aegis_control.application.ports import ProvisionFailed
 from aegis_control.domain.leading.logs import Sight

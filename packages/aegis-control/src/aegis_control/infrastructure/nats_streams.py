@@ -13,12 +13,8 @@ from typing import Any, Final
 from aegis_sdk.contract.control import DriftView
 from aegis_sdk.contract.subjects import GROUP_CONSUMER, SUSPECT_TO, Subjects
 from aegis_sdk.errors import Unavailable
-from aegis_sdk.nats.jetstream import (
-    ERR_NO_CONSUMER,
-    ERR_NO_STREAM,
-    ApiRefused,
-    JetStream,
-)
+from aegis_sdk.nats.codes import ERR_NO_CONSUMER, ERR_NO_STREAM
+from aegis_sdk.nats.jetstream import ApiRefused, JetStream
 
 from aegis_control.application.ports import Backlog, ProvisionFailed
 

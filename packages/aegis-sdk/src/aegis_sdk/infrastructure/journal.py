@@ -22,7 +22,8 @@ from aegis_sdk.contract.subjects import Subjects
 from aegis_sdk.domain.journal import Entry, EntryKind
 from aegis_sdk.infrastructure.consumer import Meta, PullLoop
 from aegis_sdk.infrastructure.log_watch import LogWatch, last_message
-from aegis_sdk.nats.link import EXPECTED_SEQ, EXPECTED_SUBJECT, ROLLUP, TTL, Link
+from aegis_sdk.nats.codes import EXPECTED_SEQ, EXPECTED_SUBJECT, ROLLUP, TTL
+from aegis_sdk.nats.link import Link
 from aegis_sdk.nats.wire import Message
 
 COMMIT_TIMEOUT_S: Final = 2.0

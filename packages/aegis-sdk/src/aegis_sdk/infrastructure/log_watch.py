@@ -8,14 +8,13 @@ end are looked at, and whether the last outcome that was stored here is still wh
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Callable
 from typing import Final
 
 from aegis_sdk.application.ports import StoreError, StoreMissing, StoreUnreachable
 from aegis_sdk.contract.subjects import Subjects
+from aegis_sdk.nats.jetstream import decoded
 from aegis_sdk.nats.link import Link
-from aegis_sdk.nats.wire import parse_headers
 
 READ_TIMEOUT_S: Final = 2.0
 IDENTITY: Final = "aegis.log"
@@ -128,7 +127,5 @@ async def last_message(
         if "no message found" in str(error):
             return None
         raise
-    message = found["message"]
-    return parse_headers(base64.b64decode(message.get("hdrs", ""))), base64.b64decode(
-        message.get("data", "")
-    )
+    kept = decoded(found["message"])
+    return dict(kept.headers), kept.payload

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import json
 from collections.abc import Callable, Sequence
 from typing import Final
@@ -15,8 +14,9 @@ from aegis_sdk.contract.subjects import GROUP_CONSUMER, SUSPECT_TO, Subjects
 from aegis_sdk.domain.delivery import Arrival
 from aegis_sdk.infrastructure.consumer import Meta, PullLoop, Unreadable
 from aegis_sdk.infrastructure.journal import make_reader
+from aegis_sdk.nats.jetstream import decoded
 from aegis_sdk.nats.link import Link
-from aegis_sdk.nats.wire import Message, parse_headers
+from aegis_sdk.nats.wire import Message
 from aegis_sdk.telemetry import log
 
 GRANT_ACK_WAIT_S: Final = 3600.0
@@ -76,14 +76,10 @@ async def _read(link: Link, stream: str, service: str, seq: int) -> Request | No
         if "no message found" in str(error):
             return None
         raise
-    message = found["message"]
+    kept = decoded(found["message"])
     try:
-        return Request.parse(
-            parse_headers(base64.b64decode(message.get("hdrs", ""))),
-            base64.b64decode(message.get("data", "")),
-            service=service,
-            resource=_resource_of(message["subject"]),
-        )
+        resource = _resource_of(kept.subject)
+        return Request.parse(kept.headers, kept.payload, service=service, resource=resource)
     except (KeyError, ValueError):
         return None  # somebody else's: no request is at this place
 

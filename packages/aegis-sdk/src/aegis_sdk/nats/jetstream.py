@@ -22,6 +22,7 @@ from nats.aio.msg import Msg
 
 from aegis_sdk.application.ports import StoreError, StoreForbidden
 from aegis_sdk.errors import RefusedByNats, Unavailable
+from aegis_sdk.nats.codes import ERR_NO_MESSAGE, ERR_NO_PEERS
 from aegis_sdk.nats.link import Link
 from aegis_sdk.nats.wire import Message, parse_headers
 
@@ -36,15 +37,6 @@ _TAIL_WAIT_S: Final = 5.0
 IN_FLIGHT_MAX: Final = 1_000
 """More acknowledgements outstanding don't make the server faster, only its queues longer."""
 
-EXPECTED_SEQ: Final = "Nats-Expected-Last-Subject-Sequence"
-ROLLUP: Final = "Nats-Rollup"
-
-ERR_WRONG_LAST_SEQUENCE: Final = 10071
-ERR_BUSY: Final = 10164
-ERR_NO_STREAM: Final = 10059
-ERR_NO_CONSUMER: Final = 10014
-ERR_NO_MESSAGE: Final = 10037
-_ERR_NO_PEERS: Final = 10005
 _UNAVAILABLE: Final = 503
 
 
@@ -159,12 +151,12 @@ class JetStream:
             if error.code == ERR_NO_MESSAGE:
                 return None
             raise
-        return _decoded(answer["message"])
+        return decoded(answer["message"])
 
     async def message(self, stream: str, seq: int) -> Kept:
         """The message at a sequence, from the stream's leader. Raises: Unavailable, ApiRefused."""
         answer = await self.api(f"STREAM.MSG.GET.{stream}", {"seq": seq})
-        return _decoded(answer["message"])
+        return decoded(answer["message"])
 
     async def read_last_of_each(
         self, stream: str, subject: str, *, after: int = 0
@@ -338,7 +330,7 @@ def _result(answer: Message | StoreError) -> PublishResult:
 
 def _is_temporary(error: Mapping[str, Any]) -> bool:
     """A cluster that elects, or has not seen all of its nodes yet, says so with these."""
-    return error.get("code") == _UNAVAILABLE or error.get("err_code") == _ERR_NO_PEERS
+    return error.get("code") == _UNAVAILABLE or error.get("err_code") == ERR_NO_PEERS
 
 
 def _refusal(error: Mapping[str, Any]) -> Refusal:
@@ -347,7 +339,7 @@ def _refusal(error: Mapping[str, Any]) -> Refusal:
     )
 
 
-def _decoded(message: Mapping[str, Any]) -> Kept:
+def decoded(message: Mapping[str, Any]) -> Kept:
     """The API's form of a message: payload and headers in base64."""
     return Kept(
         str(message["subject"]),

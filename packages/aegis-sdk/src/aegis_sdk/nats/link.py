@@ -34,6 +34,19 @@ from aegis_sdk.application.ports import (
 )
 from aegis_sdk.contract.names import session_name
 from aegis_sdk.errors import ContractError, RefusedByNats, Unavailable
+from aegis_sdk.nats.codes import (
+    BATCH_COMMIT,
+    BATCH_ID,
+    BATCH_SEQ,
+    ERR_BUSY,
+    ERR_NO_CONSUMER,
+    ERR_NO_MESSAGE,
+    ERR_NO_RESOURCES,
+    ERR_NO_STORAGE,
+    ERR_NO_STREAM,
+    ERR_STORE_FAILED,
+    ERR_WRONG_LAST_SEQUENCE,
+)
 from aegis_sdk.nats.connection import (
     CONNECT_TIMEOUT_S,
     PENDING_BYTES_MAX,
@@ -52,21 +65,8 @@ OPEN_MAX: Final = 100_000
 SWEEP_S: Final = 0.05
 """How late a timeout may be noticed."""
 
-EXPECTED_SEQ: Final = "Nats-Expected-Last-Subject-Sequence"
-EXPECTED_SUBJECT: Final = "Nats-Expected-Last-Subject-Sequence-Subject"
-ROLLUP: Final = "Nats-Rollup"
-TTL: Final = "Nats-TTL"
-BATCH_ID: Final = "Nats-Batch-Id"
-BATCH_SEQ: Final = "Nats-Batch-Sequence"
-BATCH_COMMIT: Final = "Nats-Batch-Commit"
-
-# JetStream error codes, each tried against nats-server 2.15.1.
-_WRONG_LAST_SEQUENCE: Final = 10071
-_BUSY: Final = 10164
-"""R3: another check of the same subject is in flight. Nothing was stored; ask again."""
-_STORE_FAILED: Final = 10077
-_MISSING: Final = frozenset({10059, 10014, 10037})  # stream, consumer, message not found
-_FULL: Final = frozenset({10023, 10047})  # insufficient resources, storage
+_MISSING: Final = frozenset({ERR_NO_STREAM, ERR_NO_CONSUMER, ERR_NO_MESSAGE})
+_FULL: Final = frozenset({ERR_NO_RESOURCES, ERR_NO_STORAGE})
 BUSY_WAIT_S: Final = 0.002
 BUSY_TRIES: Final = 200
 
@@ -628,14 +628,14 @@ def _checked(answer: Message) -> dict[str, Any]:
 
 def _error_of(error: Mapping[str, Any]) -> StoreError:
     code, text = int(error.get("err_code", 0)), str(error.get("description", error))
-    if code == _WRONG_LAST_SEQUENCE:
+    if code == ERR_WRONG_LAST_SEQUENCE:
         return FenceRefused(text)
-    if code == _BUSY:
+    if code == ERR_BUSY:
         return Busy(text)
-    if code == _STORE_FAILED and "per subject" in text:
+    if code == ERR_STORE_FAILED and "per subject" in text:
         return AlreadyStored(text)
     if code in _MISSING:
         return StoreMissing(text)
-    if code == _STORE_FAILED or code in _FULL:
+    if code == ERR_STORE_FAILED or code in _FULL:
         return StoreFull(text)
     return StoreUnreachable(f"{text} ({code})")

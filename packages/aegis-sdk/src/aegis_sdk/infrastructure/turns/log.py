@@ -25,16 +25,8 @@ from aegis_sdk.contract.turns.subjects import LogSubjects
 from aegis_sdk.domain.turns.writer import Write
 from aegis_sdk.infrastructure.log_watch import last_message
 from aegis_sdk.infrastructure.turns.search import outcome_in, outcomes_up_to
-from aegis_sdk.nats.link import (
-    EXPECTED_SEQ,
-    EXPECTED_SUBJECT,
-    ROLLUP,
-    TTL,
-    Busy,
-    Link,
-    Stored,
-    stored_or_why,
-)
+from aegis_sdk.nats.codes import EXPECTED_SEQ, EXPECTED_SUBJECT, ROLLUP, TTL
+from aegis_sdk.nats.link import Busy, Link, Stored, stored_or_why
 from aegis_sdk.nats.wire import Message
 from aegis_sdk.telemetry import log
 

@@ -1,0 +1,24 @@
+"""JetStream's words that this protocol uses: headers, and the numbers of refusals, each tried against nats-server 2.15.1."""
+
+from __future__ import annotations
+
+from typing import Final
+
+EXPECTED_SEQ: Final = "Nats-Expected-Last-Subject-Sequence"
+EXPECTED_SUBJECT: Final = "Nats-Expected-Last-Subject-Sequence-Subject"
+ROLLUP: Final = "Nats-Rollup"
+TTL: Final = "Nats-TTL"
+BATCH_ID: Final = "Nats-Batch-Id"
+BATCH_SEQ: Final = "Nats-Batch-Sequence"
+BATCH_COMMIT: Final = "Nats-Batch-Commit"
+
+ERR_WRONG_LAST_SEQUENCE: Final = 10071
+ERR_BUSY: Final = 10164
+"""R3: another check of the same subject is in flight. Nothing was stored; ask again."""
+ERR_STORE_FAILED: Final = 10077
+ERR_NO_STREAM: Final = 10059
+ERR_NO_CONSUMER: Final = 10014
+ERR_NO_MESSAGE: Final = 10037
+ERR_NO_RESOURCES: Final = 10023
+ERR_NO_STORAGE: Final = 10047
+ERR_NO_PEERS: Final = 10005
