@@ -18,9 +18,10 @@ from typing import Any, Final, cast
 import pytest
 import structlog
 from aegis_control.application.operators.console import Console, Shelf
-from aegis_control.infrastructure import console_http, http, http_connections
+from aegis_control.infrastructure import console_http, http
 from aegis_control.infrastructure.console_http import TOKEN_HEADER
 from aegis_control.infrastructure.embedded_nats import EmbeddedNats
+from aegis_control.infrastructure.http_connections import BOUNDS, Bounds
 from aegis_control.infrastructure.http_origin import OwnNames, name_of
 from aegis_control.infrastructure.seldom import Seldom
 from aegis_control.settings import SettingsError, load
@@ -77,10 +78,12 @@ def make_app(console: Console, seldom: Seldom, names: OwnNames | None = None) ->
 
 
 @contextlib.asynccontextmanager
-async def door(console: Console, names: OwnNames | None = None) -> AsyncIterator[int]:
+async def door(
+    console: Console, names: OwnNames | None = None, bounds: Bounds = BOUNDS
+) -> AsyncIterator[int]:
     seldom = Seldom()
     app = make_app(console, seldom, names)
-    async with http.serve(app, host="127.0.0.1", port=0, seldom=seldom) as port:
+    async with http.serve(app, host="127.0.0.1", port=0, seldom=seldom, bounds=bounds) as port:
         yield port
 
 
@@ -276,9 +279,8 @@ async def test_a_crowd_that_asks_for_explanations_is_told_to_come_again() -> Non
     assert all("retry-after: 1" in answer.head for answer in busy)
 
 
-async def test_an_explanation_that_reads_for_too_long_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("aegis_control.application.operators.console.EXPLAIN_S_MAX", 0.05)
-    console = Desk().console()
+async def test_an_explanation_that_reads_for_too_long_ends() -> None:
+    console = Desk().console(explain_s_max=0.05)
     console._shelf = cast(Shelf, SlowShelf())
     async with door(console) as port:
         answer = await ask(port, "/api/explain?request_id=a.1")
@@ -318,22 +320,18 @@ async def until_closed(reader: asyncio.StreamReader) -> None:
         "unread body",
     ],
 )
-async def test_who_keeps_us_waiting_is_cut_off(
-    monkeypatch: pytest.MonkeyPatch, sent: bytes
-) -> None:
-    monkeypatch.setattr(http_connections, "REQUEST_S", 0.2)
-    monkeypatch.setattr(http_connections, "ANSWER_S", 0.3)
-    async with door(Desk().console()) as port:
+async def test_who_keeps_us_waiting_is_cut_off(sent: bytes) -> None:
+    bounds = Bounds(request_s=0.2, answer_s=0.3)
+    async with door(Desk().console(), bounds=bounds) as port:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(sent)
         await until_closed(reader)
         writer.close()
 
 
-async def test_a_byte_now_and_then_keeps_no_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_byte_now_and_then_keeps_no_connection() -> None:
     """Slowloris."""
-    monkeypatch.setattr(http_connections, "REQUEST_S", 0.3)
-    async with door(Desk().console()) as port:
+    async with door(Desk().console(), bounds=Bounds(request_s=0.3)) as port:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         closed = asyncio.create_task(until_closed(reader))
         while not closed.done():
@@ -342,10 +340,8 @@ async def test_a_byte_now_and_then_keeps_no_connection(monkeypatch: pytest.Monke
         writer.close()
 
 
-async def test_who_does_not_read_the_answer_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http_connections, "REQUEST_S", 0.3)
-    monkeypatch.setattr(http_connections, "ANSWER_S", 0.3)
-    seldom = Seldom()
+async def test_who_does_not_read_the_answer_is_cut_off() -> None:
+    seldom, bounds = Seldom(), Bounds(request_s=0.3, answer_s=0.3)
     app = http.make_app(
         metrics=lambda: b"x" * 50_000_000,
         not_ready=lambda: "",
@@ -354,7 +350,7 @@ async def test_who_does_not_read_the_answer_is_cut_off(monkeypatch: pytest.Monke
         names=OwnNames("127.0.0.1"),
         seldom=seldom,
     )
-    async with http.serve(app, host="127.0.0.1", port=0, seldom=seldom) as port:
+    async with http.serve(app, host="127.0.0.1", port=0, seldom=seldom, bounds=bounds) as port:
         with socket.create_connection(("127.0.0.1", port)) as unread:
             unread.sendall(b"GET /metrics HTTP/1.1\r\nhost: localhost\r\n\r\n")
             await asyncio.sleep(0.05)
@@ -364,12 +360,9 @@ async def test_who_does_not_read_the_answer_is_cut_off(monkeypatch: pytest.Monke
                     await asyncio.sleep(0.02)
 
 
-async def test_idle_connections_have_a_bound_and_keep_nobody_out(
-    monkeypatch: pytest.MonkeyPatch, logged: list[Any]
-) -> None:
+async def test_idle_connections_have_a_bound_and_keep_nobody_out(logged: list[Any]) -> None:
     """The newest come in, at the cost of those that waited longest; in one line of the log."""
-    monkeypatch.setattr(http_connections, "_CONNECTIONS_MAX", 8)
-    async with door(Desk().console()) as port:
+    async with door(Desk().console(), bounds=Bounds(connections_max=8)) as port:
         held = [await asyncio.open_connection("127.0.0.1", port) for _ in range(40)]
         assert (await ask(port, "/livez")).status == HTTPStatus.OK
         assert (await ask(port, "/api/overview")).status == HTTPStatus.OK

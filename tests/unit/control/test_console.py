@@ -41,7 +41,7 @@ class Desk:
     letters: list[Letter] = field(default_factory=list)
     letters_read: int = 0
 
-    def console(self) -> Console:
+    def console(self, **options: Any) -> Console:
         return Console(
             ask=self.ask,
             shelf=cast(Shelf, self),
@@ -50,6 +50,7 @@ class Desk:
             replica=lambda: Replica("control-1", "0", "aegis", self.connected, "control-1"),
             clock=self.office.clock,
             actions=True,
+            **options,
         )
 
     async def ask(self, verb: str, data: bytes) -> AdminReply:

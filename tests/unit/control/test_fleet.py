@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 from aegis_control.application.operators.gather import Gather
 from aegis_control.application.operators.history import POINTS_MAX, SERVICES_MAX, STEP_S, Query
-from aegis_control.domain.operators import fleet as fleet_module
 from aegis_control.domain.operators.fleet import SILENCE_S_MAX, Fleet, quantile_s
 from aegis_sdk.contract.metrics import (
     BUCKETS_S,
@@ -170,9 +169,8 @@ def test_what_this_version_does_not_know_is_left_out() -> None:
     assert fleet.counted.numbers == {(FENCED_COMMITS.name, ("accounts",)): 1.0}
 
 
-def test_series_are_bounded_and_those_beyond_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fleet_module, "SERIES_MAX", 3)
-    fleet = Fleet()
+def test_series_are_bounded_and_those_beyond_are_counted() -> None:
+    fleet = Fleet(series_max=3)
     for n in range(10):
         numbers = [Number(family=FENCED_COMMITS.name, labels=(f"s{n}",), value=1)]
         take(fleet, Snapshot(source=f"s{n}", n=1, numbers=numbers))

@@ -8,7 +8,7 @@ import signal
 from typing import cast
 
 import pytest
-from aegis_control.demo import load, serve
+from aegis_control.demo import serve
 from aegis_control.demo.accounts import accounts
 from aegis_control.demo.load import (
     Tally,
@@ -40,12 +40,13 @@ async def test_it_trades_until_it_is_stopped_and_every_order_has_an_answer() -> 
     assert told["longest_s"] > 0
 
 
-async def test_it_waits_for_services_that_start_later(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_it_waits_for_services_that_start_later() -> None:
     """No order fails because a caller was up first."""
-    monkeypatch.setattr(load, "TELL_EVERY_S", 0.01)
     async with harness(accounts, resources=account_names()) as aegis:
         with capture_logs() as logs:
-            trading = asyncio.create_task(keep_trading(cast(Aegis, aegis), rate=500.0))
+            trading = asyncio.create_task(
+                keep_trading(cast(Aegis, aegis), rate=500.0, tell_every_s=0.01)
+            )
             await until(lambda: any(line["event"] == "load_waits" for line in logs))
             await aegis.serve(pricing)
             await until(lambda: any(line.get("executed") for line in logs))

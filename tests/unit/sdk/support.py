@@ -22,7 +22,7 @@ from aegis_sdk.testing import MemoryBus, MemoryLink
 from aegis_sdk.testing.harness import make_requester
 from pydantic import BaseModel
 
-WAIT_S: Final = 5.0
+WAIT_S: Final = 20.0
 """How long a test waits for what must happen: only a failing test waits that long."""
 SERVICE: Final = "ledger"
 

@@ -59,13 +59,13 @@ class Tally:
         return told | {"longest_s": round(longest_s, 4)}
 
 
-async def keep_trading(aegis: Aegis, *, rate: float) -> None:
+async def keep_trading(aegis: Aegis, *, rate: float, tell_every_s: float = TELL_EVERY_S) -> None:
     """Trade `rate` orders a second until SIGTERM or SIGINT; returns when the last has its answer."""
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
     tally = Tally()
-    teller = asyncio.create_task(_tell(tally))
+    teller = asyncio.create_task(_tell(tally, tell_every_s))
     await until_open(stopping, aegis)
     await trade_until(stopping, aegis, tally, rate)
     teller.cancel()
@@ -148,9 +148,9 @@ async def _price(aegis: Aegis, order: Order) -> int:
     return quote.ask_cents if order.side is Side.BUY else quote.bid_cents
 
 
-async def _tell(tally: Tally) -> None:
+async def _tell(tally: Tally, every_s: float) -> None:
     while True:
-        await asyncio.sleep(TELL_EVERY_S)
+        await asyncio.sleep(every_s)
         _log().info("load_progress", **tally.take())
 
 

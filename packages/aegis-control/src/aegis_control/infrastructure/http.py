@@ -21,7 +21,13 @@ from starlette.routing import Route
 from aegis_control.application.operators.history import STEP_S, Point, Query
 from aegis_control.application.operators.turnstile import Turnstile
 from aegis_control.infrastructure.console_http import StrictHeaders, told
-from aegis_control.infrastructure.http_connections import HEAD_BYTES_MAX, IDLE_S, bounded
+from aegis_control.infrastructure.http_connections import (
+    BOUNDS,
+    HEAD_BYTES_MAX,
+    IDLE_S,
+    Bounds,
+    bounded,
+)
 from aegis_control.infrastructure.http_origin import OwnNames, OwnPages
 from aegis_control.infrastructure.seldom import Seldom
 
@@ -92,7 +98,9 @@ _FIELDS: Final = tuple(field.name for field in fields(Point))
 
 
 @asynccontextmanager
-async def serve(app: Starlette, *, host: str, port: int, seldom: Seldom) -> AsyncIterator[int]:
+async def serve(
+    app: Starlette, *, host: str, port: int, seldom: Seldom, bounds: Bounds = BOUNDS
+) -> AsyncIterator[int]:
     """Serve `app` while the context is open; gives the port (`port` 0 picks a free one).
 
     Raises: OSError when the address can't be had.
@@ -101,7 +109,7 @@ async def serve(app: Starlette, *, host: str, port: int, seldom: Seldom) -> Asyn
     listening = socket.create_server((host, port), family=family, reuse_port=False)
     config = uvicorn.Config(
         app,
-        http=bounded(seldom),
+        http=bounded(seldom, bounds),
         ws="none",
         backlog=_BACKLOG,
         h11_max_incomplete_event_size=HEAD_BYTES_MAX,

@@ -186,8 +186,10 @@ class Console:
         replica: Callable[[], Replica],
         clock: Clock,
         actions: bool,
+        explain_s_max: float = EXPLAIN_S_MAX,
     ) -> None:
         self._ask = ask
+        self._explain_s_max = explain_s_max
         self._shelf = shelf
         self._history = history
         self._replica = replica
@@ -216,10 +218,12 @@ class Console:
         """What `ipc-cli explain` says, as far as it is found soon. Raises: InvalidName, NotFound, Unavailable."""
         tell = Explain(self._shelf, now_s=self._clock.wall(), search_s=EXPLAIN_SEARCH_S)
         try:
-            async with asyncio.timeout(EXPLAIN_S_MAX):
+            async with asyncio.timeout(self._explain_s_max):
                 return await tell(request_id)
         except TimeoutError as error:
-            what = f"{request_id} was not told within {EXPLAIN_S_MAX:g} s; try ipc-cli explain"
+            what = (
+                f"{request_id} was not told within {self._explain_s_max:g} s; try ipc-cli explain"
+            )
             raise Unavailable(what) from error
 
     async def act(self, verb: str, order: Action) -> AdminReply:

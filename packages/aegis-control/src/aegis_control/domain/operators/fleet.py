@@ -91,10 +91,11 @@ class _Source:
 class Fleet:
     """Takes snapshots. `counted` is what this replica shows; `drain` is what was heard since the last one."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, series_max: int = SERIES_MAX) -> None:
+        self._series_max = series_max
         self.counted = Totals()
         self.dropped = 0
-        """Series that came when SERIES_MAX were kept already, each time they came."""
+        """Series that came when `series_max` were kept already, each time they came."""
         self._recent = Totals()
         self._sources: dict[str, _Source] = {}
 
@@ -147,7 +148,7 @@ class Fleet:
                 self.counted.add_histogram(key, came if counting else Buckets())
 
     def _keeps(self, key: SeriesKey) -> bool:
-        if self.counted.has(key) or len(self.counted) < SERIES_MAX:
+        if self.counted.has(key) or len(self.counted) < self._series_max:
             return True
         self.dropped += 1
         return False
