@@ -8,7 +8,7 @@ import bisect
 import pytest
 from aegis_sdk.contract.envelope import Outcome, OutcomeKind, Request
 from aegis_sdk.domain.turns.entries import Claim, Entry, Gate, Turn
-from aegis_sdk.domain.turns.writer import Work, Write
+from aegis_sdk.domain.turns.work import Work, Write
 from aegis_sdk.infrastructure.turns.log import TurnLog, store_end, store_gate
 from aegis_sdk.infrastructure.turns.reader import LogReader
 

@@ -2,19 +2,29 @@
 
     own 1 acc=w1          the next entry of the log: ownership 1 gives acc to w1 (the writer under test)
     gate w1               … a gate
-    turn w2 3 acc c.7 5   … a turn of another writer: the outcome of c.7 adds 5 to acc; `w2 -` is a single
+    turn w2 3 acc c.7 5   … a turn of another writer: the outcome of c.7 adds 5 to acc; `w2 -` is a single; also number=9
     end acc c.1           … its caller gave up
     echo                  … the entries that this writer stored and has not read yet, in their order
     lost 3                ownership entry 3 comes, though others are missing
 
     send acc c.1 add 5    a request, for a pure handler; `wait 5` for one that waits; also stored=9 after=9 single again at=100
+    send acc c.1 add 5>bcc        … it hands in a request to bcc
+    send - c.1 add 5      … to the group
     finish c.1            its handler has finished
     found c.1 7 | found c.1 -     the log's answer to a look-up
     cancel c.1            its caller asks to end it
     compose [now=100]
-    stored | refused | taken 7 | cloned      the store's answer to the oldest entry that has none
-    pause acc | resume acc | forget [now=100]
-    values acc            what its state is
+    stored | refused | taken 7 | cloned | clashed      the store's answer to the oldest entry that has none
+    pause acc | resume acc | tick [now=100]
+    save stored | save refused | save lost      what became of the oldest checkpoint on its way
+    sent | kept 9         the oldest request that was handed in, or the group's, is stored
+    valuesof acc          what its state is
+
+    begin acc=5,3,7,1 bcc another writer, w1 again: acc from a checkpoint that was made at entry 5 after outcome 3, with n=7, behind
+                          ownership 1; bcc without one; `batched` for three nodes
+    checkpoint acc w2 3   the next entry of the log: w2's checkpoint of acc, with outcome 3
+    mark acc 3            … a turn of w2: all that outcomes up to 3 hand in was sent
+    skip                  … an entry that this reader never gets
 
 The state is one number, `n`; an outcome's reply is the number after it.
 """
@@ -26,10 +36,13 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from aegis_sdk.contract.envelope import Change, Outcome, OutcomeKind, Request
-from aegis_sdk.domain.turns.entries import End, Entry, Gate, Own, Settled, Turn
+from aegis_sdk.contract.turns.checkpoint import Checkpoint
+from aegis_sdk.domain.turns.checkpoints import Every
+from aegis_sdk.domain.turns.entries import End, Entry, Gate, Own, Saved, Settled, Turn
+from aegis_sdk.domain.turns.output import Output, Save, Sending
 from aegis_sdk.domain.turns.ownership import MissingOwnership
-from aegis_sdk.domain.turns.sessions import Sessions
-from aegis_sdk.domain.turns.writer import Output, Work, Write, Writer
+from aegis_sdk.domain.turns.work import BehindTrim, Work, Write
+from aegis_sdk.domain.turns.writer import Writer
 from pydantic_core import to_json
 
 ENDS_KEPT_S = 600.0
@@ -37,35 +50,52 @@ ENDS_KEPT_S = 600.0
 
 def added(request: Request, values: Mapping[str, Any], epoch: int) -> Outcome:
     """The one handler there is: adds the payload to `n` and answers with it."""
-    return outcome_of(values.get("n", 0) + int(request.payload), epoch)
+    amount, _, to = request.payload.decode().partition(">")
+    return outcome_of(values.get("n", 0) + int(amount), epoch, hands_in=_child(request, to))
 
 
-def outcome_of(n: int, epoch: int = 1) -> Outcome:
-    change = Change({"n": n})
-    return Outcome(OutcomeKind.EXECUTED, to_json(n), change.encode(), epoch=epoch, changed=change)
+def _child(request: Request, to: str) -> tuple[Mapping[str, Any], ...]:
+    return ({"id": request.request_id.replace(".", "~") + ".x", "to": to},) if to else ()
+
+
+def outcome_of(
+    n: int, epoch: int = 1, number: int = 0, hands_in: tuple[Mapping[str, Any], ...] = ()
+) -> Outcome:
+    change = Change({"n": n}, (), hands_in)
+    return Outcome(
+        OutcomeKind.EXECUTED,
+        to_json(n),
+        change.encode(),
+        epoch=epoch,
+        number=number,
+        changed=change,
+    )
 
 
 class Player:
     """Plays a transcript's commands on one writer."""
 
-    def __init__(self, make: Callable[..., Writer] = Writer) -> None:
-        self.writer = make("w1", added, ends_kept_s=ENDS_KEPT_S)
+    def __init__(self) -> None:
+        self.writer = _writer()
         for resource in ("acc", "bcc", "ccc"):
-            self.writer.follow(resource, {}, Sessions())
+            self.writer.restore(resource)
         self._seq = 0
         self._unanswered: deque[Write] = deque()
         self._unread: deque[Write] = deque()
         self._works: dict[str, Work] = {}
         self._values: dict[str, dict[str, Any]] = {}
+        self._saves: deque[Save] = deque()
+        self._sendings: deque[Sending] = deque()
+        self._keeps: deque[Work] = deque()
 
     def play(self, line: str) -> list[str]:
         """What goes out after one command."""
         verb, *words = line.split()
-        plain = [word for word in words if "=" not in word or verb == "own"]
+        plain = [word for word in words if "=" not in word or verb in ("own", "begin")]
         named = dict(word.split("=", 1) for word in words if word not in plain)
         try:
             said = getattr(self, f"_{verb}")(*plain, **named)
-        except MissingOwnership as error:
+        except (MissingOwnership, BehindTrim) as error:
             return [f"error: {error}"]
         return [*(said or []), *self._shown(self.writer.take_output())]
 
@@ -84,9 +114,12 @@ class Player:
     def _gate(self, writer: str) -> None:
         self._read(lambda seq: Gate(seq, writer))
 
-    def _turn(self, writer: str, k: str, resource: str, request_id: str, amount: str) -> None:
+    def _turn(
+        self, writer: str, k: str, resource: str, request_id: str, amount: str, *, number: str = "0"
+    ) -> None:
         held = self.writer.held[resource]
-        outcome = outcome_of(held.values.get("n", 0) + int(amount))
+        n = held.values.get("n", 0) + int(amount)
+        outcome = outcome_of(n, number=int(number) or held.number + 1)
         name = request_id if k == "-" else int(k)
         settled = [Settled(request_id, resource, outcome)]
         content = f"{request_id}={outcome.body.decode()}".encode()
@@ -100,6 +133,29 @@ class Player:
             write = self._unread.popleft()
             self._read(lambda seq, w=write: Turn(seq, "w1", w.name, content=w.content))  # type: ignore[misc]
 
+    def _skip(self) -> None:
+        self._seq += 1
+
+    def _checkpoint(self, resource: str, writer: str, number: str) -> None:
+        made = Checkpoint(writer, resource, read=self._seq, number=int(number))
+        self._read(lambda seq: Saved(seq, made, stored_s=100.0))
+
+    def _mark(self, resource: str, number: str) -> None:
+        self._read(lambda seq: Turn(seq, "w2", seq, (), b"", 100.0, {resource: int(number)}))
+
+    def _begin(self, *words: str) -> None:
+        self.writer = _writer(batched="batched" in words)
+        for word in words:
+            resource, _, text = word.partition("=")
+            if text:
+                read, number, n, own = map(int, text.split(","))
+                values = to_json({"n": n})
+                made = Checkpoint("w9", resource, "", read, number, 1, own, values=values)
+                self.writer.restore(resource, made, saved_s=100.0)
+            elif word != "batched":
+                self.writer.restore(resource)
+        self._seq = self.writer.position
+
     # --- requests -----------------------------------------------------------------------------------------
     def _send(
         self,
@@ -112,7 +168,8 @@ class Player:
         after: str = "0",
         at: str = "100",
     ) -> None:
-        request = Request(request_id, "s", "add", resource, amount.encode())
+        to = None if resource == "-" else resource
+        request = Request(request_id, "s", "add", to, amount.encode())
         request.attempt = 2 if "again" in flags else 1
         work = Work(
             request,
@@ -153,14 +210,34 @@ class Player:
     def _cloned(self) -> None:
         self.writer.cloned(self._unanswered.popleft())
 
+    def _clashed(self) -> None:
+        self.writer.clashed(self._unanswered.popleft())
+
+    def _save(self, what: str) -> None:
+        save = self._saves.popleft()
+        if what == "stored":
+            self.writer.saved(save, 100.0)
+        elif what == "refused":
+            self.writer.save_refused(save)
+        else:
+            self.writer.save_lost(save)
+
+    def _sent(self) -> None:
+        self.writer.sent(self._sendings.popleft())
+
+    def _kept(self, stored_seq: str) -> None:
+        self.writer.kept(self._keeps.popleft(), int(stored_seq))
+
     def _pause(self, resource: str) -> list[str]:
-        return ["idle" if self.writer.pause(resource) else "under way"]
+        if not self.writer.pause(resource):
+            return ["under way"]
+        return ["idle, saved" if self.writer.is_saved(resource) else "idle, not saved"]
 
     def _resume(self, resource: str) -> None:
         self.writer.resume(resource)
 
-    def _forget(self, *, now: str = "100") -> None:
-        self.writer.forget_ends(float(now))
+    def _tick(self, *, now: str = "100") -> None:
+        self.writer.tick(float(now))
 
     def _valuesof(self, resource: str) -> list[str]:
         return [f"{resource} {self.writer.held[resource].values}"]
@@ -168,23 +245,49 @@ class Player:
     # --- what goes out ------------------------------------------------------------------------------------
     def _shown(self, out: Output) -> list[str]:
         lines = [f"stop: {out.stop}"] if out.stop else []
-        for name in ("shut_out", "serving", "left"):
+        for name in ("shut_out", "serving", "left", "unknown"):
             if words := getattr(out, name):
                 lines.append(f"{name} {' '.join(words)}")
         for write in out.store:
             self._unanswered.append(write)
             write.content = _settled(write.works).encode()
-            what = f"turn {write.k}" if write.k else f"single {write.name}"
-            lines.append(f"store {what} under {write.gate}: {_settled(write.works)}")
-        for name in ("run", "cancel", "look_up", "answer"):
+            lines.append(_said(write))
+        for save in out.save:
+            self._saves.append(save)
+            lines.append(f"save {_checkpoint(save.checkpoint)} under {save.gate}")
+        self._sendings += out.send
+        self._keeps += out.keep
+        for sending in out.send:
+            lines.append(f"send {sending.content['id']} to {sending.content['to']}")
+        for name in ("run", "cancel", "look_up", "keep", "answer"):
             if works := getattr(out, name):
                 settled = name == "answer"
                 lines.append(f"{name} {_settled(works) if settled else _named(works)}")
         for work in out.run:
-            held = self.writer.held[work.request.resource or ""]
-            self._values[work.request.request_id] = dict(held.values)
+            held = self.writer.held.get(work.request.resource or "")
+            self._values[work.request.request_id] = {} if held is None else dict(held.values)
         lines += [f"drop {work.request.request_id}: {work.why}" for work in out.dropped]
         return lines
+
+
+def _writer(*, batched: bool = False) -> Writer:
+    every = Every(changes=4, entries=20, seconds=60.0, at_a_time=2)
+    return Writer("w1", added, ends_kept_s=ENDS_KEPT_S, batched=batched, every=every)
+
+
+def _said(write: Write) -> str:
+    what = f"turn {write.k}" if write.k else f"single {write.name}"
+    parts = [_settled(write.works)] if write.works else []
+    if write.singles:
+        parts.append(f"singles {_settled(write.singles)}")
+    parts += [f"save {_checkpoint(made)}" for made in write.saves]
+    parts += [f"sent {resource} {number}" for resource, number in write.sent.items()]
+    guard = f" under {write.gate}" if write.gate else ""
+    return f"store {what}{guard}: {', '.join(parts)}"
+
+
+def _checkpoint(made: Checkpoint) -> str:
+    return f"{made.resource} at {made.read}, outcome {made.number}: {made.values.decode()}"
 
 
 def _named(works: list[Work]) -> str:
@@ -197,7 +300,7 @@ def _settled(works: list[Work]) -> str:
     )
 
 
-def played(text: str, make: Callable[..., Writer] = Writer) -> str:
+def played(text: str) -> str:
     """The transcript with the writer's own output in place of what it says goes out."""
     player: Player | None = None
     lines: list[str] = []
@@ -206,7 +309,7 @@ def played(text: str, make: Callable[..., Writer] = Writer) -> str:
             continue
         lines.append(line)
         if line.startswith("# "):
-            player = Player(make)  # each story begins anew
+            player = Player()  # each story begins anew
         elif player is not None and line and not line.startswith("-- "):
             lines += [f"> {out}" for out in player.play(line)]
     return "\n".join(lines) + "\n"

@@ -161,15 +161,19 @@ def fingerprint(method: str, resource: str | None, payload: bytes) -> str:
 
 @dataclass(slots=True)
 class Change:
-    """What a request changed in its resource's state: JSON values by key, and the keys deleted."""
+    """What a request changed in its resource's state: JSON values by key, and the keys deleted. And what it hands in."""
 
     set: Mapping[str, Any] = field(default_factory=dict)
     delete: tuple[str, ...] = ()
+    send: tuple[Mapping[str, Any], ...] = ()
+    """Requests that are handed in once this change is stored (contract/turns/sends.py)."""
 
     def __bool__(self) -> bool:
-        return bool(self.set or self.delete)
+        return bool(self.set or self.delete or self.send)
 
     def encode(self) -> bytes:
+        if self.send:
+            return to_json({"set": self.set, "delete": self.delete, "send": self.send})
         return to_json({"set": self.set, "delete": self.delete})
 
     @classmethod
@@ -179,12 +183,12 @@ class Change:
             return cls()
         raw = from_json(data)
         try:
-            values, deleted = raw["set"], raw["delete"]
+            values, deleted, send = raw["set"], raw["delete"], raw.get("send", [])
         except (KeyError, TypeError) as error:
             raise ValueError("a change has what is set and what is deleted") from error
-        if type(values) is not dict or type(deleted) is not list:
-            raise ValueError("a change sets an object and deletes a list")
-        return cls(values, tuple(map(str, deleted)))
+        if type(values) is not dict or type(deleted) is not list or type(send) is not list:
+            raise ValueError("a change sets an object, deletes a list, and sends a list")
+        return cls(values, tuple(map(str, deleted)), tuple(send))
 
 
 @dataclass(slots=True)
@@ -204,6 +208,8 @@ class Outcome:
     instance_id: str = ""
     fingerprint: str = ""
     traceparent: str = ""
+    number: int = 0
+    """Its place among its resource's outcomes (domain/turns/entries.py); 0 for one that has none."""
     changed: Change | None = field(default=None, compare=False, repr=False)
 
     def headers(self) -> dict[str, str]:
@@ -222,6 +228,8 @@ class Outcome:
             words += f" fingerprint={self.fingerprint}"
         if self.traceparent:
             words += f" trace={self.traceparent}"
+        if self.number:
+            words += f" n={self.number}"
         return words
 
     def payload(self) -> bytes:
@@ -255,6 +263,7 @@ class Outcome:
             instance_id=known.get("instance", ""),
             fingerprint=known.get("fingerprint", ""),
             traceparent=known.get("trace", ""),
+            number=int(known.get("n", "0")),
         )
 
     @classmethod

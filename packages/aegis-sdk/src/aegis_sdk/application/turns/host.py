@@ -29,10 +29,12 @@ from aegis_sdk.contract.turns.sent import Answer
 from aegis_sdk.domain.delivery import backoff_s
 from aegis_sdk.domain.turns.claims import Claims
 from aegis_sdk.domain.turns.entries import Claim, End, Entry, Gate, Turn
+from aegis_sdk.domain.turns.output import Output
 from aegis_sdk.domain.turns.ownership import MissingOwnership
-from aegis_sdk.domain.turns.sessions import Seen, Sessions, split
+from aegis_sdk.domain.turns.sessions import Seen, split
 from aegis_sdk.domain.turns.states import HeldState, Why
-from aegis_sdk.domain.turns.writer import Output, Work, Write, Writer
+from aegis_sdk.domain.turns.work import BehindTrim, Work, Write
+from aegis_sdk.domain.turns.writer import Writer
 from aegis_sdk.errors import Cancelled
 from aegis_sdk.telemetry import log
 
@@ -81,7 +83,7 @@ class TurnHost:
     def follow(self, resources: Iterable[str]) -> None:
         """Before the log is read."""
         for resource in resources:
-            self.writer.follow(resource, {}, Sessions())
+            self.writer.restore(resource)
 
     async def start(self) -> None:
         """The log is read from now on. Raises: StoreUnreachable."""
@@ -148,7 +150,7 @@ class TurnHost:
             return
         try:
             self._read(entry)
-        except (MissingOwnership, ValueError) as error:
+        except (MissingOwnership, BehindTrim, ValueError) as error:
             self.unreadable(entry.seq, str(error))
         self._soon()
 
@@ -363,7 +365,7 @@ class TurnHost:
     # --- the end ----------------------------------------------------------------------------------------------------------
     def _tick(self) -> None:
         if not self._stopped:
-            self.writer.forget_ends(time.time())
+            self.writer.tick(time.time())
             self._soon()
             self._loop.call_later(TICK_S, self._tick)
 

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from aegis_sdk.contract.envelope import Outcome, Request
 from aegis_sdk.contract.turns.sent import Answer
-from aegis_sdk.domain.turns.writer import Write
+from aegis_sdk.domain.turns.work import Write
 
 
 class WriterLog(Protocol):

@@ -1,14 +1,19 @@
 """What stands in a service's log, as values. How it is written to NATS is not known here.
 
 The subject of each is named in the table of docs/turns.md. Entries arrive in the log's order, and `seq` is their place in it.
+
+Each outcome that takes its turn in its resource's queue has a *number*: the first one of the resource is 1, the next one 2,
+whoever stores it and wherever. One out of turn, which changes nothing, has none: a cancel. So a reader knows what it has folded already, whether that came from a checkpoint, from its own
+acknowledgement, or from the log, and it meets a hole in what it was given as a number that is missing.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from aegis_sdk.contract.envelope import Outcome
+from aegis_sdk.contract.turns.checkpoint import Checkpoint
 
 # Not `frozen`, though never changed: that makes their making five times as slow (contract/envelope.py).
 
@@ -45,6 +50,7 @@ class Turn:
 
     seq: int
     writer: str
+    """Empty for a single that its caller stored: a cancel."""
     name: int | str
     """The round's number, or the request id of a single."""
     settled: Sequence[Settled] = ()
@@ -53,6 +59,8 @@ class Turn:
     """The entry as stored, by which a writer knows its own."""
     stored_s: float = 0.0
     """Unix time, by the log."""
+    sent: Mapping[str, int] = field(default_factory=dict)
+    """For each resource named, up to which of its outcomes all that they hand in was sent."""
 
 
 @dataclass(slots=True)
@@ -65,7 +73,16 @@ class End:
     stored_s: float = 0.0
 
 
-Entry = Gate | Own | Turn | End
+@dataclass(slots=True)
+class Saved:
+    """A resource's newest checkpoint. It replaces the one before."""
+
+    seq: int
+    checkpoint: Checkpoint
+    stored_s: float = 0.0
+
+
+Entry = Gate | Own | Turn | End | Saved
 
 
 @dataclass(slots=True)

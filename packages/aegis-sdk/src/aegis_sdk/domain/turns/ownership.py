@@ -7,6 +7,9 @@ sequence that is no longer the last. So a resource passes in two steps, both of 
 gate of every writer that the resource was taken from (R4). Between the two, the old writer's turns still count. Behind the
 second, no further one can exist, and whoever has read that far has read all of them.
 
+A reader may begin at checkpoints, each of which tells one resource's owner at a position of its own. What stands in the log up to
+there is known for that resource, and skipped for it (`restore`).
+
 What must stay true: entries are folded in the log's order, each once. Ownership entries are numbered without gaps, and
 a reader that sees a gap stops. Gates replace each other: a reader may miss one, never what it announced (R5).
 What would break: a new owner that serves before it has read those gates loses the turns that it has not read.
@@ -35,17 +38,40 @@ class Tenure:
     """The number of the ownership entry that began it."""
     open: set[str] = field(default_factory=set)
     """Writers that lost the resource and have no gate behind that entry yet: their turns may still come."""
+    told: int = 0
+    """The last ownership entry that its checkpoint knew."""
 
 
 class Ownership:
-    """The fold. `number` is the last ownership entry read, `gates` the newest gate read of each writer."""
+    """The fold. `number` is the last ownership entry read, `gates` the newest gate read of each writer.
 
-    def __init__(self, *, number: int = 0) -> None:
-        self.number = number
+    It begins wherever the log does, which may be trimmed, unless `begin` says what comes first.
+    """
+
+    def __init__(self) -> None:
+        self.number = 0
+        self._begins_anywhere = True
         self.gates: dict[str, int] = {}
         self._tenures: dict[str, Tenure] = {}
         self._waiting: dict[str, dict[str, None]] = {}
         """For each writer, the resources that wait for a gate of it: a gate costs what it ends, not what exists."""
+
+    def begin(self, number: int | None) -> None:
+        """What is read comes behind ownership entry `number`; None: wherever the log begins."""
+        self.number = number or 0
+        self._begins_anywhere = number is None
+
+    def restore(self, resource: str, owner: str, *, epoch: int, own: int) -> None:
+        """As a checkpoint has it that its owner made, behind ownership entry `own` and every gate that it needed."""
+        self._tenures[resource] = Tenure(owner, epoch, told=own)
+
+    def adopt(self, resource: str, other: Ownership) -> None:
+        """As another fold has it, which has read just as far."""
+        tenure = other._tenures.get(resource)
+        if tenure is not None:
+            self._tenures[resource] = tenure
+            for writer in tenure.open:
+                self._waiting.setdefault(writer, {})[resource] = None
 
     def read_own(self, number: int, moves: Mapping[str, str]) -> list[str]:
         """Fold ownership entry `number`; the resources whose owner changed.
@@ -54,7 +80,9 @@ class Ownership:
         """
         if number <= self.number:
             return []
-        if number != self.number + 1:
+        if self._begins_anywhere:
+            self._begins_anywhere = False
+        elif number != self.number + 1:
             raise MissingOwnership(
                 f"ownership entry {number} follows {self.number} in what was read: the log is not whole"
             )
@@ -66,7 +94,7 @@ class Ownership:
         if old is None:
             self._tenures[resource] = Tenure(owner, self.number)
             return True
-        if old.owner == owner:
+        if old.owner == owner or self.number <= old.told:
             return False
         unshut = old.open | {old.owner}
         unshut -= {owner, NOBODY}  # a writer's own turns are in order with what it does now

@@ -12,7 +12,7 @@ redriven one) have no session; their outcomes are singles, stored under their ow
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable
 from enum import Enum, auto
 from typing import Final
 
@@ -97,7 +97,7 @@ class Sessions:
         return [(c, s.highest, f"{s.bits:x}", s.used_s) for c, s in self._by_caller.items()]
 
     @classmethod
-    def load(cls, rows: Iterator[tuple[str, int, str, float]]) -> Sessions:
+    def load(cls, rows: Iterable[tuple[str, int, str, float]]) -> Sessions:
         sessions = cls()
         for caller, highest, bits, used_s in rows:
             sessions._by_caller[caller] = Session(highest, int(bits, 16), used_s)

@@ -2,14 +2,18 @@
 
 Theory of operation. What comes in: requests (`accept`), the log's entries in their order (`read`), outcomes of handlers that
 wait (`computed`), the store's answers (`stored`, `refused`, `taken`), answers of the log to a doubt (`looked_up`). What comes
-out stands in `out`: the host executes it and feeds back what became of it. The host decides nothing.
+out stands in `Output`: the host executes it and feeds back what became of it. The host decides nothing.
 
 Requests wait in one queue per resource. `compose` makes a *turn*: it walks the resources that have something to settle,
 computes the outcomes of pure handlers, each on the result of the one before it, adds the outcomes of handlers that have
 finished, and sends all of it to the log as one entry, on condition of this writer's gate. One turn is in flight at a time;
 meanwhile the next one collects. When the turn is stored its changes are applied and its callers are answered. A handler that
 waits runs on stored state alone, so it begins when nothing of its resource is in flight. A *single* is an outcome that is
-stored under its own name: it travels beside the turn, and is alone for its resource until it is settled.
+stored under its own name, and is alone for its resource until it is settled. It travels beside the turn; where the server
+can't check one gate twice at the same time (`batched`, three nodes), it travels with the turn in one atomic batch.
+
+Parts with a theory of their own: who may write (ownership.py), what was done already (sessions.py), the end of each request
+(desk.py), requests without a resource (group.py), checkpoints (checkpoints.py), what handlers hand in (outbox.py).
 
 What must stay true (the rules' numbers are those of docs/turns.md):
 - R1: what a turn is judged by (who owns a resource, what has ended, what is a duplicate) is never older than the gate it names.
@@ -18,8 +22,8 @@ What must stay true (the rules' numbers are those of docs/turns.md):
 - R4: a resource is served from the moment on which all writers before are shut out and everything they stored is folded.
 - R7: after a refusal nothing is computed or stored until a newer gate is read. What pure handlers computed is thrown away.
 - R8: state in memory changes, and callers are answered, when the entry is known to be stored; by its acknowledgement or by
-  reading it, whichever is first. (Applying it before all in front of it is read is safe: between the gate it was judged by and
-  the entry itself, nobody else can have stored anything of these resources.)
+  reading it, whichever is first. (Applying it before all that precedes it is read is safe: between the gate it was judged by
+  and the entry itself, nobody else can have stored anything of these resources.)
 - R9: a request that was sent longer ago than half an end's time to live is dropped: its end could be forgotten already, by
   the log and by this writer, which may have slept. The other half is for clocks that differ.
 - R10: an entry under this writer's name that it did not store means that another process has its identity: it stops.
@@ -28,240 +32,84 @@ What must stay true (the rules' numbers are those of docs/turns.md):
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Final
+from collections.abc import Iterable, Sequence
+from typing import Final
 
-from aegis_sdk.contract.envelope import Change, Outcome, Request
+from aegis_sdk.contract.envelope import Change, Outcome
 from aegis_sdk.contract.ids import is_keyed
+from aegis_sdk.contract.turns.checkpoint import Checkpoint
 from aegis_sdk.domain.journal import Ahead
-from aegis_sdk.domain.turns.entries import End, Entry, Gate, Own, Turn
+from aegis_sdk.domain.turns.checkpoints import Every, Saver, restored
+from aegis_sdk.domain.turns.desk import RECENT_MAX, Desk
+from aegis_sdk.domain.turns.entries import End, Entry, Gate, Own, Saved, Turn
+from aegis_sdk.domain.turns.group import Compute, Group
+from aegis_sdk.domain.turns.outbox import Outbox
+from aegis_sdk.domain.turns.output import Output, Save, Sending
 from aegis_sdk.domain.turns.ownership import Ownership
-from aegis_sdk.domain.turns.sessions import Seen, Sessions
-from aegis_sdk.domain.turns.states import (
-    HELD,
-    WORK,
-    HeldEvent,
-    HeldState,
-    Why,
-    WorkEvent,
-    WorkState,
-    step,
-)
+from aegis_sdk.domain.turns.sessions import Seen
+from aegis_sdk.domain.turns.states import HeldEvent, HeldState, Why, WorkEvent, WorkState
+from aegis_sdk.domain.turns.work import BehindTrim, Held, Work, Write
 
-TURN_MAX: Final = 256
-"""Outcomes in one turn."""
-TURN_BYTES_MAX: Final = 256 * 1024
-"""A turn is closed beyond it: a quarter of NATS's usual `max_payload`, since the last one added may be large."""
 SHARE_MAX: Final = 64
 """Outcomes of one resource in one turn, so that a hot resource leaves room for the others."""
-QUEUE_MAX: Final = 20_000
-"""Requests that wait at one writer. Beyond it callers are told to store theirs."""
-RECENT_MAX: Final = 4096
-"""Outcomes that are answered again from memory, at least; twice as many at most."""
+GROUP_AT_A_TIME: Final = 256
+OUTCOMES_KEPT_S: Final = 86_400.0
 
 _UNSETTLED: Final = frozenset(
     {WorkState.WAITING, WorkState.ASKED, WorkState.RUNNING, WorkState.READY}
 )
 """Nothing of it was sent to the log, and it is not done with."""
 
-Compute = Callable[[Request, Mapping[str, Any], int], Outcome]
-"""A pure handler: (request, the resource's values, epoch) to an outcome. It never raises."""
-
-
-class Work:
-    """One request at this writer."""
-
-    __slots__ = (
-        "after",
-        "epoch",
-        "is_aside",
-        "looked_up",
-        "outcome",
-        "pure",
-        "reply",
-        "request",
-        "sent_s",
-        "single",
-        "state",
-        "stored_seq",
-        "why",
-    )  # fmt: skip
-
-    def __init__(
-        self,
-        request: Request,
-        *,
-        sent_s: float,
-        reply: str = "",
-        pure: bool = False,
-        single: bool = False,
-        stored_seq: int = 0,
-        after: int = 0,
-    ) -> None:
-        self.request = request
-        self.sent_s = sent_s
-        """Unix time of its sending, by its caller: it may have lain in the buffers of a process that slept."""
-        self.reply = reply
-        """The subject its caller listens on; empty for one that is stored."""
-        self.pure = pure
-        self.single = single
-        self.stored_seq = stored_seq
-        """Its place in the request stream; 0 for one that was sent."""
-        self.after = after
-        """The last place its caller stored for this resource: what stands there comes first."""
-        self.state = WorkState.WAITING
-        self.outcome: Outcome | None = None
-        self.looked_up = False
-        """The log was asked, and knew nothing of it."""
-        self.is_aside = False
-        """Settled out of its queue's order: it has no effect."""
-        self.epoch = 0
-        """Of the state on which its outcome was computed."""
-        self.why: Why | None = None
-        """Why it was dropped."""
-
-    def step(self, event: WorkEvent) -> None:
-        self.state = step(WORK, self.state, event)
-
-
-class Write:
-    """An entry on its way to the log: a turn (`k` > 0), or a single."""
-
-    __slots__ = ("content", "gate", "k", "size", "works")
-
-    def __init__(self, k: int, gate: int) -> None:
-        self.k = k
-        self.gate = gate
-        self.content = b""
-        """The entry as it is stored: the host writes it here when it sends it (R10)."""
-        self.works: list[Work] = []
-        self.size = 0
-
-    def add(self, work: Work, outcome: Outcome) -> None:
-        if work.state is WorkState.WAITING:
-            work.step(WorkEvent.COMPUTED)
-        work.step(WorkEvent.COMPOSED)
-        work.outcome = outcome
-        self.works.append(work)
-        self.size += len(outcome.body) + len(outcome.change) + len(work.request.payload) + 128
-
-    @property
-    def name(self) -> int | str:
-        """The turn's number, or the request id of a single."""
-        return self.k or self.works[0].request.request_id
-
-    @property
-    def is_full(self) -> bool:
-        return len(self.works) >= TURN_MAX or self.size >= TURN_BYTES_MAX
-
-
-class Held:
-    """One resource that this writer serves or follows."""
-
-    __slots__ = (
-        "early", "ended", "in_flight", "is_due", "name", "queue", "sessions", "state", "stored_to", "values",
-    )  # fmt: skip
-
-    def __init__(self, name: str, values: dict[str, Any], sessions: Sessions) -> None:
-        self.name = name
-        self.values = values
-        self.sessions = sessions
-        self.state = HeldState.FOLLOWING
-        self.queue: deque[Work] = deque()
-        self.early: list[Work] = []
-        """Sent requests that name a stored one which has not come yet."""
-        self.ended: dict[str, float] = {}
-        """Requests whose callers gave up, and when (Unix time, by the log)."""
-        self.stored_to = 0
-        """All stored requests up to here were accepted."""
-        self.in_flight = 0
-        """Outcomes of it that were sent to the log and may change its values."""
-        self.is_due = False
-
-    def step(self, event: HeldEvent) -> None:
-        self.state = step(HELD, self.state, event)
-
-    def end(self, request_id: str, at_s: float) -> None:
-        """The caller gave up. To its session that is the same as an outcome: the request is not to be run any more."""
-        self.sessions.add(request_id, at_s)
-        self.ended[request_id] = at_s
-
-    def fold(self, request_id: str, outcome: Outcome, at_s: float) -> None:
-        """Take over what a stored outcome changed."""
-        self.sessions.add(request_id, at_s)
-        if outcome.change:
-            change = outcome.changed or Change.decode(outcome.change)
-            self.values.update(change.set)
-            for key in change.delete:
-                self.values.pop(key, None)
-
-
-class Output:
-    """What the host is to do, in this order."""
-
-    __slots__ = (
-        "answer",
-        "cancel",
-        "dropped",
-        "left",
-        "look_up",
-        "run",
-        "serving",
-        "shut_out",
-        "stop",
-        "store",
-    )
-
-    def __init__(self) -> None:
-        self.stop = ""
-        """Why this writer must end, and serve nothing more."""
-        self.shut_out: list[str] = []
-        """Writers to store a new gate of."""
-        self.store: list[Write] = []
-        self.answer: list[Work] = []
-        """Their outcomes are stored. A stored request is acknowledged, too."""
-        self.run: list[Work] = []
-        """Handlers to begin, each on its resource's `values` as they are now."""
-        self.cancel: list[Work] = []
-        """Handlers whose outcome can't count any more."""
-        self.look_up: list[Work] = []
-        self.dropped: list[Work] = []
-        """Nothing of them was stored here; each says `why`."""
-        self.serving: list[str] = []
-        self.left: list[str] = []
-
-    def __bool__(self) -> bool:
-        return bool(
-            (self.store or self.answer or self.run or self.dropped or self.look_up or self.cancel)
-            or (self.stop or self.shut_out or self.serving or self.left)
-        )
-
 
 class Writer:
     """One instance's right to write, from its start to its end. `name` is new with each start."""
 
     def __init__(
-        self, name: str, compute: Compute, *, ends_kept_s: float, ownership: Ownership | None = None
+        self,
+        name: str,
+        compute: Compute,
+        *,
+        ends_kept_s: float,
+        outcomes_kept_s: float = OUTCOMES_KEPT_S,
+        batched: bool = False,
+        group_at_a_time: int = GROUP_AT_A_TIME,
+        recent_max: int = RECENT_MAX,
+        every: Every | None = None,
+        log: str = "",
     ) -> None:
+        """`outcomes_kept_s`: how long the log has what duplicates are told by. `log`: its identity."""
         self.name = name
-        self.ownership = ownership or Ownership()
+        self.ownership = Ownership()
         self.held: dict[str, Held] = {}
-        self.out = Output()
         self.position = 0
         """The last entry read."""
         self.k = 0
         """The number of the last turn; one that was refused left its own to the next."""
+        self.desk = Desk(ends_kept_s=ends_kept_s, recent_max=recent_max)
+        self.group = Group(self.desk, compute, at_a_time=group_at_a_time)
         self._compute = compute
-        self._wait_max_s = ends_kept_s / 2
         self._ends_kept_s = ends_kept_s
-        self._open: dict[str, Work] = {}
-        self._recent: dict[str, Outcome] = {}
-        self._less_recent: dict[str, Outcome] = {}
+        self._batched = batched
+        self._saver = Saver(
+            name, self.ownership, every=every or Every(), kept_s=outcomes_kept_s, log=log
+        )
+        self._outbox = Outbox()
+        self._is_fold = False
+        """It only reads: what stands under its name is not its own doing."""
+        self._owned = 0
+        """How many resources are not another writer's."""
+        self._begins_after = -1
+        self._log_s = 0.0
+        """The log's time of what was read last."""
+        self._worth = 0
+        """The last entry read that a trim would remove."""
+        self._ends: deque[tuple[float, Held, str]] = deque()
         self._due: deque[Held] = deque()
         self._to_begin: deque[Held] = deque()
         """Resources with a handler that waits at the head of their queue."""
         self._aside: deque[Work] = deque()
         self._turn: Write | None = None
+        self._clashed: Write | None = None
         self._refused_gate = 0
         self._refused: list[Write] = []
         """Refused, and it is not known yet whether an earlier try is in the log."""
@@ -269,42 +117,80 @@ class Writer:
         """Entries that were sent and not read yet: by their turn's number, or a single's request id."""
 
     def take_output(self) -> Output:
-        out, self.out = self.out, Output()
+        out, self.desk.out = self.desk.out, Output()
         return out
-
-    def follow(self, resource: str, values: dict[str, Any], sessions: Sessions) -> None:
-        """Hold a resource, as a checkpoint has it; entries behind that are read from now on."""
-        self.held[resource] = Held(resource, values, sessions)
 
     @property
     def waiting(self) -> int:
         """Requests without an outcome at this writer."""
-        return len(self._open)
+        return len(self.desk.open)
 
-    # --- requests -----------------------------------------------------------------------------------------
+    # --- what it begins with ----------------------------------------------------------------------------------
+    def restore(
+        self,
+        resource: str,
+        checkpoint: Checkpoint | None = None,
+        *,
+        saved_s: float = 0.0,
+        nothing_up_to: int = 0,
+        kept: bool = False,
+    ) -> None:
+        """Hold a resource as its checkpoint has it, stored at `saved_s`. Before anything is read: `adopt` brings later ones.
+
+        Without a checkpoint nothing of it stands in the log up to `nothing_up_to`. `kept`: to be saved now and then, not to be
+        served. Raises: ValueError.
+        """
+        held = restored(resource, checkpoint, kept=kept)
+        held.saved_s = saved_s
+        self.held[resource] = held
+        self._ends += [(at_s, held, request_id) for request_id, at_s in held.ended.items()]
+        begins = nothing_up_to if checkpoint is None else checkpoint.read
+        if self._begins_after < 0 or begins < self._begins_after:
+            self._begins_after = self.position = begins
+            self.ownership.begin(None if checkpoint is None else checkpoint.own)
+        if checkpoint is not None:
+            self.ownership.restore(
+                resource, checkpoint.writer, epoch=checkpoint.epoch, own=checkpoint.own
+            )
+
+    def further(self) -> Writer:
+        """A fold for resources that come later: to be restored, to read up to where this one is, and to be adopted."""
+        fold = Writer(self.name, self._compute, ends_kept_s=self._ends_kept_s)
+        fold._is_fold = True
+        return fold
+
+    def adopt(self, other: Writer) -> None:
+        """Take over what a `further` fold holds, which has read as far as this one. Raises: ValueError."""
+        if other.position != self.position:
+            raise ValueError(f"it has read up to {other.position}, this one up to {self.position}")
+        new = {name: held for name, held in other.held.items() if name not in self.held}
+        self.held |= new
+        self._ends += other._ends
+        for name in new:
+            self.ownership.adopt(name, other.ownership)
+        ours = [name for name, held in new.items() if held.state is not HeldState.FOLLOWING]
+        self._shut_out(ours, is_first=self._owned == 0)
+        self._owned += len(ours)
+        for held in new.values():
+            if held.state is HeldState.SERVING:
+                self._begin_to_serve(held)
+
+    # --- requests ---------------------------------------------------------------------------------------------
     def accept(self, work: Work) -> None:
         """A request arrived, sent or stored."""
-        request_id = work.request.request_id
-        held = self.held.get(work.request.resource or "")
-        if held is None or held.state is HeldState.FOLLOWING:
-            self._drop(work, Why.MOVED)
-        elif (first := self._open.get(request_id)) is not None:
-            self._second_copy(first, work)
-        elif (known := self._remembered(request_id)) is not None:
-            self._settle(work, known, WorkEvent.FOUND)
-        elif len(self._open) >= QUEUE_MAX and not work.stored_seq:
-            self._drop(work, Why.BUSY)
-        else:
-            self._open[request_id] = work
+        resource = work.request.resource
+        if resource is None:
+            self.group.accept(work)
+            return
+        held = self.held.get(resource)
+        if held is None or held.kept or held.state is HeldState.FOLLOWING:
+            self.desk.drop(work, Why.MOVED)
+        elif self.desk.admit(work):
             self._enqueue(held, work)
         if held is not None and work.stored_seq > held.stored_to:
             held.stored_to = work.stored_seq
-            self._release_early(held)
-
-    def _second_copy(self, first: Work, second: Work) -> None:
-        """One request by both ways: one of them is settled for both."""
-        first.stored_seq = first.stored_seq or second.stored_seq
-        first.reply = first.reply or second.reply
+            if held.early:
+                self._release_early(held)
 
     def _enqueue(self, held: Held, work: Work) -> None:
         if work.after > held.stored_to:
@@ -320,37 +206,73 @@ class Writer:
 
     def cancel(self, request_id: str, outcome: Outcome) -> None:
         """Its caller asks to end it, unless its handler has begun: `outcome` says so."""
-        work = self._open.get(request_id)
-        if work is not None and work.state is WorkState.WAITING:
+        work = self.desk.open.get(request_id)
+        if work is None or work.state is not WorkState.WAITING:
+            return
+        if work.request.resource is None:
+            self.group.cancel(work, outcome)
+        elif self._is_new(self._held_of(work), work):
             work.step(WorkEvent.COMPUTED)
             work.outcome, work.is_aside = outcome, True
             self._aside.append(work)
 
     def computed(self, work: Work, outcome: Outcome) -> None:
         """A handler that waits has finished. Of one that was dropped meanwhile, nothing comes."""
-        if work.state is WorkState.RUNNING:
+        if work.request.resource is None:
+            self.group.computed(work, outcome)
+        elif work.state is WorkState.RUNNING:
             work.step(WorkEvent.COMPUTED)
             work.outcome = outcome
             self._make_due(self._held_of(work))
 
+    def kept(self, work: Work, stored_seq: int) -> None:
+        """A group's request was stored, at that place, before its outcome is."""
+        self.group.kept(work, stored_seq)
+
     def looked_up(self, work: Work, found: Outcome | None) -> None:
         """The log's answer to a doubt."""
-        if work.state is not WorkState.ASKED:
+        if work.state is WorkState.STORING and self._clashed is not None:
+            self._found_in_clash(self._clashed, work, found)
+        elif work.state is not WorkState.ASKED:
             return
+        elif work.request.resource is None:
+            self.group.looked_up(work, found)
+        else:
+            self._looked_up(self._held_of(work), work, found)
+
+    def _looked_up(self, held: Held, work: Work, found: Outcome | None) -> None:
         if found is not None:
-            self._settle(work, found, WorkEvent.FOUND)
+            self.desk.settle(work, found, WorkEvent.FOUND)
+        elif held.sessions.seen(work.request.request_id) is Seen.DONE:
+            self.desk.drop(
+                work, Why.ENDED
+            )  # without an outcome: its end was forgotten, not what it says
         else:
             work.step(WorkEvent.NOT_FOUND)
             work.looked_up = True
-        self._make_due(self._held_of(work))
+        self._make_due(held)
+
+    def sent(self, sending: Sending) -> None:
+        """What an outcome hands in is stored in its service's requests."""
+        if sending.work is not None:
+            self.group.sent(sending.work)
+        elif (held := self.held.get(sending.resource)) is not None:
+            self._outbox.sent(held, sending)
 
     def pause(self, resource: str) -> bool:
-        """Begin nothing new; whether nothing of it is under way now."""
+        """Begin nothing new, and save what there is; whether nothing of it is under way now."""
         held = self.held[resource]
         if held.state is HeldState.SERVING:
             held.step(HeldEvent.PAUSED)
         begun = held.queue and held.queue[0].state in (WorkState.RUNNING, WorkState.READY)
-        return not held.in_flight and not begun
+        is_idle = not held.in_flight and not begun
+        if is_idle and not self._saver.covers(held):
+            self._saver.want(held)
+        return is_idle
+
+    def is_saved(self, resource: str) -> bool:
+        """Whether its newest checkpoint has all of it: who gives it away waits for that."""
+        return self._saver.covers(self.held[resource])
 
     def resume(self, resource: str) -> None:
         held = self.held[resource]
@@ -358,9 +280,9 @@ class Writer:
             held.step(HeldEvent.RESUMED)
             self._make_due(held)
 
-    # --- the log ------------------------------------------------------------------------------------------
+    # --- the log ----------------------------------------------------------------------------------------------
     def read(self, entry: Entry) -> None:
-        """Fold the next entry. Raises: MissingOwnership."""
+        """Fold the next entry. Raises: MissingOwnership, BehindTrim: this reader has to begin anew."""
         if entry.seq <= self.position:
             return
         self.position = entry.seq
@@ -372,101 +294,166 @@ class Writer:
             self._read_own(entry)
         elif isinstance(entry, End):
             self._read_end(entry)
+        elif isinstance(entry, Saved):
+            self._read_saved(entry)
 
     def _read_turn(self, turn: Turn) -> None:
-        if turn.writer == self.name:
+        self._worth = turn.seq
+        self._log_s = max(self._log_s, turn.stored_s)
+        if turn.writer == self.name and not self._is_fold:
             self._read_own_turn(turn)
             return
         for settled in turn.settled:
             held = self.held.get(settled.resource)
             if held is not None:
                 held.fold(settled.request_id, settled.outcome, turn.stored_s)
-                self._remember(settled.request_id, settled.outcome)
+                self.desk.remember(settled.request_id, settled.outcome)
+        for resource, number in turn.sent.items():
+            if (held := self.held.get(resource)) is not None:
+                self._outbox.read(held, number)
 
     def _read_own_turn(self, turn: Turn) -> None:
         write = self._unread.pop(turn.name, None)
-        if write is None or write.content != turn.content:
+        if write is None:
+            self._stop_as_clone(turn.name)
+        elif write.name != turn.name:
+            return  # a single that came with its turn, which tells both
+        elif write.content != turn.content:
             self._stop_as_clone(turn.name)
         else:
             self.stored(write, turn.stored_s)
 
     def _read_gate(self, gate: Gate) -> None:
         self._became_whole(self.ownership.read_gate(gate.writer, gate.seq))
-        if gate.writer == self.name:
+        if gate.writer == self.name and self._refused:
             refused, self._refused = self._refused, []
             for write in refused:
                 self._undo(write)
 
     def _read_own(self, own: Own) -> None:
+        self._worth = own.seq
         changed = self.ownership.read_own(own.number, own.moves)
-        given = []
+        owned, given = self._owned, []
         for resource in changed:
             held = self.held.get(resource)
+            is_ours = own.moves[resource] == self.name
             if held is None:
-                continue
-            if own.moves[resource] == self.name:
-                held.step(HeldEvent.GIVEN)
+                if is_ours:
+                    self.desk.out.unknown.append(resource)
+            elif is_ours:
+                self._give(held)
                 given.append(resource)
             elif held.state is not HeldState.FOLLOWING:
                 self._lose(held)
-        self.out.shut_out += sorted(self.ownership.unshut(given))
+        self._shut_out(given, is_first=owned == 0)
         self._became_whole(name for name in given if self.ownership.is_whole(name))
+
+    def _give(self, held: Held) -> None:
+        held.step(HeldEvent.GIVEN)
+        self._owned += 1
+
+    def _shut_out(self, given: Iterable[str], *, is_first: bool) -> None:
+        """All who wrote these before; and a gate of our own, if the trim may have taken that of one who owned nothing."""
+        writers = self.ownership.unshut(given)
+        if given and is_first and self.name in self.ownership.gates:
+            writers.add(self.name)
+        self.desk.out.shut_out += sorted(writers)
 
     def _became_whole(self, resources: Iterable[str]) -> None:
         for resource in resources:
             held = self.held.get(resource)
             if held is not None and held.state is HeldState.TAKING:
                 held.step(HeldEvent.WHOLE)
-                self.out.serving.append(resource)
-                self._make_due(held)
+                self._begin_to_serve(held)
+
+    def _begin_to_serve(self, held: Held) -> None:
+        self.desk.out.serving.append(held.name)
+        if held.unsent:
+            self._outbox.owned(held, self.desk.out)
+        self._make_due(held)
 
     def _lose(self, held: Held) -> None:
         """Another writer's from now on. What is in an entry already may still count: the log decides."""
         if held.state is not HeldState.TAKING:
-            self.out.left.append(held.name)
+            self.desk.out.left.append(held.name)
         held.step(HeldEvent.TAKEN)
+        self._owned -= 1
         for work in (*held.queue, *held.early):
             if work.state in _UNSETTLED:
-                self._drop(work, Why.MOVED)
+                self.desk.drop(work, Why.MOVED)
         held.queue.clear()
         held.early.clear()
 
     def _read_end(self, end: End) -> None:
+        self._log_s = max(self._log_s, end.stored_s)
         held = self.held.get(end.resource)
         if held is None:
             return
         held.end(end.request_id, end.stored_s)
-        work = self._open.get(end.request_id)
+        self._ends.append((end.stored_s, held, end.request_id))
+        work = self.desk.open.get(end.request_id)
         if work is not None and work.state is not WorkState.STORING:
-            self._drop(work, Why.ENDED)
+            self.desk.drop(work, Why.ENDED)
             self._make_due(held)
 
-    def forget_ends(self, now_s: float) -> None:
-        """Ends live as long as in the log."""
-        for held in self.held.values():
-            old = [i for i, at_s in held.ended.items() if at_s < now_s - self._ends_kept_s]
-            for request_id in old:
-                del held.ended[request_id]
+    def _read_saved(self, saved: Saved) -> None:
+        self._log_s = max(self._log_s, saved.stored_s)
+        checkpoint = saved.checkpoint
+        held = self.held.get(checkpoint.resource)
+        if held is None:
+            return
+        if checkpoint.number > held.number:
+            raise BehindTrim(
+                f"a checkpoint of {held.name} has outcome {checkpoint.number}, and {held.number} was the last one read"
+            )
+        self._saver.read(held, checkpoint, saved.stored_s)
 
-    # --- composing ----------------------------------------------------------------------------------------
+    def tick(self, now_s: float) -> None:
+        """To be called each second or so. Ends live as long as in the log; checkpoints are renewed in time."""
+        ends = self._ends
+        while ends and ends[0][0] < now_s - self._ends_kept_s:
+            _, held, request_id = ends.popleft()
+            held.ended.pop(request_id, None)
+        self._saver.tick(self.held.values(), now_s, self.position, self._worth)
+        self._outbox.tick()
+
+    # --- composing --------------------------------------------------------------------------------------------
     def compose(self, now_s: float) -> None:
         """Begin handlers that wait; send what is ready as one turn, unless a turn is in flight. `now_s`: Unix time."""
+        self.group.compose(now_s)
         gate = self.ownership.gates.get(self.name, 0)
         if gate <= self._refused_gate:
             return  # the gate that decides was not read yet
         while self._to_begin:
             self._begin(self._to_begin.popleft(), now_s)
-        if self._turn is not None or not (self._due or self._aside):
-            return
-        turn = Write(self.k + 1, gate)
-        self._compose_aside(turn)
-        for _ in range(len(self._due)):
+        if not self._batched and self._saver.is_due:
+            made = self._saver.take(gate, self.position, self._log_s)
+            self.desk.out.save += [Save(checkpoint, gate) for checkpoint in made]
+        if self._turn is None and self._is_worth_a_turn():
+            self._compose(Write(self.k + 1, gate), now_s)
+
+    def _is_worth_a_turn(self) -> bool:
+        return bool(
+            self._due
+            or self._aside
+            or self._outbox.is_due
+            or (self._batched and self._saver.is_due)
+        )
+
+    def _compose(self, turn: Write, now_s: float) -> None:
+        if self._batched:
+            turn.saves = self._saver.take(turn.gate, self.position, self._log_s)
+        self._compose_aside(turn, now_s)
+        due = self._due
+        for _ in range(len(due)):
             if turn.is_full:
                 break
-            held = self._due.popleft()
+            held = due.popleft()
             held.is_due = False
             self._compose_of(held, turn, now_s)
-        if turn.works:
+        if turn.works or turn.singles or self._outbox.is_due:
+            turn.sent = self._outbox.take()
+        if not turn.is_empty:
             self.k = turn.k
             self._turn = turn
             self._send(turn)
@@ -480,13 +467,19 @@ class Writer:
             self._make_due(held)
         else:
             head.step(WorkEvent.BEGUN)
-            self.out.run.append(head)
+            self.desk.out.run.append(head)
 
-    def _compose_aside(self, turn: Write) -> None:
-        """Cancelled ones change nothing and wait for nobody."""
+    def _compose_aside(self, turn: Write, now_s: float) -> None:
+        """Cancelled ones change nothing and wait for nobody. They are judged like all others (R1)."""
         while self._aside and not turn.is_full:
             work = self._aside.popleft()
-            if work.state is WorkState.READY and work.outcome is not None:
+            if work.state is not WorkState.READY or work.outcome is None:
+                continue  # it was ended meanwhile
+            if self.desk.is_too_old(work, now_s) or not self._is_new(self._held_of(work), work):
+                self.desk.drop(work, Why.LATE)
+            elif work.single:
+                self._compose_single(work, work.outcome, turn)
+            else:
                 turn.add(work, work.outcome)
 
     def _compose_of(self, held: Held, turn: Write, now_s: float) -> None:
@@ -510,10 +503,9 @@ class Writer:
             work.epoch = epoch
             held.queue.popleft()
             held.in_flight += 1
+            outcome.number = held.number + held.in_flight
             if work.single:
-                single = Write(0, turn.gate)
-                single.add(work, outcome)
-                self._send(single)
+                self._compose_single(work, outcome, turn)
                 break
             turn.add(work, outcome)
             ahead = ahead or Ahead(held.values)
@@ -521,20 +513,27 @@ class Writer:
                 ahead.apply(outcome.changed or Change.decode(outcome.change))
         self._make_due(held)
 
+    def _compose_single(self, work: Work, outcome: Outcome, turn: Write) -> None:
+        if self._batched:
+            turn.add_single(work, outcome)
+        else:
+            single = Write(0, turn.gate)
+            single.add(work, outcome)
+            self._send(single)
+
     def _head(self, held: Held, now_s: float) -> Work | None:
         """The request whose turn it is, if it may be settled now. Judged by all that was read so far (R1)."""
         queue = held.queue
         while queue:
             work = queue[0]
-            if work.is_aside or work.state is WorkState.DONE or work.state is WorkState.DROPPED:
+            state = work.state
+            if work.is_aside or state is WorkState.DONE or state is WorkState.DROPPED:
                 queue.popleft()
-            elif work.state is WorkState.READY:
-                if not self._is_too_old(
-                    work, now_s
-                ):  # an outcome may be stored long after it was computed
+            elif state is WorkState.READY:
+                if not self.desk.is_too_old(work, now_s):  # it may be long since it was computed
                     return work
-                self._drop(work, Why.LATE)
-            elif work.state is not WorkState.WAITING or held.state is not HeldState.SERVING:
+                self.desk.drop(work, Why.LATE)
+            elif state is not WorkState.WAITING or held.state is not HeldState.SERVING:
                 return None
             elif self._judge(held, work, now_s):
                 return work
@@ -544,25 +543,25 @@ class Writer:
         """Whether a request that waits may be run. If not it was dropped, settled, or the log is asked."""
         request_id = work.request.request_id
         if request_id in held.ended:
-            self._drop(work, Why.ENDED)
-        elif self._is_too_old(work, now_s):
-            self._drop(work, Why.LATE)
-        elif (
-            work.looked_up
-            or held.sessions.seen(request_id) is Seen.NEW
-            or (work.single and work.request.attempt == 1 and not is_keyed(request_id))
-        ):
-            return True  # a single's own subject refuses what the session can't tell
-        elif (known := self._remembered(request_id)) is not None:
-            self._settle(work, known, WorkEvent.FOUND)
+            self.desk.drop(work, Why.ENDED)
+        elif self.desk.is_too_old(work, now_s):
+            self.desk.drop(work, Why.LATE)
+        elif self._is_new(held, work):
+            return True
+        elif (known := self.desk.known(request_id)) is not None:
+            self.desk.settle(work, known, WorkEvent.FOUND)
         else:
-            work.step(WorkEvent.DOUBTED)
-            self.out.look_up.append(work)
+            self.desk.ask(work)
         return False
 
-    def _is_too_old(self, work: Work, now_s: float) -> bool:
-        """Whether its end may be forgotten already (R9)."""
-        return now_s - work.sent_s > self._wait_max_s
+    def _is_new(self, held: Held, work: Work) -> bool:
+        """Whether it has no outcome, as far as was read. A single's own subject refuses what no session can tell."""
+        request = work.request
+        return (
+            held.sessions.seen(request.request_id) is Seen.NEW
+            or work.looked_up
+            or (work.single and request.attempt == 1 and not is_keyed(request.request_id))
+        )
 
     def _make_due(self, held: Held) -> None:
         """Have `compose` look at it, if there is something to do at the head of its queue."""
@@ -582,30 +581,48 @@ class Writer:
 
     def _send(self, write: Write) -> None:
         self._unread[write.name] = write
-        self.out.store.append(write)
+        for work in write.singles:
+            self._unread[work.request.request_id] = write
+        self.desk.out.store.append(write)
 
-    # --- what became of an entry --------------------------------------------------------------------------
+    # --- what became of an entry ------------------------------------------------------------------------------
     def stored(self, write: Write, at_s: float) -> None:
         """The log has the entry, as its acknowledgement or the entry itself says. `at_s`: Unix time."""
-        if write.works[0].state is not WorkState.STORING:
+        if write.is_done:
             return  # known already
-        for work in write.works:
+        write.is_done = True
+        if not (write.k or write.gate):
+            (work,) = write.works
+            assert work.outcome is not None
+            self.group.settle(work, work.outcome, WorkEvent.STORED)
+            return
+        self._settle_all(write.works, at_s)
+        self._settle_all(write.singles, at_s)
+        for checkpoint in write.saves:
+            self._saver.saved(self.held[checkpoint.resource], checkpoint, at_s)
+        self._landed(write)
+
+    def _settle_all(self, works: Sequence[Work], at_s: float) -> None:
+        desk, outbox = self.desk, self._outbox
+        for work in works:
             outcome, held = work.outcome, self._held_of(work)
             assert outcome is not None
             held.fold(work.request.request_id, outcome, at_s)
+            self._saver.changed(held)
             if not work.is_aside:
                 held.in_flight -= 1
-            self._settle(work, outcome, WorkEvent.STORED)
+            desk.settle(work, outcome, WorkEvent.STORED)
+            if held.unsent:
+                outbox.stored(held, outcome.number, desk.out)
             self._make_due(held)
-        self._landed(write)
 
     def refused(self, write: Write) -> None:
         """The gate has moved. Nothing is computed or stored until the new one is read (R7).
 
-        Only then is it known that the entry is not in the log: an earlier try of it, whose answer was lost, may stand in
-        front of that gate.
+        Only then is it known that the entry is not in the log: an earlier try of it, whose answer was lost, may stand before
+        that gate.
         """
-        if write.works[0].state is not WorkState.STORING:
+        if write.is_done:
             return
         if self.ownership.gates.get(self.name, 0) > write.gate:
             self._undo(write)  # the newer gate was read before the refusal came
@@ -614,16 +631,23 @@ class Writer:
             self._refused.append(write)
 
     def _undo(self, write: Write) -> None:
-        """A newer gate was read, and the entry was not in front of it: it is not stored, and never will be."""
-        if write.works[0].state is WorkState.STORING:
-            self._unread.pop(write.name, None)
-            if write.k:
-                self.k = (
-                    write.k - 1
-                )  # numbers have no gaps, so that two processes of one identity collide (R10)
-            for work in reversed(write.works):
+        """A newer gate was read, and the entry was not before it: it is not stored, and never will be."""
+        if write.is_done:
+            return
+        write.is_done = True
+        self._unread.pop(write.name, None)
+        for work in write.singles:
+            self._unread.pop(work.request.request_id, None)
+        if write.k:
+            # Numbers have no gaps, so that two processes of one identity collide (R10).
+            self.k = write.k - 1
+        self._outbox.put_back(write.sent)
+        for work in reversed((*write.works, *write.singles)):
+            if work.state is WorkState.STORING:
                 self._undo_one(work)
-            self._landed(write)
+        for checkpoint in write.saves:
+            self._saver.refused(self.held[checkpoint.resource], checkpoint, gate=0)
+        self._landed(write)
 
     def _undo_one(self, work: Work) -> None:
         held = self._held_of(work)
@@ -631,9 +655,9 @@ class Writer:
             held.in_flight -= 1
         work.step(WorkEvent.UNDONE if work.pure and not work.is_aside else WorkEvent.REFUSED)
         if held.state is HeldState.FOLLOWING or work.epoch != self.ownership.epoch(held.name):
-            self._drop(work, Why.MOVED)  # somebody else may have written between
+            self.desk.drop(work, Why.MOVED)  # somebody else may have written between
         elif work.request.request_id in held.ended:
-            self._drop(work, Why.ENDED)
+            self.desk.drop(work, Why.ENDED)
         elif work.is_aside:
             self._aside.append(work)
         else:
@@ -642,12 +666,37 @@ class Writer:
 
     def taken(self, single: Write, found: Outcome) -> None:
         """The single's subject holds another outcome of its request. (One that is our own was `stored`.)"""
+        if single.is_done:
+            return
+        single.is_done = True
         (work,) = single.works
-        held = self._held_of(work)
-        held.in_flight -= 1
+        if work.request.resource is None:
+            self.group.settle(work, found, WorkEvent.FOUND)
+            return
         self._unread.pop(single.name, None)
-        self._settle(work, found, WorkEvent.FOUND)
+        self._found_stored(work, found)
+
+    def _found_stored(self, work: Work, found: Outcome) -> None:
+        held = self._held_of(work)
+        if not work.is_aside:
+            held.in_flight -= 1
+        self.desk.settle(work, found, WorkEvent.FOUND)
         self._make_due(held)
+
+    def clashed(self, batch: Write) -> None:
+        """One of the batch's singles has an outcome already, and nothing of the batch is stored: which one?"""
+        if not batch.is_done and self._clashed is None:
+            self._clashed = batch
+            self.desk.out.look_up += batch.singles
+
+    def _found_in_clash(self, batch: Write, work: Work, found: Outcome | None) -> None:
+        if found is not None:
+            self._found_stored(work, found)
+        else:
+            work.looked_up = True
+        if all(w.looked_up or w.state is WorkState.DONE for w in batch.singles):
+            self._clashed = None
+            self._undo(batch)
 
     def cloned(self, write: Write) -> None:
         """The turn's subject holds an entry that is not ours (R10)."""
@@ -655,7 +704,7 @@ class Writer:
 
     def _stop_as_clone(self, name: int | str) -> None:
         what = f"turn {name}" if isinstance(name, int) else f"outcome {name}"
-        self.out.stop = (
+        self.desk.out.stop = (
             f"{what} of writer {self.name} was stored by another process, which has this one's identity"
             " (a cloned machine or container): this one serves nothing more"
         )
@@ -664,32 +713,22 @@ class Writer:
         if write is self._turn:
             self._turn = None
 
-    # --- small steps --------------------------------------------------------------------------------------
+    # --- what became of a checkpoint --------------------------------------------------------------------------
+    def saved(self, save: Save, at_s: float) -> None:
+        """It is stored."""
+        self._saver.saved(self._held_in(save), save.checkpoint, at_s)
+
+    def save_refused(self, save: Save) -> None:
+        """The gate has moved: it is not stored, and never will be."""
+        self._saver.refused(self._held_in(save), save.checkpoint, gate=save.gate)
+
+    def save_lost(self, save: Save) -> None:
+        """Nobody says what became of it, and it may still be on its way."""
+        if self._saver.lost(self._held_in(save), save.checkpoint, gate=save.gate):
+            self.desk.out.shut_out.append(self.name)
+
+    def _held_in(self, save: Save) -> Held:
+        return self.held[save.checkpoint.resource]
+
     def _held_of(self, work: Work) -> Held:
         return self.held[work.request.resource or ""]
-
-    def _settle(self, work: Work, outcome: Outcome, event: WorkEvent) -> None:
-        """Its outcome is stored."""
-        work.step(event)
-        work.outcome = outcome
-        self._open.pop(work.request.request_id, None)
-        self._remember(work.request.request_id, outcome)
-        self.out.answer.append(work)
-
-    def _drop(self, work: Work, why: Why) -> None:
-        if work.state is WorkState.RUNNING:
-            self.out.cancel.append(work)
-        work.step(WorkEvent.LOST)
-        work.why = why
-        if self._open.get(work.request.request_id) is work:
-            del self._open[work.request.request_id]
-        self.out.dropped.append(work)
-
-    def _remember(self, request_id: str, outcome: Outcome) -> None:
-        """Two halves, the older one forgotten as a whole: to take out one by one costs more than all else here."""
-        self._recent[request_id] = outcome
-        if len(self._recent) >= RECENT_MAX:
-            self._recent, self._less_recent = {}, self._recent
-
-    def _remembered(self, request_id: str) -> Outcome | None:
-        return self._recent.get(request_id) or self._less_recent.get(request_id)

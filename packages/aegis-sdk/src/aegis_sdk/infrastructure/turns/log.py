@@ -22,7 +22,7 @@ from aegis_sdk.application.ports import (
 from aegis_sdk.contract.envelope import Outcome
 from aegis_sdk.contract.turns.entries import Moves, encode_record, turn_head, turn_header
 from aegis_sdk.contract.turns.subjects import LogSubjects
-from aegis_sdk.domain.turns.writer import Write
+from aegis_sdk.domain.turns.work import Write
 from aegis_sdk.infrastructure.log_watch import last_message
 from aegis_sdk.infrastructure.turns.search import outcome_in, outcomes_up_to
 from aegis_sdk.nats.codes import EXPECTED_SEQ, EXPECTED_SUBJECT, ROLLUP, TTL

@@ -1,0 +1,104 @@
+"""A resource's checkpoint in the second form: two lines of JSON, what it is up to, and the resource's values.
+
+    {"writer":"w1","resource":"ACC-1","log":"5f0c…","read":812,"number":40,"epoch":3,"own":7,
+     "sessions":[["Kq3v9x2m",17,"1ff",1764198000.0]],"ended":{},"unsent":[]}
+    {"position":5}
+
+The first line is all that the trim, a caller and an operator need. The second may be large, and is left as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from pydantic_core import from_json, to_json
+
+from aegis_sdk.contract.checkpoint import values_of
+
+SessionRow = tuple[str, int, str, float]
+"""(caller, highest number, bits in hexadecimal, Unix time of its last use)."""
+
+_COUNTS: Final = ("read", "number", "epoch", "own")
+
+
+@dataclass(slots=True)
+class Checkpoint:
+    """The state of `resource` at the entry `read` of the log, with `writer`'s own outcomes up to `number`."""
+
+    writer: str
+    resource: str
+    log: str = ""
+    """The identity of the log: a position in another one means nothing."""
+    read: int = 0
+    """Where its writer's reader was: who starts from here reads on behind it."""
+    number: int = 0
+    """The last outcome in it. Some may stand behind `read`: they were acknowledged, and not read yet."""
+    epoch: int = 0
+    own: int = 0
+    """The last ownership entry at or before `read`."""
+    sessions: Sequence[SessionRow] = ()
+    ended: Mapping[str, float] = field(default_factory=dict)
+    """Requests whose callers gave up, and when."""
+    unsent: Sequence[tuple[int, Sequence[Mapping[str, Any]]]] = ()
+    """What outcomes hand in and was not sent yet, by their numbers."""
+    values: bytes = b"{}"
+
+    def encode(self) -> bytes:
+        head = {
+            "writer": self.writer,
+            "resource": self.resource,
+            "log": self.log,
+            "read": self.read,
+            "number": self.number,
+            "epoch": self.epoch,
+            "own": self.own,
+            "sessions": self.sessions,
+            "ended": self.ended,
+            "unsent": self.unsent,
+        }
+        return to_json(head) + b"\n" + self.values
+
+    @classmethod
+    def decode(cls, data: bytes) -> Checkpoint:
+        """Fields of a newer version are left out: what changes the others' meaning needs another name.
+
+        Raises: ValueError, saying why, for what is no checkpoint.
+        """
+        line, _, values = data.partition(b"\n")
+        head = from_json(line)
+        if not isinstance(head, dict):
+            raise ValueError("a checkpoint begins with an object")
+        values_of(values)
+        try:
+            counts = {name: _count(name, head[name]) for name in _COUNTS}
+            return cls(
+                writer=_text(head["writer"]),
+                resource=_text(head["resource"]),
+                log=_text(head["log"]),
+                sessions=[(_text(c), int(h), _hex(b), float(u)) for c, h, b, u in head["sessions"]],
+                ended={_text(i): float(at_s) for i, at_s in head["ended"].items()},
+                unsent=[(int(number), tuple(sends)) for number, sends in head["unsent"]],
+                values=values,
+                **counts,
+            )
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"a checkpoint: {error!r}") from error
+
+
+def _count(name: str, value: object) -> int:
+    if type(value) is not int or not 0 <= value <= 2**63:
+        raise ValueError(f"{name} is {value!r}")
+    return value
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"{value!r} is no text")
+    return value
+
+
+def _hex(value: object) -> str:
+    int(_text(value), 16)
+    return _text(value)

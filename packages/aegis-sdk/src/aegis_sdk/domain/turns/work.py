@@ -1,0 +1,227 @@
+"""What a writer has in hand: a request (`Work`), the resource it waits for (`Held`), an entry on its way (`Write`).
+
+`Held` is also the fold of one resource: its values, the sessions of its callers, the ends, and the number of the last outcome
+that is in them. An outcome with a number up to that one was folded before. One that leaves out a number shows that something
+is missing from what this reader was given: the trim went past it while it slept.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+from typing import Any, Final
+
+from aegis_sdk.contract.envelope import Change, Outcome, Request
+from aegis_sdk.contract.turns.checkpoint import Checkpoint
+from aegis_sdk.domain.turns.sessions import Sessions
+from aegis_sdk.domain.turns.states import (
+    HELD,
+    WORK,
+    HeldEvent,
+    HeldState,
+    Why,
+    WorkEvent,
+    WorkState,
+    step,
+)
+
+TURN_MAX: Final = 256
+"""Outcomes in one turn."""
+TURN_BYTES_MAX: Final = 256 * 1024
+"""A turn is closed beyond it: a quarter of NATS's usual `max_payload`, since the last one added may be large."""
+
+
+class BehindTrim(Exception):
+    """Something was trimmed before this reader came to it: it has to start anew, from the checkpoints."""
+
+
+class Work:
+    """One request at this writer."""
+
+    __slots__ = (
+        "after",
+        "epoch",
+        "is_aside",
+        "looked_up",
+        "outcome",
+        "pure",
+        "reply",
+        "request",
+        "sent_s",
+        "single",
+        "state",
+        "stored_seq",
+        "unsent",
+        "why",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        request: Request,
+        *,
+        sent_s: float,
+        reply: str = "",
+        pure: bool = False,
+        single: bool = False,
+        stored_seq: int = 0,
+        after: int = 0,
+    ) -> None:
+        self.request = request
+        self.sent_s = sent_s
+        """Unix time of its sending, by its caller: it may have lain in the buffers of a process that slept."""
+        self.reply = reply
+        """The subject its caller listens on; empty for one that is stored."""
+        self.pure = pure
+        self.single = single
+        self.stored_seq = stored_seq
+        """Its place in the request stream; 0 for one that was sent."""
+        self.after = after
+        """The last place its caller stored for this resource: what stands there comes first."""
+        self.state = WorkState.WAITING
+        self.outcome: Outcome | None = None
+        self.looked_up = False
+        """The log was asked, and knew nothing of it."""
+        self.is_aside = False
+        """Settled out of its queue's order: it has no effect."""
+        self.epoch = 0
+        """Of the state on which its outcome was computed."""
+        self.unsent = 0
+        """Of a group's request: what it hands in and was not sent yet."""
+        self.why: Why | None = None
+        """Why it was dropped."""
+
+    def step(self, event: WorkEvent) -> None:
+        self.state = step(WORK, self.state, event)
+
+
+class Write:
+    """An entry on its way to the log: a turn (`k` > 0), or a single."""
+
+    __slots__ = ("content", "gate", "is_done", "k", "saves", "sent", "singles", "size", "works")
+
+    def __init__(self, k: int, gate: int) -> None:
+        self.k = k
+        self.gate = gate
+        """The sequence that the writer's gate must have; 0 for a group's outcome, which no gate guards."""
+        self.content = b""
+        """The entry as it is stored: the host writes it here when it sends it (R10)."""
+        self.works: list[Work] = []
+        self.singles: list[Work] = []
+        """Stored with the turn, each under its own name: all of it or nothing (one atomic batch)."""
+        self.saves: list[Checkpoint] = []
+        """Checkpoints in the same batch."""
+        self.sent: dict[str, int] = {}
+        """Part of the entry: for each resource, up to which outcome all that they hand in was sent."""
+        self.size = 0
+        self.is_done = False
+        """What became of it is known: it is stored, or never will be."""
+
+    def add(self, work: Work, outcome: Outcome) -> None:
+        self._take(work, outcome)
+        self.works.append(work)
+
+    def add_single(self, work: Work, outcome: Outcome) -> None:
+        self._take(work, outcome)
+        self.singles.append(work)
+
+    def _take(self, work: Work, outcome: Outcome) -> None:
+        if work.state is WorkState.WAITING:
+            work.step(WorkEvent.COMPUTED)
+        work.step(WorkEvent.COMPOSED)
+        work.outcome = outcome
+        self.size += len(outcome.body) + len(outcome.change) + len(work.request.payload) + 128
+
+    @property
+    def name(self) -> int | str:
+        """The turn's number, or the request id of a single."""
+        return self.k or self.works[0].request.request_id
+
+    @property
+    def is_full(self) -> bool:
+        return len(self.works) + len(self.singles) >= TURN_MAX or self.size >= TURN_BYTES_MAX
+
+    @property
+    def is_empty(self) -> bool:
+        return not (self.works or self.singles or self.saves or self.sent)
+
+
+class Held:
+    """One resource that this writer serves or follows."""
+
+    __slots__ = (
+        "change_bytes", "changes", "early", "ended", "in_flight", "is_changed", "is_due", "kept", "name", "number",
+        "queue", "saved", "saved_bytes", "saved_s", "saving", "sessions", "state", "stored_to", "unsent", "values",
+        "wants_save",
+    )  # fmt: skip
+
+    def __init__(self, name: str, *, kept: bool = False) -> None:
+        self.name = name
+        self.kept = kept
+        """Held so that it has checkpoints while nobody serves it: no request of it is run."""
+        self.values: dict[str, Any] = {}
+        self.sessions = Sessions()
+        self.number = 0
+        """Of the last outcome that is in `values` and `sessions`."""
+        self.ended: dict[str, float] = {}
+        """Requests whose callers gave up, and when (Unix time, by the log)."""
+        self.unsent: dict[int, list[Mapping[str, Any]]] = {}
+        """What its outcomes hand in and is not known to be sent, by their numbers (outbox.py)."""
+        self.state = HeldState.FOLLOWING
+        self.queue: deque[Work] = deque()
+        self.early: list[Work] = []
+        """Sent requests that name a stored one which has not come yet."""
+        self.stored_to = 0
+        """All stored requests up to here were accepted."""
+        self.in_flight = 0
+        """Outcomes of it that were sent to the log and have a number."""
+        self.is_due = False
+        # Of its checkpoints (checkpoints.py):
+        self.saved = -1
+        """Up to where the newest one has read the log; -1 without one."""
+        self.saved_s = 0.0
+        self.saved_bytes = 0
+        self.saving: Checkpoint | None = None
+        """On its way."""
+        self.wants_save = False
+        self.is_changed = False
+        """Since the newest one was made."""
+        self.changes = 0
+        self.change_bytes = 0
+
+    def step(self, event: HeldEvent) -> None:
+        self.state = step(HELD, self.state, event)
+
+    def end(self, request_id: str, at_s: float) -> None:
+        """The caller gave up. To its session that is the same as an outcome: the request is not to be run any more."""
+        self.sessions.add(request_id, at_s)
+        self.ended[request_id] = at_s
+        self.is_changed = True
+
+    def fold(self, request_id: str, outcome: Outcome, at_s: float) -> bool:
+        """Take over what a stored outcome changed; whether that was new.
+
+        Raises: BehindTrim.
+        """
+        number = outcome.number
+        if number:
+            if number <= self.number:
+                return False
+            if number > self.number + 1:
+                raise BehindTrim(
+                    f"outcome {number} of {self.name} follows {self.number} in what was read"
+                )
+            self.number = number
+        self.is_changed = True
+        self.sessions.add(request_id, at_s)
+        if outcome.change:
+            self._apply(outcome, outcome.changed or Change.decode(outcome.change))
+        return True
+
+    def _apply(self, outcome: Outcome, change: Change) -> None:
+        self.values.update(change.set)
+        for key in change.delete:
+            self.values.pop(key, None)
+        if change.send:
+            self.unsent[outcome.number] = list(change.send)
+        self.changes += 1
+        self.change_bytes += len(outcome.change)
