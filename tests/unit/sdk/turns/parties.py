@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from aegis_sdk.contract.envelope import Change, Outcome, OutcomeKind, Request
 from aegis_sdk.domain.turns.checkpoints import Every
 from aegis_sdk.domain.turns.entries import Entry, Gate, Own, Turn
+from aegis_sdk.domain.turns.giveup import GivingUp, may_write
 from aegis_sdk.domain.turns.output import Output, Save, Sending
 from aegis_sdk.domain.turns.ownership import NOBODY, MissingOwnership
 from aegis_sdk.domain.turns.work import BehindTrim, Work, Write
@@ -347,6 +348,7 @@ class Caller:
         self.pure = sim.clock.chance.random() < 0.7
         self.verdict = ""
         self.body = b""
+        self._doubt = GivingUp({})
         self._sent_to: set[str] = set()
         self._sent_s = sim.clock.now_s
         patience_s = sim.clock.chance.choice([0.003, 0.01]) if sim.is_impatient() else 2.0
@@ -390,17 +392,22 @@ class Caller:
             self.told(there)
             return
         end = sim.log.end(resource, request_id, sim.clock.now_s)
+        self._doubt = GivingUp({request_id: resource})
+        self._doubt.ended([end], {})
         sim.when_read(end, lambda: self._shut(resource))
 
     def _shut(self, resource: str) -> None:
-        may_write = self.sim.ownership.may_write(resource)
+        log, saved = self.sim.log, self.sim.log.saved.get(resource)
+        newest = None if saved is None else saved.checkpoint
+        writers = may_write(resource, newest, self.sim.owns)
         if self.sim.fault is Fault.ONE_GATE:
-            may_write = {self.sim.ownership.owner(resource)} - {NOBODY}
-        last = max([self.sim.log.gate(writer) for writer in sorted(may_write)], default=0)
+            writers = {self.sim.ownership.owner(resource)} - {NOBODY}
+        self._doubt.found(writers, log.gates)
+        self._doubt.shut([log.gate(writer) for writer in self._doubt.writers])
         if self.sim.fault is Fault.NO_LOOK:
             self._judge()
         else:
-            self.sim.when_read(last, self._judge)
+            self.sim.when_read(self._doubt.last_gate, self._judge)
 
     def _judge(self) -> None:
         if self.verdict:

@@ -40,6 +40,7 @@ class Simulation:
         self.clock = Clock(seed)
         self.log = Log(fault)
         self.ownership = Ownership()
+        self.owns: list[Own] = []
         self.seen: dict[str, Outcome] = {}
         self.processes: dict[str, Process] = {}
         self.twins: dict[str, list[Process]] = {}
@@ -60,6 +61,7 @@ class Simulation:
     def _read(self, entry: Entry) -> None:
         if isinstance(entry, Own):
             self.ownership.read_own(entry.number, entry.moves)
+            self.owns.append(entry)
         elif isinstance(entry, Gate):
             self.ownership.read_gate(entry.writer, entry.seq)
         elif isinstance(entry, Turn):
@@ -128,7 +130,7 @@ class Simulation:
     def _call(self, n: int) -> None:
         # One caller's numbers and no session below its window.
         chance = self.clock.chance
-        caller, payload = f"c{chance.randint(1, 3)}", b"send" if chance.random() < 0.1 else b"1"
+        caller, payload = f"c{chance.randint(1, 3)}", b"send" if chance.random() < 0.25 else b"1"
         resource = None if chance.random() < 0.1 else chance.choice(RESOURCES)
         is_child = chance.random() < 0.1 and payload == b"1"
         request_id = f"{caller}~{n + 1}.child" if is_child else f"{caller}.{n + 1}"

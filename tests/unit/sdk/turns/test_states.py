@@ -8,8 +8,12 @@ from pathlib import Path
 
 import pytest
 from aegis_sdk.domain.turns.states import (
+    CALL,
+    GIVE_UP,
     HELD,
     WORK,
+    CallState,
+    GiveUpState,
     HeldState,
     ImpossibleStep,
     WorkEvent,
@@ -19,7 +23,12 @@ from aegis_sdk.domain.turns.states import (
 )
 
 PAGE = Path(__file__).parents[4] / "docs" / "turns.md"
-DIAGRAMS = {"work": mermaid(WORK, WorkState.WAITING), "held": mermaid(HELD, HeldState.FOLLOWING)}
+DIAGRAMS = {
+    "work": mermaid(WORK, WorkState.WAITING),
+    "held": mermaid(HELD, HeldState.FOLLOWING),
+    "call": mermaid(CALL, CallState.SENT),
+    "give_up": mermaid(GIVE_UP, GiveUpState.ENDING),
+}
 
 
 @pytest.mark.parametrize("name", DIAGRAMS)

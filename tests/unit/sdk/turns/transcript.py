@@ -33,7 +33,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 from aegis_sdk.contract.envelope import Change, Outcome, OutcomeKind, Request
 from aegis_sdk.contract.turns.checkpoint import Checkpoint
@@ -300,16 +300,21 @@ def _settled(works: list[Work]) -> str:
     )
 
 
-def played(text: str) -> str:
-    """The transcript with the writer's own output in place of what it says goes out."""
-    player: Player | None = None
+class Plays(Protocol):
+    def play(self, line: str) -> list[str]:
+        """What goes out after one command."""
+
+
+def played(text: str, make: Callable[[], Plays] = Player) -> str:
+    """The transcript with what goes out now in place of what it says goes out."""
+    player: Plays | None = None
     lines: list[str] = []
     for line in text.splitlines():
         if line.startswith("> "):
             continue
         lines.append(line)
         if line.startswith("# "):
-            player = Player()  # each story begins anew
+            player = make()  # each story begins anew
         elif player is not None and line and not line.startswith("-- "):
             lines += [f"> {out}" for out in player.play(line)]
     return "\n".join(lines) + "\n"

@@ -1,4 +1,4 @@
-"""The states of a writer's requests and resources, as tables. The diagrams in docs/turns.md are made from them.
+"""The states of a writer's requests and resources, and of a caller's, as tables. The diagrams in docs/turns.md are made from them.
 
 A pair that is not in its table can't happen: `step` raises, which is a bug of ours, told at once.
 """
@@ -105,6 +105,80 @@ HELD: Final[Mapping[tuple[HeldState, HeldEvent], HeldState]] = {
 }
 
 
+class CallState(StrEnum):
+    """One request at its caller."""
+
+    SENT = "sent"
+    STORING = "storing"
+    """In doubt: it is being stored, under the same id."""
+    STORED = "stored"
+    ASKED = "asked"
+    """Past its deadline: the active is asked to end it, unless it has begun."""
+    LEFT = "left"
+    """Nobody said how it ended: its caller ends the doubt itself (R6)."""
+    DONE = "done"
+    """Its outcome is known, or that there is none and never will be."""
+
+
+class CallEvent(StrEnum):
+    DOUBTED = "doubted"
+    STORED = "stored"
+    EXPIRED = "expired"
+    UNANSWERED = "unanswered"
+    ENDED = "ended"
+
+
+_C, _V = CallState, CallEvent
+
+CALL: Final[Mapping[tuple[CallState, CallEvent], CallState]] = {
+    (_C.SENT, _V.DOUBTED): _C.STORING,
+    (_C.STORING, _V.STORED): _C.STORED,
+    (_C.SENT, _V.EXPIRED): _C.ASKED,
+    (_C.STORING, _V.EXPIRED): _C.ASKED,
+    (_C.STORED, _V.EXPIRED): _C.ASKED,
+    (_C.ASKED, _V.UNANSWERED): _C.LEFT,
+    (_C.SENT, _V.ENDED): _C.DONE,
+    (_C.STORING, _V.ENDED): _C.DONE,
+    (_C.STORED, _V.ENDED): _C.DONE,
+    (_C.ASKED, _V.ENDED): _C.DONE,
+    (_C.LEFT, _V.ENDED): _C.DONE,
+}
+
+
+class GiveUpState(StrEnum):
+    """Callers that end their doubt together (R6)."""
+
+    ENDING = "ending"
+    """Their ends are being stored; for what has a name of its own, their cancels."""
+    FINDING = "finding"
+    """Who may write their resources is looked up, by the log up to the last end."""
+    SHUTTING = "shutting"
+    """A new gate of each of these is being stored, unless one stands behind the ends already."""
+    LOOKING = "looking"
+    """The log is read up to the last gate."""
+    KNOWN = "known"
+
+
+class GiveUpEvent(StrEnum):
+    ENDED = "ended"
+    SETTLED = "settled"
+    """All of them have a name of their own: what stands there is the answer."""
+    FOUND = "found"
+    SHUT = "shut"
+    LOOKED = "looked"
+
+
+_U, _P = GiveUpState, GiveUpEvent
+
+GIVE_UP: Final[Mapping[tuple[GiveUpState, GiveUpEvent], GiveUpState]] = {
+    (_U.ENDING, _P.ENDED): _U.FINDING,
+    (_U.ENDING, _P.SETTLED): _U.KNOWN,
+    (_U.FINDING, _P.FOUND): _U.SHUTTING,
+    (_U.SHUTTING, _P.SHUT): _U.LOOKING,
+    (_U.LOOKING, _P.LOOKED): _U.KNOWN,
+}
+
+
 class Why(StrEnum):
     """Why a request was dropped, which says what its host does with a stored one."""
 
@@ -118,8 +192,8 @@ class Why(StrEnum):
     """The queue is full: its caller stores it."""
 
 
-State = TypeVar("State", WorkState, HeldState)
-Event = TypeVar("Event", WorkEvent, HeldEvent)
+State = TypeVar("State", WorkState, HeldState, CallState, GiveUpState)
+Event = TypeVar("Event", WorkEvent, HeldEvent, CallEvent, GiveUpEvent)
 
 
 class ImpossibleStep(Exception):

@@ -1,0 +1,221 @@
+"""What a caller does about its open requests: when it stores one, sends it again, asks to end it, or gives up.
+
+Theory of operation. A request is sent to its resource's active and nothing else happens, as a rule. It is stored, under the same
+id, when it is in doubt. *Doubt is about the owner, not about one request*: an owner that has answered anything within SILENCE_S
+is alive, and a request that waits in its queue is no reason to store it. Else an overloaded active would be given its
+work twice, the more so the more it has. A core NATS message is lost only with a connection. So whoever has a new
+connection, or hears of a new owner, stores what is open; and what is open for OPEN_S is stored in any case.
+
+At its deadline the caller asks the active to end the request unless it has begun (politely). If nobody says how it ended within
+POLITE_S, the caller gives up: it ends the doubt itself (giveup.py).
+
+What comes in: `sent`, `answered`, `refused`, `stored`, `restored`, `owner_changed`, and `look` at `next_look_s`. What comes out
+stands in `Asked`. The host executes it. Times are of one monotonic clock.
+
+What must stay true: a request is stored at most once, and is given up only when it was asked to end. A caller that was away
+itself (a blocked loop, a stopped process) knows nothing about the silence of others: it waits anew. What would break
+without that: a process that was stopped for a second stores everything it has open, as does each of its neighbours.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from enum import StrEnum
+from typing import Final
+
+from aegis_sdk.domain.turns.states import CALL, CallEvent, CallState, step
+
+TICK_S: Final = 0.01
+"""How often open requests are looked at, while there are any."""
+AWAY_S: Final = 0.04
+"""A look that comes so much later than it should says that this process was away."""
+SILENCE_S: Final = 0.05
+"""An owner that has answered nothing for so long is in doubt."""
+OPEN_S: Final = 1.0
+"""A request that is open for so long is stored in any case."""
+AGAIN_S: Final = 0.5
+"""A stored request without an answer is sent again so often: the answer itself may have been lost."""
+POLITE_S: Final = 0.1
+
+
+class Because(StrEnum):
+    """Why a request is stored: the metric's word."""
+
+    OWNER_SILENT = "owner_silent"
+    NO_RESPONDER = "no_responder"
+    OWNER_CHANGED = "owner_changed"
+    RECONNECTED = "reconnected"
+    OPEN_LONG = "open_long"
+    BUSY = "busy"
+    ALWAYS = "always"
+
+
+class Call:
+    """One open request of this caller."""
+
+    __slots__ = ("after_s", "because", "deadline_s", "place", "request_id", "sent_s", "state")
+
+    def __init__(
+        self, request_id: str, place: tuple[str, str], *, sent_s: float, deadline_s: float
+    ) -> None:
+        self.request_id = request_id
+        self.place = place
+        """Service and resource."""
+        self.sent_s = sent_s
+        self.deadline_s = deadline_s
+        self.state = CallState.SENT
+        self.after_s = 0.0
+        """Stored: when it is sent again. Asked to end: when it is given up."""
+        self.because: Because | None = None
+        """Why it is stored."""
+
+    def step(self, event: CallEvent) -> None:
+        self.state = step(CALL, self.state, event)
+
+
+class Asked:
+    """What the host is to do, in this order."""
+
+    __slots__ = ("cancel", "give_up", "send", "store")
+
+    def __init__(self) -> None:
+        self.store: list[Call] = []
+        """Until it is stored (`stored`), or done with."""
+        self.send: list[Call] = []
+        """Again."""
+        self.cancel: list[Call] = []
+        """Ask the active to end it, unless it has begun."""
+        self.give_up: list[Call] = []
+        """All of them together (giveup.py)."""
+
+    def __bool__(self) -> bool:
+        return bool(self.store or self.send or self.cancel or self.give_up)
+
+
+class Doubts:
+    """The open requests of one client."""
+
+    def __init__(self) -> None:
+        self.open: dict[str, Call] = {}
+        self.next_look_s = 0.0
+        """When to `look`; 0.0: there is nothing to look at."""
+        self._asked = Asked()
+        self._young: deque[Call] = deque()
+        """In the order of their sending; none was open for SILENCE_S at the last look."""
+        self._old: list[Call] = []
+        self._heard_s: dict[str, float] = {}
+        """When an instance was last heard."""
+        self._awake_s = 0.0
+        """Since when this process was not away."""
+        self._owners: dict[tuple[str, str], str] = {}
+        """The instance that answered last."""
+
+    def take_asked(self) -> Asked:
+        asked, self._asked = self._asked, Asked()
+        return asked
+
+    # --- what comes in ----------------------------------------------------------------------------------------
+    def sent(self, call: Call, *, always: bool = False) -> None:
+        """It is on its way. `always`: it is stored besides, whatever its owner does."""
+        self.open[call.request_id] = call
+        if always:
+            self._store(call, Because.ALWAYS)
+        if always or call.deadline_s - call.sent_s < SILENCE_S:
+            self._old.append(call)
+        else:
+            self._young.append(call)
+        if not self.next_look_s:
+            self.next_look_s = call.sent_s + TICK_S
+
+    def heard(self, instance: str, place: tuple[str, str], now_s: float) -> None:
+        """It has answered a request for that place."""
+        self._heard_s[instance] = now_s
+        self._owners[place] = instance
+
+    def ended(self, request_id: str) -> None:
+        """It has its answer, or nobody waits for one any more."""
+        call = self.open.pop(request_id, None)
+        if call is not None:
+            call.step(CallEvent.ENDED)
+
+    def refused(self, request_id: str, because: Because) -> None:
+        """Whoever was asked has not stored anything of it: it is full, or not the owner, or nobody is there."""
+        call = self.open.get(request_id)
+        if call is not None:
+            if because is not Because.BUSY:
+                self._owners.pop(call.place, None)
+            self._store(call, because)
+
+    def stored(self, request_id: str, now_s: float) -> None:
+        """From now on whoever owns the resource will serve it."""
+        call = self.open.get(request_id)
+        if call is not None and call.state is CallState.STORING:
+            call.step(CallEvent.STORED)
+            call.after_s = now_s + AGAIN_S
+
+    def restored(self) -> None:
+        """There is a new connection: whatever was sent before may be lost, and its answer too."""
+        self._doubt(self.open.values(), Because.RECONNECTED)
+
+    def owner_changed(self, place: tuple[str, str], instance: str, now_s: float) -> None:
+        """What is open there is stored, and sent to the new owner."""
+        if self._owners.get(place) == instance:
+            return
+        self.heard(instance, place, now_s)
+        calls = [call for call in self.open.values() if call.place == place]
+        self._doubt(calls, Because.OWNER_CHANGED)
+        self._asked.send += [call for call in calls if call.state in _UNDECIDED]
+
+    def _doubt(self, calls: Iterable[Call], because: Because) -> None:
+        for call in calls:
+            self._store(call, because)
+
+    def _store(self, call: Call, because: Because) -> None:
+        if call.state is CallState.SENT:
+            call.step(CallEvent.DOUBTED)
+            call.because = because
+            self._asked.store.append(call)
+
+    # --- looking after what is open ---------------------------------------------------------------------------
+    def look(self, now_s: float) -> None:
+        if now_s - self.next_look_s > AWAY_S:
+            self._awake_s = now_s
+        young = self._young
+        while young and (young[0].state is CallState.DONE or now_s - young[0].sent_s >= SILENCE_S):
+            self._old.append(young.popleft())
+        if self._old:
+            self._old = [call for call in self._old if call.state is not CallState.DONE]
+            for call in self._old:
+                self._look_at(call, now_s)
+        self.next_look_s = now_s + TICK_S if young or self._old else 0.0
+
+    def _look_at(self, call: Call, now_s: float) -> None:
+        state = call.state
+        if state is CallState.ASKED:
+            if now_s >= call.after_s:
+                call.step(CallEvent.UNANSWERED)
+                self._asked.give_up.append(call)
+        elif state is CallState.LEFT:
+            return
+        elif now_s >= call.deadline_s:
+            call.step(CallEvent.EXPIRED)
+            call.after_s = now_s + POLITE_S
+            self._asked.cancel.append(call)
+        elif state is CallState.STORED:
+            if now_s >= call.after_s:
+                call.after_s = now_s + AGAIN_S
+                self._asked.send.append(call)
+        elif state is CallState.SENT:
+            self._look_for_silence(call, now_s)
+
+    def _look_for_silence(self, call: Call, now_s: float) -> None:
+        heard_s = self._heard_s.get(self._owners.get(call.place, ""), 0.0)
+        if now_s - max(call.sent_s, heard_s, self._awake_s) >= SILENCE_S:
+            self._store(call, Because.OWNER_SILENT)
+        elif now_s - call.sent_s >= OPEN_S:
+            self._store(call, Because.OPEN_LONG)
+
+
+_UNDECIDED: Final = frozenset({CallState.SENT, CallState.STORING, CallState.STORED})
+"""Nobody was asked to end it."""
