@@ -9,13 +9,13 @@ from aegis_sdk.contract.envelope import Request
 from aegis_sdk.domain.delivery import (
     ATTEMPTS_MAX,
     Arrival,
-    Retries,
     Verdict,
     backoff_s,
     could_be_second,
     judge,
     needs_lookup,
 )
+from aegis_sdk.domain.retries import Retries
 from aegis_sdk.domain.roles import TRANSITIONS, InstanceRole, RoleEvent
 
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from aegis_sdk.context import Context, ResourceContext, State, Ticket
     from aegis_sdk.contract.control import Role
     from aegis_sdk.contract.method import Method
-    from aegis_sdk.domain.delivery import Retries
+    from aegis_sdk.domain.retries import Retries
     from aegis_sdk.errors import (
         AegisError,
         CallChanged,
@@ -101,7 +101,7 @@ __all__ = [
 ]
 
 _HOMES: Final = (
-    *("errors", "contract.method", "contract.control", "domain.delivery", "telemetry"),
+    *("errors", "contract.method", "contract.control", "domain.retries", "telemetry"),
     *("context", "service", "log_writer", "instance", "client"),
 )
 """Where the names are, the ones that load least first."""

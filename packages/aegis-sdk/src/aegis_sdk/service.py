@@ -13,7 +13,7 @@ from aegis_sdk.contract import arguments
 from aegis_sdk.contract.control import MethodSpec
 from aegis_sdk.contract.method import Method
 from aegis_sdk.contract.names import check_service
-from aegis_sdk.domain.delivery import Retries
+from aegis_sdk.domain.retries import Retries
 from aegis_sdk.errors import ContractError, InvalidArgument
 from aegis_sdk.words import said
 

@@ -175,16 +175,19 @@ class Requester:
         """Closed, and no longer draining: whoever still tries is told so at once."""
 
     # --- what callers use -------------------------------------------------------------------------
+    # What is `Any` here is checked here: compiled, a parameter of another type would refuse a wrong one by itself.
     async def request(
         self,
         method: Method[Req, Rep],
         payload: Req,
         *,
-        resource: str | None,
-        timeout_s: float,
-        key: str | None,
+        resource: Any,
+        timeout_s: Any,
+        key: Any,
         traceparent: str = "",
     ) -> Rep:
+        resource = arguments.optional_text(resource, "resource")
+        key = arguments.optional_text(key, "key")
         timeout_s = arguments.duration_s(timeout_s, "timeout_s")
         request = self._compose(
             method,
@@ -203,12 +206,14 @@ class Requester:
         method: Method[Req, Any],
         payload: Req,
         *,
-        resource: str | None,
-        key: str | None,
-        timeout_s: float,
-        expires_s: float | None,
+        resource: Any,
+        key: Any,
+        timeout_s: Any,
+        expires_s: Any,
         traceparent: str = "",
     ) -> Ticket:
+        resource = arguments.optional_text(resource, "resource")
+        key = arguments.optional_text(key, "key")
         timeout_s = arguments.duration_s(timeout_s, "timeout_s")
         expires_s = arguments.optional_duration_s(expires_s, "expires_s")
         request = self._compose(
@@ -221,7 +226,7 @@ class Requester:
         )
         return await self._hand_in(request, method, timeout_s=timeout_s, parent=traceparent)
 
-    async def attach(self, request_id: str, method: Method[Any, Rep], *, timeout_s: float) -> Rep:
+    async def attach(self, request_id: Any, method: Method[Any, Rep], *, timeout_s: Any) -> Rep:
         request_id = check_request_id(request_id)
         timeout_s = arguments.duration_s(timeout_s, "timeout_s")
         arguments.instance_of(method, Method, "method")
@@ -273,11 +278,12 @@ class Requester:
         method: Method[Req, Rep],
         payload: Req,
         *,
-        resource: str | None,
-        timeout_s: float | None,
+        resource: Any,
+        timeout_s: Any,
         parent: Request,
         calls: Calls,
     ) -> Rep:
+        resource = arguments.optional_text(resource, "resource")
         timeout_s = arguments.optional_duration_s(timeout_s, "timeout_s")
         request = self._derive(
             method, payload, resource=resource, parent=parent, calls=calls, waits=True
@@ -318,10 +324,11 @@ class Requester:
         method: Method[Req, Any],
         payload: Req,
         *,
-        resource: str | None,
+        resource: Any,
         parent: Request,
         calls: Calls,
     ) -> Ticket:
+        resource = arguments.optional_text(resource, "resource")
         request = self._derive(
             method, payload, resource=resource, parent=parent, calls=calls, waits=False
         )
@@ -367,8 +374,6 @@ class Requester:
         deadline_s: float | None,
         traceparent: str,
     ) -> Request:
-        resource = arguments.optional_text(resource, "resource")
-        key = arguments.optional_text(key, "key")
         body = self._encode(method, payload, resource)
         return Request(
             request_id=(
@@ -395,7 +400,6 @@ class Requester:
         calls: Calls,
         waits: bool,
     ) -> Request:
-        resource = arguments.optional_text(resource, "resource")
         body = self._encode(method, payload, resource)
         asked = method.request.canonical(body)  # a set has another order in the next process
         token = calls.next_token(method.service, method.name, resource, asked)

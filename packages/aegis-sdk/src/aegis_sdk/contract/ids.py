@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from typing import Final
+from typing import Any, Final
 
 from aegis_sdk.contract import arguments
 from aegis_sdk.contract.names import encode_token
@@ -79,9 +79,9 @@ def call_of(request_id: str) -> str:
     return _GENERATION.sub("", request_id)
 
 
-def check_request_id(text: str) -> str:
-    """Return `text` if it names one request: the check at every door, whoever gave it. Raises: InvalidName."""
-    text = arguments.text(text, "request_id")
+def check_request_id(given: Any) -> str:
+    """Return what is given if it names one request: the check at every door, whoever gave it. Raises: InvalidName."""
+    text = arguments.text(given, "request_id")
     if not is_request_id(text):
         split_id(text)  # says what is wrong
     return text

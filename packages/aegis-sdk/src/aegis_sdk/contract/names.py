@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
-from typing import Final
+from typing import Any, Final
 
 from aegis_sdk.contract import arguments
 from aegis_sdk.errors import InvalidName
@@ -31,9 +31,9 @@ def check_service(name: str) -> str:
     return name
 
 
-def check_instance(instance_id: str) -> str:
-    """Return `instance_id` if it can be a subject token. Raises: InvalidName."""
-    instance_id = arguments.text(instance_id, "instance_id")
+def check_instance(given: Any) -> str:
+    """Return what is given if it can be a subject token. Raises: InvalidName."""
+    instance_id = arguments.text(given, "instance_id")
     if not _TOKEN.fullmatch(instance_id):
         raise InvalidName(f"instance id {instance_id!r}: use 1 to 64 of A-Z, a-z, 0-9, '_' and '-'")
     return instance_id

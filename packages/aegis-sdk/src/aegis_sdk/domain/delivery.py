@@ -10,13 +10,11 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Final
 
-from aegis_sdk.contract import arguments
 from aegis_sdk.contract.envelope import Request
 from aegis_sdk.contract.ids import is_keyed
 
 ATTEMPTS_MAX: Final = 3
 """Begins of one request, each ended by the death of its process, before it is given up."""
-RETRIES_MAX: Final = 1_000_000
 
 
 @dataclass(slots=True)  # not frozen: see contract.envelope
@@ -59,29 +57,6 @@ def judge(*, second: bool, noted: int) -> Verdict:
     if begins >= ATTEMPTS_MAX:
         return Verdict.GIVE_UP
     return Verdict.RUN_NOTED if begins == 1 else Verdict.RUN_ALONE
-
-
-@dataclass(frozen=True, slots=True)
-class Retries:
-    """Opt-in retries of a handler that raised: total `attempts`, waits doubling from `wait_s`.
-
-    Raises: InvalidArgument.
-    """
-
-    attempts: int = 1
-    wait_s: float = 0.05
-    wait_s_max: float = 1.0
-
-    def __post_init__(self) -> None:
-        arguments.whole(self.attempts, "attempts", least=1, most=RETRIES_MAX)
-        arguments.duration_s(self.wait_s, "wait_s")
-        arguments.duration_s(self.wait_s_max, "wait_s_max")
-
-    def wait_before(self, attempt: int) -> float | None:
-        """Seconds to wait before `attempt` (2 is the first retry); None: give up."""
-        if attempt > self.attempts:
-            return None
-        return backoff_s(attempt - 1, first_s=self.wait_s, max_s=self.wait_s_max)
 
 
 def backoff_s(n: int, *, first_s: float, max_s: float) -> float:
