@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import secrets
 import signal
@@ -17,12 +18,15 @@ from aegis_sdk import (
     AegisError,
     Context,
     Draining,
+    Evicted,
+    Instance,
     Method,
     OutcomeUnknown,
     Service,
     Unavailable,
 )
 
+from tests.integration.cli.support import run_cli
 from tests.integration.control.support import control
 
 SLOW: Method[int, int] = Method("slow", "slow", request=int, reply=int)
@@ -224,3 +228,24 @@ def _nothing() -> Service:
         return n
 
     return service
+
+
+@pytest.mark.parametrize(("verb", "error"), [("disconnect", Evicted), ("drain", None)])
+async def test_an_instance_that_is_told_to_end_while_it_starts_ends(
+    world: World, monkeypatch: pytest.MonkeyPatch, verb: str, error: type[AegisError] | None
+) -> None:
+    """Whatever it waits for just then: its connection is gone, and nothing would ever come."""
+    starts = asyncio.Event()
+
+    async def wait(_: Instance) -> None:
+        starts.set()
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(Instance, "_serve_group", wait)
+    where = ("--url", world.url, "--prefix", world.prefix)
+    async with world.connect() as aegis, asyncio.timeout(10.0):
+        serving = asyncio.create_task(aegis.serve(world.service, instance_id="new"))
+        await starts.wait()
+        assert (await run_cli(verb, "new", "--yes", *where)).code == 0
+        with contextlib.nullcontext() if error is None else pytest.raises(error):
+            await (await serving).serve_forever(signals=False)

@@ -100,11 +100,15 @@ class Requests:
 
 
 async def _unless_forbidden(
-    link: Link, subjects: Subjects, starting: Coroutine[Any, Any, None]
+    link: Link,
+    subjects: Subjects,
+    starting: Coroutine[Any, Any, None],
+    ended: asyncio.Future[None],
 ) -> None:
-    """An instance that lacks a right waits for its answers in many places: each would wait for ever.
+    """An instance that lacks a right, or has ended already, waits for its answers in many places: each would wait
+    for ever.
 
-    Raises: RefusedByNats, which names the subject; whatever `starting` raises.
+    Raises: RefusedByNats, which names the subject; whatever `starting` raises; why it ended.
     """
     refused: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
@@ -115,12 +119,12 @@ async def _unless_forbidden(
 
     link.on_forbidden(on_forbidden)
     task = asyncio.create_task(starting)
-    either: set[asyncio.Future[Any]] = {task, refused}
+    first: set[asyncio.Future[Any]] = {task, refused, ended}
     try:
-        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait(first, return_when=asyncio.FIRST_COMPLETED)
         if refused.done():
             raise RefusedByNats(f"this instance can't serve: {refused.result()}")
-        await task
+        await (ended if ended.done() else task)
     finally:
         task.cancel()
         await asyncio.wait({task})
@@ -202,7 +206,7 @@ class Instance:
             await link.close()
             raise
         try:
-            await _unless_forbidden(link, subjects, instance._start(wait_s))
+            await _unless_forbidden(link, subjects, instance._start(wait_s), instance._ended)
         except StoreError as error:
             await instance.stop()
             raise Unavailable(f"NATS could not be reached: {error}") from error
