@@ -225,6 +225,18 @@ def test_a_seed_that_was_given_for_its_file_is_not_shown() -> None:
     assert seed not in str(refused.value)
 
 
+def test_an_address_that_was_given_for_a_file_is_shown_without_its_secret() -> None:
+    address = f"nats://user:{SECRET}@host:4222"
+    settings = load({"nkey": address, "tls_ca": address}).settings
+    assert SECRET not in repr(settings)
+    with pytest.raises(Exception, match="does not exist") as refused:
+        Credentials(nkey=address).server("nats://host")
+    assert SECRET not in str(refused.value)
+    with pytest.raises(Exception, match="host:4222") as unread:
+        Server("nats://host", nkeys_seed=address).seed()
+    assert SECRET not in str(unread.value)
+
+
 @pytest.mark.parametrize("form", GIVEN)
 async def test_ipc_cli_s_errors_have_none(form: str) -> None:
     for arguments in (

@@ -20,7 +20,9 @@ from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDic
 ENV_PREFIX: Final = "AEGIS_"
 SECRETS: Final = frozenset({"password", "system_password", "console_token"})
 URLS: Final = frozenset({"url", "system_url"})
-FILES: Final = frozenset({"creds", "nkey", "system_creds", "system_nkey"})
+FILES: Final = frozenset(
+    {"creds", "nkey", "system_creds", "system_nkey", "tls_ca", "tls_cert", "tls_key"}
+)
 
 _HOST_NAME: Final = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
 _TOKEN: Final = re.compile(r"[!-~]{16,256}")

@@ -65,8 +65,10 @@ def shown(text: str) -> str:
 
 
 def shown_path(text: str) -> str:
-    """The name of a file for people; a seed or a token that was given in its place is hidden."""
-    return HIDDEN if _SECRET.search(text) else text
+    """The name of a file for people; a seed, a token or an address that was given in its place is shown without its secret."""
+    if _SECRET.search(text):
+        return HIDDEN
+    return shown(text) if "://" in text else text
 
 
 def _read(part: str) -> Address:
