@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from aegis_control.application.assembly import assemble
@@ -26,6 +27,7 @@ from aegis_control.application.world import Api, World
 from aegis_control.domain.events import Event
 from aegis_control.domain.leading.liveness import Limits
 from aegis_control.domain.leading.logs import Sight
+from aegis_control.domain.leading.owning import StoredGate, StoredMoves
 from aegis_sdk.contract.control import (
     Ack,
     Command,
@@ -43,6 +45,7 @@ from aegis_sdk.contract.control import (
 from aegis_sdk.contract.dead_letter import DeadLetter
 from aegis_sdk.contract.envelope import Outcome, Request
 from aegis_sdk.contract.subjects import Subjects
+from aegis_sdk.contract.turns.entries import Moves
 from aegis_sdk.errors import Unavailable
 
 SERVICE = "accounts"
@@ -146,6 +149,50 @@ class MemoryJournal:
             self.lose_acks -= 1
             return NotWritten.UNKNOWN
         return self.seq
+
+
+@dataclass
+class MemoryOwnLog:
+    """The logs of all services. `lose_acks`: the next entries are stored, but nobody hears of it."""
+
+    entries: dict[str, list[StoredMoves | StoredGate]] = field(default_factory=dict)
+    seq: int = 0
+    lose_acks: int = 0
+    away: bool = False
+    entry_bytes_max: int = 1 << 20
+
+    async def read(self, service: str, *, after: int) -> list[StoredMoves | StoredGate]:
+        self._check()
+        return [entry for entry in self.entries.get(service, ()) if entry.seq > after]
+
+    async def write(self, service: str, number: int, entry: Moves) -> int | NotWritten:
+        self._check()
+        if number in self.numbers(service):
+            return NotWritten.CONFLICT
+        self._store(service, lambda seq: StoredMoves(seq, number, entry, 1_000.0))
+        if self.lose_acks:
+            self.lose_acks -= 1
+            return NotWritten.UNKNOWN
+        return self.seq
+
+    async def shut_out(self, service: str, writers: Sequence[str]) -> list[int | None]:
+        self._check()
+        for writer in writers:
+            kept = self.entries.get(service, [])
+            kept[:] = [e for e in kept if not (isinstance(e, StoredGate) and e.writer == writer)]
+            self._store(service, partial(StoredGate, writer=writer))
+        return list(range(self.seq - len(writers) + 1, self.seq + 1))
+
+    def numbers(self, service: str) -> list[int]:
+        return [e.number for e in self.entries.get(service, ()) if isinstance(e, StoredMoves)]
+
+    def _store(self, service: str, make: Callable[[int], StoredMoves | StoredGate]) -> None:
+        self.seq += 1
+        self.entries.setdefault(service, []).append(make(self.seq))
+
+    def _check(self) -> None:
+        if self.away:
+            raise Unavailable("the log is away")
 
 
 @dataclass
@@ -296,7 +343,9 @@ def _nobody(_: Api) -> AbstractAsyncContextManager[None]:
 class Office:
     """A leader of control whose world is in memory. `Office(office.world)` is another replica's term."""
 
-    def __init__(self, other: Office | None = None) -> None:
+    def __init__(self, other: Office | None = None, *, turns: bool = False) -> None:
+        self.turns: bool = other.turns if other else turns
+        self.own_log: MemoryOwnLog = other.own_log if other else MemoryOwnLog()
         self.clock: ManualClock = other.clock if other else ManualClock()
         self.registry: MemoryBucket = other.registry if other else MemoryBucket()
         self.leases: MemoryBucket = other.leases if other else MemoryBucket()
@@ -330,6 +379,7 @@ class Office:
             ack_wait_s=1.0,
             outcome_ttl_s=60.0,
             replicas=1,
+            own_log=self.own_log if self.turns else None,
         )
         self.pending: list[Coroutine[Any, Any, object]] = []
         self.parts = parts = assemble(self.world, spawn=self.pending.append)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
@@ -98,15 +98,22 @@ async def registration(office: Office) -> None:
 MOVES = {move.__name__: move for move in (loss, handover, leave, registration)}
 
 
-async def begun(move: str, striker: Striker) -> tuple[Office, asyncio.Task[None]]:
+async def begun(
+    move: str,
+    striker: Striker,
+    *,
+    ports: Mapping[str, Sequence[str]] = PORTS,
+    turns: bool = False,
+) -> tuple[Office, asyncio.Task[None]]:
     """`a` is active, `b` stands by, and the first replica is at the step where it is struck."""
-    office = Office()
+    office = Office(turns=turns)
     await office.registers("a", Role.ACTIVE, RESOURCES)
     await office.registers("b", Role.STANDBY, RESOURCES)
     office.beats("a", "b")
+    await office.settled()
     for name in RESOURCES:
         office.requests.floors[office.lease(name).grant] = FLOOR
-    for port, methods in PORTS.items():
+    for port, methods in ports.items():
         for method in methods:
             target = getattr(office, port)
             setattr(target, method, striker.wrap(getattr(target, method)))
@@ -116,6 +123,7 @@ async def begun(move: str, striker: Striker) -> tuple[Office, asyncio.Task[None]
         with contextlib.suppress(Died, Unavailable):
             await MOVES[move](office)
             await office.reconcile()
+            await office.settled()
 
     task = asyncio.create_task(first())
     reached = asyncio.create_task(striker.reached.wait())

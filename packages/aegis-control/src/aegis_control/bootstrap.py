@@ -46,6 +46,7 @@ from aegis_control.infrastructure.nats_journal import NatsJournal
 from aegis_control.infrastructure.nats_leader import NatsLeader
 from aegis_control.infrastructure.nats_letters import NatsLetters
 from aegis_control.infrastructure.nats_logs import NatsLogs
+from aegis_control.infrastructure.nats_own import NatsOwnLog
 from aegis_control.infrastructure.nats_snapshots import listen_for_snapshots
 from aegis_control.infrastructure.nats_streams import NatsStreams, StreamSettings
 from aegis_control.infrastructure.seldom import Seldom
@@ -59,8 +60,10 @@ _MAKE_AGAIN_S = 1.0
 class Control:
     """One replica of control. `run` works until `stop`; `started` is set when it serves."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, *, turns: bool = False) -> None:
+        """`turns`: in the protocol's second form, which the product does not use yet (docs/turns.md)."""
         self._settings = settings
+        self._turns = turns
         self._subjects = Subjects(settings.prefix)
         self._clock = SystemClock()
         self._gather = Gather(self._clock)
@@ -98,7 +101,9 @@ class Control:
         async with AsyncExitStack() as stack:
             link = JetStream(await stack.enter_async_context(self._connected()))
             system = await stack.enter_async_context(self._system_link())
-            streams = NatsStreams(link, self._subjects, _stream_settings(self._settings))
+            streams = NatsStreams(
+                link, self._subjects, replace(_stream_settings(self._settings), turns=self._turns)
+            )
             await self._provision(streams)
             await self._serve(stack, link, system, streams)
 
@@ -235,6 +240,7 @@ class Control:
             ack_wait_s=settings.ack_wait_s,
             outcome_ttl_s=settings.outcome_ttl_s,
             replicas=settings.replicas,
+            own_log=NatsOwnLog(link, subjects) if self._turns else None,
         )
 
     def _make_leadership(self, link: JetStream, events: NatsEvents, world: World) -> Leadership:

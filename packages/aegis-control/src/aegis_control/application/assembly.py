@@ -8,6 +8,7 @@ from aegis_control.application.leading.fail_over import FailOver
 from aegis_control.application.leading.grant import Leases
 from aegis_control.application.leading.leave import LeaveService
 from aegis_control.application.leading.logs import LogKeeper
+from aegis_control.application.leading.own import LogLeases
 from aegis_control.application.leading.reconcile import Reconcile
 from aegis_control.application.leading.register import Register
 from aegis_control.application.leading.roster import Roster
@@ -40,6 +41,8 @@ def assemble(world: World, *, spawn: Spawn, state: ControlState | None = None) -
     state = state or ControlState()
     roster = Roster(state, world)
     leases = Leases(state, world)
+    if world.own_log is not None:
+        leases = LogLeases(state, world, world.own_log, spawn=spawn)
     fail_over = FailOver(world, leases, roster)
     logs = LogKeeper(state, world, roster, leases)
     return Parts(

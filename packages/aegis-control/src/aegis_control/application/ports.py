@@ -15,9 +15,11 @@ from aegis_sdk.contract.bodies import Fence
 from aegis_sdk.contract.control import Ack, Command, DriftView, LogMark, ServerView
 from aegis_sdk.contract.dead_letter import DeadLetter
 from aegis_sdk.contract.envelope import Outcome, Request
+from aegis_sdk.contract.turns.entries import Moves
 
 from aegis_control.domain.events import Event
 from aegis_control.domain.leading.logs import Sight
+from aegis_control.domain.leading.owning import StoredGate, StoredMoves
 
 
 class Clock(Protocol):
@@ -154,6 +156,27 @@ class Journal(Protocol):
         up to the lowest position that the checkpoints of all `resources` cover. Fences and the
         newest checkpoints stay.
         """
+        ...
+
+
+class OwnLog(Protocol):
+    """What a service's log says of ownership, in the protocol's second form."""
+
+    @property
+    def entry_bytes_max(self) -> int:
+        """What one entry may have."""
+        ...
+
+    async def read(self, service: str, *, after: int) -> list[StoredMoves | StoredGate]:
+        """All ownership entries and gates behind position `after`, in the log's order."""
+        ...
+
+    async def write(self, service: str, number: int, entry: Moves) -> int | NotWritten:
+        """Store ownership entry `number`, if there is none of that number; its position, or why not."""
+        ...
+
+    async def shut_out(self, service: str, writers: Sequence[str]) -> list[int | None]:
+        """Store a new gate of each; its position, or None when that is not known."""
         ...
 
 

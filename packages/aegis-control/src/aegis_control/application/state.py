@@ -27,6 +27,7 @@ from aegis_control.application.unreadable import Unreadables
 from aegis_control.domain.leading.failover import Candidate
 from aegis_control.domain.leading.lease import Owner, owns
 from aegis_control.domain.leading.liveness import CAN_TAKE_OVER
+from aegis_control.domain.leading.owning import Owned
 from aegis_control.domain.leading.registry import Holder
 
 
@@ -94,6 +95,10 @@ class ServiceTable:
     members: dict[str, Member] = field(default_factory=dict)
     removed: dict[str, int] = field(default_factory=dict)
     """instance id: the revision with which its record was deleted; older news of it is stale."""
+    owned: Owned | None = None
+    """What the service's log says, where that decides (own.py); None: not read, or the leases decide."""
+    leases_behind: set[str] = field(default_factory=set)
+    """Resources whose lease is changed here, and not stored yet."""
     handovers: int = 0
     """Handovers under way in this term."""
     logs: LogsRecord | None = None
@@ -119,6 +124,19 @@ class ServiceTable:
             return False
         fence = self.fences.get(resource)
         return resource in self.leases or fence is None or fence.readable
+
+    def follow_log(self, resource: str) -> None:
+        """Have the lease say what the log says, where the log decides. A lease from behind it is left alone."""
+        if self.owned is None:
+            return
+        lease = self.leases.get(resource)
+        before = lease.record if lease else None
+        if before is not None and before.epoch > self.owned.ownership.number:
+            return
+        if before is None or not self.owned.says(before):
+            record = self.owned.record(self.name, resource, before)
+            self.leases[resource] = Lease(record, self.lease_revision(resource))
+            self.leases_behind.add(resource)
 
     def resources(self) -> set[str]:
         """All that ever had an active."""

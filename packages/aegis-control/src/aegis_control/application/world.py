@@ -21,6 +21,7 @@ from aegis_control.application.ports import (
     Journal,
     Letters,
     Logs,
+    OwnLog,
     Requests,
 )
 from aegis_control.domain.leading.liveness import Limits
@@ -68,3 +69,5 @@ class World:
     outcome_ttl_s: float
     replicas: int
     """Copies of each stream."""
+    own_log: OwnLog | None = None
+    """Where ownership is decided; None: by the leases and fences."""

@@ -12,6 +12,8 @@ from typing import Any, Final
 
 from aegis_sdk.contract.control import DriftView
 from aegis_sdk.contract.subjects import GROUP_CONSUMER, SUSPECT_TO, Subjects
+from aegis_sdk.contract.turns.streams import log_stream
+from aegis_sdk.contract.turns.subjects import LogSubjects
 from aegis_sdk.errors import Unavailable
 from aegis_sdk.nats.codes import ERR_NO_CONSUMER, ERR_NO_STREAM
 from aegis_sdk.nats.jetstream import ApiRefused, JetStream
@@ -41,6 +43,8 @@ class StreamSettings:
     events_max_age_s: float = 30 * 86_400.0
     events_max_bytes: int = 64 << 20
     ack_wait_s: float = 1.0
+    turns: bool = False
+    """The journals are logs of the protocol's second form."""
 
 
 class NatsStreams:
@@ -254,6 +258,10 @@ class NatsStreams:
         }
 
     def _journal_config(self, service: str) -> Config:
+        if self._settings.turns:
+            return log_stream(
+                LogSubjects(self._subjects, service), replicas=self._settings.replicas
+            )
         return {
             "name": self._subjects.journal_stream(service),
             "subjects": [self._subjects.journal(service)],

@@ -128,17 +128,7 @@ class FailOver:
     ) -> Moved:
         if planned.moves:
             self._begin(table, owner, sum(map(len, planned.moves.values())), reason, planned.why)
-        granted = await asyncio.gather(
-            *(
-                self._leases.grant(table, resources, table.members[name], reason=reason)
-                for name, resources in planned.moves.items()
-            )
-        )
-        moved = {
-            resource: name
-            for name, resources in zip(planned.moves, granted, strict=True)
-            for resource in resources
-        }
+        moved = await self._leases.give(table, planned.moves, reason=reason)
         if planned.moves:
             self._done(
                 table,

@@ -38,6 +38,22 @@ class Leases:
         self._world = world
         self._intake = Intake(state, world)
 
+    async def give(
+        self, table: ServiceTable, plan: Mapping[str, Sequence[str]], *, reason: str
+    ) -> dict[str, str]:
+        """Make each instance of `plan` the active of its resources; those that moved, and to whom."""
+        granted = await asyncio.gather(
+            *(
+                self.grant(table, resources, table.members[name], reason=reason)
+                for name, resources in plan.items()
+            )
+        )
+        return {
+            resource: name
+            for name, resources in zip(plan, granted, strict=True)
+            for resource in resources
+        }
+
     async def grant(
         self, table: ServiceTable, resources: Sequence[str], to: Member, *, reason: str
     ) -> list[str]:
@@ -100,6 +116,12 @@ class Leases:
             await self._write_fences(table, behind)
         return list(behind)
 
+    async def begin_again(
+        self, table: ServiceTable, changes: Mapping[str, LeaseRecord], *, log_id: str
+    ) -> None:
+        """The loss of a log was accepted; `log_id` is the new one's."""
+        await self.store(table, changes)
+
     async def _grant_chunk(
         self, table: ServiceTable, resources: Sequence[str], to: Member, reason: str
     ) -> list[str]:
@@ -110,7 +132,7 @@ class Leases:
         before = {name: _stored(table, name)[0] for name in resources}
         moved = await self.store(table, changes)
         for name in moved:
-            _note_loss(owners[name], to)
+            note_loss(owners[name], to)
         if not moved:
             return []
         await self._write_fences(table, _fences(changes, moved))
@@ -276,7 +298,7 @@ def _owner(table: ServiceTable, resource: str) -> Member | None:
     return table.owner_of(lease.record) if lease else None
 
 
-def _note_loss(owner: Member | None, to: Member) -> None:
+def note_loss(owner: Member | None, to: Member) -> None:
     if owner is not None and owner is not to:
         owner.keeps_leases = False
 

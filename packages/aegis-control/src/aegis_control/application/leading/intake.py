@@ -106,12 +106,14 @@ class Intake:
         table.unreadable_leases.discard(resource)
         if record is not None:
             table.leases[resource] = Lease(record, entry.revision)
+            table.leases_behind.discard(resource)
         elif entry.value is not None:
             table.unreadable_leases.add(resource)
         else:
             # An operator did it: the fence knows the epoch.
             table.leases.pop(resource, None)
             table.deleted_leases[resource] = entry.revision
+        table.follow_log(resource)
 
     def fence(self, table: ServiceTable, resource: str, stored: StoredFence) -> None:
         """Take the last fence of a resource over."""

@@ -291,7 +291,7 @@ class LogKeeper:
         await self._world.requests.provision(table.name)
         for grant in await self._world.requests.grants(table.name):
             await self._world.requests.delete_grant(table.name, grant)
-        await self._leases.store(table, changes)
+        await self._leases.begin_again(table, changes, log_id=marks[0].id)
         table.fences, table.fences_loaded = {}, False
         await self._roster.load_fences(table)
         record = LogsRecord(service=table.name, journal=marks[0], requests=marks[1])

@@ -114,6 +114,10 @@ def check_registration(registration: Registration) -> None:
     check_instance(registration.instance_id)
     if not registration.incarnation:
         raise InvalidName("incarnation is empty: give each run of an instance a new one")
+    if encode_token(registration.incarnation, kind="incarnation") != registration.incarnation:
+        raise InvalidName(
+            f"incarnation {registration.incarnation!r}: use A-Z, a-z, 0-9, '_' and '-'"
+        )
     _check_methods(registration.methods)
     for resource in registration.resources:
         encode_token(resource)

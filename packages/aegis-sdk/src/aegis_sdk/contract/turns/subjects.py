@@ -46,6 +46,10 @@ class LogSubjects:
     def own(self, number: int) -> str:
         return f"{self._log}own.{number}"
 
+    @property
+    def own_anywhere(self) -> str:
+        return f"{self._log}own.*"
+
     def turn(self, writer: str, k: int) -> str:
         return f"{self._log}turn.{writer}.{k}"
 
@@ -67,7 +71,7 @@ class LogSubjects:
     @property
     def ownership_and_ends(self) -> list[str]:
         """All that says who may write, and up to where that is known."""
-        return [f"{self._log}own.*", f"{self._log}gate.*", f"{self._log}end.>"]
+        return [self.own_anywhere, f"{self._log}gate.*", f"{self._log}end.>"]
 
     def words(self, subject: str) -> list[str]:
         """What an entry's subject says behind the service: its kind, and the rest of it."""

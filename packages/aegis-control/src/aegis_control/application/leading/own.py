@@ -1,0 +1,244 @@
+"""Leases in the protocol's second form: a service's log decides who owns what, and the leases follow it.
+
+A move is one ownership entry for all its resources (domain/leading/owning.py). Then the gates of the writers that lost something
+are stored, which the new owners do as well: whoever is first, the resources pass. Last the leases are written, beside
+everything else: no instance and no call waits for them.
+
+Control may die, or sleep, between any two of these steps. What is in the log is read by the next leader, which stores the
+gates that are missing (`ensure_fences`) and the leases that differ (`restore`). An entry that was not stored did not happen.
+What this replica knows of ownership is what it has read: an entry of its own counts when the log has it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Final
+
+from aegis_sdk.contract.control import LeaseRecord, LeaseState
+from aegis_sdk.contract.turns.entries import Moves
+from aegis_sdk.domain.turns.ownership import NOBODY, MissingOwnership
+from aegis_sdk.errors import Unavailable
+
+from aegis_control.application.leading.grant import Leases, note_loss
+from aegis_control.application.leading.watch import Spawn
+from aegis_control.application.ports import NotWritten, OwnLog, Write
+from aegis_control.application.state import ControlState, Member, ServiceTable
+from aegis_control.application.world import World
+from aegis_control.domain.leading import lease as leases
+from aegis_control.domain.leading import owning
+from aegis_control.domain.leading.owning import LogBehind, Owned, StoredGate, StoredMoves
+
+CHUNK: Final = 1_000
+"""Leases that are written together."""
+TRIES: Final = 5
+"""Of an entry that nobody acknowledged."""
+
+
+class LogLeases(Leases):
+    """Changes ownership in the services' logs. The caller holds the service's lock."""
+
+    def __init__(self, state: ControlState, world: World, log: OwnLog, *, spawn: Spawn) -> None:
+        super().__init__(state, world)
+        self._log = log
+        self._spawn = spawn
+        self._following: set[str] = set()
+        """Services whose leases are being written."""
+
+    # --- moves ----------------------------------------------------------------------------------------
+    async def give(
+        self, table: ServiceTable, plan: Mapping[str, Sequence[str]], *, reason: str
+    ) -> dict[str, str]:
+        if table.lost:
+            return {}  # nobody serves from a log that lost something
+        owned = await self._owned(table)
+        runs = {name: table.members[name].owner for name in plan if name in table.members}
+        moves = owning.moves(owned, plan, runs)
+        before = {
+            name: lease.record if (lease := table.leases.get(name)) else None for name in moves
+        }
+        await self._move(table, owned, moves, Moves({}, reason, table.journal_id))
+        done = {n for n, writer in moves.items() if owned.ownership.owner(n) == writer}
+        for name in runs:
+            self._tell_given(table, name, [n for n in plan[name] if n in done], before, reason)
+        return {resource: name for name in runs for resource in plan[name] if resource in done}
+
+    async def grant(
+        self, table: ServiceTable, resources: Sequence[str], to: Member, *, reason: str
+    ) -> list[str]:
+        return list(await self.give(table, {to.record.instance_id: resources}, reason=reason))
+
+    async def put_in_state(
+        self, table: ServiceTable, resources: Iterable[str], state: LeaseState, *, reason: str
+    ) -> list[str]:
+        """Held or waited for is said by the lease alone; vacant means that the log gives it to nobody."""
+        names = [n for n in resources if table.leases[n].record.state is not state]
+        if names and state is LeaseState.VACANT:
+            owned = await self._owned(table)
+            moves = owning.to_nobody(owned, names)
+            await self._move(table, owned, moves, Moves({}, reason, table.journal_id))
+            return [n for n in names if owned.ownership.owner(n) == NOBODY]
+        now_s = self._world.clock.wall()
+        for name in names:
+            lease = table.leases[name]
+            lease.record = leases.in_state(lease.record, state, now_s=now_s, reason=reason)
+            table.leases_behind.add(name)
+        self._follow(table)
+        return names
+
+    async def restore(self, table: ServiceTable) -> list[str]:
+        """Read what others have stored, and have the leases follow it; returns those that are behind."""
+        await self._read(table)
+        self._follow(table)
+        return list(table.leases_behind)
+
+    async def ensure_fences(self, table: ServiceTable) -> list[str]:
+        """Store the gates that are still missing; returns their writers."""
+        if table.lost:
+            return []
+        owned = await self._owned(table)
+        return await self._shut_out(table, owned, table.leases)
+
+    async def begin_again(
+        self, table: ServiceTable, changes: Mapping[str, LeaseRecord], *, log_id: str
+    ) -> None:
+        """What the log says from before the loss is void: everything is nobody's, above every number ever told."""
+        table.owned = None
+        owned = await self._owned(table)
+        for number in owned.missing(_highest_epoch(table)):
+            await self._write(table, owned, number, Moves({}, "loss_accepted", log_id))
+        await self._move(
+            table, owned, dict.fromkeys(changes, NOBODY), Moves({}, "loss_accepted", log_id)
+        )
+
+    # --- the steps of a move ----------------------------------------------------------------------------
+    async def _move(
+        self, table: ServiceTable, owned: Owned, moves: Mapping[str, str], said: Moves
+    ) -> None:
+        """Returns when the log says so, or somebody else was faster. Raises: Unavailable."""
+        for part in owning.parts(moves, bytes_max=self._log.entry_bytes_max):
+            number = self._next_number(table, owned)
+            if not await self._write(table, owned, number, replace(said, moves=part)):
+                break  # the rest was planned on what is not so any more
+            try:
+                await self._shut_out(table, owned, part)
+            finally:
+                for name in part:  # after the gates, which somebody waits for
+                    table.follow_log(name)
+        self._follow(table)
+
+    async def _write(self, table: ServiceTable, owned: Owned, number: int, entry: Moves) -> bool:
+        """Whether the log has the entry behind all that was read here. Raises: Unavailable."""
+        for _ in range(TRIES):
+            result = await self._log.write(table.name, number, entry)
+            if isinstance(result, int):
+                self._take(
+                    table, owned, StoredMoves(result, number, entry, self._world.clock.wall())
+                )
+                return True
+            for each in await self._read(table):
+                if isinstance(each, StoredMoves) and each.number == number:
+                    return each.moves == entry  # ours, if only its acknowledgement was lost
+            if result is NotWritten.CONFLICT:
+                break
+        raise Unavailable(f"ownership entry {number} of {table.name} could not be stored")
+
+    async def _shut_out(
+        self, table: ServiceTable, owned: Owned, resources: Iterable[str]
+    ) -> list[str]:
+        """Who lost any of `resources`, and was not shut out yet."""
+        writers = sorted(owned.ownership.unshut(resources))
+        seqs = await self._log.shut_out(table.name, writers) if writers else []
+        for writer, seq in zip(writers, seqs, strict=True):
+            if seq is not None:
+                owned.ownership.read_gate(writer, seq)
+        return writers
+
+    # --- what the log says ------------------------------------------------------------------------------
+    async def _owned(self, table: ServiceTable) -> Owned:
+        """Read from its beginning once a term; from there by `restore`, and when a write is refused."""
+        if table.owned is None:
+            await self._read(table)
+        assert table.owned is not None
+        return table.owned
+
+    async def _read(self, table: ServiceTable) -> list[StoredMoves | StoredGate]:
+        """Raises: Unavailable."""
+        owned = table.owned or Owned()
+        found = await self._log.read(table.name, after=owned.position)
+        is_first, table.owned = table.owned is None, owned
+        changed = [name for entry in found for name in self._take(table, owned, entry)]
+        for name in [*table.leases, *changed] if is_first else changed:
+            table.follow_log(name)
+        return found
+
+    def _take(
+        self, table: ServiceTable, owned: Owned, entry: StoredMoves | StoredGate
+    ) -> list[str]:
+        """Fold it; the resources that changed hands."""
+        try:
+            return owned.read(entry)
+        except MissingOwnership as error:
+            table.owned = None
+            raise Unavailable(f"the log of {table.name}: {error}") from error
+
+    def _next_number(self, table: ServiceTable, owned: Owned) -> int:
+        try:
+            return owned.next_number(_highest_epoch(table))
+        except LogBehind as error:
+            raise Unavailable(f"{table.name}: {error}") from error
+
+    # --- the leases follow ------------------------------------------------------------------------------
+    def _follow(self, table: ServiceTable) -> None:
+        if table.leases_behind and table.name not in self._following:
+            self._following.add(table.name)
+            self._spawn(self._write_leases(table))
+
+    async def _write_leases(self, table: ServiceTable) -> None:
+        """Until none is behind. Raises: Unavailable; the next reconciliation goes on."""
+        try:
+            for _ in range(TRIES):
+                names = [n for n in table.leases_behind if n not in table.unreadable_leases]
+                for at in range(0, len(names), CHUNK):
+                    await self._write_some(table, names[at : at + CHUNK])
+        finally:
+            self._following.discard(table.name)
+
+    async def _write_some(self, table: ServiceTable, names: Sequence[str]) -> None:
+        records = {name: table.leases[name].record for name in names}
+        writes = [
+            Write(record.key, record.model_dump_json().encode(), table.lease_revision(name))
+            for name, record in records.items()
+        ]
+        results = await self._world.leases.write(writes)
+        for (name, record), result in zip(records.items(), results, strict=True):
+            if not isinstance(result, int):
+                await self._read_lease(table, name)
+                continue
+            self._state.wrote_lease(result)
+            lease = table.leases[name]
+            lease.revision = result
+            if lease.record is record:  # else it changed hands again meanwhile
+                table.leases_behind.discard(name)
+
+    # --- telling ------------------------------------------------------------------------------------------
+    def _tell_given(
+        self,
+        table: ServiceTable,
+        name: str,
+        given: Sequence[str],
+        before: Mapping[str, LeaseRecord | None],
+        reason: str,
+    ) -> None:
+        to = table.members.get(name)
+        if not given or to is None:
+            return
+        for resource in given:
+            lease = before[resource]
+            note_loss(table.owner_of(lease) if lease else None, to)
+        self._tell_fenced(table, {resource: before[resource] for resource in given}, to)
+        self._tell(table, given, to, reason)
+
+
+def _highest_epoch(table: ServiceTable) -> int:
+    return max((lease.record.epoch for lease in table.leases.values()), default=0)

@@ -1,0 +1,172 @@
+"""Who owns what by a service's log, and what control adds to it. Pure: entries in, leases and entries out.
+
+Theory of operation. In the protocol's second form the log alone decides who owns a resource (ADR 0020): the newest ownership
+entry that names it. `Owned` folds these entries and the gates, as instances do. A lease is what readers look at: it follows
+the log, and `record` says what it must be. The owner and the epoch come from the log. What only control knows stays the lease's:
+whether an owner that is lost is waited for, and why.
+
+`moves` and `parts` say what is written: one entry for all resources that change hands, whoever gets them. The entry's number is
+the one behind the last entry that was read. Storing it is create-only, so it takes effect only if nobody changed any
+ownership since; otherwise the plan is void, and made anew from what is read then.
+
+What must stay true: nothing is planned on ownership that was not read; a number is above every epoch that was ever told.
+What would break: an entry that is sent again under another number after a refusal moves resources by a plan that is out of date.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from aegis_sdk.contract.control import LeaseRecord, LeaseState
+from aegis_sdk.contract.turns.entries import Moves
+from aegis_sdk.contract.turns.writers import run_of, writer_name
+from aegis_sdk.domain.turns.ownership import NOBODY, Ownership
+
+from aegis_control.domain.leading.lease import Owner
+
+AROUND_BYTES: Final = 6
+"""What JSON has around a name: quotes, a comma, and the brackets of a list."""
+HEAD_BYTES: Final = 4096
+"""Left for the rest of an entry: its words, and its headers."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredMoves:
+    """An ownership entry as read. `at_s`: when it was stored, Unix time."""
+
+    seq: int
+    number: int
+    moves: Moves
+    at_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class StoredGate:
+    """The newest gate of a writer."""
+
+    seq: int
+    writer: str
+
+
+class LogBehind(Exception):
+    """A lease names an ownership entry that the log does not have: the log lost it."""
+
+
+class Owned:
+    """What the log of one service says, as far as it was read."""
+
+    def __init__(self) -> None:
+        self.ownership = Ownership()
+        self.position = 0
+        """The last entry that was read."""
+        self._told: dict[int, tuple[str, float]] = {}
+        """Why and when each ownership entry was stored."""
+
+    def read(self, entry: StoredMoves | StoredGate) -> list[str]:
+        """Fold the next entry; the resources whose owner it changed. Raises: MissingOwnership."""
+        if entry.seq <= self.position:
+            return []  # a gate from before a move says nothing about it
+        self.position = entry.seq
+        if isinstance(entry, StoredGate):
+            self.ownership.read_gate(entry.writer, entry.seq)
+            return []
+        if entry.number > self.ownership.number:
+            self._told[entry.number] = entry.moves.why, entry.at_s
+        return self.ownership.read_own(entry.number, entry.moves.moves)
+
+    def next_number(self, highest_epoch: int) -> int:
+        """Of the next ownership entry. Raises: LogBehind."""
+        number = self.ownership.number
+        if not self._told:
+            return highest_epoch + 1
+        if highest_epoch > number:
+            raise LogBehind(
+                f"the log ends at ownership entry {number}, and a lease names {highest_epoch}"
+            )
+        return number + 1
+
+    def missing(self, highest_epoch: int) -> range:
+        """Numbers that an older copy of the log lacks: they are given to nothing, so that none is given twice."""
+        return range(self.ownership.number + 1, highest_epoch + 1) if self._told else range(0)
+
+    def says(self, record: LeaseRecord) -> bool:
+        """Whether a lease is as the log has it."""
+        writer, epoch = self.ownership.owner(record.resource), self.ownership.epoch(record.resource)
+        if writer == NOBODY and not epoch:  # the log never named it
+            return record.state is LeaseState.VACANT
+        if record.epoch != epoch:
+            return False
+        if writer == NOBODY:
+            return record.state is LeaseState.VACANT
+        is_owner = writer == writer_name(record.owner, record.incarnation)
+        return is_owner and record.state is not LeaseState.VACANT
+
+    def record(self, service: str, resource: str, before: LeaseRecord | None) -> LeaseRecord:
+        """The lease as the log has it; `before` is what it was, with what a newer version noted in it."""
+        writer, epoch = self.ownership.owner(resource), self.ownership.epoch(resource)
+        why, at_s = self._told.get(epoch, ("", 0.0))
+        owner = Owner(*run_of(writer))
+        if writer == NOBODY and before is not None:
+            owner = Owner(before.owner, before.incarnation)  # for people: who it was
+            epoch = max(epoch, before.epoch)
+        return LeaseRecord(
+            **((before.model_extra or {}) if before else {}),
+            service=service,
+            resource=resource,
+            state=LeaseState.VACANT if writer == NOBODY else LeaseState.HELD,
+            owner=owner.instance_id,
+            incarnation=owner.incarnation,
+            epoch=epoch,
+            grant=f"own-{epoch}",
+            start_seq=1,
+            since=at_s,
+            reason=why,
+        )
+
+
+def moves(
+    owned: Owned, plan: Mapping[str, Iterable[str]], runs: Mapping[str, Owner]
+) -> dict[str, str]:
+    """Resource to writer, for those of `plan` (instance id to resources) that change hands.
+
+    `runs`: the live instances. What is planned for another stays where it is.
+    """
+    return {
+        resource: writer
+        for instance_id, resources in plan.items()
+        if instance_id in runs
+        for writer in (writer_name(instance_id, runs[instance_id].incarnation),)
+        for resource in resources
+        if owned.ownership.owner(resource) != writer
+    }
+
+
+def to_nobody(owned: Owned, resources: Iterable[str]) -> dict[str, str]:
+    """The same for resources that nobody shall own, of those that somebody does."""
+    return {name: NOBODY for name in resources if owned.ownership.owner(name) != NOBODY}
+
+
+def parts(moves_: Mapping[str, str], *, bytes_max: int) -> Iterator[dict[str, str]]:
+    """Split by size, so that each part fits into one entry: most often there is one."""
+    part: dict[str, str] = {}
+    writers: set[str] = set()
+    room = bytes_max - HEAD_BYTES
+    for resource, writer in moves_.items():
+        cost = _json_bytes(resource) + (0 if writer in writers else _json_bytes(writer))
+        if part and cost > room:
+            yield part
+            part, writers, room = {}, set(), bytes_max - HEAD_BYTES
+            cost = _json_bytes(resource) + _json_bytes(writer)
+        part[resource] = writer
+        writers.add(writer)
+        room -= cost
+    if part:
+        yield part
+
+
+def _json_bytes(text: str) -> int:
+    """Of a name in an entry, with what stands around it; at most."""
+    escaped = 0 if text.isalnum() else sum(c in '"\\' or c < " " or c == "\x7f" for c in text)
+    return len(text.encode()) + 5 * escaped + AROUND_BYTES

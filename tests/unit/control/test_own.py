@@ -1,0 +1,250 @@
+"""Control on services' logs: moves are ownership entries, gates shut out, and the leases follow."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+import pytest
+from aegis_control.application.ports import NotWritten, Write
+from aegis_control.domain.leading.owning import Owned, StoredGate, StoredMoves
+from aegis_sdk.contract.control import InstanceState, LeaseState, Role
+from aegis_sdk.contract.turns.entries import Moves
+from aegis_sdk.errors import Unavailable
+
+from tests.unit.control.support import SERVICE, Office
+from tests.unit.control.test_any_step import MOVES, PORTS, STEPS_MAX, Striker, begun, taken_over
+
+PORTS_TOO = {**PORTS, "own_log": ("read", "write", "shut_out")}
+MANY = tuple(f"R{n}" for n in range(50))
+
+
+def log_of(office: Office) -> list[str]:
+    """`3 R1>b R2>` and `gate a`, in the log's order; runs are left out."""
+    words = []
+    for entry in office.own_log.entries.get(SERVICE, ()):
+        if isinstance(entry, StoredGate):
+            words.append(f"gate {entry.writer.partition('~')[0]}")
+        else:
+            to = [f"{r}>{w.partition('~')[0]}" for r, w in entry.moves.moves.items()]
+            words.append(" ".join([str(entry.number), *to]))
+    return words
+
+
+def owned(office: Office) -> Owned:
+    """What the log says, read anew."""
+    found = Owned()
+    for entry in office.own_log.entries.get(SERVICE, ()):
+        found.read(entry)
+    return found
+
+
+async def pair(resources: tuple[str, ...] = ("R1",)) -> Office:
+    """`a` is active, `b` stands by."""
+    office = Office(turns=True)
+    await office.registers("a", Role.ACTIVE, resources)
+    await office.registers("b", Role.STANDBY, resources)
+    office.beats("a", "b")
+    await office.settled()
+    return office
+
+
+async def test_a_registration_a_loss_and_a_return_in_the_log() -> None:
+    """G5: each move is one entry, and whoever lost something is shut out behind it."""
+    office = await pair()
+    assert (log_of(office), office.route()) == (["1 R1>a"], "a 1 held")
+    await office.passes(0.8, "b")
+    assert log_of(office) == ["1 R1>a", "2 R1>b", "gate a"]
+    assert office.route() == "b 2 held"
+    assert office.events.last("failover_done")["to"] == ["b"]
+    assert office.events.last("instance_fenced")["instance_id"] == "a"
+    await office.registers("a", Role.AUTO, returning=True)
+    assert log_of(office)[3:] == []
+
+
+async def test_any_number_of_resources_to_any_number_of_takers_is_one_entry() -> None:
+    office = Office(turns=True)
+    await office.registers("a", Role.ACTIVE, MANY)
+    for name in ("b", "c", "d"):
+        await office.registers(name, Role.STANDBY, MANY)
+    office.beats("a", "b", "c", "d")
+    await office.passes(0.8, "b", "c", "d")
+    assert office.own_log.numbers(SERVICE) == [1, 2]
+    last = office.own_log.entries[SERVICE][1]
+    assert isinstance(last, StoredMoves)
+    counts = [list(last.moves.moves.values()).count(f"{name}~run1") for name in "bcd"]
+    assert sorted(counts) == [16, 17, 17]
+    assert {office.route(name)[2:] for name in MANY} == {"2 held"}
+
+
+async def test_without_a_standby_the_log_says_nothing_and_the_return_is_awaited() -> None:
+    office = Office(turns=True)
+    await office.registers("a", Role.ACTIVE)
+    await office.passes(1.0)
+    assert (log_of(office), office.route()) == (["1 R1>a"], "a 1 waiting")
+    await office.passes(0.1, "a")
+    assert office.route() == "a 1 held"
+
+
+async def test_what_nobody_takes_from_one_that_is_evicted_is_nobodys() -> None:
+    """G5: it could go on serving otherwise. Nobody but control can shut it out."""
+    office = Office(turns=True)
+    await office.registers("a", Role.ACTIVE)
+    await office.settled()
+    await office.admin("disconnect", b'{"instance_id": "a"}')
+    await office.settled()
+    assert log_of(office) == ["1 R1>a", "2 R1>", "gate a"]
+    assert office.route() == "a 2 vacant"
+
+
+async def test_a_new_run_takes_over_from_the_one_before() -> None:
+    office = await pair()
+    await office.registers("a", Role.ACTIVE, run="run2")
+    await office.settled()
+    assert log_of(office) == ["1 R1>a", "2 R1>a", "gate a"]
+    assert owned(office).ownership.owner("R1") == "a~run2"
+    assert office.lease().incarnation == "run2"
+
+
+async def test_a_handover_is_the_same_entry() -> None:
+    office = await pair()
+    reply = await office.admin("failover", b'{"resource": "R1"}')
+    assert reply.ok, reply
+    await office.settled()
+    assert log_of(office) == ["1 R1>a", "2 R1>b", "gate a"]
+    assert office.instances.kinds("a") == ["pause"]
+
+
+async def test_of_two_replicas_one_stores_the_number_and_the_other_reads_and_plans_anew() -> None:
+    """G5: the second one's plan is void as a whole, whatever it was about."""
+    office = await pair(("R1", "R2"))
+    other = Office(office)
+    await other.roster.refresh()
+    other.beats("a", "b")
+    [table] = other.state.services.values()
+    await other.granting.restore(table)
+    await office.admin("failover", b'{"resource": "R1"}')
+    moved = await other.granting.give(table, {"b": ["R1", "R2"]}, reason="late")
+    assert moved == {"R1": "b"}  # as it is, whoever did it
+    assert log_of(office) == ["1 R1>a R2>a", "2 R1>b", "gate a"]
+    assert await other.granting.give(table, {"b": ["R1", "R2"]}, reason="anew") == {"R2": "b"}
+    assert log_of(office)[2:] == ["3 R2>b", "gate a"]
+
+
+async def test_an_entry_whose_acknowledgement_is_lost_is_found_in_the_log() -> None:
+    office = await pair()
+    office.own_log.lose_acks = 1
+    await office.passes(0.8, "b")
+    assert log_of(office) == ["1 R1>a", "2 R1>b", "gate a"]
+    assert office.route() == "b 2 held"
+
+
+async def test_leases_that_somebody_spoilt_follow_the_log_again() -> None:
+    """The log decides; leases are what readers look at."""
+    office = await pair(("R1", "R2"))
+    key = office.world.subjects.lease_key(SERVICE, "R1")
+    stolen = office.lease("R1").model_copy(update={"owner": "x", "incarnation": "y"})
+    office.leases.put(key, stolen.model_dump_json().encode())
+    del office.leases.entries[office.world.subjects.lease_key(SERVICE, "R2")]
+    other = Office(office)
+    await other.roster.refresh()
+    await other.reconcile()
+    await other.settled()
+    assert (office.route("R1"), office.route("R2")) == ("a 1 held", "a 1 held")
+
+
+async def test_a_log_that_lost_entries_is_not_written() -> None:
+    """G5: its next number was told as an epoch before."""
+    office = await pair()
+    await office.passes(0.8, "b")
+    del office.own_log.entries[SERVICE][1:]
+    other = Office(office)
+    await other.roster.refresh()
+    [table] = other.state.services.values()
+    with pytest.raises(Unavailable, match="a lease names 2"):
+        await other.granting.give(table, {"b": ["R2"]}, reason="no")
+    assert log_of(office) == ["1 R1>a"]
+    assert office.route() == "b 2 held"
+
+
+async def test_after_an_accepted_loss_everything_is_nobodys_and_no_number_is_given_twice() -> None:
+    office = await pair()
+    await office.passes(0.8, "b")
+    del office.own_log.entries[SERVICE][1:]
+    other = Office(office)
+    await other.roster.refresh()
+    [table] = other.state.services.values()
+    await other.granting.begin_again(table, {"R1": other.lease()}, log_id="log-2")
+    await other.settled()
+    assert log_of(office) == ["1 R1>a", "2", "3 R1>", "gate a"]
+    assert office.route() == "b 3 vacant"
+
+
+async def test_a_second_failover_does_not_wait_for_the_leases_of_the_first() -> None:
+    office = Office(turns=True)
+    await office.registers("a", Role.ACTIVE)
+    for name in ("b", "c"):
+        await office.registers(name, Role.STANDBY)
+    office.beats("a", "b", "c")
+    await office.settled()
+    [table] = office.state.services.values()
+    hold, write = asyncio.Event(), office.leases.write
+
+    async def slow(writes: Sequence[Write]) -> list[int | NotWritten]:
+        await hold.wait()
+        return await write(writes)
+
+    office.leases.write = slow  # type: ignore[method-assign]
+    await office.fail_over.lose(table, office.member("a"), InstanceState.LOST, reason="test")
+    following = asyncio.ensure_future(office.pending.pop())
+    await office.fail_over.lose(table, office.member("b"), InstanceState.LOST, reason="test")
+    owners = [words.partition(">")[2] for words in log_of(office) if words[0].isdigit()]
+    assert owners == ["a", "b", "c"]
+    hold.set()
+    await following
+    assert office.route() == "c 3 held"
+
+
+def assert_right(office: Office) -> None:
+    """Each resource has an owner that is registered, nobody before it can write, and the leases agree."""
+    found = owned(office)
+    assert sorted(set(office.own_log.numbers(SERVICE))) == office.own_log.numbers(SERVICE)
+    for name in ("R1", "R2"):
+        assert found.says(office.lease(name))
+        assert office.lease(name).state is LeaseState.HELD
+        assert office.lease(name).owner in office.state.services[SERVICE].members
+    assert not found.ownership.unshut(("R1", "R2"))
+
+
+@pytest.mark.parametrize("sleeps", [False, True], ids=["dies", "sleeps"])
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize("move", MOVES)
+async def test_control_may_die_or_sleep_at_any_step(move: str, after: bool, sleeps: bool) -> None:
+    """G1, G5: its successor ends what was begun, and who wakes up undoes nothing."""
+    for step in range(1, STEPS_MAX):
+        striker = Striker(step, after, sleeps=sleeps)
+        office, task = await begun(move, striker, ports=PORTS_TOO, turns=True)
+        before = owned(office)
+        if not sleeps:
+            await task
+            for left in office.pending:
+                left.close()
+        successor = await taken_over(office, move)
+        done = owned(successor)
+        striker.woken.set()
+        async with asyncio.timeout(5.0):
+            await task
+        await successor.reconcile()
+        await successor.settled()
+        assert_right(successor)
+        for name in ("R1", "R2"):
+            if done.ownership.epoch(name) != before.ownership.epoch(name):
+                assert owned(successor).ownership.epoch(name) == done.ownership.epoch(name)
+        if not striker.struck:
+            assert step > 5
+            return
+    raise AssertionError(f"{move} has more than {STEPS_MAX} steps")
+
+
+def test_moves_without_words_are_written_as_they_are() -> None:
+    assert Moves({}).encode() == b'{"to":{},"why":"","log":""}'
