@@ -15,6 +15,7 @@ from typing import Final
 
 import nats
 from aegis_sdk.contract.subjects import Subjects
+from aegis_sdk.contract.turns.subjects import LogSubjects
 from nats.aio.msg import Msg
 
 from bench.failover.fleet import SERVICE
@@ -29,6 +30,8 @@ STEPS: Final = {
     "the last lease is written": "lease",
     "the last fence is written": "fence",
     "the standby asks for its consumer": "consumer",
+    "the ownership entry is stored": "own",
+    "the last gate is stored": "gate",
 }
 """In the words of the report: the kind of message, of which the last (the first for `begun`) counts."""
 PROMOTED: Final = "the standby has read its last fence"
@@ -107,7 +110,10 @@ async def watching(url: str, system_url: str) -> AsyncIterator[Trace]:
 
 def _subjects() -> dict[str, str]:
     requests = SUBJECTS.request_stream(SERVICE)
+    log = LogSubjects(SUBJECTS, SERVICE)
     return {
+        "own": log.own_anywhere,
+        "gate": log.gate("*"),
         "lease": f"$KV.{SUBJECTS.leases_bucket}.>",
         "fence": SUBJECTS.fences(SERVICE),
         "consumer": f"$JS.API.CONSUMER.DURABLE.CREATE.{requests}.>",

@@ -24,6 +24,7 @@ _VARIANTS: Final = {
     "aegis-on-asyncio": "bench.systems.aegis:ON_ASYNCIO",
     "aegis-turns": "bench.systems.aegis_turns:SYSTEM",
     "aegis-turns-one-by-one": "bench.systems.aegis_turns:ONE_BY_ONE",
+    "aegis-turns-with-control": "bench.systems.aegis_turns:WITH_CONTROL",
 }
 """The subject in other settings, for commands that ask what a setting costs."""
 

@@ -123,3 +123,11 @@ ONE_BY_ONE = replace(
     serve=partial(serve, pure=False),
     settings={"handlers": "async"},
 )
+WITH_CONTROL = replace(
+    SYSTEM,
+    name="aegis-turns-with-control",
+    prepare=None,
+    uses_control=True,
+    turns=True,
+)
+"""Its instances are members (bench.failover.turns), which control gives what they own."""

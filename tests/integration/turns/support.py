@@ -30,6 +30,8 @@ from pydantic import BaseModel
 
 SERVICE: Final = "accounts"
 WAIT_S: Final = 10.0
+START_S: Final = 60.0
+"""Of a process, while callers keep the machine busy."""
 _numbers = itertools.count(1)
 
 
@@ -176,8 +178,14 @@ class Worker:
         self.writer = writer
 
     @classmethod
-    async def start(cls, world: World, instance_id: str, resources: Iterable[str]) -> Worker:
-        module = "tests.integration.turns.worker"
+    async def start(
+        cls,
+        world: World,
+        instance_id: str,
+        resources: Iterable[str],
+        *,
+        module: str = "tests.integration.turns.worker",
+    ) -> Worker:
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", module, world.server.url, world.subjects.prefix, instance_id),
             *resources,
@@ -185,7 +193,7 @@ class Worker:
         )
         world.stack.push_async_callback(_killed, process)
         assert process.stdout is not None
-        async with asyncio.timeout(WAIT_S):
+        async with asyncio.timeout(START_S):
             return cls(process, (await process.stdout.readline()).decode().strip())
 
     def send(self, number: signal.Signals) -> None:

@@ -76,6 +76,10 @@ class TurnHost:
         self._kept: dict[str, dict[str, tuple[Request, int]]] = {}
         """Stored requests without an outcome, of resources that are not served here."""
         self.serving: set[str] = set()
+        self.paused: dict[str, asyncio.TimerHandle] = {}
+        """Resources that are about to be given away, and the end of their pause."""
+        self.on_moved: Callable[[list[str], list[str]], None] = lambda serving, left: None
+        """Told what is served from now on, and what no longer."""
         self._changed = asyncio.Event()
         log_.on_stored, log_.on_refused, log_.on_taken = self._stored, self._refused, self._taken
         sent.on_request, sent.on_cancel = self._request, self._cancel
@@ -103,6 +107,30 @@ class TurnHost:
         while not true():
             self._changed.clear()
             await self._changed.wait()
+
+    async def pause(self, resources: Iterable[str], *, lease_s: float) -> None:
+        """Begin nothing new on them; returns when nothing of them is under way.
+
+        They go on by themselves after `lease_s`, unless they belong to another by then.
+        """
+        names = [name for name in resources if name in self.serving]
+        for name in names:
+            self._end_pause(name)
+            self.paused[name] = self._loop.call_later(lease_s, self.resume, (name,))
+        # Each of them is paused, whatever the first one says.
+        await self.until(lambda: False not in [self.writer.pause(name) for name in names])
+
+    def resume(self, resources: Iterable[str]) -> None:
+        for name in resources:
+            if self._end_pause(name):
+                self.writer.resume(name)
+        self._soon()
+
+    def _end_pause(self, resource: str) -> bool:
+        timer = self.paused.pop(resource, None)
+        if timer is not None:
+            timer.cancel()
+        return timer is not None
 
     @property
     def may_write(self) -> bool:
@@ -214,6 +242,8 @@ class TurnHost:
         if self._claims.may_write(self._connected.session):
             self.writer.compose(time.time())
         out = self.writer.take_output()
+        if self.paused:
+            self._changed.set()  # something may have ended
         if out.stop:
             self._halt(out.stop)
         else:
@@ -267,12 +297,15 @@ class TurnHost:
     def _moved(self, out: Output) -> None:
         self._sent.leave(out.left)
         self.serving.difference_update(out.left)
+        for resource in out.left:
+            self._end_pause(resource)
         for resource in out.serving:  # what is stored comes before what is sent from now on (G7)
             for request, seq in self._kept.pop(resource, {}).values():
                 self._accept(request, sent_s=math.inf, stored_seq=seq)
         self._sent.serve(out.serving)
         self.serving.update(out.serving)
         self._changed.set()
+        self.on_moved(out.serving, out.left)
 
     # --- handlers ---------------------------------------------------------------------------------------------------
     def _compute(self, request: Request, values: Any, epoch: int) -> Outcome:

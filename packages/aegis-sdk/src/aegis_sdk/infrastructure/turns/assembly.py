@@ -12,6 +12,7 @@ from aegis_sdk.application.turns.caller import Caller
 from aegis_sdk.application.turns.host import TurnHost
 from aegis_sdk.contract.subjects import Subjects
 from aegis_sdk.contract.turns.subjects import LogSubjects
+from aegis_sdk.contract.turns.writers import writer_name
 from aegis_sdk.errors import ContractError
 from aegis_sdk.infrastructure.requests import NatsRequestLog
 from aegis_sdk.infrastructure.turns.calls import Calls
@@ -36,12 +37,13 @@ class TurnInstance:
         service: Service,
         *,
         instance_id: str,
+        incarnation: str = "",
         resources: Iterable[str],
         ends_kept_s: float = ENDS_KEPT_S,
         on_stopped: Callable[[str], None] = lambda why: None,
     ) -> None:
         names = LogSubjects(subjects, service.name)
-        self.writer = f"{instance_id}-{secrets.token_hex(4)}"
+        self.writer = writer_name(instance_id, incarnation or secrets.token_hex(4))
         self._link = link
         self.log = TurnLog(link, names, writer=self.writer, nonce=secrets.token_hex(8))
         self.host = TurnHost(
@@ -80,6 +82,16 @@ class TurnInstance:
         await self.host.stop()
         await self._reader.stop()
         await self._stored.stop()
+
+    @property
+    def lag_entries(self) -> int:
+        """What it has yet to read of the log."""
+        return self._reader.lag_entries
+
+    @property
+    def position(self) -> int:
+        """The last entry of the log that it read."""
+        return self._reader.position
 
     async def _restored(self) -> None:
         self.host.restored()
