@@ -148,7 +148,7 @@ class TurnHost:
             return
         if held.state in _SERVING:
             self._accept(request, sent_s=math.inf, stored_seq=seq)
-        elif held.sessions.seen(request.request_id) is not Seen.DONE:
+        elif held.sessions.seen(*split(request.request_id)) is not Seen.DONE:
             self._keep(request, seq)
 
     def _accept(

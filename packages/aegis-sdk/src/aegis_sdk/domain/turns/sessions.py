@@ -64,17 +64,15 @@ class Sessions:
     def __init__(self) -> None:
         self._by_caller: dict[str, Session] = {}
 
-    def seen(self, request_id: str) -> Seen:
-        """Whether the request has an outcome. UNKNOWN for an id that no client's counter gave."""
-        caller, number = split(request_id)
+    def seen(self, caller: str, number: int) -> Seen:
+        """Whether the request has an outcome. UNKNOWN for number 0: an id that no client's counter gave."""
         if number == 0:
             return Seen.UNKNOWN
         session = self._by_caller.get(caller)
         return Seen.NEW if session is None else session.seen(number)
 
-    def add(self, request_id: str, at_s: float) -> None:
+    def add(self, caller: str, number: int, at_s: float) -> None:
         """The request has an outcome, stored at `at_s`."""
-        caller, number = split(request_id)
         if number == 0:
             return
         session = self._by_caller.get(caller)

@@ -38,7 +38,7 @@ class WorkEvent(StrEnum):
     COMPUTED = "computed"
     """Its outcome is known: by its handler, or by what is to be said without running it."""
     COMPOSED = "composed"
-    """Part of an entry."""
+    """Part of an entry. A pure handler's outcome is computed while that is made."""
     STORED = "stored"
     REFUSED = "refused"
     """The entry was refused, and the outcome stands nevertheless: its handler has waited, or called outside."""
@@ -54,6 +54,7 @@ WORK: Final[Mapping[tuple[WorkState, WorkEvent], WorkState]] = {
     (_W.WAITING, _E.DOUBTED): _W.ASKED,
     (_W.WAITING, _E.BEGUN): _W.RUNNING,
     (_W.WAITING, _E.COMPUTED): _W.READY,
+    (_W.WAITING, _E.COMPOSED): _W.STORING,
     (_W.WAITING, _E.FOUND): _W.DONE,
     (_W.WAITING, _E.LOST): _W.DROPPED,
     (_W.ASKED, _E.FOUND): _W.DONE,

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from aegis_sdk.contract.envelope import Change, Outcome, Request
 from aegis_sdk.contract.turns.checkpoint import Checkpoint
-from aegis_sdk.domain.turns.sessions import Sessions
+from aegis_sdk.domain.turns.sessions import Sessions, split
 from aegis_sdk.domain.turns.states import (
     HELD,
     WORK,
@@ -40,9 +40,11 @@ class Work:
 
     __slots__ = (
         "after",
+        "caller",
         "epoch",
         "is_aside",
         "looked_up",
+        "number",
         "outcome",
         "pure",
         "reply",
@@ -67,6 +69,8 @@ class Work:
         after: int = 0,
     ) -> None:
         self.request = request
+        self.caller, self.number = split(request.request_id)
+        """Its caller's number for it; 0 for an id that is no client's own."""
         self.sent_s = sent_s
         """Unix time of its sending, by its caller: it may have lain in the buffers of a process that slept."""
         self.reply = reply
@@ -91,7 +95,8 @@ class Work:
         """Why it was dropped."""
 
     def step(self, event: WorkEvent) -> None:
-        self.state = step(WORK, self.state, event)
+        after = WORK.get((self.state, event))
+        self.state = step(WORK, self.state, event) if after is None else after
 
 
 class Write:
@@ -125,8 +130,6 @@ class Write:
         self.singles.append(work)
 
     def _take(self, work: Work, outcome: Outcome) -> None:
-        if work.state is WorkState.WAITING:
-            work.step(WorkEvent.COMPUTED)
         work.step(WorkEvent.COMPOSED)
         work.outcome = outcome
         self.size += len(outcome.body) + len(outcome.change) + len(work.request.payload) + 128
@@ -193,34 +196,32 @@ class Held:
 
     def end(self, request_id: str, at_s: float) -> None:
         """The caller gave up. To its session that is the same as an outcome: the request is not to be run any more."""
-        self.sessions.add(request_id, at_s)
+        caller, number = split(request_id)
+        self.sessions.add(caller, number, at_s)
         self.ended[request_id] = at_s
         self.is_changed = True
 
-    def fold(self, request_id: str, outcome: Outcome, at_s: float) -> bool:
-        """Take over what a stored outcome changed; whether that was new.
-
-        Raises: BehindTrim.
-        """
+    def fold(self, caller: str, request: int, outcome: Outcome, at_s: float) -> None:
+        """Take over what a stored outcome changed, of the caller's request of that number. Raises: BehindTrim."""
         number = outcome.number
         if number:
             if number <= self.number:
-                return False
+                return
             if number > self.number + 1:
                 raise BehindTrim(
                     f"outcome {number} of {self.name} follows {self.number} in what was read"
                 )
             self.number = number
         self.is_changed = True
-        self.sessions.add(request_id, at_s)
+        self.sessions.add(caller, request, at_s)
         if outcome.change:
             self._apply(outcome, outcome.changed or Change.decode(outcome.change))
-        return True
 
     def _apply(self, outcome: Outcome, change: Change) -> None:
         self.values.update(change.set)
-        for key in change.delete:
-            self.values.pop(key, None)
+        if change.delete:
+            for key in change.delete:
+                self.values.pop(key, None)
         if change.send:
             self.unsent[outcome.number] = list(change.send)
         self.changes += 1

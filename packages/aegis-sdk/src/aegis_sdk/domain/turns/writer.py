@@ -32,8 +32,8 @@ What must stay true (the rules' numbers are those of docs/turns.md):
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Sequence
-from typing import Final
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
 
 from aegis_sdk.contract.envelope import Change, Outcome
 from aegis_sdk.contract.ids import is_keyed
@@ -46,7 +46,7 @@ from aegis_sdk.domain.turns.group import Compute, Group
 from aegis_sdk.domain.turns.outbox import Outbox
 from aegis_sdk.domain.turns.output import Output, Save, Sending
 from aegis_sdk.domain.turns.ownership import Ownership
-from aegis_sdk.domain.turns.sessions import Seen
+from aegis_sdk.domain.turns.sessions import Seen, split
 from aegis_sdk.domain.turns.states import HeldEvent, HeldState, Why, WorkEvent, WorkState
 from aegis_sdk.domain.turns.work import BehindTrim, Held, Work, Write
 
@@ -117,7 +117,10 @@ class Writer:
         """Entries that were sent and not read yet: by their turn's number, or a single's request id."""
 
     def take_output(self) -> Output:
-        out, self.desk.out = self.desk.out, Output()
+        """What was decided since the last time; one without content may be given again."""
+        out = self.desk.out
+        if out:
+            self.desk.out = Output()
         return out
 
     @property
@@ -243,7 +246,7 @@ class Writer:
     def _looked_up(self, held: Held, work: Work, found: Outcome | None) -> None:
         if found is not None:
             self.desk.settle(work, found, WorkEvent.FOUND)
-        elif held.sessions.seen(work.request.request_id) is Seen.DONE:
+        elif held.sessions.seen(work.caller, work.number) is Seen.DONE:
             self.desk.drop(
                 work, Why.ENDED
             )  # without an outcome: its end was forgotten, not what it says
@@ -306,7 +309,8 @@ class Writer:
         for settled in turn.settled:
             held = self.held.get(settled.resource)
             if held is not None:
-                held.fold(settled.request_id, settled.outcome, turn.stored_s)
+                caller, number = split(settled.request_id)
+                held.fold(caller, number, settled.outcome, turn.stored_s)
                 self.desk.remember(settled.request_id, settled.outcome)
         for resource, number in turn.sent.items():
             if (held := self.held.get(resource)) is not None:
@@ -486,17 +490,18 @@ class Writer:
         """Add what `held` has to settle, in its queue's order."""
         if held.in_flight:
             return
-        ahead: Ahead | None = None
+        values: Mapping[str, Any] = held.values
+        before: Outcome | None = None
         epoch = self.ownership.epoch(held.name)
         for _ in range(SHARE_MAX):
             work = self._head(held, now_s)
-            if work is None or turn.is_full or (work.single and ahead is not None):
+            if work is None or turn.is_full or (work.single and before is not None):
                 break  # a single is alone: it may turn out to have an outcome already
             outcome = work.outcome
+            if before is not None:
+                values = _behind(before, values, held)
             if work.state is WorkState.WAITING and work.pure:
-                outcome = self._compute(
-                    work.request, held.values if ahead is None else ahead, epoch
-                )
+                outcome = self._compute(work.request, values, epoch)
             elif work.state is not WorkState.READY:
                 break
             assert outcome is not None
@@ -508,9 +513,7 @@ class Writer:
                 self._compose_single(work, outcome, turn)
                 break
             turn.add(work, outcome)
-            ahead = ahead or Ahead(held.values)
-            if outcome.change:
-                ahead.apply(outcome.changed or Change.decode(outcome.change))
+            before = outcome
         self._make_due(held)
 
     def _compose_single(self, work: Work, outcome: Outcome, turn: Write) -> None:
@@ -556,12 +559,10 @@ class Writer:
 
     def _is_new(self, held: Held, work: Work) -> bool:
         """Whether it has no outcome, as far as was read. A single's own subject refuses what no session can tell."""
+        if held.sessions.seen(work.caller, work.number) is Seen.NEW or work.looked_up:
+            return True
         request = work.request
-        return (
-            held.sessions.seen(request.request_id) is Seen.NEW
-            or work.looked_up
-            or (work.single and request.attempt == 1 and not is_keyed(request.request_id))
-        )
+        return work.single and request.attempt == 1 and not is_keyed(request.request_id)
 
     def _make_due(self, held: Held) -> None:
         """Have `compose` look at it, if there is something to do at the head of its queue."""
@@ -607,14 +608,15 @@ class Writer:
         for work in works:
             outcome, held = work.outcome, self._held_of(work)
             assert outcome is not None
-            held.fold(work.request.request_id, outcome, at_s)
-            self._saver.changed(held)
+            held.fold(work.caller, work.number, outcome, at_s)
             if not work.is_aside:
                 held.in_flight -= 1
             desk.settle(work, outcome, WorkEvent.STORED)
             if held.unsent:
                 outbox.stored(held, outcome.number, desk.out)
-            self._make_due(held)
+            if not held.in_flight:
+                self._saver.changed(held)
+                self._make_due(held)
 
     def refused(self, write: Write) -> None:
         """The gate has moved. Nothing is computed or stored until the new one is read (R7).
@@ -732,3 +734,11 @@ class Writer:
 
     def _held_of(self, work: Work) -> Held:
         return self.held[work.request.resource or ""]
+
+
+def _behind(before: Outcome, values: Mapping[str, Any], held: Held) -> Mapping[str, Any]:
+    """The values behind an outcome of the same turn."""
+    ahead = values if isinstance(values, Ahead) else Ahead(held.values)
+    if before.change:
+        ahead.apply(before.changed or Change.decode(before.change))
+    return ahead
