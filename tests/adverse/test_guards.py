@@ -11,7 +11,17 @@ from typing import Any
 
 import aegis_sdk
 import pytest
-from aegis_sdk import HandlerFailed, Method, Rejected, ResourceContext, Service, testing
+from aegis_sdk import (
+    HandlerFailed,
+    Method,
+    NeverAccepted,
+    OutcomeUnknown,
+    Rejected,
+    ResourceContext,
+    Service,
+    Unavailable,
+    testing,
+)
 from aegis_sdk.application.commit import give_up
 from aegis_sdk.application.ports import StoreFull, StoreMissing
 from aegis_sdk.contract.dead_letter import PAYLOAD_LEFT_OUT
@@ -61,6 +71,25 @@ async def test_a_refusal_over_max_payload_stays_a_refusal(details: dict[str, Any
         with pytest.raises(Rejected, match="details are left out") as caught:
             await aegis.request(TEXT, 30_000, resource="A")
         assert (caught.value.code, caught.value.details) == ("no", {})
+
+
+@pytest.mark.parametrize(
+    "made_up",
+    [Unavailable("the database is away"), OutcomeUnknown("?", "a.1"), NeverAccepted("?", "a.1")],
+)
+async def test_a_doubt_that_a_handler_makes_up_is_its_failure(made_up: Exception) -> None:
+    """No call of its own is in doubt, so that running it again would end nothing: not for ever, then."""
+    service = ledger()
+
+    @service.handles(TEXT)
+    async def text(ctx: ResourceContext, n: int) -> str:
+        raise made_up
+
+    async with testing.harness(service, resources={"A"}) as aegis:
+        ticket = await aegis.submit(TEXT, 1, resource="A")
+        with pytest.raises(HandlerFailed, match=type(made_up).__name__):
+            await aegis.attach(ticket.id, TEXT, timeout_s=2.0)
+        assert await aegis.request(ADD, 1, resource="A") == 1
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ from aegis_sdk import (
 )
 from aegis_sdk.application.calls import Calls
 from aegis_sdk.application.handlers import Runner
+from aegis_sdk.application.place import told_doubt
 from aegis_sdk.application.threads import Threads
 from aegis_sdk.context import Asks
 from aegis_sdk.contract.bodies import ErrorBody, Fence
@@ -42,6 +43,7 @@ class NoAsks:
         self.asked.append((more["parent"], more["calls"]))
         answer = self.answers.pop(0)
         if isinstance(answer, Exception):
+            told_doubt()
             raise answer
         return answer
 

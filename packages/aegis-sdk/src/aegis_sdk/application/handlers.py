@@ -168,14 +168,16 @@ class Runner:
             if is_expired(request):
                 return expired(request)
             context = self._context(request, begun + retry + doubts, epoch, values, calls)
+            place.is_in_doubt = False
             ended = await self._ended(handler, context, place)
             if isinstance(ended, Outcome):
                 return ended
             cause = deciding(ended.error)
             if isinstance(cause, Rejected):
                 return rejected_by(cause)
-            calls = calls.retried(retry=retry + (not isinstance(cause, DOUBTS)))
-            if isinstance(cause, DOUBTS):
+            in_doubt = isinstance(cause, DOUBTS) and place.is_in_doubt  # not of its own making
+            calls = calls.retried(retry=retry + (not in_doubt))
+            if in_doubt:
                 # A nested request is in doubt: an outcome now would fix the doubt. Its id is the same
                 # in the next run, so asking again resolves it.
                 doubts += 1

@@ -38,11 +38,13 @@ NOTHING: Final = Nothing()
 class Place:
     """One run's place; entered while it waits. Several waits at once, as of a `gather`, are one."""
 
-    __slots__ = ("_holders", "_waits")
+    __slots__ = ("_holders", "_waits", "is_in_doubt")
 
     def __init__(self) -> None:
         self._holders: list[Holder] = []
         self._waits = 0
+        self.is_in_doubt = False
+        """A call that was made here ended without anybody knowing how."""
 
     def hold(self, holder: Holder) -> None:
         self._holders.append(holder)
@@ -76,3 +78,9 @@ _NOBODY = nullcontext()
 def waiting() -> AbstractContextManager[None]:
     """Around a wait for somebody's answer."""
     return PLACE.get() or _NOBODY
+
+
+def told_doubt() -> None:
+    """The handler that runs here, if one does, is told that nobody knows how its call ended."""
+    if (place := PLACE.get()) is not None:
+        place.is_in_doubt = True

@@ -18,8 +18,8 @@ from dataclasses import dataclass, replace
 from typing import Any, Final, TypeVar
 
 from aegis_sdk.application.calls import HOLD_S_MAX, Calls, may_be_asked_anew
-from aegis_sdk.application.outcomes import error_of, result_of
-from aegis_sdk.application.place import waiting
+from aegis_sdk.application.outcomes import DOUBTS, error_of, result_of
+from aegis_sdk.application.place import told_doubt, waiting
 from aegis_sdk.application.ports import (
     Accepted,
     AlreadyStored,
@@ -268,6 +268,7 @@ class Requester:
                 " it was never accepted, or is past its retention",
                 request_id,
             )
+        told_doubt()
         raise OutcomeUnknown(
             f"{request_id} has no outcome yet after {waited_s:g} s{why}: attach again", request_id
         )
@@ -477,7 +478,7 @@ class Requester:
             with self._tracer.sending(request, parent=parent):
                 return await self._store(request, method, timeout_s=timeout_s)
         except AegisError as error:
-            self._count_error(request, error, begun_s)
+            self._note_error(request, error, begun_s)
             raise
 
     async def _store(
@@ -527,14 +528,16 @@ class Requester:
                 outcome = await self._settle(request, method, again=again, calls=calls)
                 span.stored(outcome)
         except AegisError as error:
-            self._count_error(request, error, begun_s)
+            self._note_error(request, error, begun_s)
             raise
         self._recorder.answered(request, outcome, time.perf_counter() - begun_s)
         return outcome
 
-    def _count_error(self, request: Request, error: AegisError, begun_s: float) -> None:
+    def _note_error(self, request: Request, error: AegisError, begun_s: float) -> None:
         answer = Answer.UNKNOWN if isinstance(error, OutcomeUnknown) else Answer.REFUSED
         self._recorder.unanswered(request, answer, time.perf_counter() - begun_s)
+        if isinstance(error, DOUBTS):
+            told_doubt()
 
     async def _settle(
         self, request: Request, method: Method[Any, Any], *, again: bool, calls: Calls | None
