@@ -2,10 +2,10 @@
  * Checkpoints and the trim of the second form's log.
  *
  * Theory of operation. A writer applies its turn when it is acknowledged, which may be before its reader
- * brings it. So what it has of a resource is: the log up to where its reader is, and its own turns up to a
- * number, some of them further on. A checkpoint says exactly that: a position, the number of the last turn
- * in it, the state, and the ends. A reader that starts from it reads on behind the position and skips turns
- * up to the number.
+ * brings it. So what it has of a resource is: the log up to where its reader is, and outcomes up to a
+ * number, some of them further on. A checkpoint says exactly that: a position, the number of the last outcome
+ * in it, the state, and the ends. Each resource counts its own outcomes, so the number is that of the effects
+ * in the state. A reader that starts from it reads on behind the position and skips outcomes up to the number.
  *
  * The newest checkpoint of a resource replaces the one before, under the writer's gate. The trim removes
  * what lies at or below the oldest of the resources' checkpoints, gates excepted.
@@ -68,17 +68,16 @@ byte log_end;
 byte trimmed; /* all up to here is gone, gates excepted */
 byte gate;    /* the writer's newest; 0: the server has none */
 
-typedef Checkpoint { byte read; byte number; byte effects; byte ended };
+typedef Checkpoint { byte read; byte effects; byte ended };
 Checkpoint saved[RESOURCES]; /* all zero at first: a reader starts at the beginning */
 
-typedef Copy { bit sent; byte gate; byte resource; byte read; byte number; byte effects; byte ended };
+typedef Copy { bit sent; byte gate; byte resource; byte read; byte effects; byte ended };
 Copy copy[SLOTS];
 
 /* --- the writer ------------------------------------------------------------------------------ */
 byte read;                 /* how far its reader is */
 byte gate_read;
-byte number;               /* its last turn that is applied */
-byte effects[RESOURCES];   /* the state: how many turns took effect */
+byte effects[RESOURCES];   /* the state: how many turns took effect, which is the number of the last */
 byte ended[RESOURCES];     /* ends, a bit each */
 byte hand;                 /* the turn it waits for: its resource + 1 */
 mtype answer = NONE;
@@ -107,6 +106,12 @@ inline append(what, res, n) {
 
 inline store_gate() { append(GATE, 0, 0); gate = log_end }
 
+#ifdef CHECKPOINT_WITHOUT_NUMBER /* it says only: up to where my reader is */
+#define IS_NEW true
+#else
+#define IS_NEW log[x].number > saved[y].effects
+#endif
+
 /* A reader that starts now: what it makes of the checkpoints and what is left of the log. */
 inline look_as_a_new_reader() {
     y = 0;
@@ -119,7 +124,7 @@ inline look_as_a_new_reader() {
         do
         :: x <= log_end ->
             if
-            :: log[x].kind == TURN && log[x].resource == y && log[x].number > saved[y].number -> e++
+            :: log[x].kind == TURN && log[x].resource == y && IS_NEW -> e++
             :: log[x].kind == END && log[x].resource == y -> f = f | log[x].number
             :: else
             fi;
@@ -200,14 +205,13 @@ end:
         if
         :: copy[c].gate == gate ->
             saved[copy[c].resource].read = copy[c].read;
-            saved[copy[c].resource].number = copy[c].number;
             saved[copy[c].resource].effects = copy[c].effects;
             saved[copy[c].resource].ended = copy[c].ended;
-            SAY3("server: stores a checkpoint of resource %d: up to %d, and the writer's turns up to %d\n", copy[c].resource + 1, copy[c].read, copy[c].number);
+            SAY3("server: stores a checkpoint of resource %d: up to %d, and outcomes up to %d\n", copy[c].resource + 1, copy[c].read, copy[c].effects);
             look_as_a_new_reader()
         :: else -> SAY1("server: refuses a checkpoint under gate %d\n", copy[c].gate)
         fi;
-        copy[c].sent = 0; copy[c].gate = 0; copy[c].resource = 0; copy[c].read = 0; copy[c].number = 0; copy[c].effects = 0; copy[c].ended = 0 }
+        copy[c].sent = 0; copy[c].gate = 0; copy[c].resource = 0; copy[c].read = 0; copy[c].effects = 0; copy[c].ended = 0 }
     od
 }
 
@@ -217,12 +221,6 @@ end:
 byte last_turn;
 #else
 #define POSITION read
-#endif
-#ifdef CHECKPOINT_WITHOUT_NUMBER /* it says only: up to where my reader is */
-#define NUMBER number_read
-byte number_read;
-#else
-#define NUMBER number
 #endif
 #ifdef CHECKPOINT_WITHOUT_ENDS
 #define ENDED(res) 0
@@ -235,7 +233,7 @@ byte number_read;
 #define MAY_CHECKPOINT (doubt == 0 || gate_read > doubt)
 #endif
 
-inline apply() { effects[hand - 1]++; number++ }
+inline apply() { effects[hand - 1]++ }
 
 inline read_one() {
     read++;
@@ -243,11 +241,8 @@ inline read_one() {
     :: log[read].kind == GATE -> gate_read = read
     :: log[read].kind == END -> ended[log[read].resource] = ended[log[read].resource] | log[read].number
     :: log[read].kind == TURN ->
-#ifdef CHECKPOINT_WITHOUT_NUMBER
-        number_read = log[read].number;
-#endif
         if
-        :: log[read].number > number -> answer = NONE; apply(); hand = 0 /* quicker than the answer */
+        :: log[read].number > effects[log[read].resource] -> answer = NONE; apply(); hand = 0 /* quicker than the answer */
         :: else
         fi
     fi
@@ -255,7 +250,7 @@ inline read_one() {
 
 inline send_to(c, res) {
     copy[c].sent = 1; copy[c].gate = gate_read; copy[c].resource = res; copy[c].read = POSITION;
-    copy[c].number = NUMBER; copy[c].effects = effects[res]; copy[c].ended = ENDED(res)
+    copy[c].effects = effects[res]; copy[c].ended = ENDED(res)
 }
 
 inline send_checkpoint(res) {
@@ -281,9 +276,9 @@ end:
         if
         :: gate_read == gate ->
             turns--;
-            append(TURN, hand - 1, number + 1);
+            append(TURN, hand - 1, effects[hand - 1] + 1);
             all_effects[hand - 1]++;
-            SAY3("server: stores turn %d of resource %d at %d\n", number + 1, hand, log_end);
+            SAY3("server: stores outcome %d of resource %d at %d\n", effects[hand - 1] + 1, hand, log_end);
             answer = STORED
         :: else -> answer = REFUSED; SAY1("server: refuses a turn under gate %d\n", gate_read)
         fi }

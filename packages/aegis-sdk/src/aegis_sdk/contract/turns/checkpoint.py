@@ -79,11 +79,11 @@ class Checkpoint:
                 log=_text(head["log"]),
                 sessions=[(_text(c), int(h), _hex(b), float(u)) for c, h, b, u in head["sessions"]],
                 ended={_text(i): float(at_s) for i, at_s in head["ended"].items()},
-                unsent=[(int(number), tuple(sends)) for number, sends in head["unsent"]],
+                unsent=[(int(number), _objects(sends)) for number, sends in head["unsent"]],
                 values=values,
                 **counts,
             )
-        except (KeyError, TypeError, AttributeError) as error:
+        except (KeyError, TypeError, AttributeError, OverflowError) as error:
             raise ValueError(f"a checkpoint: {error!r}") from error
 
 
@@ -97,6 +97,12 @@ def _text(value: object) -> str:
     if not isinstance(value, str):
         raise ValueError(f"{value!r} is no text")
     return value
+
+
+def _objects(values: list[object]) -> tuple[dict[str, Any], ...]:
+    if not all(isinstance(value, dict) for value in values):
+        raise ValueError(f"{values!r} are no objects")
+    return tuple(values)  # type: ignore[arg-type]
 
 
 def _hex(value: object) -> str:

@@ -11,6 +11,8 @@ owner's, a late one would: the trim has gone on by then, and what lies between w
 So each is sent once. If it is not known what became of one, its writer stores a gate of its own, and makes no
 further checkpoint before it has read it: the late one names the older gate.
 
+Sessions of silent callers are forgotten with a checkpoint, by the log's own time: never by this process's clock, which may be wrong.
+
 What must stay true: a checkpoint is made in one step, from what is folded at that moment.
 """
 
@@ -140,7 +142,8 @@ class Saver:
             self.read(held, checkpoint, at_s)
 
     def read(self, held: Held, checkpoint: Checkpoint, at_s: float) -> None:
-        """Anybody's in the log."""
+        """Anybody's in the log. Whoever follows forgets silent callers when its owner does."""
+        held.sessions.drop_unused(at_s - self._kept_s)
         if checkpoint.read >= held.saved:
             held.saved, held.saved_s = checkpoint.read, at_s
             held.saved_bytes = len(checkpoint.values)
