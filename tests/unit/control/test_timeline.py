@@ -128,6 +128,10 @@ def test_a_system_that_is_well_says_nothing() -> None:
             *(Level.BAD, Part.RESOURCES, "1,200 resources of desk without an active"),
         ),
         (
+            ServiceFacts("desk", [instance()], log_lost="AEGIS_REQ_desk is gone"),
+            *(Level.BAD, Part.RESOURCES, "desk lost stored entries and is not served: AEGIS_REQ"),
+        ),
+        (
             ServiceFacts("desk", [instance()], unfollowed=2),
             *(Level.NOTE, Part.RESOURCES, "2 resources of desk without a live standby"),
         ),

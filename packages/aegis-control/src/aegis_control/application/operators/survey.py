@@ -30,6 +30,8 @@ class ServiceSummary(BaseModel):
     leases: dict[LeaseState, int] = {}
     unfollowed: int = 0
     """Resources with an active and no live standby."""
+    log_lost: str = ""
+    """What its streams lost, in words: nothing of it is served until an operator accepts that."""
 
 
 class Overview(BaseModel):
@@ -111,6 +113,7 @@ class Survey:
             instances=instance_views(table, self._clock),
             leases={state: held[state] for state in LeaseState},
             unfollowed=len(unfollowed(table)),
+            log_lost=table.lost,
         )
 
     def _row(self, hit: _Found) -> ResourceRow:

@@ -54,6 +54,7 @@ class ServiceFacts:
     waiting: int = 0
     vacant: int = 0
     unfollowed: int = 0
+    log_lost: str = ""
     depth: int = 0
     """Requests that wait or are in work."""
     failures_per_s: Sequence[float] = ()
@@ -78,6 +79,10 @@ def alarms(facts: SystemFacts) -> list[Alarm]:
 
 
 def _of_service(service: ServiceFacts, now_s: float) -> Iterator[Alarm]:
+    if service.log_lost:
+        what = f"{service.name} lost stored entries and is not served: {service.log_lost}"
+        do = f"restore a copy, or go on without them: ipc-cli accept-loss {service.name}"
+        yield Alarm(Level.BAD, Part.RESOURCES, what, do, service.name)
     yield from _without_active(service)
     for instance in service.instances:
         yield from _instance(instance, now_s)
