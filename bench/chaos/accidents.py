@@ -1,7 +1,7 @@
 """What an operator may do by mistake, and what the right operator does then.
 
-A stream, a bucket or a consumer is deleted or emptied while everything runs. Buckets and consumers come back by
-themselves; of a service's requests or journal control tells what is lost, and serves nothing of it until that
+A stream, a bucket or a consumer is deleted or emptied while everything runs, or all that NATS keeps is put back
+from an older copy. Buckets and consumers come back by themselves; of a service's requests or journal control tells what is lost, and serves nothing of it until that
 is accepted. What it told is written into the history, for the checkers to know.
 """
 
@@ -20,11 +20,14 @@ from aegis_sdk.contract.subjects import GROUP_CONSUMER, Subjects
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
 
+from bench.chaos.collect import Names, kept
 from bench.chaos.history import Loss
 
 SUBJECTS = Subjects()
 TRY_S = 0.3
 GIVE_UP_S = 60.0
+NOTICED_S = 4.0
+"""How long after NATS is up again a loss may go unnoticed: what serves then is an older log."""
 
 
 async def delete_bucket(urls: Sequence[str], n: int) -> str | None:
@@ -36,18 +39,28 @@ async def delete_bucket(urls: Sequence[str], n: int) -> str | None:
 
 async def delete_consumers(urls: Sequence[str], service: str, *, group: bool) -> str | None:
     """The group's consumer of a service, or those of its grants."""
-    stream = SUBJECTS.request_stream(service)
-    async with _connected(urls) as client:
-        names = (await _api(client, f"CONSUMER.NAMES.{stream}")).get("consumers") or []
-        chosen = [name for name in names if (name == GROUP_CONSUMER) is group]
-        for name in chosen:
-            await _api(client, f"CONSUMER.DELETE.{stream}.{name}")
+    stream, chosen = SUBJECTS.request_stream(service), []
+    with contextlib.suppress(NatsError, TimeoutError, OSError):
+        async with _connected(urls) as client:
+            names = (await _api(client, f"CONSUMER.NAMES.{stream}")).get("consumers") or []
+            chosen = [name for name in names if (name == GROUP_CONSUMER) is group]
+            for name in chosen:
+                await _api(client, f"CONSUMER.DELETE.{stream}.{name}")
     return f"consumers of {stream}" if chosen else None
 
 
-async def lose(urls: Sequence[str], stream: str, *, purge: bool) -> str | None:
-    """A stream is deleted, or emptied; its name."""
-    verb = "PURGE" if purge else "DELETE"
+async def lose_requests(urls: Sequence[str], service: str, names: Names) -> str | None:
+    """A service's request stream is deleted; its name. What it held is added to `names`, for its outcomes."""
+    stream = SUBJECTS.request_stream(service)
+    with contextlib.suppress(NatsError, TimeoutError, OSError):
+        async with _connected(urls) as client:
+            names |= {name: entry.op for name, entry in (await kept(client, service)).items()}
+    return stream if await _done(urls, f"STREAM.DELETE.{stream}") else None
+
+
+async def lose_journal(urls: Sequence[str], service: str, *, purge: bool) -> str | None:
+    """A service's journal is deleted, or emptied; its name."""
+    verb, stream = "PURGE" if purge else "DELETE", SUBJECTS.journal_stream(service)
     return stream if await _done(urls, f"STREAM.{verb}.{stream}") else None
 
 
@@ -60,6 +73,15 @@ async def accept_losses(urls: Sequence[str], services: Sequence[str]) -> list[Lo
             Loss(service=service, stream=loss.stream, what=loss.what, accepted_s=time.monotonic())
             for loss in (accepted.losses if accepted else [])
         ]
+    return losses
+
+
+async def accept_all(urls: Sequence[str], services: Sequence[str]) -> list[Loss]:
+    """`accept_losses` for as long as losses may still be noticed: instances have to come back to tell of theirs."""
+    losses, until_s = [], time.monotonic() + NOTICED_S
+    while time.monotonic() < until_s:
+        losses += await accept_losses(urls, services)
+        await asyncio.sleep(TRY_S)
     return losses
 
 

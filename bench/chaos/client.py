@@ -18,7 +18,7 @@ from random import Random
 from typing import IO, Any
 
 import aegis_sdk
-from aegis_sdk import Aegis, AegisError, OutcomeUnknown
+from aegis_sdk import Aegis, AegisError, NeverAccepted, OutcomeUnknown
 
 from bench.chaos.history import Operation, Status, end_line, invoke_line
 from bench.chaos.workloads import WORKLOADS, Ask, Workload
@@ -126,6 +126,8 @@ class Client:
                 return await self._aegis.attach(
                     ticket.id, ask.method, timeout_s=max(1.0, give_up_s - time.monotonic())
                 )
+            except NeverAccepted:
+                raise  # it was accepted: the checkers want to know why it is not any more
             except OutcomeUnknown:
                 if time.monotonic() >= give_up_s:
                     raise

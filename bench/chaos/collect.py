@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,7 +24,7 @@ from nats.errors import Error as NatsError
 from nats.js import JetStreamContext
 from nats.js.api import ConsumerConfig, DeliverPolicy
 
-from bench.chaos.history import Accepted, FenceEntry, OutcomeEntry
+from bench.chaos.history import Accepted, FenceEntry, Gone, OutcomeEntry
 
 SUBJECTS = Subjects()
 NEXT_TIMEOUT_S = 10.0
@@ -59,22 +60,42 @@ async def watch_names(client: Client, names: Names) -> None:
     await client.subscribe(SUBJECTS.all_requests, cb=note)
 
 
+Ends = list[tuple[str, str, int, float]]
+"""(service, request id, place in the journal, when) of outcomes."""
+
+
+async def watch_outcomes(client: Client, ends: Ends) -> None:
+    """Take note of every outcome when it is stored: its journal may be lost before it is read."""
+
+    async def note(message: Msg) -> None:
+        headers = message.headers or {}
+        with contextlib.suppress(KeyError, ValueError):
+            service = SUBJECTS.service_of_stream(headers["Nats-Stream"])
+            request_id = message.subject.split(".", 2)[2]
+            ends.append((service, request_id, int(headers["Nats-Sequence"]), time.monotonic()))
+
+    await client.subscribe(SUBJECTS.reply("*.*"), cb=note)
+
+
+def gone(ends: Ends, outcomes: Iterable[OutcomeEntry], names: Mapping[str, str]) -> list[Gone]:
+    """Of those that were stored, what is not where it was stored."""
+    kept = {(entry.service, entry.seq) for entry in outcomes}
+    return [
+        Gone(service=service, op=names.get(request_id, request_id), seq=seq, stored_s=at_s)
+        for service, request_id, seq, at_s in ends
+        if (service, seq) not in kept
+    ]
+
+
 async def stored(client: Client, service: str, known: Mapping[str, str]) -> Stored:
     """Read both streams of a service from their beginning; `known` are names of requests that may be gone.
 
     Raises: nats.errors.Error.
     """
     found = Stored()
-    names: Names = {}
-    async for message in _messages(
-        client, SUBJECTS.request_stream(service), SUBJECTS.requests(service)
-    ):
-        entry = _accepted(service, message)
-        request_id = (message.headers or {})[MSG_ID]
-        if request_id not in names:  # stored twice: the second one has no outcome of its own
-            names[request_id] = entry.op
-            found.accepted.append(entry)
-    every = {**known, **names}
+    requests = await kept(client, service)
+    found.accepted += requests.values()
+    every = {**known, **{request_id: entry.op for request_id, entry in requests.items()}}
     async for message in _messages(
         client, SUBJECTS.journal_stream(service), SUBJECTS.journal(service)
     ):
@@ -83,6 +104,16 @@ async def stored(client: Client, service: str, known: Mapping[str, str]) -> Stor
             found.outcomes.append(_outcome(service, message, every))
         elif kind == "fence":
             found.fences.append(_fence(service, message))
+    return found
+
+
+async def kept(client: Client, service: str) -> dict[str, Accepted]:
+    """The requests in a service's stream, by their ids. Raises: nats.errors.Error."""
+    found: dict[str, Accepted] = {}
+    async for message in _messages(
+        client, SUBJECTS.request_stream(service), SUBJECTS.requests(service)
+    ):  # one that is stored twice has no outcome of its own
+        found.setdefault((message.headers or {})[MSG_ID], _accepted(service, message))
     return found
 
 

@@ -9,6 +9,7 @@ Values and their JSON lines, both ways; pure. One record a line, its `type` firs
 - `unknown`  the client does not know; an invoke without an end (its client was killed) is the same
 - `accepted` a request as the request stream keeps it
 - `outcome`  a journal entry: how a request ended
+- `gone`     an outcome that was stored while the run went on, and is not in the journal at its end
 - `fence`    a journal entry that begins an epoch
 - `fault`    what the nemesis did, from `began_s` until `healed_s`
 - `loss`     what control told was lost of a service's streams, and when that was accepted
@@ -24,6 +25,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any, TypeAlias
+
+from aegis_sdk.contract.subjects import Subjects
 
 Place: TypeAlias = tuple[str, str]
 """(service, resource); the resource is empty for group requests."""
@@ -120,6 +123,16 @@ class OutcomeEntry:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Gone:
+    """An outcome that the server told of when it was stored, and that its journal does not hold any more."""
+
+    service: str
+    op: str
+    seq: int
+    stored_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FenceEntry:
     """A fence in a journal."""
 
@@ -153,6 +166,11 @@ class Loss:
     what: str
     accepted_s: float
 
+    @property
+    def of_journal(self) -> bool:
+        """Whether outcomes were lost, not requests."""
+        return self.stream == Subjects().journal_stream(self.service)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Final:
@@ -176,6 +194,7 @@ class History:
     operations: Sequence[Operation] = ()
     accepted: Sequence[Accepted] = ()
     outcomes: Sequence[OutcomeEntry] = ()
+    gone: Sequence[Gone] = ()
     fences: Sequence[FenceEntry] = ()
     faults: Sequence[Fault] = ()
     losses: Sequence[Loss] = ()
@@ -233,6 +252,7 @@ def write(history: History) -> Iterator[str]:
     for kind, entries in (
         ("accepted", history.accepted),
         ("outcome", history.outcomes),
+        ("gone", history.gone),
         ("fence", history.fences),
         ("fault", history.faults),
         ("loss", history.losses),
@@ -243,7 +263,7 @@ def write(history: History) -> Iterator[str]:
 
 
 def record_line(kind: str, entry: Any) -> str:
-    """One record (run, accepted, outcome, fence, fault, loss, final) as a line."""
+    """One record (run, accepted, outcome, gone, fence, fault, loss, final) as a line."""
     return _line(kind, asdict(entry))
 
 
@@ -287,6 +307,7 @@ class _Reader:
         self._ends: dict[str, dict[str, Any]] = {}
         self._accepted: list[Accepted] = []
         self._outcomes: list[OutcomeEntry] = []
+        self._gone: list[Gone] = []
         self._fences: list[FenceEntry] = []
         self._faults: list[Fault] = []
         self._losses: list[Loss] = []
@@ -305,6 +326,8 @@ class _Reader:
                 self._accepted.append(Accepted(**record))
             case "outcome":
                 self._outcomes.append(OutcomeEntry(**record))
+            case "gone":
+                self._gone.append(Gone(**record))
             case "fence":
                 self._fences.append(FenceEntry(**record))
             case "fault":
@@ -336,6 +359,7 @@ class _Reader:
             operations=sorted(operations, key=lambda operation: operation.invoked_s),
             accepted=sorted(self._accepted, key=lambda entry: (entry.service, entry.seq)),
             outcomes=sorted(self._outcomes, key=lambda entry: (entry.place, entry.seq)),
+            gone=sorted(self._gone, key=lambda entry: (entry.service, entry.seq)),
             fences=sorted(self._fences, key=lambda entry: (entry.place, entry.seq)),
             faults=sorted(self._faults, key=lambda fault: fault.began_s),
             losses=sorted(self._losses, key=lambda loss: loss.accepted_s),

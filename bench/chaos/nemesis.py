@@ -47,6 +47,8 @@ class Kind(StrEnum):
     """A service's requests are deleted; it is served again when that is accepted."""
     LOSE_JOURNAL = "lose_journal"
     """A service's journal is deleted or emptied, likewise."""
+    RESTORE_COPY = "restore_copy"
+    """All that NATS keeps is copied, and put back later; what is lost by that is accepted, likewise."""
 
 
 ACCIDENTS: Final = (
@@ -54,6 +56,7 @@ ACCIDENTS: Final = (
     Kind.DELETE_CONSUMERS,
     Kind.LOSE_REQUESTS,
     Kind.LOSE_JOURNAL,
+    Kind.RESTORE_COPY,
 )
 """What takes an operator with the right to destroy; drawn when asked for."""
 
@@ -159,6 +162,7 @@ _PARTS = {
     Kind.DELETE_CONSUMERS: "service",
     Kind.LOSE_REQUESTS: "service",
     Kind.LOSE_JOURNAL: "service",
+    Kind.RESTORE_COPY: "copy",
 }
 
 

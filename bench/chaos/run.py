@@ -18,7 +18,15 @@ from aegis_sdk import AegisError
 from nats.aio.client import Client as NatsClient
 
 from bench.chaos.checkers.recovery import recoveries
-from bench.chaos.collect import Names, Stored, stored, watch_fences, watch_names
+from bench.chaos.collect import (
+    Ends,
+    Stored,
+    gone,
+    stored,
+    watch_fences,
+    watch_names,
+    watch_outcomes,
+)
 from bench.chaos.history import (
     Accepted,
     Fault,
@@ -89,19 +97,22 @@ async def _run_in(planned: Plan, folder: Path) -> History:
         _fences(system, services) as fences,
         contextlib.AsyncExitStack() as stack,
     ):
-        names: Names = {}
+        ends: Ends = []
         watching = await stack.enter_async_context(_connected(system))
-        await watch_names(watching, names)
+        await watch_names(watching, system.names)
+        await watch_outcomes(watching, ends)
+        await system.start_clients()
         faults = await _strike(planned, system)
         await recovered(system.client_files, faults)
         await system.stop_clients()
-        found = await _settled(system, services, names)
+        found = await _settled(system, services)
         finals = [final async for final in _finals(system, workloads)]
         clients = _clients(system.client_files)
         # Once more: the last reads are a part of the journal too.
-        found = await _settled(system, services, names)
+        found = await _settled(system, services)
     history = _history(planned, clients, found, fences, faults, finals)
-    return replace(history, losses=system.losses)
+    lost = gone(ends, history.outcomes, system.names)
+    return replace(history, losses=system.losses, gone=lost)
 
 
 async def _strike(planned: Plan, system: System) -> list[Fault]:
@@ -162,12 +173,12 @@ async def _ignore(_: Exception) -> None:
     """The faults are ours."""
 
 
-async def _settled(system: System, services: Iterable[str], names: Names) -> list[Stored]:
+async def _settled(system: System, services: Iterable[str]) -> list[Stored]:
     """What the streams hold once every accepted request has its outcome, or patience has ended."""
     give_up_s = time.monotonic() + SETTLE_S
     async with _connected(system) as client:
         while True:
-            found = [await stored(client, service, names) for service in services]
+            found = [await stored(client, service, system.names) for service in services]
             ended = not any(each.open_requests() for each in found)
             if ended or time.monotonic() > give_up_s:
                 return found

@@ -7,7 +7,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator, Sequence
+import shutil
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -20,8 +21,9 @@ from aegis_sdk.contract.subjects import Subjects
 from bench.chaos import accidents, bounds
 from bench.chaos.children import Child
 from bench.chaos.clocks import Clocks
+from bench.chaos.collect import Names
 from bench.chaos.history import Loss
-from bench.chaos.nemesis import Kind
+from bench.chaos.nemesis import ACCIDENTS, Kind
 from bench.chaos.proxy import Proxy
 from bench.chaos.workloads import WORKLOADS
 
@@ -35,10 +37,6 @@ CLOCKS = [
 ]
 """The processes whose clocks can be set; NATS reads its own past libfaketime."""
 DELAY_S = 0.05
-ACCIDENTS = frozenset(
-    {Kind.DELETE_BUCKET, Kind.DELETE_CONSUMERS, Kind.LOSE_REQUESTS, Kind.LOSE_JOURNAL}
-)
-"""What an operator does by mistake."""
 READY_TIMEOUT_S = 60.0
 END_TIMEOUT_S = 90.0
 """A client waits for its operations in hand; those without a deadline have up to a minute."""
@@ -74,6 +72,10 @@ class System:
         self._started = 0
         self.losses: list[Loss] = []
         """What control announced as lost, and we accepted."""
+        self._of_nats = asyncio.Lock()
+        """Held by whoever starts or ends nodes."""
+        self.names: Names = {}
+        """Of the requests that may be lost."""
 
     @property
     def sizes(self) -> dict[Kind, int]:
@@ -88,6 +90,7 @@ class System:
             Kind.DELETE_CONSUMERS: 2 * len(self._services),
             Kind.LOSE_REQUESTS: len(self._services),
             Kind.LOSE_JOURNAL: 2 * len(self._services),
+            Kind.RESTORE_COPY: 1,
         }
         return {**dict.fromkeys(Kind, INSTANCES), **of_controls, **others}
 
@@ -115,7 +118,7 @@ class System:
 
     # --- life -------------------------------------------------------------------------------------
     async def start(self) -> None:
-        """Returns when everything is ready, and the resources are opened."""
+        """Returns when everything but the clients is ready."""
         self._cluster.start() if self._cluster else self._nodes[0].start()
         self._controls = [await self._start_control(n) for n in range(CONTROLS)]
         await self._control_answers()
@@ -123,6 +126,9 @@ class System:
             self._proxies.append([await Proxy(node.port).start() for node in self._nodes])
         self._instances = [await self._start_instance(n) for n in range(INSTANCES)]
         await asyncio.gather(*(instance.ready() for instance in self._instances))
+
+    async def start_clients(self) -> None:
+        """Returns when all ask, and the resources are opened."""
         for n in range(CLIENTS):
             client = await self._start_client(n, opens=n == 0)
             await client.ready()
@@ -210,7 +216,8 @@ class System:
         """Begin a fault; returns the target's name."""
         match kind:
             case Kind.KILL_NATS:
-                self._nodes[target].kill()
+                async with self._of_nats:
+                    self._nodes[target].kill()
                 return f"nats-{target}"
             case Kind.CUT | Kind.CUT_TO_NATS | Kind.CUT_FROM_NATS | Kind.DELAY:
                 self._disturb(kind, target)
@@ -236,18 +243,20 @@ class System:
             case Kind.DELETE_CONSUMERS:
                 return await accidents.delete_consumers(self.urls, service, group=second)
             case Kind.LOSE_REQUESTS:
-                return await accidents.lose(
-                    self.urls, Subjects().request_stream(service), purge=False
-                )
-        return await accidents.lose(self.urls, Subjects().journal_stream(service), purge=second)
+                return await accidents.lose_requests(self.urls, service, self.names)
+            case Kind.RESTORE_COPY:
+                await self._while_down(self._take_copy)
+                return "nats"
+        return await accidents.lose_journal(self.urls, service, purge=second)
 
     async def heal(self, kind: Kind, target: int) -> None:
         """End a fault; returns when what was down is up again, ready or not."""
         match kind:
             case Kind.KILL_NATS:
                 node = self._nodes[target]
-                node.start(wait=False)
-                await asyncio.to_thread(node.wait_ready)
+                async with self._of_nats:
+                    node.start(wait=False)
+                    await asyncio.to_thread(node.wait_ready)
             case Kind.CUT | Kind.CUT_TO_NATS | Kind.CUT_FROM_NATS | Kind.DELAY:
                 reset = self._source.random() < 0.5
                 for proxy in self._proxies[target]:
@@ -258,6 +267,10 @@ class System:
                 return  # it is control that makes them again
             case Kind.LOSE_REQUESTS | Kind.LOSE_JOURNAL:
                 self.losses += await accidents.accept_losses(self.urls, [self._service(target)])
+            case Kind.RESTORE_COPY:
+                await self._while_down(self._put_copy_back)
+                await bounds.lift(self.urls, self._services)  # the copy may be of full streams
+                self.losses += await accidents.accept_all(self.urls, self._services)
             case Kind.JUMP_CLOCK:
                 self._of_clocks.set(CLOCKS[target], 0.0)
             case Kind.PAUSE_INSTANCE | Kind.PAUSE_CONTROL:
@@ -268,6 +281,24 @@ class System:
                 self._controls[target] = await self._start_control(target)
             case Kind.KILL_CLIENT:
                 self._clients[target] = await self._start_client(target, opens=False)
+
+    async def _while_down(self, do: Callable[[], None]) -> None:
+        """As an operator who copies files: NATS is stopped, and started again."""
+        async with self._of_nats:
+            up = [node for node in self._nodes if node.running]
+            await asyncio.gather(*(asyncio.to_thread(node.stop) for node in up))
+            await asyncio.to_thread(do)
+            for node in up:
+                node.start(wait=False)
+            await asyncio.gather(*(asyncio.to_thread(node.wait_ready) for node in up))
+
+    def _take_copy(self) -> None:
+        shutil.rmtree(self._folder / "copy", ignore_errors=True)
+        shutil.copytree(self._folder / "nats", self._folder / "copy")
+
+    def _put_copy_back(self) -> None:
+        shutil.rmtree(self._folder / "nats")
+        shutil.copytree(self._folder / "copy", self._folder / "nats")
 
     @property
     def _of_clocks(self) -> Clocks:
@@ -294,7 +325,7 @@ class System:
 
 @contextlib.asynccontextmanager
 async def running(settings: Settings, folder: Path) -> AsyncIterator[System]:
-    """A running system; every process of it is gone when the context ends."""
+    """A system without clients yet; every process of it is gone when the context ends."""
     system = System(settings, folder)
     try:
         await system.start()

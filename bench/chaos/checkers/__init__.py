@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from bench.chaos.checkers import (
+    announced,
     definite,
     enough,
     epochs,
@@ -17,12 +18,12 @@ from bench.chaos.checkers import (
     recovery,
     totals,
 )
-from bench.chaos.checkers.announced import without_announced
 from bench.chaos.history import History, Violation
 
 Checker = Callable[[History], list[Violation]]
 
 CHECKERS: dict[str, Checker] = {
+    "announced": announced.check,
     "kept": kept.check,
     "once": once.check,
     "fold": fold.check,
@@ -37,8 +38,16 @@ CHECKERS: dict[str, Checker] = {
 }
 
 
+AS_IT_WAS = (announced.check, recovery.check, enough.check)
+"""They judge the history as it was: what is gone, and whether something was answered, whatever became of that."""
+
+
 def check_all(history: History, checkers: Sequence[Checker] | None = None) -> list[Violation]:
     """What all checkers find, in their order."""
     chosen = CHECKERS.values() if checkers is None else checkers
-    judged = without_announced(history)
-    return [violation for checker in chosen for violation in checker(judged)]
+    judged = announced.without_announced(history)
+    return [
+        violation
+        for checker in chosen
+        for violation in checker(history if checker in AS_IT_WAS else judged)
+    ]

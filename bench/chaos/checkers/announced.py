@@ -1,32 +1,94 @@
-"""What control announced as lost is no broken promise: the history without it.
+"""What control announced as lost is no broken promise: the history in which that is not known any more.
 
-An acknowledged operation may be missing in the journal only if control told of a loss of its service's streams
-that was accepted after the client had its answer. Then it is left out, as if it had never been: all that
-came after must agree with that, too.
+When a journal is lost, and that was accepted, outcomes in it are gone, and so are their effects. What their callers
+were told is void: the request has no effect, or it was still kept and was run again. So the client no longer knows
+which, and all that came after must agree with one of the two. An answer whose outcome is still in the journal (an older
+copy holds some) is judged as always, and so is what was asked later. When requests were lost, those that were asked before
+need no outcome; each answer's outcome is in the journal all the same.
+
+What is gone without an announcement is a violation, whether or not anybody was told of it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
-from bench.chaos.history import History, Operation, nested
+from bench.chaos.history import History, Loss, Operation, Status, Violation
+
+ENDS = frozenset({"Rejected", "HandlerFailed", "Cancelled", "Expired"})
+"""Errors that tell of a stored outcome."""
+
+
+def check(history: History) -> list[Violation]:
+    """Outcomes go, and accepted requests are never known again, by announced losses alone."""
+    until_s = last_losses(history, of_journal=True)
+    found = [
+        f"the outcome of {gone.op} (entry {gone.seq} of {gone.service}) is gone"
+        for gone in history.gone
+        if gone.stored_s > until_s(gone.service)
+    ]
+    until_s = last_losses(history, of_journal=False)
+    found += [
+        f"{op.op} was accepted by {op.service}, and is not known there"
+        for op in history.operations
+        if op.error == "NeverAccepted"
+        and op.invoked_s > until_s(op.service)
+        and not was_put_back(history, op.invoked_s)
+    ]
+    return [Violation("announced", f"{what}, and no loss of it was told", "G1") for what in found]
 
 
 def without_announced(history: History) -> History:
-    """The history that is left when what was announced as lost is gone."""
-    accepted_s: dict[str, float] = {}
-    for loss in history.losses:
-        accepted_s[loss.service] = max(loss.accepted_s, accepted_s.get(loss.service, 0.0))
+    """The history whose clients don't know what was announced as lost."""
+    if not history.losses:
+        return history
+    void = voided(history)
+    operations = [
+        replace(op, status=Status.UNKNOWN, result=None, error="") if op.op in void else op
+        for op in history.operations
+    ]
+    ended = void | {gone.op for gone in history.gone}
+    until_s = last_losses(history, of_journal=False)
+    ended |= {op.op for op in history.operations if op.invoked_s <= until_s(op.service)}
+    accepted = [entry for entry in history.accepted if entry.op not in ended]
+    return replace(history, operations=operations, accepted=accepted)
+
+
+def voided(history: History) -> set[str]:
+    """The operations whose answers came from outcomes that were lost, as was told."""
+    until_s = last_losses(history, of_journal=True)
     stored = {entry.op for entry in history.outcomes}
+    gone = {entry.op for entry in history.gone}
 
-    def is_lost(operation: Operation) -> bool:
-        until_s = accepted_s.get(operation.service)
-        return (
-            until_s is not None
-            and operation.invoked_s < until_s
-            and operation.answered
-            and operation.op not in stored
-            and nested(operation.op) not in stored
-        )
+    def is_void(operation: Operation) -> bool:
+        told = operation.status is Status.OK or operation.error in ENDS
+        lost = operation.op in gone or operation.op not in stored
+        # NATS was started again twice meanwhile, and what was stored in that moment was told to nobody.
+        ended_s = operation.completed_s
+        lost = lost or (ended_s is not None and was_put_back(history, ended_s))
+        return told and lost and operation.invoked_s <= until_s(operation.service)
 
-    return replace(history, operations=[op for op in history.operations if not is_lost(op)])
+    return {operation.op for operation in history.operations if is_void(operation)}
+
+
+def was_put_back(history: History, at_s: float) -> bool:
+    """Whether everything that was stored at that moment was replaced by an older copy, as was told of some stream.
+
+    A request that nobody but its caller had seen by then goes without a word about its own stream.
+    """
+    return any(
+        fault.began_s <= at_s <= fault.healed_s
+        and any(fault.began_s < loss.accepted_s <= fault.healed_s for loss in history.losses)
+        for fault in history.faults
+        if fault.kind == "restore_copy"
+    )
+
+
+def last_losses(history: History, *, of_journal: bool) -> Callable[[str], float]:
+    """service: until when what was asked of it may be lost; -inf when nothing was."""
+    last: dict[str, Loss] = {}
+    for loss in sorted(history.losses, key=lambda loss: loss.accepted_s):
+        if loss.of_journal is of_journal:
+            last[loss.service] = loss
+    return lambda service: last[service].accepted_s if service in last else float("-inf")

@@ -2,11 +2,13 @@
 
 A transfer is a request to the paying account, whose handler asks the receiving account to take a
 credit. The value of an account is its balance;
-the `open` operation gave it the first one.
+the `open` operation gave it the first one. A transfer that was open while the accounts' journal was lost, as was told, is
+decided anew on what is left: it may be refused then, though its credit was taken.
 """
 
 from __future__ import annotations
 
+from bench.chaos.checkers.announced import last_losses
 from bench.chaos.history import History, Operation, Place, Violation, nested
 
 WORKLOAD = "transfers"
@@ -20,22 +22,24 @@ def check(history: History) -> list[Violation]:
         return []
     executed = {entry.op for entry in history.outcomes if entry.executed}
     expected = _expected(operations, executed)
-    return _pairs(operations, executed) + _total(balances, expected) + _balances(balances, expected)
+    until_s = last_losses(history, of_journal=True)
+    whole = [op for op in operations if op.invoked_s > until_s(op.service)]
+    return _pairs(whole, executed) + _total(balances, expected) + _balances(balances, expected)
 
 
 def _expected(operations: list[Operation], executed: set[str]) -> dict[Place, int]:
     """The balances that the journal's executed operations make."""
     expected: dict[Place, int] = {}
     for operation in operations:
+        if operation.kind == "transfer" and nested(operation.op) in executed:
+            other = (operation.service, operation.args["to"])
+            expected[other] = expected.get(other, 0) + operation.args["amount"]
         if operation.op not in executed:
             continue
         if operation.kind == "open":
             expected[operation.place] = expected.get(operation.place, 0) + operation.args["amount"]
         elif operation.kind == "transfer":
-            other = (operation.service, operation.args["to"])
-            amount = operation.args["amount"]
-            expected[operation.place] = expected.get(operation.place, 0) - amount
-            expected[other] = expected.get(other, 0) + amount
+            expected[operation.place] = expected.get(operation.place, 0) - operation.args["amount"]
     return expected
 
 

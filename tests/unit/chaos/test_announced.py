@@ -1,13 +1,28 @@
-"""What control announced as lost is excused; whatever else is missing is a violation."""
+"""What control announced as lost is excused; whatever else is missing, or was done twice, is a violation."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from bench.chaos.checkers import CHECKERS, check_all
-from bench.chaos.history import History, Loss, Operation, OutcomeEntry, Status
+import pytest
 
-LOSS = Loss(service="s", stream="AEGIS_JOURNAL_s", what="is gone", accepted_s=10.0)
+from bench.chaos.checkers import CHECKERS, check_all
+from bench.chaos.history import (
+    Accepted,
+    Fault,
+    Gone,
+    History,
+    Loss,
+    Operation,
+    OutcomeEntry,
+    Status,
+    nested,
+    read,
+    write,
+)
+
+JOURNAL = Loss(service="s", stream="AEGIS_JOURNAL_s", what="is gone", accepted_s=10.0)
+REQUESTS = Loss(service="s", stream="AEGIS_REQ_s", what="is gone", accepted_s=10.0)
 
 
 def operation(op: str, invoked_s: float, **more: Any) -> Operation:
@@ -22,28 +37,127 @@ def operation(op: str, invoked_s: float, **more: Any) -> Operation:
     return Operation(op=op, invoked_s=invoked_s, **{**known, **ended, **more})
 
 
-def kept(*operations: Operation, losses: list[Loss]) -> list[str]:
-    history = History(
-        operations=operations,
-        losses=losses,
-        outcomes=[
-            OutcomeEntry(seq=1, service="s", resource="R", op="stored", outcome="executed", reply=0)
-        ],
-    )
-    return [violation.message for violation in check_all(history, [CHECKERS["kept"]])]
+def stored(op: str, seq: int = 100, **more: Any) -> OutcomeEntry:
+    known = {"service": "s", "resource": "R", "outcome": "executed", "reply": 0}
+    return OutcomeEntry(op=op, seq=seq, **{**known, **more})
+
+
+def gone(op: str, stored_s: float, **more: Any) -> Gone:
+    return Gone(op=op, stored_s=stored_s, **{"service": "s", "seq": 5, **more})
+
+
+def found(checker: str, **history: Any) -> list[str]:
+    judged = check_all(History(**history), [CHECKERS[checker]])
+    return [violation.message for violation in judged]
 
 
 def test_what_was_acknowledged_before_an_announced_loss_may_be_missing() -> None:
-    assert kept(operation("gone", 5.0), operation("stored", 6.0), losses=[LOSS]) == []
+    operations = [operation("gone", 5.0), operation("stored", 6.0)]
+    outcomes = [stored("stored")]
+    assert not found("kept", operations=operations, outcomes=outcomes, losses=[JOURNAL])
 
 
-def test_without_an_announcement_it_may_not() -> None:
-    assert len(kept(operation("gone", 5.0), losses=[])) == 1
+@pytest.mark.parametrize(
+    ("invoked_s", "service", "losses"),
+    [
+        (5.0, "s", []),  # nothing was announced
+        (11.0, "s", [JOURNAL]),  # asked after that was accepted
+        (5.0, "other", [JOURNAL]),
+        (5.0, "s", [REQUESTS]),  # the journal has the outcomes of what was answered
+    ],
+)
+def test_else_it_may_not(invoked_s: float, service: str, losses: list[Loss]) -> None:
+    assert found("kept", operations=[operation("gone", invoked_s, service=service)], losses=losses)
 
 
-def test_what_came_after_the_loss_was_accepted_may_not_be_missing() -> None:
-    assert len(kept(operation("gone", 11.0), losses=[LOSS])) == 1
+def test_a_wrong_answer_whose_outcome_is_still_there_is_no_loss() -> None:
+    """An older copy holds outcomes too: what they say is what the caller must have been told."""
+    operations = [operation("a", 5.0, result=7)]
+    assert found("kept", operations=operations, outcomes=[stored("a")], losses=[JOURNAL])
 
 
-def test_another_service_has_lost_nothing() -> None:
-    assert len(kept(operation("gone", 5.0, service="other"), losses=[LOSS])) == 1
+def test_what_ran_again_behind_an_announced_loss_may_be_answered_otherwise() -> None:
+    operations, again = [operation("a", 5.0, result=7)], [stored("a", seq=300)]
+    lost = {"losses": [JOURNAL], "gone": [gone("a", 5.05)]}
+    assert not found("kept", operations=operations, outcomes=again, **lost)
+    assert not found("linearizable", operations=operations, outcomes=again, **lost)
+
+
+@pytest.mark.parametrize(("stored_s", "losses"), [(5.0, []), (5.0, [REQUESTS]), (11.0, [JOURNAL])])
+def test_an_outcome_that_goes_without_an_announced_loss_is_found(
+    stored_s: float, losses: list[Loss]
+) -> None:
+    """Whether or not anybody was told of it."""
+    assert found("announced", gone=[gone("a", stored_s)], losses=losses)
+
+
+def test_an_outcome_that_goes_with_an_announced_loss_is_not() -> None:
+    assert not found("announced", gone=[gone("a", 5.0)], losses=[JOURNAL])
+
+
+def test_an_outcome_that_is_stored_twice_is_found_whatever_was_lost() -> None:
+    twice = [stored("a", seq=300), stored("a", seq=301)]
+    assert found("once", operations=[operation("a", 5.0)], outcomes=twice, losses=[JOURNAL])
+
+
+def test_an_accepted_request_without_an_outcome_needs_one_that_was_lost() -> None:
+    accepted = [Accepted(seq=3, service="s", resource="R", op="a")]
+    open_ = [operation("a", 5.0, status=Status.UNKNOWN, completed_s=None)]
+    assert found("kept", operations=open_, accepted=accepted, losses=[JOURNAL])
+    lost = {"losses": [JOURNAL], "gone": [gone("a", 5.0)]}
+    assert not found("kept", operations=open_, accepted=accepted, **lost)
+
+
+def test_a_request_that_is_not_known_any_more_needs_an_announced_loss_of_requests() -> None:
+    asked = [operation("a", 5.0, status=Status.UNKNOWN, error="NeverAccepted")]
+    assert found("announced", operations=asked)
+    assert found("announced", operations=asked, losses=[JOURNAL])
+    assert not found("announced", operations=asked, losses=[REQUESTS])
+
+
+@pytest.mark.parametrize(
+    ("invoked_s", "losses", "violations"),
+    [(9.0, [], 1), (7.0, [REQUESTS], 1), (9.0, [REQUESTS], 0), (12.0, [REQUESTS], 1)],
+)
+def test_or_a_copy_that_was_put_back_and_told_of_somewhere(
+    invoked_s: float, losses: list[Loss], violations: int
+) -> None:
+    """A request that only its caller knew goes with the rest."""
+    fault = Fault(kind="restore_copy", target="nats", began_s=8.0, healed_s=11.0)
+    asked = operation("a", invoked_s, service="o", status=Status.UNKNOWN, error="NeverAccepted")
+    told = found("announced", operations=[asked], losses=losses, faults=[fault])
+    assert len(told) == violations
+
+
+def test_an_effect_behind_a_refusal_needs_a_lost_outcome() -> None:
+    """G4: cancelled is cancelled, unless that was in the journal that is lost."""
+    asked = [operation("a", 5.0, status=Status.FAIL, error="Cancelled", result=None)]
+    ran = {"operations": asked, "outcomes": [stored("a", seq=300)]}
+    assert found("definite", **ran, losses=[JOURNAL])
+    assert not found("definite", **ran, losses=[JOURNAL], gone=[gone("a", 5.05)])
+
+
+@pytest.mark.parametrize(("losses", "violations"), [([], 1), ([JOURNAL], 0), ([REQUESTS], 1)])
+def test_half_a_transfer_needs_a_lost_journal(losses: list[Loss], violations: int) -> None:
+    """The payer's balance was lost while the receiver was asked: the credit stands alone."""
+    asked = operation(
+        "t", 5.0, workload="transfers", kind="transfer", args={"amount": 1, "to": "Q"}
+    )
+    credit = [stored(nested("t"), resource="Q", reply=1)]
+    pairs = [
+        m
+        for m in found("totals", operations=[asked], outcomes=credit, losses=losses)
+        if "t was" in m
+    ]
+    assert len(pairs) == violations
+
+
+def test_a_loss_excuses_no_place_that_is_not_answered_again() -> None:
+    fault = Fault(kind="lose_journal", target="s", began_s=8.0, healed_s=10.0)
+    late = [operation("a", 11.0, completed_s=40.0), operation("b", 5.0)]
+    assert found("recovery", operations=late, faults=[fault], losses=[JOURNAL])
+
+
+def test_what_is_gone_is_kept_with_the_history() -> None:
+    history = History(gone=[gone("a", 5.0)], losses=[JOURNAL])
+    assert read(write(history)).gone == history.gone
