@@ -27,22 +27,38 @@ from nats.aio.client import Client
 from tests.integration.control.support import control
 
 ADD = Method("counters", "add", request=int, reply=int)
+PUT = Method("counters", "put", request=int, reply=int)
 HALVE = Method("counters", "halve", request=int, reply=int)
 NAMES = Subjects()
 JOURNAL = NAMES.journal_stream("counters")
 REQUESTS = NAMES.request_stream("counters")
 RAN: list[int] = []
 """What the group's handlers of this process were run with."""
+ADDED: list[int] = []
+"""What those of resources were."""
+HOLD = 1_000_000
+"""An `add` of so much waits for RELEASED."""
+RELEASED = asyncio.Event()
 
 
 def counters() -> Service:
     service = Service("counters")
+    ADDED.clear()
+    RELEASED.clear()
 
     @service.handles(ADD)
     async def add(ctx: ResourceContext, delta: int) -> int:
+        ADDED.append(delta)
+        if delta == HOLD:
+            await RELEASED.wait()
         total = (ctx.state.get("total", int) or 0) + delta
         ctx.state.set("total", total)
         return total
+
+    @service.handles(PUT)
+    async def put(ctx: ResourceContext, key: int) -> int:
+        ctx.state.set(f"k{key}", True)
+        return len(ctx.state.keys())
 
     @service.handles(HALVE)
     async def halve(ctx: aegis_sdk.Context, number: int) -> int:
@@ -130,6 +146,39 @@ class Place:
         except nats.errors.Error:
             return False
         return bool(json.loads(reply.data)["ok"])
+
+    async def put(self, key: int) -> int:
+        return await self.aegis.request(PUT, key, resource="A", timeout_s=10.0)
+
+    async def add_soon(self, delta: int, resource: str = "A") -> str:
+        """Handed in, without a deadline; its id."""
+        return (await self.aegis.submit(ADD, delta, resource=resource)).id
+
+    async def answered(self, request_id: str) -> int:
+        return await self.aegis.attach(request_id, ADD, timeout_s=20.0)
+
+    @contextlib.asynccontextmanager
+    async def down(self) -> AsyncIterator[Path]:
+        """The server is stopped meanwhile; where it keeps everything."""
+        self.server._end(signal.SIGTERM)
+        yield self.server.data_dir
+        await asyncio.to_thread(self.server.start)
+        await until(self._answers)
+
+    async def _answers(self) -> bool:
+        with contextlib.suppress(nats.errors.Error, TimeoutError):
+            await self.operator.request("$JS.API.INFO", b"", timeout=0.5)
+            return True
+        return False
+
+    async def copied(self, to: Path) -> None:
+        async with self.down() as folder:
+            shutil.copytree(folder, to)
+
+    async def put_back(self, copy: Path) -> None:
+        async with self.down() as folder:
+            shutil.rmtree(folder)
+            shutil.move(copy, folder)
 
     async def accepted(self) -> None:
         await self.cli("accept-loss", "counters", "--yes")
@@ -384,3 +433,133 @@ async def test_an_instance_that_halts_tells_that_it_is_not_active_any_more(tmp_p
         await place.refused()
         await place.accepted()
         assert told == ["promoted A", "demoted A", "promoted A"]
+
+
+@pytest.mark.parametrize("consumers_too", [False, True])
+async def test_what_was_done_is_not_done_again_when_only_its_outcome_is_lost(
+    tmp_path: Path, consumers_too: bool
+) -> None:
+    """G3: without a deadline too, and beside a resource that was never asked for anything."""
+    async with running(tmp_path) as place:
+        assert await place.moved("B", "i-1")
+        ids = [await place.add_soon(delta) for delta in range(1, 11)]
+        assert [await place.answered(each) for each in ids][-1] == 55
+        if consumers_too:
+            for name in (await place.api(f"CONSUMER.NAMES.{REQUESTS}"))["consumers"]:
+                await place.api(f"CONSUMER.DELETE.{REQUESTS}.{name}")
+        await place.api(f"STREAM.DELETE.{JOURNAL}")
+        assert (await place.lost())["stream"] == JOURNAL
+        await place.accepted()
+        assert await place.add(100) == 100
+        assert await place.add(200, "B") == 200
+        assert [delta for delta in ADDED if delta] == [*range(1, 11), 100, 200]
+
+
+async def test_what_waits_while_the_journal_is_emptied_is_done_afterwards(tmp_path: Path) -> None:
+    """G1: that there is no fence is no newer fence; nobody else has these requests."""
+    async with running(tmp_path) as place:
+        assert await place.add() == 1
+        held = await place.add_soon(HOLD)
+        ids = [await place.add_soon(delta) for delta in range(1, 21)]
+        await until(lambda: _true(HOLD in ADDED))
+        await place.api(f"STREAM.PURGE.{JOURNAL}")
+        RELEASED.set()
+        await place.lost()
+        await place.accepted()
+        for each in (held, *ids):
+            await place.answered(each)
+        assert await place.add(0) == HOLD + 210
+
+
+async def test_no_state_is_made_of_changes_whose_beginning_is_lost(tmp_path: Path) -> None:
+    """G6: what is left of an emptied journal are the last changes to a state that is lost."""
+    async with running(tmp_path) as place:
+        assert [await place.put(n) for n in range(5)] == [1, 2, 3, 4, 5]
+        await place.api(f"STREAM.PURGE.{JOURNAL}", keep=2)
+        await place.lost()
+        await place.accepted()
+        assert await place.put(9) == 2  # with the total that was asked for above
+
+
+async def test_nobody_is_made_active_in_a_journal_that_lost_the_fence(tmp_path: Path) -> None:
+    """G6: a failover that finds no fence where one was tells, and begins nothing anew."""
+    async with running(tmp_path) as place:
+        assert await place.add() == 1
+        [route] = await place.cli("show-route", "A")
+        await place.api(f"STREAM.PURGE.{JOURNAL}", filter=f"{NAMES.journal_of('counters', 'A')}.>")
+        await place.moved("A", {"i-0": "i-1", "i-1": "i-0"}[route["active"]])
+        assert (await place.lost())["stream"] == JOURNAL
+        await place.refused()
+        await place.accepted()
+        assert await place.add() == 1
+
+
+async def test_an_older_copy_that_others_have_written_on_is_told(tmp_path: Path) -> None:
+    """G3, G5: its end says nothing then; a fence, an outcome or a request that is not where it was does."""
+    async with running(tmp_path) as place:
+        assert [await place.add() for _ in range(3)] == [1, 2, 3]
+        await place.copied(tmp_path / "copy")  # each active claims its fence for its new connection
+
+        async def claimed() -> bool:
+            state = (await place.api(f"STREAM.INFO.{JOURNAL}"))["state"]
+            return bool(state["num_deleted"] >= 2)
+
+        await until(claimed)
+        await _write_on(tmp_path / "copy")
+        await place.put_back(tmp_path / "copy")
+        assert (await place.lost())["stream"] in (JOURNAL, REQUESTS)
+        await place.accepted()
+        assert await place.add() == 4
+
+
+async def _write_on(copy: Path) -> None:
+    """As callers do that cancel, before any instance has come back."""
+    with EmbeddedNats(copy) as server:
+        client = await nats.connect(server.url)
+        for n in range(50):
+            subject = NAMES.outcome("counters", "A", f"stranger.{n}")
+            await client.jetstream().publish(subject, b"", headers={"aegis-outcome": "cancelled"})
+        await client.close()
+
+
+async def test_an_epoch_never_begins_again_in_an_older_copy(tmp_path: Path) -> None:
+    """G5: others may compare epochs, and the copy knows nothing of those that came after it."""
+    async with running(tmp_path) as place:
+        assert await place.add() == 1
+        await place.copied(tmp_path / "copy")
+        [old] = await place.cli("show-route", "A")
+        others = {"i-0": "i-1", "i-1": "i-0"}
+        await until(lambda: place.moved("A", others[old["active"]]))
+        assert [await place.add() for _ in range(20)][-1] == 21
+        [moved] = await place.cli("show-route", "A")
+        await place.put_back(tmp_path / "copy")
+        await place.lost()
+        await place.refused()
+        await place.accepted()
+        assert await place.add() == 2
+        [now] = await place.cli("show-route", "A")
+        assert now["epoch"] > moved["epoch"] > old["epoch"]
+
+
+async def test_who_waits_for_a_request_that_is_lost_is_told_soon(tmp_path: Path) -> None:
+    """G4: without a deadline nobody would end the doubt; who asked with one is served after all."""
+    async with running(tmp_path) as place:
+        held = await place.add_soon(HOLD)
+        await until(lambda: _true(HOLD in ADDED))
+        lost = await place.add_soon(1)
+        waiting = asyncio.create_task(place.aegis.attach(lost, ADD, timeout_s=300.0))
+        asking = asyncio.create_task(place.aegis.request(ADD, 2, resource="A", timeout_s=300.0))
+        await asyncio.sleep(1.0)  # both are accepted, and waited for
+        await place.api(f"STREAM.DELETE.{REQUESTS}")
+        assert (await place.lost())["stream"] == REQUESTS
+        await place.accepted()
+        async with asyncio.timeout(10.0):
+            with pytest.raises(aegis_sdk.NeverAccepted):
+                await waiting
+            assert await asking == 2
+        with pytest.raises(aegis_sdk.NeverAccepted):
+            await place.aegis.attach(held, ADD, timeout_s=0.1)
+
+
+async def _true(value: bool) -> bool:
+    return value

@@ -18,8 +18,9 @@ import nkeys
 import pytest
 from aegis_control.bootstrap import Control
 from aegis_control.infrastructure.embedded_nats import free_ports
-from aegis_sdk import OutcomeUnknown, RefusedByNats, Role, Unavailable, connection
+from aegis_sdk import OutcomeUnknown, RefusedByNats, Role, Unavailable
 from aegis_sdk.application.resource_host import REFOLLOW_WAIT_S
+from aegis_sdk.nats import connection
 
 from tests.adverse.support_doors import ADD, Guarded, totals
 from tests.adverse.test_secrets import run_control
@@ -416,3 +417,123 @@ async def test_advertised_addresses_that_are_out_of_reach_hold_nobody_up(
                     await until(back, "connected again", deadline_s=2.5)
         finally:
             far.stop()
+
+
+# --- a server that has no time --------------------------------------------------------------------------------
+class Door:
+    """In front of a server. While `word` is set, who comes in is told so, and sent away."""
+
+    INFO = b'INFO {"server_id":"D","version":"2.15.1","max_payload":1048576,"headers":true,"proto":1}\r\n'
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self._inside: set[asyncio.StreamWriter] = set()
+        self.word = b""
+        self.refused = 0
+        self.was_asked = asyncio.Event()
+
+    async def __aenter__(self) -> Door:
+        self._server = await asyncio.start_server(self._enter, "127.0.0.1", 0)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._server.close()
+        self.empty()
+
+    @property
+    def host(self) -> str:
+        host, port = self._server.sockets[0].getsockname()
+        return f"{host}:{port}"
+
+    async def has_refused(self) -> bool:
+        return self.refused >= 12
+
+    def empty(self) -> None:
+        for writer in self._inside:
+            writer.close()
+        self._inside.clear()
+
+    async def _enter(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError, asyncio.CancelledError):
+            if self.word:
+                self.refused += 1
+                self.was_asked.set()
+                writer.write(self.INFO + b"-ERR '%b'\r\n" % self.word)
+                await writer.drain()
+                writer.close()
+                return
+            theirs, ours = await asyncio.open_connection("127.0.0.1", self._port)
+            self._inside |= {writer, ours}
+            await asyncio.gather(_pipe(reader, ours), _pipe(theirs, writer))
+
+
+async def _pipe(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    with contextlib.suppress(OSError):
+        while data := await reader.read(65536):
+            writer.write(data)
+            await writer.drain()
+        writer.close()
+
+
+BUSY: Final = [
+    b"Authentication Timeout",
+    b"Connection throttling is active. Please try again later.",
+    b"Server Shutdown",
+]
+
+
+@pytest.mark.parametrize("word", BUSY)
+async def test_serve_waits_for_a_server_that_has_no_time(guarded: Guarded, word: bytes) -> None:
+    """It said nothing of the login; `wait_s` is for NATS as it is for control."""
+    guarded.start(PASSWORD.format("one"))
+    async with Door(int(guarded.host.rpartition(":")[2])) as door, serving(guarded):
+        url = f"nats://{door.host}"
+        async with aegis_sdk.connect(url, user="u", password="one") as aegis:
+            door.word = word
+            starting = asyncio.create_task(
+                aegis.serve(totals(), resources={"T-1": Role.AUTO}, wait_s=20.0)
+            )
+            await door.was_asked.wait()
+            door.word = b""
+            await starting
+            assert await aegis.request(ADD, 1, resource="T-1") == 1
+
+
+@pytest.mark.usefixtures("short_grace")
+@pytest.mark.parametrize("word", BUSY)
+async def test_a_server_that_has_no_time_for_long_is_no_refused_login(
+    guarded: Guarded, word: bytes
+) -> None:
+    """Instances come back to it, however long it takes."""
+    guarded.start(PASSWORD.format("one"))
+    async with Door(int(guarded.host.rpartition(":")[2])) as door, serving(guarded):
+        url = f"nats://{door.host}"
+        async with aegis_sdk.connect(url, user="u", password="one") as aegis:
+            instance = await aegis.serve(totals(), resources={"T-1": Role.AUTO})
+            door.word = word
+            door.empty()
+            await until(door.has_refused, "all connections refused for longer than the grace")
+            assert not instance._link.hopeless.done()
+            door.word = b""
+            assert await aegis.request(ADD, 1, resource="T-1", timeout_s=15.0) == 1
+
+
+@pytest.mark.parametrize(
+    ("reason", "final"),
+    [
+        ("Authorization Violation", True),
+        ("User Authentication Expired", True),
+        ("User Authentication Revoked", True),
+        ("Secure Connection - TLS Required", True),
+        ("TLS failed: [SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed", True),
+        ("Authentication Timeout", False),
+        ("maximum connections exceeded", False),
+        ("Maximum Account Active Connections Exceeded", False),
+        ("Connection throttling is active. Please try again later.", False),
+        ("broke off in the TLS handshake: EOF occurred in violation of protocol", False),
+        ("Slow Consumer", False),
+    ],
+)
+def test_what_is_said_of_a_login_and_what_is_not(reason: str, final: bool) -> None:
+    """Only the first kind will be said again to the same login."""
+    assert connection._is_of_login(reason) is final

@@ -139,6 +139,11 @@ class MemoryJournal:
         self.trims.append((service, sorted(resources), keep_s))
         return self.trimmed
 
+    async def remove_torn(
+        self, service: str, resources: Sequence[str], *, beginning_lost: bool
+    ) -> list[str]:
+        return [name for name in resources if beginning_lost or (service, name) not in self.fences]
+
     def _write(self, service: str, write: FenceWrite) -> int | NotWritten:
         known = self.fences.get((service, write.resource))
         if (known.seq if known else 0) != write.after_seq:
@@ -233,6 +238,9 @@ class MemoryLogs:
     async def look(self, stream: str) -> Sight | None:
         return self.sights.get(stream, Sight("log-0", 1, 0))
 
+    async def request_at(self, stream: str, seq: int) -> str:
+        return f"c.{seq}"
+
     def seen_end(self, stream: str, identity: str) -> int:
         return 0
 
@@ -242,7 +250,7 @@ class MemoryLogs:
     async def adopt(self, stream: str, *, new: bool) -> LogMark:
         return LogMark(id="log-0")
 
-    async def begin(self, stream: str, *, behind: int) -> LogMark:
+    async def begin(self, stream: str, *, behind: int, generation: int) -> LogMark:
         self.begun.append((stream, behind))
         mark = LogMark(id=f"log-{len(self.begun)}", end=behind)
         self.sights[stream] = Sight(mark.id, 1, behind)

@@ -278,7 +278,7 @@ async def test_each_is_acknowledged_and_counted(bus: MemoryBus) -> None:
     await until(lambda: hosted.actor().is_active)
     hands = [Hand() for _ in range(3)]
     for n, hand in enumerate(hands, 1):
-        hosted.actor().take(hand.delivery(add_request(f"c.{n}"), n, grant="g"))
+        hosted.actor().take(hand.delivery(add_request(f"c.{n}"), 100 + n, grant="g"))
     await until(lambda: len(kinds(bus)) == 3)
     await settle()
     assert [hand.acked for hand in hands] == [1, 1, 1]
@@ -328,7 +328,7 @@ async def test_a_second_copy_of_one_in_the_batch_is_not_in_it(
     fence(bus, one, 1, grant="g", start_seq=100)
     await until(lambda: one.actor().is_active)
     for n in (1, 2, 1, 2, 3):
-        one.actor().take(Hand().delivery(add_request(f"c.{n}", n), n, grant="g"))
+        one.actor().take(Hand().delivery(add_request(f"c.{n}", n), 100 + n, grant="g"))
     await until(lambda: len(kinds(bus)) == 3)
     await settle()
     assert commits == [ids(1, 2), ["c.3"]]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ssl
-import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -19,14 +18,13 @@ from aegis_sdk.contract.control import Role, roles_of
 from aegis_sdk.contract.method import Method
 from aegis_sdk.contract.subjects import Subjects
 from aegis_sdk.domain.recorder import NO_RECORDER, Recorder
-from aegis_sdk.errors import ContractError, Draining, InvalidArgument, Unavailable
+from aegis_sdk.errors import ContractError, Draining, InvalidArgument
 from aegis_sdk.infrastructure.journal import NatsJournal
 from aegis_sdk.infrastructure.metrics import Publisher
 from aegis_sdk.instance import Instance, Requests, new_token
 from aegis_sdk.nats.link import Link
 from aegis_sdk.nats.login import Server
 from aegis_sdk.service import Service
-from aegis_sdk.telemetry import log
 
 if TYPE_CHECKING:
     from opentelemetry.trace import TracerProvider
@@ -301,7 +299,8 @@ async def connect(
     server.check()
     name = arguments.text(name, "name")
     subjects = Subjects(prefix)
-    link = await _open(server, name, arguments.duration_s(wait_s, "wait_s"))
+    wait_s = arguments.duration_s(wait_s, "wait_s")
+    link = await Link.open_within(server, name=name, wait_s=wait_s)
     tracer = _tracer(subjects, tracer_provider)
     aegis = Aegis(link, server, subjects, metrics=metrics, tracer=tracer)
     try:
@@ -323,15 +322,3 @@ def _tracer(subjects: Subjects, provider: TracerProvider | None) -> Tracer:
     except ModuleNotFoundError:
         return LOG_TRACER
     return OtelTracer(subjects, inner=LOG_TRACER, provider=provider)
-
-
-async def _open(server: Server, name: str, wait_s: float) -> Link:
-    give_up_s = time.monotonic() + wait_s
-    while True:
-        try:
-            return await Link.open(server, name=name)
-        except Unavailable as error:
-            if time.monotonic() >= give_up_s:
-                raise
-            log.info("waiting_for_nats", url=server.shown_url, error=str(error))
-            await asyncio.sleep(0.25)

@@ -49,6 +49,7 @@ from aegis_sdk.telemetry import log
 DRAIN_TIMEOUT_S: Final = 10.0
 PAUSE_TIMEOUT_S: Final = 1.5
 """Below the two seconds that control waits for a pause."""
+MAKE_SURE_WAIT_S: Final = 0.2
 LEAVE_TIMEOUT_S: Final = 3.0
 """The group needs nothing of the journal, and this instance may be the only one that serves it."""
 
@@ -169,7 +170,8 @@ class Instance:
         self._host: ResourceHost | None = None
         self._watch: LogWatch | None = None
         self._lost = ""
-        """What this instance saw of a loss; told by its heartbeats until it begins again."""
+        """What this instance saw of a loss of the journal; told by its heartbeats until it begins again."""
+        self._requests_lost = ""
         self._halted: asyncio.Task[None] | None = None
         self._pulse: Pulse | None = None
 
@@ -190,7 +192,9 @@ class Instance:
         if instance_id is None:
             instance_id = f"{service.name}-{new_token(4)}"
         instance_id = check_instance(instance_id)
-        link = await Link.open(server, name=subjects.client_name(service.name, instance_id, "main"))
+        give_up_s = time.monotonic() + wait_s
+        name = subjects.client_name(service.name, instance_id, "main")
+        link = await Link.open_within(server, name=name, wait_s=wait_s)
         try:
             instance = cls(
                 service,
@@ -206,7 +210,7 @@ class Instance:
             await link.close()
             raise
         try:
-            await _unless_forbidden(link, subjects, instance._start(wait_s), instance._ended)
+            await _unless_forbidden(link, subjects, instance._start(give_up_s), instance._ended)
         except StoreError as error:
             await instance.stop()
             raise Unavailable(f"NATS could not be reached: {error}") from error
@@ -295,9 +299,9 @@ class Instance:
             resources=self._resources,
         )
 
-    async def _start(self, wait_s: float) -> None:
+    async def _start(self, give_up_s: float) -> None:
         await self._control.listen(self.id, self._on_command)
-        reply = await self._membership.register(wait_s=wait_s)
+        reply = await self._membership.register(wait_s=max(0.0, give_up_s - time.monotonic()))
         journal = NatsJournal(self._link, self._subjects, outcome_ttl_s=reply.outcome_ttl_s)
         self._requests = Requests(self._link, self._subjects, journal, self._recorder, self._tracer)
         await self._requests.start()
@@ -329,8 +333,16 @@ class Instance:
 
     async def _start_hosts(self, reply: RegistrationReply) -> None:
         assert self._requests is not None
-        watch = LogWatch(self._link, self._subjects, self.service, reply.journal_id)
+        watch = LogWatch(
+            self._link,
+            self._subjects,
+            self.service,
+            reply.journal_id,
+            reply.requests_id,
+            kept_s=reply.outcome_ttl_s,
+        )
         watch.on_lost = self._lose_log
+        watch.on_requests_lost = self._lose_requests
         self._watch = watch
         journal = NatsJournal(
             self._link, self._subjects, outcome_ttl_s=reply.outcome_ttl_s, watch=watch
@@ -340,7 +352,7 @@ class Instance:
             [(name, handler.targeted) for name, handler in self._service.handlers.items()],
             lag_entries=self._lag_entries,
         )
-        deliveries = NatsDeliveries(self._link, self._subjects)
+        deliveries = NatsDeliveries(self._link, self._subjects, watch)
         self._serving = serving = assemble(
             self._service,
             Ports(self._link.connected, journal, journal, deliveries),
@@ -387,9 +399,11 @@ class Instance:
             n=n,
             loop_lag_s=round(loop_lag_s, 4),
             journal_id=self._watch.log_id,
+            requests_id=self._watch.requests_id,
             journal_seq=self._known_end(),
-            request_seq=host.request_seq,
+            request_seq=self._watch.newest_request.seq,
             log_lost=self._lost,
+            requests_lost=self._requests_lost,
             lag_entries=host.lag_entries,
             running=serving.runner.running,
             active=active,
@@ -440,6 +454,11 @@ class Instance:
         self._lost = reason
         self._halt(reason)
 
+    def _lose_requests(self, reason: str) -> None:
+        """What counts as done may be a request that is not: an operator has to decide."""
+        self._requests_lost = reason
+        self._halt(reason)
+
     def _halt(self, reason: str) -> None:
         if self._draining is not None or (self._halted is not None and not self._halted.done()):
             return
@@ -449,17 +468,24 @@ class Instance:
     async def _begin_anew(self) -> None:
         """Serve nothing; when control lets this instance in again, read everything from the log as it is."""
         await self._stop_hosts()
+        seen = self._host.seen() if self._host else {}
+        newest = self._watch.newest_request if self._watch else None
         if self._host is not None:
             self._host.withdraw()
         try:
             reply = await self._membership.return_when_allowed(
                 journal_id=self._watch.log_id if self._watch else "",
+                requests_id=self._watch.requests_id if self._watch else "",
                 journal_seq=self._known_end(),
+                request_seq=newest.seq if newest else 0,
+                request_id=newest.what if newest else "",
                 log_lost=self._lost,
+                requests_lost=self._requests_lost,
+                resources_seen=seen,
             )
         except Evicted:
             return  # and told
-        self._lost = ""
+        self._lost = self._requests_lost = ""
         await self._start_hosts(reply)
         log.info("served_again", service=self.service, instance_id=self.id)
         await self._serve_group()
@@ -469,8 +495,19 @@ class Instance:
             await self._serving.stop()
 
     async def _reconnected(self) -> None:
-        if self._host is not None:
-            self._host.reconnected()
+        if self._host is None or self._watch is None:
+            return
+        self._watch.reconnected()
+        self._link.aside(self._make_sure(self._watch))
+        self._host.reconnected()
+
+    async def _make_sure(self, watch: LogWatch) -> None:
+        """Also where nothing is committed: a standby would go on reading behind what another log does not have."""
+        while not (watch.is_sure or watch.is_lost or self._stopped):
+            try:
+                await watch.make_sure()
+            except StoreError:
+                await asyncio.sleep(MAKE_SURE_WAIT_S)
 
     def _stand_back(self, resource: str) -> None:
         """Offer it no more: its state can't be read by this version, and may be by another's instance."""

@@ -158,6 +158,16 @@ class Journal(Protocol):
         """
         ...
 
+    async def remove_torn(
+        self, service: str, resources: Sequence[str], *, beginning_lost: bool
+    ) -> list[str]:
+        """Remove what is left of resources whose states can't be told from it; returns these.
+
+        What is left are changes of a state that is lost, unless a checkpoint is among them: those of resources without a
+        fence, and of all when `beginning_lost`. Raises: Unavailable.
+        """
+        ...
+
 
 class OwnLog(Protocol):
     """What a service's log says of ownership, in the protocol's second form."""
@@ -225,6 +235,10 @@ class Logs(Protocol):
         """The stream as it is now; None when it is not there."""
         ...
 
+    async def request_at(self, stream: str, seq: int) -> str:
+        """The id of the request at that place; empty when none is there."""
+        ...
+
     def seen_end(self, stream: str, identity: str) -> int:
         """The highest end that this process ever saw of that log; 0 for none. No waiting."""
         ...
@@ -239,8 +253,10 @@ class Logs(Protocol):
         """
         ...
 
-    async def begin(self, stream: str, *, behind: int) -> LogMark:
+    async def begin(self, stream: str, *, behind: int, generation: int) -> LogMark:
         """Make the stream, or what is there of it, a log of its own whose next position is behind `behind`.
+
+        Its identity tells its `generation`.
 
         Raises: ProvisionFailed.
         """

@@ -6,6 +6,7 @@ control replicas that write one only the first succeeds.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import Sequence
 from typing import Final
@@ -17,7 +18,7 @@ from aegis_sdk.contract.names import decode_token, encode_token
 from aegis_sdk.contract.subjects import Subjects
 from aegis_sdk.errors import InvalidName, Unavailable
 from aegis_sdk.nats.codes import ERR_NO_STREAM, EXPECTED_SEQ, ROLLUP
-from aegis_sdk.nats.jetstream import ApiRefused, JetStream, Kept, Outgoing
+from aegis_sdk.nats.jetstream import IN_FLIGHT_MAX, ApiRefused, JetStream, Kept, Outgoing
 
 from aegis_control.application.ports import FenceWrite, NotWritten, StoredFence, Trimmed
 from aegis_control.application.unreadable import said_by
@@ -102,6 +103,25 @@ class NatsJournal:
             )
             removed += int(answer["purged"])
         return Trimmed(removed, held_up_by)
+
+    async def remove_torn(
+        self, service: str, resources: Sequence[str], *, beginning_lost: bool
+    ) -> list[str]:
+        stream = self._subjects.journal_stream(service)
+        fences = {} if beginning_lost else await self.load_fences(service)
+        try:
+            checkpoints = await self._checkpoints(service, stream)
+            torn = [name for name in resources if name not in fences and name not in checkpoints]
+            purge = f"STREAM.PURGE.{stream}"
+            filters = [f"{self._subjects.journal_of(service, name)}.>" for name in torn]
+            for at in range(0, len(filters), IN_FLIGHT_MAX):
+                chunk = filters[at : at + IN_FLIGHT_MAX]
+                await asyncio.gather(*(self._link.api(purge, {"filter": f}) for f in chunk))
+        except ApiRefused as error:
+            if error.code == ERR_NO_STREAM:
+                return []
+            raise Unavailable(f"journal {stream}: {error}") from error
+        return torn
 
     async def _checkpoints(self, service: str, stream: str) -> dict[str, Checkpoint]:
         subject = self._subjects.checkpoint(service, None)

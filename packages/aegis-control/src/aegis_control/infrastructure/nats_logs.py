@@ -12,6 +12,7 @@ import time
 from typing import Any, Final
 
 from aegis_sdk.contract.control import LogMark
+from aegis_sdk.contract.envelope import MSG_ID
 from aegis_sdk.errors import Unavailable
 from aegis_sdk.nats.codes import ERR_NO_STREAM
 from aegis_sdk.nats.jetstream import IN_FLIGHT_MAX, ApiRefused, JetStream, Outgoing
@@ -57,11 +58,18 @@ class NatsLogs:
         self._ends[stream, identity] = max(self.seen_end(stream, identity), sight.last_seq)
         return sight
 
+    async def request_at(self, stream: str, seq: int) -> str:
+        try:
+            stored = await self._link.message(stream, seq)
+        except ApiRefused:
+            return ""
+        return stored.headers.get(MSG_ID, "")
+
     def seen_end(self, stream: str, identity: str) -> int:
         return self._ends.get((stream, identity), 0)
 
-    async def begin(self, stream: str, *, behind: int) -> LogMark:
-        identity, info = secrets.token_hex(8), await self._info(stream)
+    async def begin(self, stream: str, *, behind: int, generation: int) -> LogMark:
+        identity, info = f"{generation}-{secrets.token_hex(8)}", await self._info(stream)
         if info is None:
             first_seq = behind + MARGIN if behind else 0
             config = self._streams.log_config(stream) | {"first_seq": first_seq}
@@ -85,7 +93,7 @@ class NatsLogs:
         if sight is None and not new:
             return LogMark(id=_GONE)
         if sight is None or not sight.id:
-            return await self.begin(stream, behind=0)
+            return await self.begin(stream, behind=0, generation=1)
         self.know(stream, sight.id)
         return LogMark(id=sight.id, end=sight.last_seq)
 

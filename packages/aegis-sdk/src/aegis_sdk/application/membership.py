@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from aegis_sdk.application.ports import Control
@@ -16,6 +16,7 @@ from aegis_sdk.contract.control import (
     Leave,
     Registration,
     RegistrationReply,
+    ResourceSeen,
 )
 from aegis_sdk.domain.delivery import backoff_s
 from aegis_sdk.errors import (
@@ -93,7 +94,9 @@ class Membership:
         if self._again is None or self._again.done():
             self._again = asyncio.create_task(self._come_back())
 
-    async def return_when_allowed(self, **seen: str | int) -> RegistrationReply:
+    async def return_when_allowed(
+        self, **seen: str | int | Mapping[str, ResourceSeen]
+    ) -> RegistrationReply:
         """Register again, however long control wants no instance of this service, or is away.
 
         `seen`: what this instance knows of the journal. Raises: Evicted.

@@ -173,6 +173,9 @@ class Directory(Protocol):
     def lost(self, service: str) -> str:
         """What the service's streams lost, as far as is known; empty when nothing. No waiting."""
 
+    def requests_log(self, service: str) -> str:
+        """Which log its requests are in, as far as is known, and be it lost; from now on that is found out. No waiting."""
+
     async def check(self, service: str, method: str, resource: str | None) -> None:
         """Return when a request can be sent.
 

@@ -104,6 +104,8 @@ class _Open:
     accepted: Accepted | None = None
     refused: AegisError | None = None
     """The answer, if the request turns out to have no effect: why it was not stored."""
+    log: str = ""
+    """The log of requests that it was accepted in."""
     is_sent: bool = False
     """It may be stored, now or soon; also when another process sent it."""
 
@@ -263,11 +265,7 @@ class Requester:
         if outcome is not None:
             return outcome
         if not accepted:
-            raise NeverAccepted(
-                f"{request_id}: neither the requests of {request.service} nor its journal have it;"
-                " it was never accepted, or is past its retention",
-                request_id,
-            )
+            raise _never_accepted(request)
         told_doubt()
         raise OutcomeUnknown(
             f"{request_id} has no outcome yet after {waited_s:g} s{why}: attach again", request_id
@@ -720,7 +718,9 @@ class Requester:
             entry.sent_again + 1, first_s=RECHECK_S, max_s=RECHECK_S_MAX
         )
         try:
-            if entry.accepted is None:
+            if self._began_again(entry):
+                await self._look_for(entry)
+            elif entry.accepted is None:
                 again = replace(entry.request, attempt=entry.sent_again + 1)
                 entry.accepted = await self._log.append(again, timeout_s=1.0)
                 await self._check_key(entry.request, entry.method, entry.accepted)
@@ -739,6 +739,31 @@ class Requester:
             return  # not reachable now: the next round tries again
         except Exception as error:  # of one answer: the others are looked after
             log.error("recheck_failed", **about(entry.request), exc_info=error)
+
+    def _began_again(self, entry: _Open) -> bool:
+        """Whether its service's requests are in another log than it was accepted in."""
+        service = entry.request.service
+        log_id = self._directory.requests_log(service)
+        entry.log = entry.log or log_id
+        return log_id != entry.log and not self._directory.lost(service)
+
+    async def _look_for(self, entry: _Open) -> None:
+        """Send what is our own again; of another's, say that it is gone. Raises: StoreError."""
+        request, log_id = entry.request, self._directory.requests_log(entry.request.service)
+        if request.payload:
+            entry.accepted = None
+        elif not await self._log.holds(request.service, request.request_id, timeout_s=RESOLVE_S):
+            outcome = await self._journal.outcome(request, anywhere=True)
+            entry.refuse(_never_accepted(request)) if outcome is None else entry.deliver(outcome)
+        entry.log = log_id
+
+
+def _never_accepted(request: Request) -> NeverAccepted:
+    return NeverAccepted(
+        f"{request.request_id}: neither the requests of {request.service} nor its journal have it;"
+        " it was never accepted, is past its retention, or was lost",
+        request.request_id,
+    )
 
 
 def _chain(parent: Request, method: Method[Any, Any], resource: str | None) -> tuple[str, ...]:

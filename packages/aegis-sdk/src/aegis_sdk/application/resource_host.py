@@ -25,6 +25,7 @@ from aegis_sdk.application.ports import (
     Journal,
     JournalReader,
 )
+from aegis_sdk.contract.control import ResourceSeen
 from aegis_sdk.contract.envelope import Request
 from aegis_sdk.domain.journal import FenceMark
 from aegis_sdk.domain.recorder import NO_RECORDER, Recorder
@@ -42,6 +43,7 @@ LAG_ENTRIES_MAX: Final = 100
 """Under load some entries are always on their way."""
 LAG_POLL_S: Final = 0.005
 PAUSE_LEASE_S: Final = 5.0
+SEEN_TOLD_MAX: Final = 1_000
 CHECKPOINT_AGE_S: Final = 900.0
 """How long an outcome may be without a checkpoint that covers it: what is older can be removed."""
 CHECKPOINT_CHANGES: Final = 250
@@ -100,8 +102,6 @@ class ResourceHost:
         self.on_copied: Callable[[str], None] = lambda reason: None
         self.on_lost: Callable[[str], None] = lambda reason: None
         self.log = log
-        self.request_seq = 0
-        """The newest request that was given to this instance."""
         self.runner = runner
         self.isolation = isolation
         self.store = store
@@ -230,6 +230,17 @@ class ResourceHost:
         for actor in self.actors.values():
             actor.stop()
         self._callbacks.stop()
+
+    def seen(self) -> dict[str, ResourceSeen]:
+        """What is known of resources, as many as one message can tell of."""
+        actives_first = sorted(self.actors.values(), key=lambda actor: not actor.is_active)
+        return {
+            actor.resource: ResourceSeen(
+                epoch=mark.fence.epoch if (mark := actor.journal.fence) else 0,
+                done=actor.journal.last_request_seq,
+            )
+            for actor in actives_first[:SEEN_TOLD_MAX]
+        }
 
     def withdraw(self) -> None:
         """After `stop`, when the log was lost: what was active here is not any more."""
@@ -431,7 +442,6 @@ class ResourceHost:
 
     def _take(self, delivery: Delivery) -> None:
         resource = delivery.request.resource
-        self.request_seq = max(self.request_seq, delivery.arrival.stream_seq)
         if resource is not None and (actor := self.actors.get(resource)) is not None:
             actor.take(delivery)
 

@@ -39,6 +39,7 @@ class Fence(BaseModel):
     grant_size: Count = 0
     """How many resources the grant has, so that the active makes its consumer once; 0: not told."""
     start_seq: Count
-    """Request stream sequence from which that consumer starts; early is harmless, late would lose."""
+    """Request stream sequence from which the resource is served: all of it before have their outcomes. The consumer
+    starts at the earliest of the grant."""
     reason: str = ""
     """Why the epoch begins: `stalled` when the active before was replaced since its event loop did not run."""

@@ -208,6 +208,14 @@ class LeaseRecord(_Record):
 
 
 # --- instance to control -------------------------------------------------------------------------
+class ResourceSeen(_Wire):
+    """What an instance knew of a resource when its logs were lost."""
+
+    epoch: Count = 0
+    done: Count = 0
+    """Its last request that had an outcome."""
+
+
 class Registration(_Wire):
     """Request on `ctl.register`. `returning`: it was registered before and lost touch (roles become AUTO)."""
 
@@ -218,10 +226,19 @@ class Registration(_Wire):
     """Its connection, as the NATS server names it."""
     journal_id: str = ""
     """Which journal it knew so far; empty at its first registration."""
+    requests_id: str = ""
+    """Of the requests, likewise."""
     journal_seq: int = 0
-    """How far it read or wrote that one."""
+    """How far it read or wrote the journal."""
+    request_seq: int = 0
+    request_id: str = ""
+    """The newest request that it was given."""
     log_lost: str = ""
     """What it saw that tells that the journal is not that one any more."""
+    requests_lost: str = ""
+    """The same of the requests."""
+    resources_seen: dict[str, ResourceSeen] = {}
+    """What it knew of its resources in those."""
     version: str = ""
     host: str = ""
     pid: int = 0
@@ -250,6 +267,8 @@ class RegistrationReply(_Wire):
     """Copies of the journal: with several, storing many outcomes at once costs little more than one."""
     journal_id: str = ""
     """The identity of the journal that the instance will read and write."""
+    requests_id: str = ""
+    """That of the requests."""
 
 
 class Leave(_Wire):
@@ -282,13 +301,16 @@ class Heartbeat(_Wire):
     loop_lag_s: float
     """How long the main loop has been late; grows while a handler blocks it."""
     journal_id: str = ""
-    """Which journal the next two are positions of."""
+    requests_id: str = ""
+    """Which logs the next two are positions of."""
     journal_seq: int = 0
     """How far this instance has read or written its service's journal."""
     request_seq: int = 0
     """The newest request that it was given."""
     log_lost: str = ""
     """What it saw that tells that its journal is not the one it was; it does not serve until told to."""
+    requests_lost: str = ""
+    """The same of the requests."""
     lag_entries: int = 0
     """Journal entries of its standby resources that it has not read yet."""
     running: int = 0

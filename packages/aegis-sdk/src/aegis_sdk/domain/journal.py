@@ -4,7 +4,8 @@ An active and its standbys run the same fold over the same entries, which is why
 read its own fence has the active's state (G6). Invariant: `last_request_seq` only rises, and every
 request of this resource up to it has its outcome and was folded (a resource's requests take effect in
 the order of the request stream); that is how a new active tells what was done already, and why nothing
-that is read again, or late, undoes what came after it.
+that is read again, or late, undoes what came after it. A fence says it too (`start_seq`), also where the outcomes
+before it were lost.
 """
 
 from __future__ import annotations
@@ -150,6 +151,7 @@ class ResourceJournal:
             case EntryKind.FENCE:
                 self.fence = FenceMark(NOBODYS_FENCE, entry.seq)
                 self.fence = FenceMark(Fence.model_validate_json(entry.payload), entry.seq)
+                self.last_request_seq = max(self.last_request_seq, self.fence.fence.start_seq - 1)
             case EntryKind.CHECKPOINT:
                 self._restore(Checkpoint.decode(entry.payload))
             case EntryKind.PART:

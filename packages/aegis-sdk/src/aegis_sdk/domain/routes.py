@@ -31,6 +31,8 @@ class Routes:
     """By method; empty when the contract is not known."""
     instances: dict[str, InstanceState] = field(default_factory=dict)
     leases: dict[str, LeaseState] = field(default_factory=dict)
+    requests_log: str = ""
+    """The identity of its request stream, as far as it is known."""
     lost: str = ""
     """What its streams lost; nothing is served, and nothing sent, until that is accepted."""
 

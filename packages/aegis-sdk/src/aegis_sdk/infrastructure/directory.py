@@ -67,6 +67,11 @@ class NatsDirectory:
         known = self._services.get(service)
         return known.lost if known else ""
 
+    def requests_log(self, service: str) -> str:
+        if not self._stopped:
+            self._begin_following(service)
+        return self._services[service].requests_log if service in self._services else ""
+
     async def check(self, service: str, method: str, resource: str | None) -> None:
         await self._follow(service)
         if self.admits(service, method, resource):
@@ -156,16 +161,21 @@ class NatsDirectory:
         """Return when the buckets were read up to now; calls side by side share one reading."""
         if self._stopped:
             raise StoreUnreachable(STOPPED)
-        self._services.setdefault(service, Routes(service, self._subjects.prefix))
-        task = self._followed.get(service)
-        if task is None or (task.done() and not task.cancelled() and task.exception()):
-            task = self._followed[service] = asyncio.create_task(self._start(service))
+        task = self._begin_following(service)
         # Too late is no error: a miss is asked at the leader, which says more.
         await asyncio.wait({task}, timeout=READY_TIMEOUT_S)
         if task.cancelled():
             raise StoreUnreachable(STOPPED)
         if task.done():
             task.result()
+
+    def _begin_following(self, service: str) -> asyncio.Task[None]:
+        self._services.setdefault(service, Routes(service, self._subjects.prefix))
+        task = self._followed.get(service)
+        if task is None or (task.done() and not task.cancelled() and task.exception()):
+            task = self._followed[service] = asyncio.create_task(self._start(service))
+            task.add_done_callback(_seen)
+        return task
 
     async def _start(self, service: str) -> None:
         known = self._services[service]
@@ -245,6 +255,7 @@ class NatsDirectory:
         if kind == "logs":
             logs = None if deleted else self._record(LogsRecord, key, message.data)
             known.lost = logs.lost if logs else ""
+            known.requests_log = logs.requests.id if logs else known.requests_log
             return
         instance_id = rest.partition(".")[2]
         if deleted:
@@ -260,6 +271,12 @@ class NatsDirectory:
         with contextlib.suppress(ValueError):  # a key of no resource
             resource = decode_token(key.partition(".")[2])
             known.leases[resource] = self._lease_state(key, message.data)
+
+
+def _seen(task: asyncio.Task[None]) -> None:
+    """Whoever waits for it is told; it is no error that nobody does."""
+    if not task.cancelled():
+        task.exception()
 
 
 class NoBucket(Exception):

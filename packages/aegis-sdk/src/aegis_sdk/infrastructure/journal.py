@@ -23,7 +23,7 @@ from aegis_sdk.domain.journal import Entry, EntryKind
 from aegis_sdk.infrastructure.consumer import Meta, PullLoop
 from aegis_sdk.infrastructure.log_watch import LogWatch, last_message
 from aegis_sdk.nats.codes import EXPECTED_SEQ, EXPECTED_SUBJECT, ROLLUP, TTL
-from aegis_sdk.nats.link import Link
+from aegis_sdk.nats.link import Link, Stored
 from aegis_sdk.nats.wire import Message
 
 COMMIT_TIMEOUT_S: Final = 2.0
@@ -63,17 +63,9 @@ class NatsJournal:
         headers = outcome.headers()
         self._add_check(headers, request, fence_seq)
         subject = self._subjects.outcome(request.service, request.resource, request.request_id)
-        try:
-            stored = await self._link.store(
-                subject,
-                outcome.payload(),
-                headers,
-                timeout_s=COMMIT_TIMEOUT_S,
-            )
-        except (FenceRefused, StoreMissing) as error:
-            if watched:
-                await self._watch.refused(request.resource, error)
-            raise
+        stored = await self._store(
+            request.service, request.resource, subject, outcome.payload(), headers
+        )
         if watched:
             self._watch.stored(stored.seq, subject)
         return stored.seq
@@ -95,7 +87,7 @@ class NatsJournal:
             stored = await self._link.store_together(posts, timeout_s=COMMIT_TIMEOUT_S)
         except (FenceRefused, StoreMissing) as error:
             if watched:
-                await self._watch.refused(commits[0][0].resource, error)
+                await self._watch.refused(commits[0][0].resource, fence_seq, error)
             raise
         if watched:
             self._watch.stored(stored.seq, posts[-1][0])
@@ -104,12 +96,25 @@ class NatsJournal:
     async def note_attempt(self, request: Request, n: int, *, fence_seq: int | None) -> None:
         headers = {ROLLUP: "sub"}
         self._add_check(headers, request, fence_seq)
-        await self._link.store(
-            self._subjects.attempt(request.service, request.resource, request.request_id),
-            str(n).encode(),
-            headers,
-            timeout_s=COMMIT_TIMEOUT_S,
-        )
+        service, resource = request.service, request.resource
+        subject = self._subjects.attempt(service, resource, request.request_id)
+        await self._store(service, resource, subject, str(n).encode(), headers)
+
+    async def _store(
+        self,
+        service: str,
+        resource: str | None,
+        subject: str,
+        payload: bytes,
+        headers: dict[str, str],
+    ) -> Stored:
+        """Raises: FenceRefused only where there is a newer fence; StoreUnreachable in a journal that lost it."""
+        try:
+            return await self._link.store(subject, payload, headers, timeout_s=COMMIT_TIMEOUT_S)
+        except (FenceRefused, StoreMissing) as error:
+            if service == self._watch.service:
+                await self._watch.refused(resource, int(headers.get(EXPECTED_SEQ, 0)), error)
+            raise
 
     def _add_check(self, headers: dict[str, str], request: Request, fence_seq: int | None) -> None:
         if fence_seq is not None and request.resource is not None:
@@ -121,12 +126,11 @@ class NatsJournal:
     async def claim(self, service: str, resource: str, fence: Fence, *, after_seq: int) -> int:
         if service == self._watch.service and not self._watch.is_sure:
             await self._watch.make_sure()
-        stored = await self._link.store(
-            self._subjects.fence(service, resource),
-            fence.model_dump_json().encode(),
-            {EXPECTED_SEQ: str(after_seq), ROLLUP: "sub"},
-            timeout_s=COMMIT_TIMEOUT_S,
-        )
+        subject, check = self._subjects.fence(service, resource), {EXPECTED_SEQ: str(after_seq)}
+        payload = fence.model_dump_json().encode()
+        stored = await self._store(service, resource, subject, payload, check | {ROLLUP: "sub"})
+        if service == self._watch.service:
+            self._watch.placed(stored.seq)
         return stored.seq
 
     async def store_checkpoint(
@@ -140,12 +144,8 @@ class NatsJournal:
         part_bytes = self._link.payload_bytes_max // 2
         if len(checkpoint.values) > part_bytes:
             checkpoint = await self._store_parts(service, resource, checkpoint, checked, part_bytes)
-        stored = await self._link.store(
-            self._subjects.checkpoint(service, resource),
-            checkpoint.encode(),
-            checked,
-            timeout_s=COMMIT_TIMEOUT_S,
-        )
+        subject = self._subjects.checkpoint(service, resource)
+        stored = await self._store(service, resource, subject, checkpoint.encode(), checked)
         return stored.seq, checkpoint
 
     async def forget_parts(self, service: str, resource: str, checkpoint_id: int) -> None:
@@ -165,12 +165,8 @@ class NatsJournal:
         parts = [values[at : at + part_bytes] for at in range(0, len(values), part_bytes)]
         first_seq = 0
         for n, part in enumerate(parts):
-            stored = await self._link.store(
-                self._subjects.checkpoint_part(service, resource, checkpoint.position, n),
-                part,
-                checked,
-                timeout_s=COMMIT_TIMEOUT_S,
-            )
+            subject = self._subjects.checkpoint_part(service, resource, checkpoint.position, n)
+            stored = await self._store(service, resource, subject, part, checked)
             first_seq = first_seq or stored.seq
         return replace(checkpoint, values=b"", parts=len(parts), first_seq=first_seq)
 
@@ -249,6 +245,8 @@ class NatsJournal:
         stored = await self._link.store(
             self._subjects.marker(service), b"", {ROLLUP: "sub"}, timeout_s=COMMIT_TIMEOUT_S
         )
+        if service == self._watch.service:
+            self._watch.placed(stored.seq)
         return stored.seq
 
     async def follow(
@@ -266,6 +264,7 @@ class NatsJournal:
             self._filters(service, whole, fences),
             from_seq,
             on_entry,
+            self._watch,
         )
         await follower.start()
         return follower
@@ -293,8 +292,10 @@ class _Follower:
         filters: list[str],
         from_seq: int | None,
         on_entry: Callable[[Entry], None],
+        watch: LogWatch,
     ) -> None:
         self._link = link
+        self._watch = watch
         self._stream = stream
         self._filters = filters
         self._next_seq = from_seq
@@ -342,8 +343,10 @@ class _Follower:
         self._next_seq = meta.stream_seq + 1
         entry = parse_entry(message, meta.stream_seq)
         if entry is not None:
+            if entry.kind is EntryKind.OUTCOME:
+                self._watch.read(entry.seq, message.subject)
             self._on_entry(entry)
-        self.read_to = meta.stream_seq
+        self.read_to = self._watch.passed = meta.stream_seq
         self._read_more.set()
 
 

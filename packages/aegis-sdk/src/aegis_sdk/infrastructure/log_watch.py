@@ -1,19 +1,24 @@
-"""Notices that a service's journal is not the log that this process knows: emptied, replaced, or an older copy.
+"""Notices that a service's journal or requests are not the log that this process knows: emptied, replaced, an older copy.
 
 Control looks twice a second; this is for what happens before it looks. Three things tell, and none costs a
 commit anything: an outcome that is stored at or before a position where one was stored earlier; a fence that is
-refused because there is none; and each new connection. Then, before the next commit, the stream's identity and
-end are looked at, and whether the last outcome that was stored here is still where it was. What it tells is final: the instance stops serving, and control asks an operator.
+refused though the log has no newer one; and each new connection. Then, before the next commit, the streams' identity
+and ends are looked at, and whether the newest outcome that was stored or read here, and the newest request that was given,
+are still where they were. An end alone says little: callers go on writing, and a moment later an older copy is as long
+as the log was. What it tells is final: the instance stops serving, and control asks an operator.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Final
+import contextlib
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, Final, NamedTuple
 
 from aegis_sdk.application.ports import StoreError, StoreMissing, StoreUnreachable
+from aegis_sdk.contract.envelope import MSG_ID
 from aegis_sdk.contract.subjects import Subjects
-from aegis_sdk.nats.jetstream import decoded
+from aegis_sdk.nats.jetstream import Kept, decoded
 from aegis_sdk.nats.link import Link
 
 READ_TIMEOUT_S: Final = 2.0
@@ -21,95 +26,217 @@ IDENTITY: Final = "aegis.log"
 """The key of the stream's metadata that control writes when it makes the stream."""
 
 
-class LogWatch:
-    """Of the journal of `service`, whose identity is `log_id`."""
+class Mark(NamedTuple):
+    """What is at a place in a log, an outcome's subject or a request's id, and since when that is known."""
 
-    def __init__(self, link: Link, subjects: Subjects, service: str, log_id: str) -> None:
+    seq: int
+    what: str
+    at_s: float = 0.0
+
+
+class LogWatch:
+    """Of the logs of `service`; the journal's identity is `log_id`, that of the requests `requests_id`."""
+
+    def __init__(
+        self,
+        link: Link,
+        subjects: Subjects,
+        service: str,
+        log_id: str,
+        requests_id: str = "",
+        *,
+        kept_s: float = 86_400.0,
+    ) -> None:
+        """`kept_s`: before that, no outcome is removed."""
         self.service = service
         self.log_id = log_id
+        self.requests_id = requests_id
+        self._kept_s = kept_s
         self.on_lost: Callable[[str], None] = lambda reason: None
-        self.end = 0
-        """The highest position where this process stored something."""
+        self.on_requests_lost: Callable[[str], None] = lambda reason: None
         self._link = link
         self._subjects = subjects
         self._sure_of = link.connected.session
-        self._lost = ""
-        self._last = ""
-        """The subject of the message at `end`."""
+        self._lost = self._requests_lost = ""
+        self._stored = self._read = self._given = Mark(0, "")
+        self.passed = 0
+        """How far the journal was read."""
+        self._behind = 0
+        """How far it went at least when the connection ended: what is stored by the new one comes behind that."""
+        self._unproved: tuple[Mark, Mark, Mark] | None = None
+        """Those three as they were when the connection ended; what comes by the new one may be of another log."""
 
     @property
     def is_sure(self) -> bool:
         """Nothing happened since the last look that could have hidden another log."""
-        return self._sure_of == self._link.connected.session and not self._lost
+        return self._sure_of == self._link.connected.session and not self.is_lost
+
+    @property
+    def is_lost(self) -> bool:
+        return bool(self._lost or self._requests_lost)
+
+    @property
+    def end(self) -> int:
+        """The highest position where this process stored something."""
+        return self._stored.seq
+
+    @property
+    def newest_request(self) -> Mark:
+        """What was given to this process; after a new connection, what was before it."""
+        return self._unproved[2] if self._unproved else self._given
+
+    def placed(self, seq: int) -> None:
+        """Something of this process was stored now."""
+        if seq <= self._behind:
+            self._tell(f"something new is at {seq}, and it went to {self._behind}")
 
     def stored(self, seq: int, subject: str) -> None:
-        """A message of this process is in the journal."""
-        if seq > self.end:
-            self.end, self._last = seq, subject
+        """An outcome of this process is in the journal."""
+        self.placed(seq)
+        if seq > self._stored.seq:
+            self._stored = Mark(seq, subject, time.monotonic())
         else:  # as a rule acknowledgements come in order, but not over a change of the stream's leader
             self._sure_of = ""
 
+    def read(self, seq: int, subject: str) -> None:
+        """An outcome was read in the journal."""
+        self._read = Mark(seq, subject, time.monotonic())
+
+    def given(self, seq: int, request_id: str) -> None:
+        """A request was delivered."""
+        if seq > self._given.seq:
+            self._given = Mark(seq, request_id)
+
+    def reconnected(self) -> None:
+        """Before anything comes by the new connection."""
+        self._unproved = self._unproved or (self._stored, self._read, self._given)
+        self._behind = max(self._behind, self.passed, self._stored.seq)
+
     async def make_sure(self) -> None:
         """Raises: StoreUnreachable while nothing may be stored: it can't be told, or it is another log."""
-        session, stream = self._link.connected.session, self._subjects.journal_stream(self.service)
+        session = self._link.connected.session
         # As they are now: while the server is asked, another commit may move them on.
-        end, last = self.end, self._last
-        if not self._lost:
-            try:
-                info = await self._link.api(f"STREAM.INFO.{stream}", {}, timeout_s=READ_TIMEOUT_S)
-            except StoreMissing as error:
-                if "stream not found" not in str(error):
-                    raise StoreUnreachable(str(error)) from error
-                self._tell("it is gone")
-            else:
-                self._compare(
-                    (info["config"].get("metadata") or {}).get(IDENTITY, ""),
-                    int(info["state"]["last_seq"]),
-                    end,
-                )
-                await self._find_last(stream, end, last)
-        if self._lost:
-            raise StoreUnreachable(f"journal {stream}: {self._lost}")
+        unproved = self._unproved
+        stored, read, given = unproved or (self._stored, Mark(0, ""), Mark(0, ""))
+        if not self.is_lost:
+            await self._look_at_journal(stored, read)
+            await self._look_at_requests(given)
+        if self.is_lost:
+            raise StoreUnreachable(f"{self.service}: {self._lost or self._requests_lost}")
+        if self._unproved is unproved:
+            self._unproved = None
         self._sure_of = session
 
-    async def refused(self, resource: str | None, error: StoreError) -> None:
-        """A commit was refused: by a newer fence, or because there is no fence, or no journal, any more."""
+    async def refused(self, resource: str | None, after_seq: int, error: StoreError) -> None:
+        """What was to be stored under the fence at `after_seq` was refused: by a newer one, or because there is none,
+        or no journal, any more.
+
+        Raises: StoreUnreachable unless there is a newer fence: whoever took its absence for one would let go of
+        requests that nobody else has.
+        """
         if isinstance(error, StoreMissing):
             self._sure_of = ""
             return
-        if resource is None or self._lost:
-            return
+        if resource is not None and not self._lost:
+            await self._find_fence(resource, after_seq)
+        if self._lost:
+            raise StoreUnreachable(f"the journal of {self.service}: {self._lost}") from error
+
+    async def _find_fence(self, resource: str, after_seq: int) -> None:
         stream = self._subjects.journal_stream(self.service)
         fence = self._subjects.fence(self.service, resource)
         try:
-            if await last_message(self._link, stream, fence) is None:
-                self._tell(f"the fence of {resource!r} is gone")
-        except StoreError:
+            found = await _message(self._link, stream, {"last_by_subj": fence})
+        except StoreError as error:
             self._sure_of = ""
+            raise StoreUnreachable(str(error)) from error
+        if found is None:
+            self._tell(f"the fence of {resource!r} is gone")
+        elif found.seq < after_seq:
+            self._tell(f"the last fence of {resource!r} is at {found.seq}, and was at {after_seq}")
 
-    async def _find_last(self, stream: str, end: int, last: str) -> None:
-        """Another message in its place is proof; none at all may be the trim."""
-        if not end or self._lost:
-            return
+    async def _look_at_journal(self, *marks: Mark) -> None:
+        stream = self._subjects.journal_stream(self.service)
         try:
-            found = await self._link.api(
-                f"STREAM.MSG.GET.{stream}", {"seq": end}, timeout_s=READ_TIMEOUT_S
-            )
-        except StoreMissing:
-            return
-        if (subject := found["message"]["subject"]) != last:
-            self._tell(f"at {end} is {subject}, and {last} was stored there")
+            state = await self._compare(stream, self.log_id, self._tell)
+            for mark in marks:
+                young = time.monotonic() - mark.at_s < self._kept_s / 2
+                await self._find(mark, stream, state, _subject_of, self._tell, must_be=young)
+        except StoreMissing as error:
+            if "stream not found" not in str(error):
+                raise StoreUnreachable(str(error)) from error
+            self._tell("it is gone")
 
-    def _compare(self, log_id: str, last_seq: int, end: int) -> None:
-        if log_id != self.log_id:
-            self._tell(f"its identity is {log_id or 'none'}, and was {self.log_id}")
-        elif last_seq < end:
-            self._tell(f"it ends at {last_seq}, and something was stored at {end}")
+    async def _look_at_requests(self, given: Mark) -> None:
+        stream, tell = self._subjects.request_stream(self.service), self._tell_requests
+        if not given.seq:
+            return
+        with contextlib.suppress(StoreMissing):  # control sees that it is gone
+            state = await self._compare(stream, self.requests_id, tell)
+            # Requests are forgotten from the stream's beginning on alone.
+            inside = given.seq >= int(state["first_seq"])
+            await self._find(given, stream, state, _id_of, tell, must_be=inside)
+
+    async def _compare(
+        self, stream: str, known: str, tell: Callable[[str], None]
+    ) -> Mapping[str, Any]:
+        """Its state. Raises: StoreError."""
+        info = await self._link.api(f"STREAM.INFO.{stream}", {}, timeout_s=READ_TIMEOUT_S)
+        identity = (info["config"].get("metadata") or {}).get(IDENTITY, "")
+        if identity != known:
+            tell(f"its identity is {identity or 'none'}, and was {known}")
+        state: Mapping[str, Any] = info["state"]
+        return state
+
+    async def _find(
+        self,
+        mark: Mark,
+        stream: str,
+        state: Mapping[str, Any],
+        what: Callable[[Kept], str],
+        tell: Callable[[str], None],
+        *,
+        must_be: bool,
+    ) -> None:
+        """Raises: StoreError."""
+        if not mark.seq:
+            return
+        if (last_seq := int(state["last_seq"])) < mark.seq:
+            tell(f"it ends at {last_seq}, and something was stored at {mark.seq}")
+            return
+        found = await _message(self._link, stream, {"seq": mark.seq})
+        there = "nothing" if found is None else what(found)
+        if there != mark.what and (found is not None or must_be):
+            tell(f"at {mark.seq} is {there or 'another'}, and {mark.what} was stored there")
 
     def _tell(self, reason: str) -> None:
         if not self._lost:
             self._lost = reason
             self.on_lost(reason)
+
+    def _tell_requests(self, reason: str) -> None:
+        if not self._requests_lost:
+            self._requests_lost = reason
+            self.on_requests_lost(reason)
+
+
+async def _message(link: Link, stream: str, which: Mapping[str, Any]) -> Kept | None:
+    """Read from the stream's leader. Raises: StoreMissing (no such stream), StoreUnreachable."""
+    try:
+        found = await link.api(f"STREAM.MSG.GET.{stream}", which, timeout_s=READ_TIMEOUT_S)
+    except StoreMissing as error:
+        if "no message found" in str(error):
+            return None
+        raise
+    return decoded(found["message"])
+
+
+def _subject_of(message: Kept) -> str:
+    return message.subject
+
+
+def _id_of(message: Kept) -> str:
+    return message.headers.get(MSG_ID, "")
 
 
 async def last_message(
@@ -119,13 +246,5 @@ async def last_message(
 
     Raises: StoreMissing (no such stream), StoreUnreachable.
     """
-    try:
-        found = await link.api(
-            f"STREAM.MSG.GET.{stream}", {"last_by_subj": subject}, timeout_s=READ_TIMEOUT_S
-        )
-    except StoreMissing as error:
-        if "no message found" in str(error):
-            return None
-        raise
-    kept = decoded(found["message"])
-    return dict(kept.headers), kept.payload
+    found = await _message(link, stream, {"last_by_subj": subject})
+    return None if found is None else (dict(found.headers), found.payload)

@@ -14,6 +14,7 @@ from aegis_sdk.contract.subjects import GROUP_CONSUMER, SUSPECT_TO, Subjects
 from aegis_sdk.domain.delivery import Arrival
 from aegis_sdk.infrastructure.consumer import Meta, PullLoop, Unreadable
 from aegis_sdk.infrastructure.journal import make_reader
+from aegis_sdk.infrastructure.log_watch import LogWatch
 from aegis_sdk.nats.jetstream import decoded
 from aegis_sdk.nats.link import Link
 from aegis_sdk.nats.wire import Message
@@ -137,9 +138,11 @@ class _Search:
 class NatsDeliveries:
     """Deliveries (application/ports.py)."""
 
-    def __init__(self, link: Link, subjects: Subjects) -> None:
+    def __init__(self, link: Link, subjects: Subjects, watch: LogWatch | None = None) -> None:
+        """`watch` is told what is delivered."""
         self._link = link
         self._subjects = subjects
+        self._watch = watch or LogWatch(link, subjects, "", "")
 
     async def open_group(
         self, service: str, *, credit: int, on_delivery: Callable[[Delivery], None]
@@ -229,6 +232,7 @@ class NatsDeliveries:
         except (KeyError, ValueError) as error:
             log.error("request_unreadable", service=service, seq=meta.stream_seq, error=repr(error))
             raise Unreadable from error
+        self._watch.given(meta.stream_seq, request.request_id)
         reply, link = message.reply, self._link
 
         def extend() -> None:

@@ -53,6 +53,8 @@ TROUBLE_S: Final = 10.0
 _RIGHT_TOKENS: Final = 3
 _SAID_MAX: Final = 1000
 
+_BROKE_OFF: Final = (ssl.SSLEOFError, ssl.SSLZeroReturnError, ssl.SSLSyscallError)
+"""The server went away in the handshake: that says nothing of anybody's certificate."""
 _REFUSAL: Final = re.compile(r"nats: '(.*)'")
 _IN_A_BUFFER: Final = re.compile(rb"-ERR\s+'(.*?)'\r\n")
 _FORBIDDEN: Final = re.compile(
@@ -61,6 +63,8 @@ _FORBIDDEN: Final = re.compile(
 _LOGIN: Final = re.compile(
     r"authorization|authentication|revoked|secure connection|^TLS", re.IGNORECASE
 )
+_PASSING: Final = re.compile(r"timeout|try again|shutdown|^broke off", re.IGNORECASE)
+"""What a busy or a starting server says, and what breaks a handshake off; another try may go well."""
 
 OnForbidden = Callable[[str, str], None]
 """Called with (subject, the server's words)."""
@@ -302,7 +306,7 @@ class Connection(Client):
                 raise _AllFailed
             return
         words = _words(error)
-        if isinstance(error, ssl.SSLError):
+        if isinstance(error, ssl.SSLError) and not isinstance(error, _BROKE_OFF):
             self._refuse(words)
         elif found := _REFUSAL.fullmatch(str(error)):
             self._refuse(found[1])
@@ -317,7 +321,7 @@ class Connection(Client):
         self._trouble = reason if reason.startswith("TLS") else f"NATS refused: {reason}"
         self._refusals += 1
         self._say("nats_refused", reason, reason=reason)
-        if not _LOGIN.search(reason) or self._server.may_change(reason):
+        if not _is_of_login(reason) or self._server.may_change(reason):
             return
         if self._refused_since_s is None:
             self._refused_since_s = now_s
@@ -424,6 +428,11 @@ class _AllFailed(Exception):
     """Every server of the list was tried once, or one can't be trusted."""
 
 
+def _is_of_login(reason: str) -> bool:
+    """Whether this login is refused, and will be again, unlike by a server that has no time for it now."""
+    return bool(_LOGIN.search(reason)) and not _PASSING.search(reason)
+
+
 def _failed(server: Srv) -> int:
     reached = server.did_connect or not server.discovered
     return server.reconnects if reached else 8 * server.reconnects + 1
@@ -437,13 +446,15 @@ def _fail(waiting: set[asyncio.Future[Any]], reason: str) -> None:
 
 def _not_opened(server: Server, reasons: list[str]) -> Unavailable:
     what = "; ".join(dict.fromkeys(reasons))
-    if any(reason.startswith(("NATS refused", "TLS")) for reason in reasons):
+    if any(r.startswith(("NATS refused", "TLS")) and not _PASSING.search(r) for r in reasons):
         return RefusedByNats(f"{what} (at {server.shown_url})")
     return Unavailable(f"NATS does not answer at {server.shown_url}: {what}")
 
 
 def _words(error: Exception) -> str:
     text = " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, _BROKE_OFF):
+        return f"broke off in the TLS handshake: {text}"
     if isinstance(error, ssl.SSLError):
         return f"TLS failed: {text}"
     if found := _REFUSAL.fullmatch(text):

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import itertools
 import json
+import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -59,6 +60,7 @@ from aegis_sdk.nats.wire import Callback, Message, Tap, encode
 from aegis_sdk.telemetry import log
 
 FIRST_ANSWER_S: Final = 5.0
+OPEN_AGAIN_S: Final = 0.25
 HEADERS_BYTES_MAX: Final = 4096
 """More than ours ever take; below this distance from the limit they are counted."""
 OPEN_MAX: Final = 100_000
@@ -110,6 +112,19 @@ class Link:
         self.connected = Connected(_session(client))
         hooks.lost, hooks.restored = self._lost, self._back
         client.on_forbidden(self._forbidden)
+
+    @classmethod
+    async def open_within(cls, server: Server, *, name: str, wait_s: float) -> Link:
+        """`open`, tried again for `wait_s`: also a refusal may pass, be it of a busy server or of a new login."""
+        give_up_s = time.monotonic() + wait_s
+        while True:
+            try:
+                return await cls.open(server, name=name)
+            except Unavailable as error:
+                if time.monotonic() >= give_up_s:
+                    raise
+                log.info("waiting_for_nats", url=server.shown_url, error=str(error))
+                await asyncio.sleep(OPEN_AGAIN_S)
 
     @classmethod
     async def open(

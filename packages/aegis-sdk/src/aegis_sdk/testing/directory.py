@@ -26,6 +26,9 @@ class MemoryDirectory:
     def lost(self, service: str) -> str:
         return ""
 
+    def requests_log(self, service: str) -> str:
+        return ""
+
     async def check(self, service: str, method: str, resource: str | None) -> None:
         if self.admits(service, method, resource):
             return

@@ -149,14 +149,13 @@ class Leases:
         floors: Mapping[str, int | None],
         reason: str,
     ) -> dict[str, LeaseRecord]:
-        """The new leases: one grant, one start for all (the earliest that any of them needs)."""
-        epochs, starts = {}, []
+        """The new leases: one grant, and for each resource its own start; the grant's reader begins at the earliest."""
+        epochs, starts, now_s = {}, {}, self._world.clock.wall()
         for name in resources:
             lease, fence = _stored(table, name)
             epochs[name] = leases.next_epoch(lease, fence)
             floor = floors.get(lease.grant) if lease else None
-            starts.append(leases.start_of(lease, fence, floor))
-        start_seq, now_s = min(starts), self._world.clock.wall()
+            starts[name] = leases.start_of(lease, fence, floor)
         grant = f"g-{to.record.instance_id}-{max(epochs.values())}-{self._world.new_token()}"
         return {
             name: leases.granted(
@@ -167,7 +166,7 @@ class Leases:
                 session=to.session,
                 epoch=epochs[name],
                 grant=grant,
-                start_seq=start_seq,
+                start_seq=starts[name],
                 now_s=now_s,
                 reason=reason,
             )
@@ -241,11 +240,12 @@ class Leases:
         await asyncio.gather(*(self._read_fence(table, name) for name in doubtful))
 
     async def _read_fence(self, table: ServiceTable, resource: str) -> None:
+        """Fences stay for ever: where one is gone the journal was emptied, and nobody may be active in it."""
         stored = await self._world.journal.last_fence(table.name, resource)
-        if stored is None:
-            table.fences.pop(resource, None)
-        else:
+        if stored is not None:
             self._intake.fence(table, resource, stored)
+        elif resource in table.fences:
+            table.unfenced.add(resource)
 
     def _grants_of(self, table: ServiceTable, resources: Iterable[str]) -> set[str]:
         return {table.leases[name].record.grant for name in resources if name in table.leases}
@@ -273,7 +273,7 @@ class Leases:
                 grant=first.grant,
                 epoch=max(table.leases[name].record.epoch for name in moved),
                 epochs={name: table.leases[name].record.epoch for name in moved},
-                start_seq=first.start_seq,
+                start_seq=min(table.leases[name].record.start_seq for name in moved),
                 resources=list(moved),
                 reason=reason,
             )

@@ -8,6 +8,7 @@ gives the log a new identity behind all known positions, and every resource a ne
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -16,12 +17,12 @@ from aegis_sdk.contract.control import (
     Command,
     CommandKind,
     LeaseRecord,
-    LeaseState,
     LogMark,
     LogsRecord,
     Loss,
     LossAccepted,
     Registration,
+    ResourceSeen,
 )
 from aegis_sdk.errors import Unavailable
 
@@ -33,7 +34,7 @@ from aegis_control.application.state import ControlState, Member, ServiceTable
 from aegis_control.application.world import World
 from aegis_control.domain.events import ConsumerMadeAgain, LossForgiven, LossNoticed
 from aegis_control.domain.leading import lease as leases
-from aegis_control.domain.leading.logs import Sight, emptied, loss_of, reported
+from aegis_control.domain.leading.logs import Sight, emptied, generation_of, loss_of, reported
 
 KEEP_INTERVAL_S = 5.0
 """How often the ends are kept for a control that starts later; those who live know better."""
@@ -49,6 +50,8 @@ class _Look:
     sight: Sight | None
 
 
+FLOORS_KEPT_MAX = 100
+"""Each costs a call; an instance has one grant, or few."""
 _WRITE_TRIES = 3
 
 
@@ -108,6 +111,8 @@ class LogKeeper:
             self._world.events.emit(
                 ConsumerMadeAgain(service=table.name, reason="the group's was gone")
             )
+        if not table.lost:
+            await self._keep_floors(table)
 
     async def _look(self, table: ServiceTable, known: LogsRecord) -> list[_Look]:
         journal, requests = self._streams(table.name)
@@ -127,7 +132,7 @@ class LogKeeper:
                 loss = loss_of(look.stream, look.mark, look.sight, end=look.end)
                 if loss is None and look.mark is known.journal and look.sight is not None:
                     loss = await self._emptied(table, look.stream, look.sight)
-                    loss = loss or self._reported(table, look.stream)
+                loss = loss or self._reported(table, look.stream)
                 found += [] if loss is None else [loss]
         if len(found) > len(known.losses):
             await self._lose(table, found)
@@ -138,13 +143,53 @@ class LogKeeper:
 
     async def hear(self, table: ServiceTable, registration: Registration) -> None:
         """An instance comes back from a log that it saw was lost. The caller holds the service's lock."""
-        known, me = table.logs, registration.instance_id
-        if known is None or table.lost or registration.journal_id != known.journal.id:
+        if table.logs is None:
             return
-        if registration.log_lost:
-            stream = self._streams(table.name)[0]
-            end = max(registration.journal_seq, self._end(table, stream, known.journal))
-            await self._lose(table, [reported(stream, me, registration.log_lost, end)])
+        me, found = registration.instance_id, [*table.logs.losses]
+        journal, requests = self._streams(table.name)
+        if registration.journal_id == table.logs.journal.id:
+            await self._prove(table, requests, registration)
+            for resource, seen in registration.resources_seen.items():
+                before = table.seen.get(resource, ResourceSeen())
+                table.seen[resource] = ResourceSeen(
+                    epoch=max(seen.epoch, before.epoch), done=max(seen.done, before.done)
+                )
+        r = registration
+        for stream, log_id, seq, why in (
+            (journal, r.journal_id, r.journal_seq, r.log_lost),
+            (requests, r.requests_id, r.request_seq, r.requests_lost),
+        ):
+            loss = self._told(table, stream, me, log_id, seq, why)
+            if loss is not None and all(known.stream != stream for known in found):
+                found.append(loss)
+        if len(found) > len(table.logs.losses):
+            await self._lose(table, found)
+
+    async def _prove(self, table: ServiceTable, requests: str, registration: Registration) -> None:
+        """Is the request stream the one whose positions the instance tells?"""
+        seq, request_id = registration.request_seq, registration.request_id
+        same = registration.requests_id == self._mark(table, requests).id
+        if same and seq > table.proved_seq:
+            held = await self._world.logs.request_at(requests, seq)
+            table.proved_seq = seq if held == request_id else table.proved_seq
+
+    def _told(
+        self, table: ServiceTable, stream: str, who: str, log_id: str, seq: int, why: str
+    ) -> Loss | None:
+        """What an instance saw of the log that is known here, or of a later one, which an older registry forgot."""
+        known, generation = self._mark(table, stream).id, generation_of(log_id)
+        if generation > generation_of(known):
+            table.latest_logs[stream] = max(generation, table.latest_logs.get(stream, 0))
+            why = f"it was {log_id}, a later one"
+        elif not why or log_id != known:
+            return None
+        end = max(seq, self._end(table, stream, self._mark(table, stream)))
+        return reported(stream, who, why, end)
+
+    def _mark(self, table: ServiceTable, stream: str) -> LogMark:
+        assert table.logs is not None
+        is_journal = stream == self._streams(table.name)[0]
+        return table.logs.journal if is_journal else table.logs.requests
 
     def _streams(self, service: str) -> tuple[str, str]:
         names = self._world.subjects
@@ -155,31 +200,37 @@ class LogKeeper:
         is_journal = stream == self._streams(table.name)[0]
         assert table.logs is not None
         beats = [
-            member.beat.journal_seq if is_journal else member.beat.request_seq
+            beat.journal_seq if is_journal else beat.request_seq
             for member in table.members.values()
-            if member.beat is not None and member.beat.journal_id == table.logs.journal.id
+            if (beat := member.beat) is not None
+            and mark.id == (beat.journal_id if is_journal else beat.requests_id)
         ]
         return max([mark.end, self._world.logs.seen_end(stream, mark.id), *beats])
 
     async def _emptied(self, table: ServiceTable, stream: str, sight: Sight) -> Loss | None:
         """Fences stay for ever: a journal that begins behind one that is known was purged."""
         known = {name: fence.seq for name, fence in table.fences.items()}
-        if not known or sight.first_seq <= min(known.values()):
+        if not known or (sight.first_seq <= min(known.values()) and not table.unfenced):
             return None
         fences = await self._world.journal.load_fences(table.name)
         missing = known.keys() - fences.keys()
+        table.unfenced.clear()
         if missing:
             return emptied(stream, sight, list(missing))
         table.fences |= fences  # actives have claimed theirs since
         return None
 
     def _reported(self, table: ServiceTable, stream: str) -> Loss | None:
-        assert table.logs is not None
+        is_journal = stream == self._streams(table.name)[0]
         for member in table.members.values():
-            beat = member.beat
-            if beat and beat.log_lost and beat.journal_id == table.logs.journal.id:
-                end = self._end(table, stream, table.logs.journal)
-                return reported(stream, member.record.instance_id, beat.log_lost, end)
+            if (beat := member.beat) is None:
+                continue
+            told = (beat.requests_id, beat.request_seq, beat.requests_lost)
+            if is_journal:
+                told = (beat.journal_id, beat.journal_seq, beat.log_lost)
+            loss = self._told(table, stream, member.record.instance_id, *told)
+            if loss is not None:
+                return loss
         return None
 
     async def _lose(self, table: ServiceTable, losses: Sequence[Loss]) -> None:
@@ -229,6 +280,22 @@ class LogKeeper:
         if marks != {"journal": table.logs.journal, "requests": table.logs.requests}:
             await self._keep(table, table.logs.model_copy(update=marks))
         table.logs_kept_s = now_s
+
+    async def _keep_floors(self, table: ServiceTable) -> None:
+        """Where each grant is, for when its consumer and the journal are gone together."""
+        now_s = self._world.clock.monotonic()
+        if now_s - table.floors_kept_s < KEEP_INTERVAL_S:
+            return
+        table.floors_kept_s = now_s
+        grants = sorted(table.grants())[:FLOORS_KEPT_MAX]
+        table.floors = dict(
+            zip(grants, await asyncio.gather(*(self._floor(table, g) for g in grants)), strict=True)
+        )
+
+    async def _floor(self, table: ServiceTable, grant: str) -> int:
+        """The last request before which all of the grant's are done; a consumer made again may be behind."""
+        floor = await self._world.requests.ack_floor(table.name, grant)
+        return max(floor or 0, table.floors.get(grant, 0))
 
     async def _keep(self, table: ServiceTable, record: LogsRecord) -> None:
         """Store what is known. Raises: Unavailable; another control's record is taken over instead."""
@@ -281,40 +348,58 @@ class LogKeeper:
         """Each step can be repeated; only the last one lets instances in."""
         lost = {loss.stream for loss in known.losses}
         journal, requests = self._streams(table.name)
-        changes = await self._starting_anew(table)
-        marks = []
-        for stream, mark in ((journal, known.journal), (requests, known.requests)):
-            end = self._end(table, stream, mark)
-            marks.append(
-                await self._world.logs.begin(stream, behind=end) if stream in lost else mark
-            )
+        changes = await self._starting_anew(table, same_requests=requests not in lost)
+        marks = [
+            await self._next(table, stream, mark) if stream in lost else mark
+            for stream, mark in ((journal, known.journal), (requests, known.requests))
+        ]
         await self._world.requests.provision(table.name)
+        if journal in lost:
+            await self._remove_torn(table, journal)
+        await self._leases.begin_again(table, changes, log_id=marks[0].id)
         for grant in await self._world.requests.grants(table.name):
             await self._world.requests.delete_grant(table.name, grant)
-        await self._leases.begin_again(table, changes, log_id=marks[0].id)
         table.fences, table.fences_loaded = {}, False
+        table.floors, table.seen, table.latest_logs, table.proved_seq = {}, {}, {}, 0
         await self._roster.load_fences(table)
         record = LogsRecord(service=table.name, journal=marks[0], requests=marks[1])
         await self._keep(table, known.model_copy(update=dict(record)))
 
-    async def _starting_anew(self, table: ServiceTable) -> Mapping[str, LeaseRecord]:
-        """Every resource waits for a new epoch, whoever was active; it reads on where the old one was."""
-        now_s = self._world.clock.wall()
-        floors: dict[str, int | None] = {}
-        for grant in table.grants():
-            floors[grant] = await self._world.requests.ack_floor(table.name, grant)
-        return {
-            name: lease.record.model_copy(
-                update={
-                    "state": LeaseState.WAITING,
-                    "incarnation": "",
-                    "start_seq": leases.start_of(lease.record, None, floors[lease.record.grant]),
-                    "since": now_s,
-                    "reason": "loss_accepted",
-                }
+    async def _remove_torn(self, table: ServiceTable, journal: str) -> None:
+        """What is left of an emptied journal are changes of states that are lost."""
+        sight = await self._world.logs.look(journal)
+        fences = [fence.seq for fence in table.fences.values()]
+        is_cut = bool(sight and fences and sight.first_seq > min(fences))
+        await self._world.journal.remove_torn(
+            table.name, sorted(table.leases), beginning_lost=is_cut
+        )
+
+    async def _next(self, table: ServiceTable, stream: str, mark: LogMark) -> LogMark:
+        """Behind all that anybody knew of the stream, in its later logs too."""
+        assert table.logs is not None
+        lost = [loss.last_seq for loss in table.logs.losses if loss.stream == stream]
+        end = max([self._end(table, stream, mark), *lost])
+        generation = max(generation_of(mark.id), table.latest_logs.get(stream, 0)) + 1
+        return await self._world.logs.begin(stream, behind=end, generation=generation)
+
+    async def _starting_anew(
+        self, table: ServiceTable, *, same_requests: bool
+    ) -> Mapping[str, LeaseRecord]:
+        """Every resource waits for a new epoch, whoever was active, and reads on behind the last request that is done.
+
+        What control and instances remember of that counts in the same request log alone, up to where that is proved.
+        """
+        proved_seq = table.proved_seq if same_requests else 0
+        table.floors = {g: floor for g, floor in table.floors.items() if floor <= proved_seq}
+        floors = {grant: await self._floor(table, grant) for grant in table.grants()}
+        changes = {}
+        for name, lease in table.leases.items():
+            seen, floor = table.seen.get(name, ResourceSeen()), floors[lease.record.grant]
+            done = max(floor, seen.done if seen.done <= proved_seq else 0)
+            changes[name] = leases.begun_again(
+                lease.record, epoch=seen.epoch, done=done, now_s=self._world.clock.wall()
             )
-            for name, lease in table.leases.items()
-        }
+        return changes
 
 
 def _seen(mark: LogMark, end: int) -> LogMark:

@@ -247,6 +247,7 @@ class Register:
             ack_wait_s=self._world.ack_wait_s,
             replicas=self._world.replicas,
             journal_id=table.journal_id,
+            requests_id=table.logs.requests.id if table.logs else "",
         )
 
     def _tell_refusal(self, registration: Registration, reply: RegistrationReply) -> None:

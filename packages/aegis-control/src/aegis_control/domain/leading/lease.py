@@ -95,6 +95,20 @@ def without_successor(owner: InstanceState | None, lease: LeaseState) -> LeaseSt
     return LeaseState.WAITING if owner is InstanceState.LOST else lease
 
 
+def begun_again(lease: LeaseRecord, *, epoch: int, done: int, now_s: float) -> LeaseRecord:
+    """The lease in logs that begin again: nobody's, behind each epoch and request that anybody knows of."""
+    return lease.model_copy(
+        update={
+            "state": LeaseState.WAITING,
+            "incarnation": "",
+            "epoch": max(lease.epoch, epoch),
+            "start_seq": start_of(lease, None, done),
+            "since": now_s,
+            "reason": "loss_accepted",
+        }
+    )
+
+
 def of_fence(service: str, resource: str, fence: Fence, *, now_s: float) -> LeaseRecord:
     """The lease that a fence followed, when it is gone with its bucket, or an older one is in its place."""
     return LeaseRecord(

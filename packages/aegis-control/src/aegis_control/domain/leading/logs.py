@@ -21,6 +21,12 @@ class Sight:
     last_seq: int
 
 
+def generation_of(identity: str) -> int:
+    """How often the log began again before it was this one; 0 when that can't be told."""
+    number, dash, _ = identity.partition("-")
+    return int(number) if dash and number.isdecimal() else 0
+
+
 def loss_of(stream: str, mark: LogMark, sight: Sight | None, *, end: int) -> Loss | None:
     """What `stream` does not hold any more; None while it is the log that is known."""
     if sight is None:
