@@ -371,14 +371,15 @@ class Writer:
                 self._begin_to_serve(held)
 
     def _begin_to_serve(self, held: Held) -> None:
-        self.desk.out.serving.append(held.name)
+        if not held.kept:
+            self.desk.out.serving.append(held.name)
         if held.unsent:
             self._outbox.owned(held, self.desk.out)
         self._make_due(held)
 
     def _lose(self, held: Held) -> None:
         """Another writer's from now on. What is in an entry already may still count: the log decides."""
-        if held.state is not HeldState.TAKING:
+        if held.state is not HeldState.TAKING and not held.kept:
             self.desk.out.left.append(held.name)
         held.step(HeldEvent.TAKEN)
         self._owned -= 1
