@@ -29,7 +29,7 @@ from aegis_sdk.nats.login import Server
 from pydantic import BaseModel
 
 SERVICE: Final = "accounts"
-WAIT_S: Final = 10.0
+WAIT_S: Final = 30.0
 START_S: Final = 60.0
 """Of a process, while callers keep the machine busy."""
 _numbers = itertools.count(1)

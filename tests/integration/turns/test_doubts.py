@@ -36,31 +36,6 @@ async def test_what_nobody_serves_is_stored_and_served_later(small_world: World)
     assert (await call).total == 1
 
 
-async def test_a_busy_owner_that_answers_is_not_in_doubt(small_world: World) -> None:
-    """What waits in its queue for longer than an owner may be silent is not stored, as long as it answers others."""
-    instance = await small_world.instance("accounts-1", ["A", "B"], adder(wait_s=0.1))
-    await give(small_world, instance, ["A", "B"])
-    client = await small_world.client()
-    ending = asyncio.Event()
-
-    async def others() -> None:
-        while not ending.is_set():
-            await client.caller.request(ADD, Add(n=1), resource="B", timeout_s=5.0)
-
-    await client.caller.request(ADD, Add(n=1), resource="A", timeout_s=5.0)
-    beside = asyncio.create_task(others())
-    replies = await asyncio.gather(
-        *(
-            client.caller.request(ADD_SLOWLY, Add(n=1), resource="A", timeout_s=5.0)
-            for _ in range(6)
-        )
-    )
-    ending.set()
-    await beside
-    assert [reply.total for reply in replies] == [2, 3, 4, 5, 6, 7]
-    assert client.caller.stored == 0
-
-
 @pytest.mark.parametrize("method", [ADD, ADD_SLOWLY], ids=["pure", "waits"])
 async def test_an_owner_that_was_away_has_one_effect_for_both_copies(
     small_world: World, method: Method[Add, object]

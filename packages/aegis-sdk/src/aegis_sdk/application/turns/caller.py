@@ -3,8 +3,8 @@
 Theory of operation. A request is sent to its resource's active and nothing else happens, as a rule. Doubt is about the owner, not
 about one request: an owner that has answered anything within SILENCE_S is alive, and what waits in its queue is not to be
 stored, else an overloaded active would be given twice the work. What is in doubt is stored under the same id, once: from then on
-whoever owns the resource will serve it, and the copy that was sent is recognised by its number. A stored request without an
-answer is sent again now and then, since the answer itself may have been lost.
+whoever owns the resource will serve it, and the copy that was sent is recognised by its number. It is also sent again, less and
+less often: a new owner may be there before it is stored, and the answer itself may have been lost.
 
 At the deadline the caller asks the active to end the request unless it has begun. If that is not answered within POLITE_S,
 the caller ends the doubt itself (`Doubts`, R6), together with all others that give up at that moment.
@@ -46,7 +46,12 @@ SILENCE_S: Final = 0.05
 """An owner that has answered nothing for so long is in doubt."""
 OPEN_S: Final = 1.0
 """A request that is open for so long is stored in any case."""
-AGAIN_S: Final = 0.5
+AGAIN_S: Final = 0.05
+STORED_AGAIN_S: Final = 0.5
+AGAIN_S_MAX: Final = 2.0
+"""A request in doubt is sent again: at first after AGAIN_S or STORED_AGAIN_S, then after twice as long each time."""
+STORING_MAX: Final = 256
+"""Requests that are being stored at once. More wait for their turn, and many are answered until it comes."""
 POLITE_S: Final = 0.1
 RESOLVE_S: Final = 3.0
 """How long past its deadline a caller tries to end the doubt before it says OutcomeUnknown."""
@@ -56,7 +61,7 @@ STORE_S: Final = 1.0
 class _Call:
     """A request without an answer so far. Times are of the loop's clock."""
 
-    __slots__ = ("again_s", "answer", "asked_s", "deadline_s", "is_left", "is_storing", "request", "sent_at", "sent_s", "stored_seq")  # fmt: skip
+    __slots__ = ("after", "again_s", "answer", "asked_s", "deadline_s", "is_left", "is_storing", "request", "sent_at", "sent_s", "stored_seq", "wait_s")  # fmt: skip
 
     def __init__(self, request: Request, answer: asyncio.Future[Outcome], now_s: float) -> None:
         self.request = request
@@ -65,11 +70,15 @@ class _Call:
         self.sent_at = time.time()
         """Unix time: all its copies carry the same."""
         self.deadline_s = now_s
+        self.after = 0
+        """The last place that this caller had stored for the resource when it was first sent (G7)."""
         self.stored_seq = 0
         self.is_storing = False
         self.is_left = False
         """The active did not say how it ended: its doubt is being ended otherwise."""
         self.again_s = 0.0
+        """When it is sent again."""
+        self.wait_s = AGAIN_S
         self.asked_s = 0.0
         """When the active was asked to end it; 0.0 before."""
 
@@ -78,12 +87,19 @@ class Caller:
     """Makes targeted requests for one client. `caller` is its token, which no other process has."""
 
     def __init__(
-        self, *, caller: str, calls: CallsOut, requests: RequestLog, doubts: Doubts
+        self,
+        *,
+        caller: str,
+        calls: CallsOut,
+        requests: RequestLog,
+        doubts: Doubts,
+        resolve_s: float = RESOLVE_S,
     ) -> None:
         self._caller = caller
         self._calls = calls
         self._requests = requests
         self._doubts = doubts
+        self._resolve_s = resolve_s
         self._loop = asyncio.get_running_loop()
         self._number = 0
         self._open: dict[str, _Call] = {}
@@ -95,6 +111,8 @@ class Caller:
         self._owners: dict[tuple[str, str], str] = {}
         """By service and resource: the instance that answered last."""
         self._last_stored: dict[tuple[str, str], int] = {}
+        self._storing = 0
+        self._to_store: deque[_Call] = deque()
         self._giving_up: list[_Call] = []
         self._settling: asyncio.Task[None] | None = None
         self._ticking = False
@@ -136,6 +154,8 @@ class Caller:
         now_s = self._loop.time()
         call = _Call(request, self._loop.create_future(), now_s)
         call.deadline_s = now_s + timeout_s
+        if self._last_stored:
+            call.after = self._last_stored.get((request.service, request.resource or ""), 0)
         self._open[request.request_id] = call
         try:
             self._send(call)
@@ -159,38 +179,47 @@ class Caller:
     # --- sending ----------------------------------------------------------------------------------------------
     def _send(self, call: _Call) -> None:
         request = call.request
-        after = 0
-        if self._last_stored and not call.stored_seq:
-            after = self._last_stored.get((request.service, request.resource or ""), 0)
         try:
-            self._calls.send(request, sent_s=call.sent_at, after=after)
+            self._calls.send(request, sent_s=call.sent_at, after=call.after)
         except StoreTooLarge as error:
             raise PayloadTooLarge(str(error)) from error
         except StoreUnreachable as error:
             log.debug("request_not_sent", **about(request), error=str(error))
 
     def _store(self, call: _Call) -> None:
-        if not (call.is_storing or call.stored_seq or call.answer.done()):
+        if not (call.is_storing or call.answer.done()):
             call.is_storing = True
-            self.stored += 1
-            self._aside(self._append(call))
+            call.again_s = self._loop.time() + call.wait_s
+            self._to_store.append(call)
+            self._store_next()
+
+    def _store_next(self) -> None:
+        while self._to_store and self._storing < STORING_MAX:
+            call = self._to_store.popleft()
+            if not (call.answer.done() or call.asked_s):
+                self._storing += 1
+                self.stored += 1
+                self._aside(self._append(call))
 
     async def _append(self, call: _Call) -> None:
         """Until it is stored, answered, or given up."""
         request, n = call.request, 0
-        while not (call.answer.done() or call.asked_s):
-            n += 1
-            try:
-                accepted = await self._requests.append(request, timeout_s=STORE_S)
-            except StoreError as error:
-                log.debug("request_not_stored", **about(request), error=str(error))
-                await asyncio.sleep(backoff_s(n, first_s=0.02, max_s=0.5))
-                continue
-            call.stored_seq = accepted.seq
-            call.again_s = self._loop.time() + AGAIN_S
-            place = (request.service, request.resource or "")
-            self._last_stored[place] = max(accepted.seq, self._last_stored.get(place, 0))
-            return
+        try:
+            while not (call.answer.done() or call.asked_s or call.stored_seq):
+                n += 1
+                try:
+                    accepted = await self._requests.append(request, timeout_s=STORE_S)
+                    call.stored_seq = accepted.seq
+                    call.wait_s = max(call.wait_s, STORED_AGAIN_S)
+                    call.again_s = self._loop.time() + call.wait_s
+                except StoreError as error:
+                    log.debug("request_not_stored", **about(request), error=str(error))
+                    await asyncio.sleep(backoff_s(n, first_s=0.02, max_s=0.5))
+        finally:
+            self._storing -= 1
+            self._store_next()
+        place = (request.service, request.resource or "")
+        self._last_stored[place] = max(call.stored_seq, self._last_stored.get(place, 0))
 
     # --- what comes back --------------------------------------------------------------------------------------
     def _on_outcome(self, request_id: str, outcome: Outcome) -> None:
@@ -254,9 +283,10 @@ class Caller:
                 self._give_up(call)
         elif now_s >= call.deadline_s:
             self._ask_to_end(call, now_s)
-        elif call.stored_seq:
+        elif call.is_storing:
             if now_s >= call.again_s:
-                call.again_s = now_s + AGAIN_S
+                call.wait_s = min(2 * call.wait_s, AGAIN_S_MAX)
+                call.again_s = now_s + call.wait_s
                 self._send(call)
         elif self._is_in_doubt(call, now_s):
             self._store(call)
@@ -292,7 +322,7 @@ class Caller:
 
     async def _settle(self, service: str, calls: list[_Call]) -> None:
         requests = {call.request.request_id: call.request.resource or "" for call in calls}
-        give_up_s, n = self._loop.time() + RESOLVE_S, 0
+        give_up_s, n = self._loop.time() + self._resolve_s, 0
         while True:
             n += 1
             open_s = self._loop.time() - min(call.sent_s for call in calls)

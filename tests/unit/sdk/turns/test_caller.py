@@ -1,0 +1,201 @@
+"""When a caller is in doubt, and what it does then: against an owner and a store that are told what to say (G1, G4)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+
+import pytest
+from aegis_sdk.application.ports import Accepted, StoreUnreachable
+from aegis_sdk.application.turns.caller import Caller
+from aegis_sdk.contract.envelope import Outcome, OutcomeKind, Request
+from aegis_sdk.contract.turns.sent import Answer
+from aegis_sdk.errors import Draining, OutcomeUnknown
+
+
+class Owner:
+    """Stands for the owner of all resources, and for NATS between; `serve` says what it answers at once."""
+
+    def __init__(self) -> None:
+        self.on_outcome: Callable[[str, Outcome], None] = lambda request_id, outcome: None
+        self.on_answer: Callable[[str, Answer], None] = lambda request_id, answer: None
+        self.sent: list[tuple[str, int]] = []
+        self.cancelled: list[str] = []
+        self.silent = False
+
+    def send(self, request: Request, *, sent_s: float, after: int) -> None:
+        self.sent.append((request.request_id, after))
+        if not self.silent and request.method == "quick":
+            asyncio.get_running_loop().call_soon(self.answer, request.request_id)
+
+    def answer(self, request_id: str, kind: OutcomeKind = OutcomeKind.EXECUTED) -> None:
+        self.on_outcome(request_id, Outcome(kind, b"1", instance_id="accounts-1"))
+
+    def cancel(self, request: Request) -> None:
+        self.cancelled.append(request.request_id)
+
+
+class Stream:
+    """Stands for the stored requests."""
+
+    def __init__(self) -> None:
+        self.requests: list[str] = []
+        self.changed = asyncio.Event()
+        self.down = False
+
+    async def append(self, request: Request, *, timeout_s: float) -> Accepted:
+        if self.down:
+            raise StoreUnreachable("down")
+        self.requests.append(request.request_id)
+        self.changed.set()
+        return Accepted(len(self.requests), duplicate=False)
+
+    async def has(self, count: int) -> None:
+        while len(self.requests) < count:
+            self.changed.clear()
+            await self.changed.wait()
+
+    def post(self, request: Request) -> None:
+        raise NotImplementedError
+
+    async def holds(self, service: str, request_id: str, *, timeout_s: float) -> bool:
+        raise NotImplementedError
+
+    async def read(self, service: str, seq: int) -> Request | None:
+        raise NotImplementedError
+
+
+class Doubts:
+    """Stands for the log: what is in `outcomes` is there."""
+
+    def __init__(self) -> None:
+        self.outcomes: dict[str, Outcome] = {}
+        self.asked: list[tuple[set[str], bool]] = []
+        self.down = False
+
+    async def settle(
+        self, service: str, requests: Mapping[str, str], *, open_s: float, stored: bool
+    ) -> dict[str, Outcome]:
+        self.asked.append((set(requests), stored))
+        if self.down:
+            raise StoreUnreachable("down")
+        return {i: outcome for i, outcome in self.outcomes.items() if i in requests}
+
+
+class World:
+    def __init__(self, **more: float) -> None:
+        self.owner, self.stream, self.doubts = Owner(), Stream(), Doubts()
+        self.caller = Caller(caller="c", calls=self.owner, requests=self.stream, doubts=self.doubts)
+
+    def call(
+        self, method: str = "quick", resource: str = "A", timeout_s: float = 5.0
+    ) -> asyncio.Task[Outcome]:
+        request = self.caller.compose("accounts", method, resource, b"{}", timeout_s=timeout_s)
+        return asyncio.create_task(self.caller.call(request, timeout_s=timeout_s))
+
+
+@pytest.fixture
+async def world() -> World:
+    return World()
+
+
+async def test_an_owner_that_answers_others_is_not_in_doubt(world: World) -> None:
+    """What waits in its queue is not stored: that would be a storm whenever there is too much to do."""
+    await world.call()
+    waiting = world.call("slow")
+    ends_s = asyncio.get_running_loop().time() + 0.3
+    while asyncio.get_running_loop().time() < ends_s:
+        await world.call()
+        await asyncio.sleep(0.005)
+    assert world.stream.requests == []
+    world.owner.answer("c.2")
+    await waiting
+
+
+async def test_a_silent_owner_is_in_doubt(world: World) -> None:
+    """The request is stored, once, and sent again with the same number: whoever owns the resource serves it."""
+    waiting = world.call("slow")
+    await world.stream.has(1)
+    while len(world.owner.sent) < 2:  # noqa: ASYNC110 - it has no event
+        await asyncio.sleep(0.005)
+    assert set(world.owner.sent) == {("c.1", 0)}
+    world.owner.answer("c.1")
+    await waiting
+    assert world.stream.requests == ["c.1"]
+
+
+@pytest.mark.parametrize("answer", list(Answer))
+async def test_what_is_not_taken_is_stored_at_once(world: World, answer: Answer) -> None:
+    waiting = world.call("slow")
+    await asyncio.sleep(0)
+    world.owner.on_answer("c.1", answer)
+    async with asyncio.timeout(0.03):
+        await world.stream.has(1)
+    world.owner.answer("c.1")
+    await waiting
+
+
+async def test_a_new_connection_puts_all_that_is_open_in_doubt(world: World) -> None:
+    waiting = [world.call("slow") for _ in range(3)]
+    await asyncio.sleep(0)
+    world.caller.restored()
+    await world.stream.has(3)
+    for n in (1, 2, 3):
+        world.owner.answer(f"c.{n}")
+    await asyncio.gather(*waiting)
+
+
+async def test_a_later_request_names_the_stored_one_that_comes_before_it(world: World) -> None:
+    """G7: a caller's own order holds across both ways; a request that is sent again names what it named at first."""
+    first = world.call("slow")
+    await world.stream.has(1)
+    await asyncio.sleep(0)
+    await world.call()
+    await world.call(resource="B")
+    assert ("c.2", 1) in world.owner.sent
+    assert ("c.3", 0) in world.owner.sent
+    world.owner.answer("c.1")
+    await first
+
+
+async def test_a_deadline_is_kept_politely(world: World) -> None:
+    """The owner is asked, and says how it ended: the log is left alone."""
+    waiting = world.call("slow", timeout_s=0.02)
+    while not world.owner.cancelled:  # noqa: ASYNC110 - it has no event
+        await asyncio.sleep(0.005)
+    world.owner.answer("c.1", OutcomeKind.CANCELLED)
+    assert (await waiting).kind is OutcomeKind.CANCELLED
+    assert world.doubts.asked == []
+
+
+async def test_those_that_give_up_together_end_their_doubt_together(world: World) -> None:
+    """G4: each is told what the log says, an outcome or that it never takes effect; by few readings of it."""
+    world.doubts.outcomes["c.7"] = Outcome(OutcomeKind.EXECUTED, b"7")
+    outcomes = await asyncio.gather(*(world.call("slow", timeout_s=0.02) for _ in range(500)))
+    assert [n + 1 for n, o in enumerate(outcomes) if o.kind is OutcomeKind.EXECUTED] == [7]
+    assert {o.kind for o in outcomes} == {OutcomeKind.EXECUTED, OutcomeKind.CANCELLED}
+    assert len(world.doubts.asked) < 10
+
+
+async def test_the_end_of_a_request_that_may_be_stored_says_so(world: World) -> None:
+    """Its stored copy may come back for as long as its stream keeps it."""
+    await world.call("slow", timeout_s=0.2)
+    assert world.stream.requests == ["c.1"]
+    assert world.doubts.asked == [({"c.1"}, True)]
+
+
+async def test_without_nats_nobody_knows() -> None:
+    world = World(resolve_s=0.1)
+    world.stream.down = world.doubts.down = True
+    with pytest.raises(OutcomeUnknown):
+        await world.call("slow", timeout_s=0.02)
+
+
+async def test_a_client_that_closes_tells_those_that_wait(world: World) -> None:
+    waiting = world.call("slow")
+    await asyncio.sleep(0)
+    world.caller.close()
+    with pytest.raises(OutcomeUnknown):
+        await waiting
+    with pytest.raises(Draining):
+        await world.call()
