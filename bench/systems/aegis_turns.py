@@ -12,7 +12,7 @@ from dataclasses import replace
 from functools import partial
 
 from aegis_sdk.application.ports import AlreadyStored
-from aegis_sdk.contract.subjects import Subjects
+from aegis_sdk.contract.subjects import GROUP_CONSUMER, Subjects
 from aegis_sdk.contract.turns.streams import log_stream
 from aegis_sdk.contract.turns.subjects import LogSubjects
 from aegis_sdk.errors import ContractError, NotExecuted
@@ -21,12 +21,13 @@ from aegis_sdk.nats.link import Link
 from aegis_sdk.nats.login import Server
 
 from bench.model import Fill, Lookup, Op, Position
-from bench.systems.aegis import FILL, QUERY, service
+from bench.systems.aegis import FILL, ORDER, QUERY, service
 from bench.systems.api import CALL_TIMEOUT_S, CallerSetup, InstanceSetup, Refused, Serving, System
 
 SUBJECTS = Subjects()
 NAMES = LogSubjects(SUBJECTS, "accounts")
 DUPLICATE_WINDOW_S = 120
+ACK_WAIT_S = 30.0
 
 
 async def prepare(url: str, replicas: int) -> None:
@@ -44,6 +45,16 @@ async def prepare(url: str, replicas: int) -> None:
             "allow_direct": True,
             "num_replicas": replicas,
         },
+    )
+    group = {
+        "durable_name": GROUP_CONSUMER,
+        "ack_policy": "explicit",
+        "ack_wait": int(ACK_WAIT_S * 1e9),
+        "filter_subject": SUBJECTS.request("accounts", None),
+    }
+    await link.api(
+        f"CONSUMER.DURABLE.CREATE.{requests}.{GROUP_CONSUMER}",
+        {"stream_name": requests, "config": group},
     )
     await link.close()
 
@@ -92,7 +103,9 @@ class TurnsCaller:
                     QUERY, request, resource=request.account, timeout_s=CALL_TIMEOUT_S
                 )
             if op is Op.ORDER:
-                raise Refused("the second form has no group requests yet")
+                return await self._caller.request(
+                    ORDER, request, resource=None, timeout_s=CALL_TIMEOUT_S
+                )
             return await self._caller.request(
                 FILL, request, resource=request.account, timeout_s=CALL_TIMEOUT_S
             )
@@ -103,7 +116,8 @@ class TurnsCaller:
 @asynccontextmanager
 async def connect(setup: CallerSetup) -> AsyncIterator[TurnsCaller]:
     link = await Link.open(Server(setup.url), name="caller")
-    client = TurnClient(link, SUBJECTS)
+    members = sorted({f"accounts-{owner}" for owner in setup.owners.values()})
+    client = TurnClient(link, SUBJECTS, members=lambda service: members)
     await client.start()
     yield TurnsCaller(client)
     await client.close()

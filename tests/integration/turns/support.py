@@ -16,7 +16,7 @@ from aegis_control.infrastructure.nats_cluster import NatsCluster
 from aegis_sdk import Method, ResourceContext, Service
 from aegis_sdk.application.ports import AlreadyStored
 from aegis_sdk.contract.envelope import Outcome, OutcomeKind
-from aegis_sdk.contract.subjects import Subjects
+from aegis_sdk.contract.subjects import GROUP_CONSUMER, Subjects
 from aegis_sdk.contract.turns.streams import log_stream
 from aegis_sdk.contract.turns.subjects import LogSubjects
 from aegis_sdk.domain.turns.entries import Turn
@@ -47,6 +47,8 @@ class Sum(BaseModel):
 
 ADD: Final = Method(SERVICE, "add", request=Add, reply=Sum)
 ADD_SLOWLY: Final = Method(SERVICE, "add_slowly", request=Add, reply=Sum)
+GREET: Final = Method(SERVICE, "greet", request=Add, reply=Sum)
+"""A group request."""
 
 
 def add(ctx: ResourceContext, request: Add) -> Sum:
@@ -97,6 +99,17 @@ class World:
                 "allow_direct": True,
                 "num_replicas": self.replicas,
             },
+        )
+        group = {
+            "durable_name": GROUP_CONSUMER,
+            "ack_policy": "explicit",
+            "ack_wait": 10**9,
+            "max_deliver": -1,
+            "filter_subject": self.subjects.request(SERVICE, None),
+        }
+        await link.api(
+            f"CONSUMER.DURABLE.CREATE.{requests}.{GROUP_CONSUMER}",
+            {"stream_name": requests, "config": group},
         )
 
     async def close(self) -> None:
@@ -221,11 +234,16 @@ class Told:
         self.unknown: list[str] = []
 
     async def call(
-        self, client: TurnClient, resource: str, method: str = "add", *, timeout_s: float = WAIT_S
+        self,
+        client: TurnClient,
+        resource: str | None,
+        method: str = "add",
+        *,
+        timeout_s: float = WAIT_S,
     ) -> Outcome | None:
         """None when nobody knows."""
         request = client.caller.compose(SERVICE, method, resource, b'{"n":1}', timeout_s=timeout_s)
-        self.sent[request.request_id] = resource
+        self.sent[request.request_id] = resource or ""
         try:
             outcome = await client.caller.call(request, timeout_s=timeout_s)
         except OutcomeUnknown:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 
 import pytest
 from aegis_sdk.application.ports import Accepted, StoreUnreachable
@@ -21,17 +21,19 @@ class Owner:
         self.on_answer: Callable[[str, Answer], None] = lambda request_id, answer: None
         self.sent: list[tuple[str, int]] = []
         self.cancelled: list[str] = []
+        self.members: list[str] = []
         self.silent = False
 
-    def send(self, request: Request, *, sent_s: float, after: int) -> None:
+    def send(self, request: Request, *, sent_s: float, after: int, member: str) -> None:
         self.sent.append((request.request_id, after))
+        self.members.append(member)
         if not self.silent and request.method == "quick":
             asyncio.get_running_loop().call_soon(self.answer, request.request_id)
 
     def answer(self, request_id: str, kind: OutcomeKind = OutcomeKind.EXECUTED) -> None:
         self.on_outcome(request_id, Outcome(kind, b"1", instance_id="accounts-1"))
 
-    def cancel(self, request: Request) -> None:
+    def cancel(self, request: Request, *, member: str) -> None:
         self.cancelled.append(request.request_id)
 
 
@@ -74,21 +76,29 @@ class Doubts:
         self.down = False
 
     async def settle(
-        self, service: str, requests: Mapping[str, str], *, open_s: float, stored: bool
+        self, service: str, requests: Sequence[Request], *, open_s: float, stored: bool
     ) -> dict[str, Outcome]:
-        self.asked.append((set(requests), stored))
+        ids = {request.request_id for request in requests}
+        self.asked.append((ids, stored))
         if self.down:
             raise StoreUnreachable("down")
-        return {i: outcome for i, outcome in self.outcomes.items() if i in requests}
+        return {i: outcome for i, outcome in self.outcomes.items() if i in ids}
 
 
 class World:
     def __init__(self, **more: float) -> None:
         self.owner, self.stream, self.doubts = Owner(), Stream(), Doubts()
-        self.caller = Caller(caller="c", calls=self.owner, requests=self.stream, doubts=self.doubts)
+        self.caller = Caller(
+            caller="c",
+            calls=self.owner,
+            requests=self.stream,
+            doubts=self.doubts,
+            members=lambda service: ["a", "b", "c"],
+            **more,
+        )
 
     def call(
-        self, method: str = "quick", resource: str = "A", timeout_s: float = 5.0
+        self, method: str = "quick", resource: str | None = "A", timeout_s: float = 5.0
     ) -> asyncio.Task[Outcome]:
         request = self.caller.compose("accounts", method, resource, b"{}", timeout_s=timeout_s)
         return asyncio.create_task(self.caller.call(request, timeout_s=timeout_s))
@@ -199,3 +209,24 @@ async def test_a_client_that_closes_tells_those_that_wait(world: World) -> None:
         await waiting
     with pytest.raises(Draining):
         await world.call()
+
+
+async def test_group_requests_go_to_the_members_in_turn(world: World) -> None:
+    """Consecutive ones reach different instances, and the shares are even."""
+    for _ in range(9):
+        await world.call(resource=None)
+    assert world.owner.members == ["b", "c", "a"] * 3
+
+
+async def test_a_member_that_hangs_delays_only_what_it_was_given(world: World) -> None:
+    """G1: it is stored, and another member gets it; those of the others are not in doubt."""
+    world.owner.silent = True
+    waiting = world.call(resource=None)
+    await asyncio.sleep(0)
+    world.owner.silent = False
+    for _ in range(3):
+        await world.call(resource=None)
+    await world.stream.has(1)
+    assert world.stream.requests == ["c.1"]
+    world.owner.answer("c.1")
+    await waiting

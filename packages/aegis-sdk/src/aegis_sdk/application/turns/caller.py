@@ -17,6 +17,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
+from collections.abc import Callable, Sequence
 from typing import Any, Final, TypeVar
 
 from aegis_sdk.application.outcomes import result_of
@@ -61,7 +62,7 @@ STORE_S: Final = 1.0
 class _Call:
     """A request without an answer so far. Times are of the loop's clock."""
 
-    __slots__ = ("after", "again_s", "answer", "asked_s", "deadline_s", "is_left", "is_storing", "request", "sent_at", "sent_s", "stored_seq", "wait_s")  # fmt: skip
+    __slots__ = ("after", "again_s", "answer", "asked_s", "deadline_s", "is_left", "is_storing", "member", "place", "request", "sent_at", "sent_s", "stored_seq", "wait_s")  # fmt: skip
 
     def __init__(self, request: Request, answer: asyncio.Future[Outcome], now_s: float) -> None:
         self.request = request
@@ -70,6 +71,9 @@ class _Call:
         self.sent_at = time.time()
         """Unix time: all its copies carry the same."""
         self.deadline_s = now_s
+        self.place = request.service, request.resource or ""
+        """Whose silence counts: the owner of a resource, or the member of the group that it was sent to."""
+        self.member = ""
         self.after = 0
         """The last place that this caller had stored for the resource when it was first sent (G7)."""
         self.stored_seq = 0
@@ -84,7 +88,7 @@ class _Call:
 
 
 class Caller:
-    """Makes targeted requests for one client. `caller` is its token, which no other process has."""
+    """Makes requests for one client. `caller` is its token, which no other process has; `members` names a service's instances."""
 
     def __init__(
         self,
@@ -93,12 +97,15 @@ class Caller:
         calls: CallsOut,
         requests: RequestLog,
         doubts: Doubts,
+        members: Callable[[str], Sequence[str]],
         resolve_s: float = RESOLVE_S,
     ) -> None:
         self._caller = caller
         self._calls = calls
         self._requests = requests
         self._doubts = doubts
+        self._members = members
+        self._turn = 0
         self._resolve_s = resolve_s
         self._loop = asyncio.get_running_loop()
         self._number = 0
@@ -124,7 +131,7 @@ class Caller:
         calls.on_outcome, calls.on_answer = self._on_outcome, self._on_answer
 
     async def request(
-        self, method: Method[Req, Rep], payload: Req, *, resource: str, timeout_s: float
+        self, method: Method[Req, Rep], payload: Req, *, resource: str | None, timeout_s: float
     ) -> Rep:
         """The reply, or what the outcome raises."""
         body = method.request.encode(payload)
@@ -133,7 +140,7 @@ class Caller:
         return result_of(outcome, method, request.request_id)
 
     def compose(
-        self, service: str, method: str, resource: str, payload: bytes, *, timeout_s: float
+        self, service: str, method: str, resource: str | None, payload: bytes, *, timeout_s: float
     ) -> Request:
         """A request under the next number."""
         self._number += 1
@@ -154,8 +161,10 @@ class Caller:
         now_s = self._loop.time()
         call = _Call(request, self._loop.create_future(), now_s)
         call.deadline_s = now_s + timeout_s
-        if self._last_stored:
-            call.after = self._last_stored.get((request.service, request.resource or ""), 0)
+        if request.resource is None:
+            self._choose_member(call)
+        elif self._last_stored:
+            call.after = self._last_stored.get(call.place, 0)
         self._open[request.request_id] = call
         try:
             self._send(call)
@@ -177,10 +186,19 @@ class Caller:
             task.cancel()
 
     # --- sending ----------------------------------------------------------------------------------------------
+    def _choose_member(self, call: _Call) -> None:
+        """The next one in turn: so the shares are even, and one that hangs delays only what it was given."""
+        members = self._members(call.request.service)
+        if members:
+            self._turn += 1
+            call.member = members[self._turn % len(members)]
+            call.place = call.request.service, f"any {call.member}"
+            self._owners[call.place] = call.member
+
     def _send(self, call: _Call) -> None:
         request = call.request
         try:
-            self._calls.send(request, sent_s=call.sent_at, after=call.after)
+            self._calls.send(request, sent_s=call.sent_at, after=call.after, member=call.member)
         except StoreTooLarge as error:
             raise PayloadTooLarge(str(error)) from error
         except StoreUnreachable as error:
@@ -218,8 +236,9 @@ class Caller:
         finally:
             self._storing -= 1
             self._store_next()
-        place = (request.service, request.resource or "")
-        self._last_stored[place] = max(call.stored_seq, self._last_stored.get(place, 0))
+        if request.resource is not None:
+            last = self._last_stored.get(call.place, 0)
+            self._last_stored[call.place] = max(call.stored_seq, last)
 
     # --- what comes back --------------------------------------------------------------------------------------
     def _on_outcome(self, request_id: str, outcome: Outcome) -> None:
@@ -229,8 +248,8 @@ class Caller:
         call = self._open.get(request_id)
         if call is None:
             return
-        if instance:
-            self._owners[call.request.service, call.request.resource or ""] = instance
+        if instance and not call.member:
+            self._owners[call.place] = instance
         if not call.answer.done():
             call.answer.set_result(outcome)
 
@@ -239,7 +258,7 @@ class Caller:
         call = self._open.get(request_id)
         if call is not None:
             if answer is not Answer.BUSY:
-                self._owners.pop((call.request.service, call.request.resource or ""), None)
+                self._owners.pop(call.place, None)
             self._store(call)
 
     # --- looking after what is open -----------------------------------------------------------------------------
@@ -292,7 +311,7 @@ class Caller:
             self._store(call)
 
     def _is_in_doubt(self, call: _Call, now_s: float) -> bool:
-        owner = self._owners.get((call.request.service, call.request.resource or ""), "")
+        owner = self._owners.get(call.place, "")
         heard_s = max(call.sent_s, self._heard_s.get(owner, 0.0))
         return now_s - heard_s >= SILENCE_S or now_s - call.sent_s >= OPEN_S
 
@@ -301,7 +320,7 @@ class Caller:
         log.info("deadline_passed", **about(call.request))
         call.asked_s = now_s
         try:
-            self._calls.cancel(call.request)
+            self._calls.cancel(call.request, member=call.member)
         except StoreError as error:
             log.debug("cancel_not_sent", **about(call.request), error=str(error))
 
@@ -321,7 +340,7 @@ class Caller:
             )
 
     async def _settle(self, service: str, calls: list[_Call]) -> None:
-        requests = {call.request.request_id: call.request.resource or "" for call in calls}
+        requests = [call.request for call in calls]
         give_up_s, n = self._loop.time() + self._resolve_s, 0
         while True:
             n += 1

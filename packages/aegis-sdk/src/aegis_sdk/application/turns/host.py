@@ -17,28 +17,40 @@ import itertools
 import math
 import secrets
 import time
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from typing import Any, Final
 
 from aegis_sdk.application.handlers import Runner
 from aegis_sdk.application.outcomes import too_large
-from aegis_sdk.application.ports import Connected, StoreError
+from aegis_sdk.application.ports import (
+    Connected,
+    Delivery,
+    FenceRefused,
+    RequestLog,
+    StoreError,
+    StoreTooLarge,
+)
 from aegis_sdk.application.turns.ports import Sent, WriterLog
 from aegis_sdk.contract.envelope import Outcome, OutcomeKind, Request
+from aegis_sdk.contract.turns.checkpoint import Checkpoint
 from aegis_sdk.contract.turns.sent import Answer
 from aegis_sdk.domain.delivery import backoff_s
 from aegis_sdk.domain.turns.claims import Claims
 from aegis_sdk.domain.turns.entries import Claim, End, Entry, Gate, Turn
-from aegis_sdk.domain.turns.output import Output
+from aegis_sdk.domain.turns.output import Output, Save
 from aegis_sdk.domain.turns.ownership import MissingOwnership
 from aegis_sdk.domain.turns.sessions import Seen, split
 from aegis_sdk.domain.turns.states import HeldState, Why
 from aegis_sdk.domain.turns.work import BehindTrim, Work, Write
 from aegis_sdk.domain.turns.writer import Writer
 from aegis_sdk.errors import Cancelled
-from aegis_sdk.telemetry import log
+from aegis_sdk.telemetry import about, log
 
 TICK_S: Final = 1.0
+STORE_S: Final = 2.0
+SOON_S: Final = 0.02
+"""A bare negative acknowledgement burns the delivery count in milliseconds."""
+_NO_CHECKPOINTS: Final[Mapping[str, tuple[Checkpoint, float]]] = {}
 _SERVING: Final = frozenset({HeldState.TAKING, HeldState.SERVING, HeldState.PAUSED})
 _SAID: Final = {Why.BUSY: Answer.BUSY, Why.MOVED: Answer.MOVED, Why.LATE: Answer.LATE}
 
@@ -53,6 +65,7 @@ class TurnHost:
         runner: Runner,
         log_: WriterLog,
         sent: Sent,
+        requests: RequestLog,
         connected: Connected,
         ends_kept_s: float,
         on_stopped: Callable[[str], None],
@@ -62,6 +75,7 @@ class TurnHost:
         self._runner = runner
         self._log = log_
         self._sent = sent
+        self._requests = requests
         self._connected = connected
         self._on_stopped = on_stopped
         self._claims = Claims(name)
@@ -75,6 +89,8 @@ class TurnHost:
         self._tasks: set[asyncio.Task[None]] = set()
         self._kept: dict[str, dict[str, tuple[Request, int]]] = {}
         """Stored requests without an outcome, of resources that are not served here."""
+        self._deliveries: dict[str, Delivery] = {}
+        """Of the group's stored requests that are in hand."""
         self.serving: set[str] = set()
         self.paused: dict[str, asyncio.TimerHandle] = {}
         """Resources that are about to be given away, and the end of their pause."""
@@ -84,15 +100,25 @@ class TurnHost:
         log_.on_stored, log_.on_refused, log_.on_taken = self._stored, self._refused, self._taken
         sent.on_request, sent.on_cancel = self._request, self._cancel
 
-    def follow(self, resources: Iterable[str]) -> None:
-        """Before the log is read."""
+    def follow(
+        self,
+        resources: Iterable[str],
+        checkpoints: Mapping[str, tuple[Checkpoint, float]] = _NO_CHECKPOINTS,
+    ) -> int:
+        """Hold them as their checkpoints have them, each with when it was stored; the log is to be read from behind where it returns.
+
+        Raises: ValueError, for a checkpoint whose values can't be read.
+        """
         for resource in resources:
-            self.writer.restore(resource)
+            checkpoint, saved_s = checkpoints.get(resource, (None, 0.0))
+            self.writer.restore(resource, checkpoint, saved_s=saved_s)
+        return self.writer.position
 
     async def start(self) -> None:
         """The log is read from now on. Raises: StoreUnreachable."""
         await self._log.open()
         self._claim()
+        self._sent.serve_group(self._runner.instance_id)
         self._loop.call_later(TICK_S, self._tick)
 
     async def stop(self) -> None:
@@ -140,6 +166,12 @@ class TurnHost:
     # --- what comes in ----------------------------------------------------------------------------------------
     def _request(self, request: Request, sent_s: float, after: int) -> None:
         self._accept(request, sent_s=sent_s or time.time(), after=after)
+
+    def group_delivery(self, delivery: Delivery) -> None:
+        """A group request that its caller had stored, and that the server gives to this instance."""
+        request_id = delivery.request.request_id
+        self._deliveries[request_id] = delivery
+        self._accept(delivery.request, sent_s=math.inf, stored_seq=delivery.arrival.stream_seq)
 
     def stored_request(self, request: Request, seq: int, _: float) -> None:
         """Its end outlives it in the log, so it may wait as long as it has to (R9)."""
@@ -264,8 +296,14 @@ class TurnHost:
                 task.cancel()
         for work in out.look_up:
             self._aside(self._look_up(work))
+        for work in out.keep:
+            self._aside(self._keep_in_stream(work))
         for work in out.dropped:
             self._dropped(work)
+        for save in out.save:
+            self._aside(self._save(save))
+        if out.unknown:
+            log.error("resources_not_followed", writer=self.writer.name, resources=out.unknown)
         if out.serving or out.left:
             self._moved(out)
 
@@ -278,6 +316,8 @@ class TurnHost:
 
     def _answer(self, work: Work) -> None:
         request_id = work.request.request_id
+        if (delivery := self._deliveries.pop(request_id, None)) is not None:
+            delivery.ack()
         if request_id in self._alone:
             self._alone.discard(request_id)
         elif work.outcome is not None:
@@ -285,6 +325,9 @@ class TurnHost:
 
     def _dropped(self, work: Work) -> None:
         request, why = work.request, work.why
+        if (delivery := self._deliveries.pop(request.request_id, None)) is not None:
+            delivery.hand_back(SOON_S)
+            return
         if why is None or why is Why.ENDED:
             return
         if not work.stored_seq:
@@ -314,14 +357,14 @@ class TurnHost:
 
     async def _run(self, work: Work) -> None:
         request = work.request
-        resource = request.resource or ""
+        resource = request.resource
+        epoch, values = 0, None
+        if resource is not None:
+            epoch = self.writer.ownership.epoch(resource)
+            values = self.writer.held[resource].values
         try:
             outcome = await self._runner.run(
-                request,
-                begun=1,
-                request_seq=0,
-                epoch=self.writer.ownership.epoch(resource),
-                values=self.writer.held[resource].values,
+                request, begun=1, request_seq=0, epoch=epoch, values=values
             )
             self.writer.computed(work, self._fitting(request, outcome))
             self._soon()
@@ -360,6 +403,31 @@ class TurnHost:
             except StoreError as error:
                 log.debug("gate_not_stored", writer=writer, error=str(error))
             await asyncio.sleep(backoff_s(n, first_s=0.02, max_s=0.5))
+
+    async def _save(self, save: Save) -> None:
+        """By one try: a late copy would replace a newer one."""
+        try:
+            await self._log.save(save)
+        except (FenceRefused, StoreTooLarge) as error:
+            log.info("checkpoint_not_stored", resource=save.checkpoint.resource, error=str(error))
+            self.writer.save_refused(save)
+        except StoreError:
+            self.writer.save_lost(save)
+        else:
+            self.writer.saved(save, time.time())
+        self._soon()
+
+    async def _keep_in_stream(self, work: Work) -> None:
+        """A group's request that hands something in is stored before its outcome is."""
+        for n in itertools.count(1):
+            try:
+                accepted = await self._requests.append(work.request, timeout_s=STORE_S)
+                break
+            except StoreError as error:
+                log.debug("request_not_stored", **about(work.request), error=str(error))
+            await asyncio.sleep(backoff_s(n, first_s=0.02, max_s=0.5))
+        self.writer.kept(work, accepted.seq)
+        self._soon()
 
     async def _look_up(self, work: Work) -> None:
         self.writer.looked_up(work, await self._look(work.request.request_id))

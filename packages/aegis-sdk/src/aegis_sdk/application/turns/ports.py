@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
 from aegis_sdk.contract.envelope import Outcome, Request
 from aegis_sdk.contract.turns.sent import Answer
+from aegis_sdk.domain.turns.output import Save
 from aegis_sdk.domain.turns.work import Write
 
 
@@ -44,6 +45,12 @@ class WriterLog(Protocol):
     async def claim(self, nonce: str) -> int:
         """Raises: StoreError."""
 
+    async def save(self, save: Save) -> None:
+        """Store a checkpoint under its gate, by one try.
+
+        Raises: FenceRefused, StoreTooLarge: it is not stored; StoreError: nobody knows.
+        """
+
     async def find(self, request_id: str, *, to_seq: int) -> Outcome | None:
         """The request's outcome among what stands in the log up to the entry at `to_seq`. Raises: StoreError."""
 
@@ -55,6 +62,9 @@ class Sent(Protocol):
     on_cancel: Callable[[str], None]
 
     def serve(self, resources: Iterable[str]) -> None:
+        """Raises: StoreUnreachable, when the connection is closed."""
+
+    def serve_group(self, instance_id: str) -> None:
         """Raises: StoreUnreachable, when the connection is closed."""
 
     def leave(self, resources: Iterable[str]) -> None: ...
@@ -72,10 +82,10 @@ class CallsOut(Protocol):
     on_outcome: Callable[[str, Outcome], None]
     on_answer: Callable[[str, Answer], None]
 
-    def send(self, request: Request, *, sent_s: float, after: int) -> None:
-        """Raises: StoreTooLarge, StoreUnreachable."""
+    def send(self, request: Request, *, sent_s: float, after: int, member: str) -> None:
+        """To its resource's active; a group request to `member`, or to nobody. Raises: StoreTooLarge, StoreUnreachable."""
 
-    def cancel(self, request: Request) -> None:
+    def cancel(self, request: Request, *, member: str) -> None:
         """Raises: StoreUnreachable."""
 
 
@@ -83,9 +93,9 @@ class Doubts(Protocol):
     """Ends the doubt about requests that nobody answers for (R6)."""
 
     async def settle(
-        self, service: str, requests: Mapping[str, str], *, open_s: float, stored: bool
+        self, service: str, requests: Sequence[Request], *, open_s: float, stored: bool
     ) -> dict[str, Outcome]:
-        """Of `requests` (id to resource), those that have an outcome; the others can never take effect.
+        """Of `requests`, those that have an outcome; the others can never take effect.
 
         `open_s`: how long ago the first of them was sent. `stored`: one of them may be, now or later. Raises: StoreError, when nothing is known.
         """

@@ -5,7 +5,8 @@ claim.<writer>.<nonce>           a process says that it is this writer, on a new
 own.<n>                          the n-th change of ownership
 turn.<writer>.<k>                a turn; of two or more outcomes
 turn.<writer>.<k>.<caller>.<n>   a turn of one outcome, republished to its caller
-at.<resource|->.out.<caller>.<n> a single, republished to its caller
+at.<resource>.out.<caller>.<n>   a single, republished to its caller
+any.-.out.<caller>.<n>           the outcome of a group request, republished too; who folds the log does not read it
 at.<resource>.state              the newest checkpoint
 end.<resource>.<caller>.<n>      the caller gave up
 
@@ -13,13 +14,14 @@ The kind comes first, so that no name of a resource can be taken for one. What t
 behind the prefix, and nothing else has: a stream has one rule for republishing.
 
 <prefix>.at.<service>.<resource>   a request, sent to the resource's active
+<prefix>.any.<service>.<instance>  a group request, sent to one of the instances
 <prefix>.rep.<caller>.<n>          answers, by request id
 """
 
 from __future__ import annotations
 
-from aegis_sdk.contract.names import check_service, decode_token, encode_token
-from aegis_sdk.contract.subjects import Subjects, resource_token
+from aegis_sdk.contract.names import NO_RESOURCE, check_service, decode_token, encode_token
+from aegis_sdk.contract.subjects import Subjects
 
 
 class LogSubjects:
@@ -32,6 +34,7 @@ class LogSubjects:
         self.replies = subjects.reply("")
         self._log = self.all[:-1]
         self._sent = f"{subjects.prefix}.at.{service}."
+        self._sent_to_any = f"{subjects.prefix}.any.{service}."
         self._parts = self._log.count(".")
         self.republish_source = f"{subjects.prefix}.jrn.*.*.*.*.*.*"
         self.republish_destination = f"{self.replies}{{{{wildcard(5)}}}}.{{{{wildcard(6)}}}}"
@@ -57,16 +60,31 @@ class LogSubjects:
         return f"{self._log}turn.{writer}.{k}.{request_id}"
 
     def single(self, resource: str | None, request_id: str) -> str:
-        return f"{self._log}at.{resource_token(resource)}.out.{request_id}"
+        if resource is None:
+            return f"{self._log}any.{NO_RESOURCE}.out.{request_id}"
+        return f"{self._log}at.{encode_token(resource)}.out.{request_id}"
 
     def single_anywhere(self, request_id: str) -> str:
-        return f"{self._log}at.*.out.{request_id}"
+        return f"{self._log}*.*.out.{request_id}"
+
+    def checkpoint(self, resource: str) -> str:
+        return f"{self._log}at.{encode_token(resource)}.state"
+
+    @property
+    def checkpoints(self) -> str:
+        return f"{self._log}at.*.state"
 
     def turn_of_one_anywhere(self, request_id: str) -> str:
         return f"{self._log}turn.*.*.{request_id}"
 
     def end(self, resource: str, request_id: str) -> str:
         return f"{self._log}end.{encode_token(resource)}.{request_id}"
+
+    @property
+    def folded(self) -> list[str]:
+        """All but the group's outcomes, which change nothing."""
+        kinds = ("gate.*", "claim.>", "own.*", "turn.>", "at.>", "end.>")
+        return [self._log + kind for kind in kinds]
 
     @property
     def ownership_and_ends(self) -> list[str]:
@@ -81,8 +99,13 @@ class LogSubjects:
     def sent(self, resource: str) -> str:
         return self._sent + encode_token(resource)
 
-    def sent_to(self, subject: str) -> str:
-        """The resource of a `sent` subject. Raises: ValueError."""
+    def sent_to_member(self, instance_id: str) -> str:
+        return self._sent_to_any + instance_id
+
+    def sent_to(self, subject: str) -> str | None:
+        """The resource of a `sent` subject; None of a group request's. Raises: ValueError."""
+        if subject.startswith(self._sent_to_any):
+            return None
         return decode_token(subject[len(self._sent) :])
 
     def reply(self, request_id: str) -> str:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
 from aegis_sdk.application.handlers import Runner
+from aegis_sdk.application.ports import DeliverySource
 from aegis_sdk.application.threads import Threads
 from aegis_sdk.application.turns.caller import Caller
 from aegis_sdk.application.turns.host import TurnHost
@@ -14,17 +15,20 @@ from aegis_sdk.contract.subjects import Subjects
 from aegis_sdk.contract.turns.subjects import LogSubjects
 from aegis_sdk.contract.turns.writers import writer_name
 from aegis_sdk.errors import ContractError
-from aegis_sdk.infrastructure.requests import NatsRequestLog
+from aegis_sdk.infrastructure.requests import NatsDeliveries, NatsRequestLog
 from aegis_sdk.infrastructure.turns.calls import Calls
 from aegis_sdk.infrastructure.turns.doubts import LogDoubts
 from aegis_sdk.infrastructure.turns.log import TurnLog
 from aegis_sdk.infrastructure.turns.reader import LogReader
 from aegis_sdk.infrastructure.turns.sent import SentRequests
+from aegis_sdk.infrastructure.turns.start import newest_checkpoints
 from aegis_sdk.infrastructure.turns.stored import StoredRequests
 from aegis_sdk.nats.link import Link
 from aegis_sdk.service import Service
 
 ENDS_KEPT_S: Final = 600.0
+GROUP_CREDIT: Final = 64
+"""Stored group requests in hand at once."""
 
 
 class TurnInstance:
@@ -53,11 +57,16 @@ class TurnInstance:
             ),
             log_=self.log,
             sent=SentRequests(link, names),
+            requests=NatsRequestLog(link, subjects),
             connected=link.connected,
             ends_kept_s=ends_kept_s,
             on_stopped=on_stopped,
         )
-        self.host.follow(resources)
+        self._resources = list(resources)
+        self._names = names
+        self._service = service.name
+        self._deliveries = NatsDeliveries(link, subjects)
+        self._group: DeliverySource | None = None
         self._reader = LogReader(
             link,
             names,
@@ -71,17 +80,23 @@ class TurnInstance:
 
     async def start(self) -> None:
         """Returns when all that was stored before is read."""
-        await self._reader.start()
+        checkpoints = await newest_checkpoints(self._link, self._names, self._resources)
+        await self._reader.start(after=self.host.follow(self._resources, checkpoints))
         await self._stored.start()
         self._link.on_restored(self._restored)
         await self.host.start()
         await self.host.until(lambda: self.host.may_write)
+        self._group = await self._deliveries.open_group(
+            self._service, credit=GROUP_CREDIT, on_delivery=self.host.group_delivery
+        )
 
     async def stop(self) -> None:
         self._link.off_restored(self._restored)
         await self.host.stop()
         await self._reader.stop()
         await self._stored.stop()
+        if self._group is not None:
+            await self._group.stop()
 
     @property
     def lag_entries(self) -> int:
@@ -101,8 +116,15 @@ class TurnClient:
     """A caller on `link`."""
 
     def __init__(
-        self, link: Link, subjects: Subjects, *, caller: str = "", ends_kept_s: float = ENDS_KEPT_S
+        self,
+        link: Link,
+        subjects: Subjects,
+        *,
+        caller: str = "",
+        members: Callable[[str], Sequence[str]] = lambda service: (),
+        ends_kept_s: float = ENDS_KEPT_S,
     ) -> None:
+        """`members` names the live instances of a service: they get its group requests in turn."""
         caller = caller or secrets.token_hex(5)
         self._link = link
         self._calls = Calls(link, subjects, caller=caller)
@@ -112,6 +134,7 @@ class TurnClient:
             calls=self._calls,
             requests=NatsRequestLog(link, subjects),
             doubts=self._doubts,
+            members=members,
         )
 
     async def start(self) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Final
 
 from aegis_sdk.contract.envelope import OUTCOME, Outcome, Request
+from aegis_sdk.contract.names import NO_RESOURCE
 from aegis_sdk.contract.subjects import Subjects
 from aegis_sdk.contract.turns.entries import TURN, EntryUnreadable
 from aegis_sdk.contract.turns.sent import ANSWER, CANCEL, SENT, Answer, sent_header
@@ -43,21 +44,21 @@ class Calls:
             names = self._names[service] = LogSubjects(self._subjects, service)
         return names
 
-    def send(self, request: Request, *, sent_s: float, after: int) -> None:
-        """Raises: StoreTooLarge, StoreUnreachable."""
+    def send(self, request: Request, *, sent_s: float, after: int, member: str) -> None:
+        """To a group without members goes nothing: the server says that nobody is there. Raises: StoreTooLarge, StoreUnreachable."""
         names = self.names(request.service)
         headers = request.headers()
         headers[SENT] = sent_header(sent_s, after)
         self._link.post(
-            names.sent(request.resource or ""),
+            _to(names, request, member),
             request.payload,
             headers,
             reply=names.reply(request.request_id),
         )
 
-    def cancel(self, request: Request) -> None:
+    def cancel(self, request: Request, *, member: str) -> None:
         """Ask the active to end it, unless it has begun. Raises: StoreUnreachable."""
-        subject = self.names(request.service).sent(request.resource or "")
+        subject = _to(self.names(request.service), request, member)
         self._link.post(subject, b"", {CANCEL: request.request_id})
 
     def _receive(self, message: Message) -> None:
@@ -87,3 +88,9 @@ class Calls:
             return
         if outcome is not None:
             self.on_outcome(request_id, outcome)
+
+
+def _to(names: LogSubjects, request: Request, member: str) -> str:
+    if request.resource is None:
+        return names.sent_to_member(member or NO_RESOURCE)
+    return names.sent(request.resource)

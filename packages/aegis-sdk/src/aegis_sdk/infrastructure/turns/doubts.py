@@ -1,23 +1,20 @@
-"""Ends the doubt about requests that nobody answers for (R6), for all callers of one client that give up together.
-
-The ends are stored; then who may write their resources is read from the log; then a gate of each of these is stored; and what
-stands in the log before the last gate is the truth. The order matters: who may write is looked up behind the ends (docs/turns.md).
-"""
+"""Ends the doubt about requests that nobody answers for, as domain/turns/giveup.py has it: the steps, on NATS."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Final
 
 from aegis_sdk.application.ports import StoreUnreachable
-from aegis_sdk.contract.envelope import Outcome
+from aegis_sdk.contract.envelope import Outcome, Request
 from aegis_sdk.contract.subjects import Subjects
 from aegis_sdk.contract.turns.subjects import LogSubjects
 from aegis_sdk.domain.turns.entries import Claim, Entry, Gate, Own
+from aegis_sdk.domain.turns.giveup import GivingUp
 from aegis_sdk.domain.turns.ownership import Ownership
-from aegis_sdk.infrastructure.turns.log import store_end, store_gate
+from aegis_sdk.infrastructure.turns.log import store_cancel, store_end, store_gate
 from aegis_sdk.infrastructure.turns.reader import LogReader
 from aegis_sdk.infrastructure.turns.search import outcomes_up_to
 from aegis_sdk.nats.link import Link
@@ -68,28 +65,53 @@ class LogDoubts:
             await owners.reader.stop()
 
     async def settle(
-        self, service: str, requests: Mapping[str, str], *, open_s: float, stored: bool
+        self, service: str, requests: Sequence[Request], *, open_s: float, stored: bool
     ) -> dict[str, Outcome]:
         names = LogSubjects(self._subjects, service)
-        ends = await self._store_ends(
-            names, requests, STORED_ENDS_KEPT_S if stored else self._ends_kept_s
-        )
+        targeted = {r.request_id: r.resource for r in requests if r.resource is not None}
+        found = await self._cancel([r for r in requests if r.resource is None], names)
+        if targeted:
+            kept_s = STORED_ENDS_KEPT_S if stored else self._ends_kept_s
+            found |= await self._end(GivingUp(targeted), names, open_s=open_s, kept_s=kept_s)
+        return found
+
+    async def _cancel(self, requests: Sequence[Request], names: LogSubjects) -> dict[str, Outcome]:
+        """Under the name of each one's outcome: create-only, so what stands there is how it ended."""
+        found: dict[str, Outcome] = {}
+        for at in range(0, len(requests), AT_ONCE_MAX):
+            some = requests[at : at + AT_ONCE_MAX]
+            outcomes = await asyncio.gather(*(store_cancel(self._link, names, r) for r in some))
+            found |= zip((r.request_id for r in some), outcomes, strict=True)
+        return found
+
+    async def _end(
+        self, giving_up: GivingUp, names: LogSubjects, *, open_s: float, kept_s: float
+    ) -> dict[str, Outcome]:
+        ends = await self._store_ends(names, giving_up.ends, kept_s)
         log_s = await self._stored_s(names, min(ends))
-        writers = await self._may_write(names, set(requests.values()), max(ends))
-        gates = [await store_gate(self._link, names, writer) for writer in sorted(writers)]
-        return await outcomes_up_to(
-            self._link,
-            names,
-            requests,
-            from_s=log_s - open_s - CLOCK_SLACK_S,
-            to_seq=max(gates, default=max(ends)),
-            timeout_s=READ_TIMEOUT_S,
+        giving_up.ended(ends, {})
+        ownership = await self._read_owners(names, giving_up.last_end)
+        writers: set[str] = set()
+        for resource in giving_up.resources:
+            writers |= ownership.may_write(resource)
+        giving_up.found(writers, ownership.gates)
+        giving_up.shut([await store_gate(self._link, names, w) for w in giving_up.writers])
+        giving_up.looked(
+            await outcomes_up_to(
+                self._link,
+                names,
+                giving_up.ends,
+                from_s=log_s - open_s - CLOCK_SLACK_S,
+                to_seq=giving_up.last_gate,
+                timeout_s=READ_TIMEOUT_S,
+            )
         )
+        return giving_up.outcomes
 
     async def _store_ends(
-        self, names: LogSubjects, requests: Mapping[str, str], kept_s: float
+        self, names: LogSubjects, ends: Mapping[str, str], kept_s: float
     ) -> list[int]:
-        todo, seqs = list(requests.items()), []
+        todo, seqs = list(ends.items()), []
         for at in range(0, len(todo), AT_ONCE_MAX):
             seqs += await asyncio.gather(
                 *(
@@ -104,7 +126,8 @@ class LogDoubts:
         found = await self._link.api(f"STREAM.MSG.GET.{names.stream}", {"seq": seq})
         return datetime.fromisoformat(found["message"]["time"]).timestamp()
 
-    async def _may_write(self, names: LogSubjects, resources: Iterable[str], seq: int) -> set[str]:
+    async def _read_owners(self, names: LogSubjects, seq: int) -> Ownership:
+        """As it is at `seq`, or a little later."""
         owners = self._owners.get(names.service)
         if owners is None:
             owners = _Owners(self._link, names)
@@ -117,7 +140,4 @@ class LogDoubts:
             raise StoreUnreachable(f"the log of {names.service} was not read") from error
         if owners.unreadable:
             raise StoreUnreachable(owners.unreadable)
-        found: set[str] = set()
-        for resource in resources:
-            found |= owners.ownership.may_write(resource)
-        return found
+        return owners.ownership

@@ -18,11 +18,14 @@ from aegis_sdk.application.ports import (
     FenceRefused,
     StoreError,
     StoreTooLarge,
+    StoreUnreachable,
 )
-from aegis_sdk.contract.envelope import Outcome
+from aegis_sdk.contract.envelope import Outcome, OutcomeKind, Request
 from aegis_sdk.contract.turns.entries import Moves, encode_record, turn_head, turn_header
 from aegis_sdk.contract.turns.subjects import LogSubjects
+from aegis_sdk.domain.turns.output import Save
 from aegis_sdk.domain.turns.work import Write
+from aegis_sdk.errors import Cancelled
 from aegis_sdk.infrastructure.log_watch import last_message
 from aegis_sdk.infrastructure.turns.search import outcome_in, outcomes_up_to
 from aegis_sdk.nats.codes import EXPECTED_SEQ, EXPECTED_SUBJECT, ROLLUP, TTL
@@ -38,6 +41,8 @@ BUSY_WAIT_S: Final = 0.001
 TROUBLE_WAIT_S: Final = 0.05
 """No leader, no space: this too passes, or an operator sees to it."""
 STORE_TIMEOUT_S: Final = 2.0
+OUTCOMES_KEPT: Final = "86400s"
+"""Of group requests: nothing else removes them."""
 FIND_TIMEOUT_S: Final = 30.0
 _ERROR: Final = b'"error"'
 
@@ -102,8 +107,11 @@ class TurnLog:
             ]
         )
         headers = turn_header([work.request.request_id for work in works])
-        headers[EXPECTED_SEQ] = str(write.gate)
-        headers[EXPECTED_SUBJECT] = self._gate
+        if write.gate:
+            headers[EXPECTED_SEQ] = str(write.gate)
+            headers[EXPECTED_SUBJECT] = self._gate
+        else:
+            headers[TTL] = OUTCOMES_KEPT
         first = works[0].request
         if not write.k:
             subject = self._names.single(first.resource, first.request_id)
@@ -190,6 +198,16 @@ class TurnLog:
     async def _put(self, subject: str, body: bytes, headers: dict[str, str]) -> Stored:
         return await self._link.store(subject, body, headers, timeout_s=STORE_TIMEOUT_S)
 
+    async def save(self, save: Save) -> None:
+        """Raises: FenceRefused, StoreError: it may be stored, or still be."""
+        checkpoint = save.checkpoint
+        headers = {
+            EXPECTED_SEQ: str(save.gate),
+            EXPECTED_SUBJECT: self._gate,
+            ROLLUP: "sub",
+        }
+        await self._put(self._names.checkpoint(checkpoint.resource), checkpoint.encode(), headers)
+
     # --- reading ------------------------------------------------------------------------------------------------
     async def find(self, request_id: str, *, to_seq: int) -> Outcome | None:
         """Its own name is one read; a turn that it shares is found by reading all headers. Raises: StoreError."""
@@ -208,6 +226,28 @@ async def store_gate(link: Link, names: LogSubjects, writer: str) -> int:
     """A new gate of `writer`, whoever asks for it: its sequence. Raises: StoreError."""
     stored = await link.store(names.gate(writer), b"", {ROLLUP: "sub"}, timeout_s=STORE_TIMEOUT_S)
     return stored.seq
+
+
+async def store_cancel(link: Link, names: LogSubjects, request: Request) -> Outcome:
+    """Under its outcome's own name: what stands there now, this or what was first. Raises: StoreError."""
+    outcome = Outcome.error(
+        OutcomeKind.CANCELLED,
+        Cancelled.code,
+        "the caller's deadline passed",
+        traceparent=request.traceparent,
+    )
+    subject = names.single(request.resource, request.request_id)
+    body = turn_head("", "", "") + encode_record(request, outcome)
+    headers = turn_header([request.request_id]) | {TTL: OUTCOMES_KEPT}
+    try:
+        await link.store(subject, body, headers, timeout_s=STORE_TIMEOUT_S)
+    except AlreadyStored:
+        found = await last_message(link, names.stream, subject)
+        stored = None if found is None else outcome_in(found[1], request.request_id)
+        if stored is None:
+            raise StoreUnreachable(f"what stands at {subject} could not be read") from None
+        return stored
+    return outcome
 
 
 async def store_end(

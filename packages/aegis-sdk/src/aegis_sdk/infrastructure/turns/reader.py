@@ -11,10 +11,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from aegis_sdk.contract.ids import is_request_id
-from aegis_sdk.contract.names import NO_RESOURCE, decode_token
+from aegis_sdk.contract.names import decode_token
+from aegis_sdk.contract.turns.checkpoint import Checkpoint
 from aegis_sdk.contract.turns.entries import TURN, EntryUnreadable, Moves, decode_turn, writer_of
 from aegis_sdk.contract.turns.subjects import LogSubjects
-from aegis_sdk.domain.turns.entries import Claim, End, Entry, Gate, Own, Settled, Turn
+from aegis_sdk.domain.turns.entries import Claim, End, Entry, Gate, Own, Saved, Settled, Turn
 from aegis_sdk.infrastructure.consumer import Meta, PullLoop
 from aegis_sdk.infrastructure.journal import make_reader
 from aegis_sdk.nats.link import Link
@@ -44,7 +45,7 @@ class LogReader:
     ) -> None:
         self._link = link
         self._names = names
-        self._filters = list(filters) or [names.all]
+        self._filters = list(filters) or names.folded
         self._on_entry = on_entry
         self._on_unreadable = on_unreadable
         self._own = own
@@ -116,7 +117,7 @@ def parse_entry(
     kind, *words = names.words(message.subject)
     parse = _KINDS.get((kind, len(words)))
     entry = None if parse is None else parse(message, meta, words, own)
-    if entry is None and (kind, len(words)) not in _UNFOLDED:
+    if entry is None:
         log.warning("entry_of_no_known_kind", subject=message.subject, seq=meta.stream_seq)
     return entry
 
@@ -130,12 +131,21 @@ def _turn(message: Message, meta: Meta, words: list[str], own: str) -> Entry | N
 
 
 def _single(message: Message, meta: Meta, words: list[str], own: str) -> Entry | None:
-    if words[0] == NO_RESOURCE or words[1] != "out" or not message.header(_TURN):
+    if words[1] != "out" or not message.header(_TURN):
         return None
     writer = writer_of(message.data)
     settled = () if writer == own else _settled(message)
     name = f"{words[2]}.{words[3]}"
     return Turn(meta.stream_seq, writer, name, settled, message.data, meta.stored_s)
+
+
+def _saved(message: Message, meta: Meta, words: list[str], own: str) -> Entry | None:
+    if words[1] != "state":
+        return None
+    try:
+        return Saved(meta.stream_seq, Checkpoint.decode(message.data), meta.stored_s)
+    except ValueError as error:
+        raise EntryUnreadable(f"a checkpoint: {error}") from error
 
 
 def _settled(message: Message) -> list[Settled]:
@@ -180,8 +190,7 @@ _KINDS: Final[Mapping[tuple[str, int], _Parse]] = {
     ("own", 1): _own,
     ("end", 3): _end,
     ("at", 4): _single,
+    ("at", 2): _saved,
     ("claim", 2): _claim,
 }
 """By the kind, and the number of words behind it."""
-_UNFOLDED: Final = frozenset({("at", 2), ("at", 4)})
-"""Checkpoints, and outcomes of the group: no fold needs them."""

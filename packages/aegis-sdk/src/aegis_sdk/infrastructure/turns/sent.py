@@ -28,6 +28,7 @@ class SentRequests:
         self._link = link
         self._names = names
         self._subscriptions: dict[str, Subscription] = {}
+        self._group: list[Subscription] = []
         self.on_request: OnRequest = lambda request, sent_s, after: None
         self.on_cancel: Callable[[str], None] = lambda request_id: None
 
@@ -38,12 +39,18 @@ class SentRequests:
         made = self._link.subscribe_all(subjects, self._receive)
         self._subscriptions |= dict(zip(new, made, strict=True))
 
+    def serve_group(self, instance_id: str) -> None:
+        """Raises: StoreUnreachable, when the connection is closed."""
+        subject = self._names.sent_to_member(instance_id)
+        self._group = self._link.subscribe_all([subject], self._receive)
+
     def leave(self, resources: Iterable[str]) -> None:
         found = [self._subscriptions.pop(resource, None) for resource in resources]
         self._link.drop_all([each for each in found if each is not None])
 
     def leave_all(self) -> None:
         self.leave(list(self._subscriptions))
+        self._link.drop_all(self._group)
 
     def answer(self, request_id: str, outcome: Outcome) -> None:
         self._link.publish(self._names.reply(request_id), outcome.body, reply_headers(outcome))

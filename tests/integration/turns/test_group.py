@@ -1,0 +1,83 @@
+"""Group requests in the second form: sent to the members in turn, each outcome under its own name."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections import Counter
+
+import pytest
+from aegis_sdk import Context, Service
+from aegis_sdk.contract.envelope import OutcomeKind
+from aegis_sdk.infrastructure.turns.log import store_cancel
+
+from tests.integration.turns.support import GREET, Add, Sum, Told, World
+
+
+def greeter(served: list[str], *, slow_s: float = 0.0) -> Service:
+    service = Service("accounts")
+
+    @service.handles(GREET)
+    async def greet(ctx: Context, request: Add) -> Sum:
+        served.append(ctx.instance_id)
+        await asyncio.sleep(slow_s)
+        return Sum(total=request.n, count=len(served), epoch=os.getpid())
+
+    return service
+
+
+async def test_members_get_them_in_turn(world: World) -> None:
+    """G2: each serves its share; each has one outcome, which its caller is told by the log itself."""
+    served: list[str] = []
+    names = [f"accounts-{n}" for n in range(3)]
+    for name in names:
+        await world.instance(name, [], greeter(served))
+    client, told = await world.client(members=lambda service: names), Told()
+    await asyncio.gather(*(told.call(client, None, "greet") for _ in range(60)))
+    assert {o.kind for o in told.outcomes.values()} == {OutcomeKind.EXECUTED}
+    assert set(Counter(served)) == set(names)
+    assert (
+        min(Counter(served).values()) >= 15
+    )  # what is in doubt on a busy machine may go elsewhere
+
+
+async def test_what_a_member_that_is_gone_was_given_is_served_by_another(world: World) -> None:
+    """G1: nobody listens there, so it is stored, and the server gives it to a member that does."""
+    served: list[str] = []
+    await world.instance("accounts-0", [], greeter(served))
+    client = await world.client(members=lambda service: ["accounts-0", "accounts-gone"])
+    told = Told()
+    await asyncio.gather(*(told.call(client, None, "greet") for _ in range(20)))
+    assert {o.kind for o in told.outcomes.values()} == {OutcomeKind.EXECUTED}
+    assert len(served) >= 20  # some may have run twice, and have one outcome
+
+
+async def test_a_cancel_and_an_outcome_are_one_or_the_other(small_world: World) -> None:
+    """G4: both are stored under the request's name; whoever is first is what both are told."""
+    served: list[str] = []
+    await small_world.instance("accounts-0", [], greeter(served, slow_s=0.3))
+    client, told = await small_world.client(members=lambda service: ["accounts-0"]), Told()
+    waiting = asyncio.create_task(told.call(client, None, "greet"))
+    while not served:  # noqa: ASYNC110 - it has no event
+        await asyncio.sleep(0.005)
+    (request_id,) = told.sent
+    request = client.caller._open[request_id].request
+    cancelled = await store_cancel(await small_world.link(), small_world.names, request)
+    assert cancelled.kind is OutcomeKind.CANCELLED
+    outcome = await waiting
+    assert outcome is not None
+    assert outcome.kind is OutcomeKind.CANCELLED
+
+
+@pytest.mark.parametrize("timeout_s", [0.05])
+async def test_a_group_call_that_nobody_answers_is_cancelled(
+    small_world: World, timeout_s: float
+) -> None:
+    """G4: it can't take effect any more, whoever comes later."""
+    client, told = await small_world.client(members=lambda service: ["accounts-0"]), Told()
+    outcome = await told.call(client, None, "greet", timeout_s=timeout_s)
+    assert outcome is not None
+    assert outcome.kind is OutcomeKind.CANCELLED
+    served: list[str] = []
+    await small_world.instance("accounts-0", [], greeter(served))
+    assert (await told.call(client, None, "greet")) is not None
