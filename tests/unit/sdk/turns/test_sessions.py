@@ -31,7 +31,7 @@ def test_a_checkpoint_keeps_sessions_as_they_are(done: list[int], asked: int) ->
     sessions = Sessions()
     for number in done:
         sessions.add(*split(f"c.{number}"), float(number))
-    again = Sessions.load(iter(json.loads(json.dumps(sessions.dump()))))
+    again = Sessions.load([tuple(row) for row in json.loads(json.dumps(sessions.dump()))])
     assert again.seen(*split(f"c.{asked}")) is sessions.seen(*split(f"c.{asked}"))
     assert again.dump() == sessions.dump()
 
