@@ -30,6 +30,7 @@ from aegis_sdk.application.ports import (
     StoreError,
     StoreTooLarge,
 )
+from aegis_sdk.application.turns.lookups import Lookups
 from aegis_sdk.application.turns.ports import Sent, WriterLog
 from aegis_sdk.contract.envelope import Outcome, OutcomeKind, Request
 from aegis_sdk.contract.turns.checkpoint import Checkpoint
@@ -78,6 +79,7 @@ class TurnHost:
         self._requests = requests
         self._connected = connected
         self._on_stopped = on_stopped
+        self._lookups = Lookups(log_, position=lambda: self.writer.position, aside=self._aside)
         self._claims = Claims(name)
         self._claiming: asyncio.Task[None] | None = None
         self._loop = asyncio.get_running_loop()
@@ -435,14 +437,7 @@ class TurnHost:
 
     async def _look(self, request_id: str) -> Outcome | None:
         """In all that this writer has read so far; whatever comes later it knows."""
-        to_seq = self.writer.position
-        for n in itertools.count(1):
-            try:
-                return await self._log.find(request_id, to_seq=to_seq)
-            except StoreError as error:
-                log.debug("outcome_not_looked_up", request_id=request_id, error=str(error))
-            await asyncio.sleep(backoff_s(n, first_s=0.02, max_s=0.5))
-        raise AssertionError("unreachable")
+        return await self._lookups.find(request_id)
 
     def _aside(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = self._loop.create_task(work)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Protocol
 
 from aegis_sdk.contract.envelope import Outcome, Request
@@ -51,8 +51,8 @@ class WriterLog(Protocol):
         Raises: FenceRefused, StoreTooLarge: it is not stored; StoreError: nobody knows.
         """
 
-    async def find(self, request_id: str, *, to_seq: int) -> Outcome | None:
-        """The request's outcome among what stands in the log up to the entry at `to_seq`. Raises: StoreError."""
+    async def find_all(self, request_ids: Collection[str], *, to_seq: int) -> dict[str, Outcome]:
+        """The outcomes of these among what stands in the log up to the entry at `to_seq`. Raises: StoreError."""
 
 
 class Sent(Protocol):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Final
 
 from aegis_sdk.application.ports import (
@@ -43,6 +43,8 @@ TROUBLE_WAIT_S: Final = 0.05
 STORE_TIMEOUT_S: Final = 2.0
 OUTCOMES_KEPT: Final = "86400s"
 """Of group requests: nothing else removes them."""
+FEW: Final = 4
+"""More are found by one reading of all headers."""
 FIND_TIMEOUT_S: Final = 30.0
 _ERROR: Final = b'"error"'
 
@@ -209,6 +211,20 @@ class TurnLog:
         await self._put(self._names.checkpoint(checkpoint.resource), checkpoint.encode(), headers)
 
     # --- reading ------------------------------------------------------------------------------------------------
+    async def find_all(self, request_ids: Collection[str], *, to_seq: int) -> dict[str, Outcome]:
+        """A few are looked for each by its name first. Raises: StoreError."""
+        if len(request_ids) > FEW:
+            return await outcomes_up_to(
+                self._link,
+                self._names,
+                request_ids,
+                from_s=None,
+                to_seq=to_seq,
+                timeout_s=FIND_TIMEOUT_S,
+            )
+        found = {each: await self.find(each, to_seq=to_seq) for each in request_ids}
+        return {each: outcome for each, outcome in found.items() if outcome is not None}
+
     async def find(self, request_id: str, *, to_seq: int) -> Outcome | None:
         """Its own name is one read; a turn that it shares is found by reading all headers. Raises: StoreError."""
         names = self._names

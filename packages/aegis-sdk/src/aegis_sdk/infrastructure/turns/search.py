@@ -89,12 +89,15 @@ async def outcomes_up_to(
     """
     search = _Search(link, names, set(wanted), from_s, to_seq)
     await search.run(timeout_s)
-    found = {}
+    by_seq: dict[int, list[str]] = {}
     for request_id, seq in search.found.items():
+        by_seq.setdefault(seq, []).append(request_id)
+    found: dict[str, Outcome] = {}
+    for seq, request_ids in by_seq.items():  # a turn has many
         entry = await link.api(f"STREAM.MSG.GET.{names.stream}", {"seq": seq}, timeout_s=2.0)
-        outcome = outcome_in(base64.b64decode(entry["message"].get("data", "")), request_id)
-        if outcome is not None:
-            found[request_id] = outcome
+        records = decode_turn(base64.b64decode(entry["message"].get("data", "")))
+        outcomes = {record.request_id: record.outcome for record in records}
+        found |= {each: outcomes[each] for each in request_ids if each in outcomes}
     return found
 
 
