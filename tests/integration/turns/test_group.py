@@ -61,7 +61,7 @@ async def test_a_cancel_and_an_outcome_are_one_or_the_other(small_world: World) 
     while not served:  # noqa: ASYNC110 - it has no event
         await asyncio.sleep(0.005)
     (request_id,) = told.sent
-    request = client.caller._open[request_id].request
+    request = client.caller._waiting[request_id].request
     cancelled = await store_cancel(await small_world.link(), small_world.names, request)
     assert cancelled.kind is OutcomeKind.CANCELLED
     outcome = await waiting

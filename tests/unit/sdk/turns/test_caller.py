@@ -67,7 +67,7 @@ class Stream:
         raise NotImplementedError
 
 
-class Doubts:
+class Log:
     """Stands for the log: what is in `outcomes` is there."""
 
     def __init__(self) -> None:
@@ -87,12 +87,12 @@ class Doubts:
 
 class World:
     def __init__(self, **more: float) -> None:
-        self.owner, self.stream, self.doubts = Owner(), Stream(), Doubts()
+        self.owner, self.stream, self.log = Owner(), Stream(), Log()
         self.caller = Caller(
             caller="c",
             calls=self.owner,
             requests=self.stream,
-            doubts=self.doubts,
+            last_word=self.log,
             members=lambda service: ["a", "b", "c"],
             **more,
         )
@@ -175,28 +175,28 @@ async def test_a_deadline_is_kept_politely(world: World) -> None:
         await asyncio.sleep(0.005)
     world.owner.answer("c.1", OutcomeKind.CANCELLED)
     assert (await waiting).kind is OutcomeKind.CANCELLED
-    assert world.doubts.asked == []
+    assert world.log.asked == []
 
 
 async def test_those_that_give_up_together_end_their_doubt_together(world: World) -> None:
     """G4: each is told what the log says, an outcome or that it never takes effect; by few readings of it."""
-    world.doubts.outcomes["c.7"] = Outcome(OutcomeKind.EXECUTED, b"7")
+    world.log.outcomes["c.7"] = Outcome(OutcomeKind.EXECUTED, b"7")
     outcomes = await asyncio.gather(*(world.call("slow", timeout_s=0.02) for _ in range(500)))
     assert [n + 1 for n, o in enumerate(outcomes) if o.kind is OutcomeKind.EXECUTED] == [7]
     assert {o.kind for o in outcomes} == {OutcomeKind.EXECUTED, OutcomeKind.CANCELLED}
-    assert len(world.doubts.asked) < 10
+    assert len(world.log.asked) < 10
 
 
 async def test_the_end_of_a_request_that_may_be_stored_says_so(world: World) -> None:
     """Its stored copy may come back for as long as its stream keeps it."""
     await world.call("slow", timeout_s=0.2)
     assert world.stream.requests == ["c.1"]
-    assert world.doubts.asked == [({"c.1"}, True)]
+    assert world.log.asked == [({"c.1"}, True)]
 
 
 async def test_without_nats_nobody_knows() -> None:
     world = World(resolve_s=0.1)
-    world.stream.down = world.doubts.down = True
+    world.stream.down = world.log.down = True
     with pytest.raises(OutcomeUnknown):
         await world.call("slow", timeout_s=0.02)
 

@@ -1,15 +1,8 @@
-"""A caller in the second form: sends its request, stores it in doubt, and has one definite answer within its deadline.
+"""Makes requests in the second form: executes what `Doubts` decides, and hands each caller its one definite answer.
 
-Theory of operation. A request is sent to its resource's active and nothing else happens, as a rule. Doubt is about the owner, not
-about one request: an owner that has answered anything within SILENCE_S is alive, and what waits in its queue is not to be
-stored, else an overloaded active would be given twice the work. What is in doubt is stored under the same id, once: from then on
-whoever owns the resource will serve it, and the copy that was sent is recognised by its number. It is also sent again, less and
-less often: a new owner may be there before it is stored, and the answer itself may have been lost.
-
-At the deadline the caller asks the active to end the request unless it has begun. If that is not answered within POLITE_S,
-the caller ends the doubt itself (`Doubts`, R6), together with all others that give up at that moment.
-
-A caller that was away itself (a blocked loop, a stopped process) knows nothing about the silence of others: it waits anew.
+Each request is sent, stored, sent again, ended or given up as domain/turns/doubt.py has it. This module knows whom a group's
+request goes to (the members in turn), and how many requests are stored at once: a bounded number, in their order, since a service
+that has lost its active would else have thousands on their way together. Those that give up at one moment do so together.
 """
 
 from __future__ import annotations
@@ -21,70 +14,48 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final, TypeVar
 
 from aegis_sdk.application.outcomes import result_of
-from aegis_sdk.application.ports import (
-    RequestLog,
-    StoreError,
-    StoreTooLarge,
-    StoreUnreachable,
-)
-from aegis_sdk.application.turns.ports import CallsOut, Doubts
+from aegis_sdk.application.ports import RequestLog, StoreError, StoreTooLarge, StoreUnreachable
+from aegis_sdk.application.turns.ports import CallsOut, LastWord
 from aegis_sdk.contract.envelope import Outcome, OutcomeKind, Request
 from aegis_sdk.contract.method import Method
 from aegis_sdk.contract.trace import new_traceparent
 from aegis_sdk.contract.turns.sent import Answer
 from aegis_sdk.domain.delivery import backoff_s
+from aegis_sdk.domain.turns.doubt import Because, Call, Doubts
+from aegis_sdk.domain.turns.states import CallState
 from aegis_sdk.errors import Cancelled, Draining, OutcomeUnknown, PayloadTooLarge
 from aegis_sdk.telemetry import about, log
 
 Req = TypeVar("Req")
 Rep = TypeVar("Rep")
 
-TICK_S: Final = 0.01
-"""How often open requests are looked at, while there are any."""
-AWAY_S: Final = 0.04
-"""A look that comes so much later than it should says that this process was away."""
-SILENCE_S: Final = 0.05
-"""An owner that has answered nothing for so long is in doubt."""
-OPEN_S: Final = 1.0
-"""A request that is open for so long is stored in any case."""
-AGAIN_S: Final = 0.05
-STORED_AGAIN_S: Final = 0.5
-AGAIN_S_MAX: Final = 2.0
-"""A request in doubt is sent again: at first after AGAIN_S or STORED_AGAIN_S, then after twice as long each time."""
 STORING_MAX: Final = 256
 """Requests that are being stored at once. More wait for their turn, and many are answered until it comes."""
-POLITE_S: Final = 0.1
+STORE_S: Final = 1.0
 RESOLVE_S: Final = 3.0
 """How long past its deadline a caller tries to end the doubt before it says OutcomeUnknown."""
-STORE_S: Final = 1.0
+_BECAUSE: Final = {
+    Answer.BUSY: Because.BUSY,
+    Answer.MOVED: Because.OWNER_CHANGED,
+    Answer.LATE: Because.OPEN_LONG,
+    Answer.NOBODY: Because.NO_RESPONDER,
+}
 
 
-class _Call:
-    """A request without an answer so far. Times are of the loop's clock."""
+class _Waiting:
+    """Who waits for a request's answer, and how it is sent."""
 
-    __slots__ = ("after", "again_s", "answer", "asked_s", "deadline_s", "is_left", "is_storing", "member", "place", "request", "sent_at", "sent_s", "stored_seq", "wait_s")  # fmt: skip
+    __slots__ = ("after", "answer", "member", "request", "sent_at")
 
-    def __init__(self, request: Request, answer: asyncio.Future[Outcome], now_s: float) -> None:
+    def __init__(self, request: Request, answer: asyncio.Future[Outcome]) -> None:
         self.request = request
         self.answer = answer
-        self.sent_s = now_s
         self.sent_at = time.time()
         """Unix time: all its copies carry the same."""
-        self.deadline_s = now_s
-        self.place = request.service, request.resource or ""
-        """Whose silence counts: the owner of a resource, or the member of the group that it was sent to."""
         self.member = ""
+        """Of the group: whom it is sent to."""
         self.after = 0
         """The last place that this caller had stored for the resource when it was first sent (G7)."""
-        self.stored_seq = 0
-        self.is_storing = False
-        self.is_left = False
-        """The active did not say how it ended: its doubt is being ended otherwise."""
-        self.again_s = 0.0
-        """When it is sent again."""
-        self.wait_s = AGAIN_S
-        self.asked_s = 0.0
-        """When the active was asked to end it; 0.0 before."""
 
 
 class Caller:
@@ -96,34 +67,27 @@ class Caller:
         caller: str,
         calls: CallsOut,
         requests: RequestLog,
-        doubts: Doubts,
+        last_word: LastWord,
         members: Callable[[str], Sequence[str]],
         resolve_s: float = RESOLVE_S,
     ) -> None:
         self._caller = caller
         self._calls = calls
         self._requests = requests
-        self._doubts = doubts
+        self._last_word = last_word
         self._members = members
-        self._turn = 0
         self._resolve_s = resolve_s
         self._loop = asyncio.get_running_loop()
+        self._doubts = Doubts()
+        self._waiting: dict[str, _Waiting] = {}
         self._number = 0
-        self._open: dict[str, _Call] = {}
-        self._young: deque[_Call] = deque()
-        """In the order of their sending; none has been open for SILENCE_S at the last look."""
-        self._old: list[_Call] = []
-        self._heard_s: dict[str, float] = {}
-        """When an instance was last heard."""
-        self._owners: dict[tuple[str, str], str] = {}
-        """By service and resource: the instance that answered last."""
+        self._turn = 0
         self._last_stored: dict[tuple[str, str], int] = {}
         self._storing = 0
-        self._to_store: deque[_Call] = deque()
-        self._giving_up: list[_Call] = []
+        self._to_store: deque[Call] = deque()
+        self._giving_up: list[Call] = []
         self._settling: asyncio.Task[None] | None = None
-        self._ticking = False
-        self._next_look_s = 0.0
+        self._looks = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._closed = False
         self.stored = 0
@@ -158,208 +122,175 @@ class Caller:
         """Raises: PayloadTooLarge, OutcomeUnknown, Draining."""
         if self._closed:
             raise Draining("this client is closed")
-        now_s = self._loop.time()
-        call = _Call(request, self._loop.create_future(), now_s)
-        call.deadline_s = now_s + timeout_s
-        if request.resource is None:
-            self._choose_member(call)
-        elif self._last_stored:
-            call.after = self._last_stored.get(call.place, 0)
-        self._open[request.request_id] = call
+        request_id, now_s = request.request_id, self._loop.time()
+        waiting = _Waiting(request, self._loop.create_future())
+        place = self._place(waiting)
+        self._waiting[request_id] = waiting
+        self._doubts.sent(
+            Call(request_id, place, sent_s=now_s, deadline_s=now_s + timeout_s),
+        )
         try:
-            self._send(call)
-            self._watch(call)
-            return await call.answer
+            self._send(waiting)
+            self._look_later()
+            return await waiting.answer
         finally:
-            del self._open[request.request_id]
+            self._doubts.ended(request_id)
+            del self._waiting[request_id]
 
     def restored(self) -> None:
-        """There is a new connection: whatever was sent before may be lost, and its answer too."""
-        for call in list(self._open.values()):
-            self._store(call)
+        """There is a new connection."""
+        self._doubts.restored()
+        self._act()
 
     def close(self) -> None:
         self._closed = True
-        for call in self._open.values():
-            _tell_unknown(call, "the client was closed")
+        for waiting in self._waiting.values():
+            _tell_unknown(waiting, "the client was closed")
         for task in self._tasks:
             task.cancel()
 
     # --- sending ----------------------------------------------------------------------------------------------
-    def _choose_member(self, call: _Call) -> None:
-        """The next one in turn: so the shares are even, and one that hangs delays only what it was given."""
-        members = self._members(call.request.service)
+    def _place(self, waiting: _Waiting) -> tuple[str, str]:
+        """Whose silence counts: that of a resource's owner, or of the member of the group that it is sent to."""
+        request = waiting.request
+        if request.resource is not None:
+            place = request.service, request.resource
+            if self._last_stored:
+                waiting.after = self._last_stored.get(place, 0)
+            return place
+        members = self._members(request.service)
         if members:
             self._turn += 1
-            call.member = members[self._turn % len(members)]
-            call.place = call.request.service, f"any {call.member}"
-            self._owners[call.place] = call.member
+            waiting.member = members[self._turn % len(members)]
+        return request.service, f"any {waiting.member}"
 
-    def _send(self, call: _Call) -> None:
-        request = call.request
+    def _send(self, waiting: _Waiting) -> None:
+        request = waiting.request
         try:
-            self._calls.send(request, sent_s=call.sent_at, after=call.after, member=call.member)
+            self._calls.send(
+                request, sent_s=waiting.sent_at, after=waiting.after, member=waiting.member
+            )
         except StoreTooLarge as error:
             raise PayloadTooLarge(str(error)) from error
         except StoreUnreachable as error:
             log.debug("request_not_sent", **about(request), error=str(error))
 
-    def _store(self, call: _Call) -> None:
-        if not (call.is_storing or call.answer.done()):
-            call.is_storing = True
-            call.again_s = self._loop.time() + call.wait_s
-            self._to_store.append(call)
-            self._store_next()
+    # --- what comes back --------------------------------------------------------------------------------------
+    def _on_outcome(self, request_id: str, outcome: Outcome) -> None:
+        call = self._doubts.open.get(request_id)
+        if call is None:
+            return
+        if outcome.instance_id:
+            self._doubts.heard(outcome.instance_id, call.place, self._loop.time())
+        waiting = self._waiting[request_id]
+        if not waiting.answer.done():
+            waiting.answer.set_result(outcome)
+
+    def _on_answer(self, request_id: str, answer: Answer) -> None:
+        """Nothing of it was stored by whoever says so."""
+        self._doubts.refused(request_id, _BECAUSE[answer])
+        self._act()
+
+    # --- looking after what is open -----------------------------------------------------------------------------
+    def _look_later(self) -> None:
+        if not self._looks and self._doubts.next_look_s:
+            self._looks = True
+            self._loop.call_at(self._doubts.next_look_s, self._look)
+
+    def _look(self) -> None:
+        self._looks = False
+        self._doubts.look(self._loop.time())
+        self._act()
+        self._look_later()
+
+    def _act(self) -> None:
+        asked = self._doubts.take_asked()
+        self._to_store += asked.store
+        self._store_next()
+        for call in asked.send:
+            if (waiting := self._waiting.get(call.request_id)) is not None:
+                self._send(waiting)
+        for call in asked.cancel:
+            if (waiting := self._waiting.get(call.request_id)) is not None:
+                self._ask_to_end(waiting)
+        if asked.give_up:
+            self._giving_up += asked.give_up
+            if self._settling is None or self._settling.done():
+                self._settling = self._aside(self._settle_all())
 
     def _store_next(self) -> None:
         while self._to_store and self._storing < STORING_MAX:
             call = self._to_store.popleft()
-            if not (call.answer.done() or call.asked_s):
+            waiting = self._waiting.get(call.request_id)
+            if waiting is not None and call.state is CallState.STORING:
                 self._storing += 1
                 self.stored += 1
-                self._aside(self._append(call))
+                self._aside(self._store(call, waiting.request))
 
-    async def _append(self, call: _Call) -> None:
+    async def _store(self, call: Call, request: Request) -> None:
         """Until it is stored, answered, or given up."""
-        request, n = call.request, 0
+        n = 0
         try:
-            while not (call.answer.done() or call.asked_s or call.stored_seq):
+            while call.state is CallState.STORING:
                 n += 1
                 try:
                     accepted = await self._requests.append(request, timeout_s=STORE_S)
-                    call.stored_seq = accepted.seq
-                    call.wait_s = max(call.wait_s, STORED_AGAIN_S)
-                    call.again_s = self._loop.time() + call.wait_s
                 except StoreError as error:
                     log.debug("request_not_stored", **about(request), error=str(error))
                     await asyncio.sleep(backoff_s(n, first_s=0.02, max_s=0.5))
+                else:
+                    self._is_stored(call, request, accepted.seq)
+                    return
         finally:
             self._storing -= 1
             self._store_next()
+
+    def _is_stored(self, call: Call, request: Request, seq: int) -> None:
+        self._doubts.stored(call.request_id, self._loop.time())
         if request.resource is not None:
-            last = self._last_stored.get(call.place, 0)
-            self._last_stored[call.place] = max(call.stored_seq, last)
+            self._last_stored[call.place] = max(seq, self._last_stored.get(call.place, 0))
 
-    # --- what comes back --------------------------------------------------------------------------------------
-    def _on_outcome(self, request_id: str, outcome: Outcome) -> None:
-        instance = outcome.instance_id
-        if instance:
-            self._heard_s[instance] = self._loop.time()
-        call = self._open.get(request_id)
-        if call is None:
-            return
-        if instance and not call.member:
-            self._owners[call.place] = instance
-        if not call.answer.done():
-            call.answer.set_result(outcome)
-
-    def _on_answer(self, request_id: str, answer: Answer) -> None:
-        """Nothing of it was stored by whoever says so."""
-        call = self._open.get(request_id)
-        if call is not None:
-            if answer is not Answer.BUSY:
-                self._owners.pop(call.place, None)
-            self._store(call)
-
-    # --- looking after what is open -----------------------------------------------------------------------------
-    def _watch(self, call: _Call) -> None:
-        if call.deadline_s - call.sent_s < SILENCE_S:
-            self._old.append(call)
-        else:
-            self._young.append(call)
-        if not self._ticking:
-            self._ticking = True
-            self._next_look_s = call.sent_s + TICK_S
-            self._loop.call_at(self._next_look_s, self._look)
-
-    def _look(self) -> None:
-        now_s = self._loop.time()
-        if now_s - self._next_look_s > AWAY_S:
-            self._was_away(now_s)
-        while self._young and self._is_past(self._young[0], now_s):
-            call = self._young.popleft()
-            if not call.answer.done():
-                self._old.append(call)
-        if self._old:
-            self._old = [call for call in self._old if not (call.answer.done() or call.is_left)]
-            for call in self._old:
-                self._look_at(call, now_s)
-        self._ticking = bool(self._young or self._old)
-        if self._ticking:
-            self._next_look_s = now_s + TICK_S
-            self._loop.call_at(self._next_look_s, self._look)
-
-    def _was_away(self, now_s: float) -> None:
-        for instance in set(self._owners.values()):
-            self._heard_s[instance] = now_s
-
-    def _is_past(self, call: _Call, now_s: float) -> bool:
-        return call.answer.done() or now_s - call.sent_s >= SILENCE_S
-
-    def _look_at(self, call: _Call, now_s: float) -> None:
-        if call.asked_s:
-            if now_s - call.asked_s >= POLITE_S:
-                self._give_up(call)
-        elif now_s >= call.deadline_s:
-            self._ask_to_end(call, now_s)
-        elif call.is_storing:
-            if now_s >= call.again_s:
-                call.wait_s = min(2 * call.wait_s, AGAIN_S_MAX)
-                call.again_s = now_s + call.wait_s
-                self._send(call)
-        elif self._is_in_doubt(call, now_s):
-            self._store(call)
-
-    def _is_in_doubt(self, call: _Call, now_s: float) -> bool:
-        owner = self._owners.get(call.place, "")
-        heard_s = max(call.sent_s, self._heard_s.get(owner, 0.0))
-        return now_s - heard_s >= SILENCE_S or now_s - call.sent_s >= OPEN_S
+    def _ask_to_end(self, waiting: _Waiting) -> None:
+        log.info("deadline_passed", **about(waiting.request))
+        try:
+            self._calls.cancel(waiting.request, member=waiting.member)
+        except StoreError as error:
+            log.debug("cancel_not_sent", **about(waiting.request), error=str(error))
 
     # --- giving up ----------------------------------------------------------------------------------------------
-    def _ask_to_end(self, call: _Call, now_s: float) -> None:
-        log.info("deadline_passed", **about(call.request))
-        call.asked_s = now_s
-        try:
-            self._calls.cancel(call.request, member=call.member)
-        except StoreError as error:
-            log.debug("cancel_not_sent", **about(call.request), error=str(error))
-
-    def _give_up(self, call: _Call) -> None:
-        call.is_left = True
-        self._giving_up.append(call)
-        if self._settling is None or self._settling.done():
-            self._settling = self._aside(self._settle_all())
-
     async def _settle_all(self) -> None:
         """All that give up at this moment, by one reading of the log for each service."""
         while self._giving_up:
             calls, self._giving_up = self._giving_up, []
-            services = {call.request.service for call in calls}
-            await asyncio.gather(
-                *(self._settle(s, [c for c in calls if c.request.service == s]) for s in services)
-            )
+            by_service: dict[str, list[Call]] = {}
+            for call in calls:
+                by_service.setdefault(call.place[0], []).append(call)
+            await asyncio.gather(*(self._settle(s, some) for s, some in by_service.items()))
 
-    async def _settle(self, service: str, calls: list[_Call]) -> None:
-        requests = [call.request for call in calls]
+    async def _settle(self, service: str, calls: list[Call]) -> None:
+        waiting = [self._waiting[c.request_id] for c in calls if c.request_id in self._waiting]
+        requests = [each.request for each in waiting]
+        stored = any(call.because is not None for call in calls)
+        first_s = min(call.sent_s for call in calls)
         give_up_s, n = self._loop.time() + self._resolve_s, 0
         while True:
             n += 1
-            open_s = self._loop.time() - min(call.sent_s for call in calls)
+            open_s = self._loop.time() - first_s
             try:
-                found = await self._doubts.settle(
-                    service, requests, open_s=open_s, stored=any(call.is_storing for call in calls)
+                found = await self._last_word.settle(
+                    service, requests, open_s=open_s, stored=stored
                 )
                 break
             except StoreError as error:
                 if self._loop.time() >= give_up_s:
-                    for call in calls:
-                        _tell_unknown(call, str(error))
+                    for each in waiting:
+                        _tell_unknown(each, str(error))
                     return
             await asyncio.sleep(backoff_s(n, first_s=0.02, max_s=0.25))
-        for call in calls:
-            if not call.answer.done():
-                request = call.request
-                call.answer.set_result(found.get(request.request_id) or _cancelled(request))
+        for each in waiting:
+            if not each.answer.done():
+                request = each.request
+                each.answer.set_result(found.get(request.request_id) or _cancelled(request))
 
     def _aside(self, work: Any) -> asyncio.Task[None]:
         task: asyncio.Task[None] = self._loop.create_task(work)
@@ -382,10 +313,10 @@ def _cancelled(request: Request) -> Outcome:
     )
 
 
-def _tell_unknown(call: _Call, why: str) -> None:
-    if not call.answer.done():
-        request_id = call.request.request_id
-        call.answer.set_exception(
+def _tell_unknown(waiting: _Waiting, why: str) -> None:
+    if not waiting.answer.done():
+        request_id = waiting.request.request_id
+        waiting.answer.set_exception(
             OutcomeUnknown(f"{request_id} was open ({why}): attach to it later", request_id)
         )
-        call.answer.exception()  # known, also when whoever asked is not waiting any more
+        waiting.answer.exception()  # known, also when whoever asked is not waiting any more

@@ -89,8 +89,8 @@ class CallsOut(Protocol):
         """Raises: StoreUnreachable."""
 
 
-class Doubts(Protocol):
-    """Ends the doubt about requests that nobody answers for (R6)."""
+class LastWord(Protocol):
+    """What became of requests that nobody answers for (R6)."""
 
     async def settle(
         self, service: str, requests: Sequence[Request], *, open_s: float, stored: bool

@@ -17,7 +17,7 @@ from aegis_sdk.contract.turns.writers import writer_name
 from aegis_sdk.errors import ContractError
 from aegis_sdk.infrastructure.requests import NatsDeliveries, NatsRequestLog
 from aegis_sdk.infrastructure.turns.calls import Calls
-from aegis_sdk.infrastructure.turns.doubts import LogDoubts
+from aegis_sdk.infrastructure.turns.last_word import LogsLastWord
 from aegis_sdk.infrastructure.turns.log import TurnLog
 from aegis_sdk.infrastructure.turns.reader import LogReader
 from aegis_sdk.infrastructure.turns.sent import SentRequests
@@ -128,12 +128,12 @@ class TurnClient:
         caller = caller or secrets.token_hex(5)
         self._link = link
         self._calls = Calls(link, subjects, caller=caller)
-        self._doubts = LogDoubts(link, subjects, ends_kept_s=ends_kept_s)
+        self._last_word = LogsLastWord(link, subjects, ends_kept_s=ends_kept_s)
         self.caller = Caller(
             caller=caller,
             calls=self._calls,
             requests=NatsRequestLog(link, subjects),
-            doubts=self._doubts,
+            last_word=self._last_word,
             members=members,
         )
 
@@ -144,7 +144,7 @@ class TurnClient:
     async def close(self) -> None:
         self._link.off_restored(self._restored)
         self.caller.close()
-        await self._doubts.close()
+        await self._last_word.close()
 
     async def _restored(self) -> None:
         self.caller.restored()

@@ -51,8 +51,8 @@ class _Owners:
         self.unreadable = f"entry {seq}: {why}"
 
 
-class LogDoubts:
-    """Doubts (application/turns/ports.py)."""
+class LogsLastWord:
+    """LastWord (application/turns/ports.py)."""
 
     def __init__(self, link: Link, subjects: Subjects, *, ends_kept_s: float) -> None:
         self._link = link
