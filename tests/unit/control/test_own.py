@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import pytest
 from aegis_control.application.ports import NotWritten, Write
-from aegis_control.domain.leading.owning import Owned, StoredGate, StoredMoves
+from aegis_control.domain.leading.owning import HEAD_BYTES, Owned, StoredGate, StoredMoves
 from aegis_sdk.contract.control import InstanceState, LeaseState, Role
 from aegis_sdk.contract.turns.entries import Moves
 from aegis_sdk.errors import Unavailable
@@ -129,6 +129,24 @@ async def test_of_two_replicas_one_stores_the_number_and_the_other_reads_and_pla
     assert log_of(office) == ["1 R1>a R2>a", "2 R1>b", "gate a"]
     assert await other.granting.give(table, {"b": ["R1", "R2"]}, reason="anew") == {"R2": "b"}
     assert log_of(office)[2:] == ["3 R2>b", "gate a"]
+
+
+async def test_of_a_plan_in_several_entries_nothing_follows_one_that_is_refused() -> None:
+    """G5: the rest was planned on what is not so any more."""
+    office = Office(turns=True)
+    for name in ("a", "b"):
+        await office.registers(name, resources=MANY)
+    office.beats("a", "b")
+    office.own_log.entry_bytes_max = HEAD_BYTES + 300
+    other = Office(office)
+    await other.roster.refresh()
+    [table] = other.state.services.values()
+    await other.granting.restore(table)
+    await office.admin("failover", b'{"resource": "R0"}')
+    assert await other.granting.give(table, {"b": MANY}, reason="late") == {"R0": "b"}
+    assert office.own_log.numbers(SERVICE) == [1, 2]
+    assert len(await other.granting.give(table, {"b": MANY}, reason="anew")) == len(MANY) - 1
+    assert len(office.own_log.numbers(SERVICE)) > 3
 
 
 async def test_an_entry_whose_acknowledgement_is_lost_is_found_in_the_log() -> None:
