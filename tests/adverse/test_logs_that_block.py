@@ -339,3 +339,22 @@ def test_a_reader_that_has_seen_enough_is_no_error(command: list[str]) -> None:
     )
     pipe.close_writing()
     assert (done.returncode in (0, 1), done.stderr) == (True, "")
+
+
+@pytest.mark.parametrize(
+    "module", ["aegis_control.entrypoints.service", "aegis_control.entrypoints.cli"]
+)
+@pytest.mark.parametrize(("redirection", "code"), [(">&-", 0), (">&- 2>&-", 0), (">/dev/full", 1)])
+def test_output_that_nobody_takes_is_no_traceback(module: str, redirection: str, code: int) -> None:
+    """Closed by a supervisor, or a full disk: that one is told in a line."""
+    verb = "config" if module.endswith("service") else "version"
+    program = f"from {module} import main; main(['{verb}'])"
+    done = subprocess.run(
+        ["sh", "-c", f'exec {sys.executable} -c "$0" {redirection}', program],
+        capture_output=True,
+        text=True,
+        timeout=ENDS_WITHIN_S,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (code, "")
+    assert done.stderr == (code * "the output is not whole: No space left on device\n")
