@@ -213,6 +213,20 @@ async def test_a_thousand_wrong_tokens_are_a_line_or_two_and_a_handful_of_guesse
     assert len(lines) <= 2
 
 
+async def test_a_page_that_leaves_before_its_order_is_whole_is_no_error(
+    port: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It was a line with a traceback for each."""
+    _, writer = await asyncio.open_connection("127.0.0.1", port)
+    head = f"POST /api/actions/drain HTTP/1.1\r\nhost: localhost\r\n{TOKEN_HEADER}: {TOKEN}\r\n"
+    writer.write(f"{head}content-length: 9\r\n\r\n{{".encode())
+    await writer.drain()
+    assert (await ask(port, "/livez")).status == HTTPStatus.OK
+    writer.close()
+    assert (await ask(port, "/api/overview")).status == HTTPStatus.OK
+    assert [line for line in caplog.records if line.exc_info] == []
+
+
 async def test_who_waits_a_second_may_try_again_and_others_need_not_wait() -> None:
     lock = console_http.Lock(TOKEN, Seldom())
     for client, now_s, status in (

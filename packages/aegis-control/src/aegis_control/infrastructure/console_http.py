@@ -23,7 +23,7 @@ from aegis_sdk.contract.control import AdminReply
 from aegis_sdk.contract.values import field_errors
 from aegis_sdk.errors import InvalidName, Unavailable
 from starlette.datastructures import MutableHeaders
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -277,10 +277,13 @@ def _act(console: Console, lock: Lock) -> Handler:
 
 async def _body(request: Request) -> bytes:
     body = b""
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > BODY_BYTES_MAX:
-            raise _Wrong(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"over {BODY_BYTES_MAX} bytes")
+    try:
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > BODY_BYTES_MAX:
+                raise _Wrong(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"over {BODY_BYTES_MAX} bytes")
+    except ClientDisconnect as error:  # the answer goes to nobody
+        raise _Wrong(HTTPStatus.BAD_REQUEST, "it ended before its body did") from error
     return body
 
 
