@@ -171,6 +171,20 @@ async def test_operators_verbs_take_one_request_s_id(
         assert len(said.err) < 300
 
 
+@pytest.mark.parametrize(
+    "verb", ["show-route", "failover", "disconnect --yes", "drain --yes", "accept-loss", "describe"]
+)
+async def test_bytes_that_are_no_text_are_refused_by_operators_verbs(
+    verb: str, system: System
+) -> None:
+    """As a shell completes them from a file's name."""
+    place = ("--url", system.url, "--prefix", system.subjects.prefix)
+    said = await run_cli(*verb.split(), "\udcff", *place)
+    assert (said.code, said.out) == (2, ""), said
+    assert said.err.count("\n") == 1
+    assert "surrogate" in said.err or "'\\udcff' is not valid Unicode text" in said.err
+
+
 async def test_control_refuses_orders_about_what_is_no_id(system: System) -> None:
     """Also from clients that are not ipc-cli."""
     for request_id in BAD_IDS:

@@ -35,6 +35,7 @@ from aegis_sdk.nats.jetstream import JetStream
 from aegis_sdk.nats.link import Link
 from nats import errors as nats_errors
 from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic_core import PydanticSerializationError
 
 from aegis_control.infrastructure.nats_archive import NatsArchive
 from aegis_control.infrastructure.nats_connect import Credentials, CredentialsUnusable
@@ -65,6 +66,8 @@ class ServiceDescription(BaseModel):
 
 
 _ABOUT_LOGIN: Final = re.compile("authorization|authentication", re.IGNORECASE)
+_HALF_PAIR: Final = re.compile("[\ud800-\udfff]")
+"""What Python puts in the place of bytes that are no UTF-8."""
 _SERVICES: Final = TypeAdapter(list[ServiceView])
 _ROUTES: Final = TypeAdapter(list[RouteView])
 _MOVED: Final = TypeAdapter(Moved)
@@ -290,7 +293,13 @@ class AdminClient:
 
 
 def _body(argument: BaseModel) -> bytes:
-    return argument.model_dump_json().encode()
+    """Raises: AdminError for what a shell took from a file's name: bytes that are no text."""
+    try:
+        return argument.model_dump_json().encode()
+    except PydanticSerializationError as error:
+        words = [v for v in argument.model_dump().values() if isinstance(v, str)]
+        odd = next(filter(_HALF_PAIR.search, words))
+        raise AdminError("invalid", f"{odd!r} is not valid Unicode text") from error
 
 
 def _accepted(reply: AdminReply) -> Any:
