@@ -56,6 +56,16 @@ def test_processes_are_added_up() -> None:
     assert (buckets.counts[:3], buckets.sum_s) == ([8, 4, 0], 12.0)
 
 
+@pytest.mark.parametrize("number", [2**43, 2**44, 2**53])
+def test_no_number_that_somebody_tells_makes_a_total_stand_still(number: int) -> None:
+    """Neither one that is refused, nor a hundred of the greatest that are taken."""
+    fleet = Fleet()
+    take(fleet, snapshot("a", 1, 0, counts=[0]))
+    before = take(fleet, *(snapshot(f"odd-{n}", 1, number, counts=[number]) for n in range(100)))
+    assert take(fleet, snapshot("a", 2, 1, counts=[1])) == before + 1
+    assert before in (0, 100 * number)
+
+
 def test_a_restarted_process_begins_at_zero_and_the_total_does_not() -> None:
     fleet = Fleet()
     take(fleet, snapshot("a", 1, 0), snapshot("a", 2, 100))

@@ -24,8 +24,9 @@ from aegis_sdk.contract.metrics import (
 SILENCE_S_MAX: Final = 60.0
 """Many lost snapshots: the source is gone. Should it be heard again, it counts on from there."""
 SOURCES_MAX: Final = 10_000
-COUNT_MAX: Final = 2**53
-"""No process counts further, and a float tells no two neighbours apart above it."""
+COUNT_MAX: Final = 2**43
+"""A million a second for a hundred days: no process counts further. A total of a thousand such still counts by one; a
+float tells no two neighbours apart above 2**53, and a total beyond would stand still for ever."""
 LABEL_CHARS_MAX: Final = 200
 
 SeriesKey = tuple[str, LabelValues]
