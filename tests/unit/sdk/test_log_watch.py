@@ -14,6 +14,7 @@ from aegis_sdk.contract.subjects import Subjects
 from aegis_sdk.infrastructure.log_watch import IDENTITY, LogWatch
 
 TIME = "2026-01-01T00:00:00Z"
+TIME_S = 1767225600.0
 
 
 class Server:
@@ -179,7 +180,47 @@ async def test_only_a_newer_fence_fences(logs: Logs, fence_at: int | None, is_lo
 async def test_what_is_new_comes_behind_all_that_was(logs: Logs, seq: int, is_lost: bool) -> None:
     """G5: a fence that is claimed in front of what was read would never be read."""
     watch, lost = watching(logs)
-    watch.passed = 8
+    watch.passed(8, "fence", TIME_S)
     watch.reconnected()
     watch.placed(seq)
     assert bool(lost) is is_lost
+
+
+@pytest.mark.parametrize(
+    ("there", "told"),
+    [
+        ({8: "fence.A"}, ""),
+        ({8: "fence.A", 4: "out.x"}, ""),
+        ({}, ""),
+        ({8: "out.c"}, "at 8 is another out.c than was read there"),
+        ({4: "out.x"}, "at 4 is another out.x than was read there"),
+    ],
+)
+async def test_what_was_read_last_is_where_it_was_whatever_its_kind(
+    logs: Logs, there: dict[int, str], told: str
+) -> None:
+    """G6: who goes on reading behind a fence at 8 would never read an outcome that others wrote there in an older copy."""
+    logs.journal.update(there)
+    link: Any = logs
+    watch = LogWatch(link, Subjects(), "ledger", "JOURNAL-1", "REQ-1")
+    lost: list[str] = []
+    watch.on_lost = lost.append
+    watch.passed(4, "state.A", TIME_S)
+    watch.passed(8, "fence.A", TIME_S)
+    watch.reconnected()
+    with pytest.raises(StoreUnreachable) if told else contextlib.nullcontext():
+        await watch.make_sure()
+    assert lost == ([told] if told else [])
+
+
+async def test_the_same_subject_at_the_same_place_counts_only_from_the_same_moment(
+    logs: Logs,
+) -> None:
+    """G6: an older copy has its own fence there."""
+    logs.journal[8] = "fence.A"
+    link: Any = logs
+    watch = LogWatch(link, Subjects(), "ledger", "JOURNAL-1", "REQ-1")
+    watch.passed(8, "fence.A", TIME_S - 2)
+    watch.reconnected()
+    with pytest.raises(StoreUnreachable, match=r"at 8 is another fence\.A"):
+        await watch.make_sure()

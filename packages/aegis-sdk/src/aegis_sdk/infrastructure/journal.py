@@ -346,7 +346,8 @@ class _Follower:
             if entry.kind is EntryKind.OUTCOME:
                 self._watch.read(entry.seq, message.subject)
             self._on_entry(entry)
-        self.read_to = self._watch.passed = meta.stream_seq
+        self.read_to = meta.stream_seq
+        self._watch.passed(meta.stream_seq, message.subject, meta.stored_s)
         self._read_more.set()
 
 

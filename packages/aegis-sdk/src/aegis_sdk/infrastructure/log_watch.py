@@ -3,15 +3,17 @@
 Control looks twice a second; this is for what happens before it looks. Three things tell, and none costs a
 commit anything: an outcome that is stored at or before a position where one was stored earlier; a fence that is
 refused though the log has no newer one; and each new connection. Then, before the next commit, the streams' identity
-and ends are looked at, and whether the newest outcome that was stored or read here, and the newest request that was given,
-are still where they were. An end alone says little: callers go on writing, and a moment later an older copy is as long
-as the log was. What it tells is final: the instance stops serving, and control asks an operator.
+and ends are looked at, and whether the newest outcome that was stored or read here, the newest request that was given, and
+what was read last of whatever kind are still where they were. An end alone says little: others go on writing, and a
+moment later an older copy is as long as the log was. Who reads on behind that end would never read what they wrote. What
+it tells is final: the instance stops serving, and control asks an operator.
 """
 
 from __future__ import annotations
 
 import contextlib
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple
 
@@ -22,6 +24,10 @@ from aegis_sdk.nats.jetstream import Kept, decoded
 from aegis_sdk.nats.link import Link
 
 READ_TIMEOUT_S: Final = 2.0
+PASSED_MAX: Final = 8
+"""Of the entries that were read last, so many are remembered: fences and checkpoints may be replaced by newer ones."""
+SAME_S: Final = 1e-3
+"""Two messages at one place of the same log were stored at the same moment, but for what a float leaves of nanoseconds."""
 IDENTITY: Final = "aegis.log"
 """The key of the stream's metadata that control writes when it makes the stream."""
 
@@ -32,6 +38,23 @@ class Mark(NamedTuple):
     seq: int
     what: str
     at_s: float = 0.0
+
+
+class Passed(NamedTuple):
+    """An entry that was read, and when the server stored it."""
+
+    seq: int
+    subject: str
+    stored_s: float
+
+
+class _Known(NamedTuple):
+    """What must still be there."""
+
+    stored: Mark
+    read: Mark
+    given: Mark
+    passed: tuple[Passed, ...]
 
 
 class LogWatch:
@@ -59,12 +82,11 @@ class LogWatch:
         self._sure_of = link.connected.session
         self._lost = self._requests_lost = ""
         self._stored = self._read = self._given = Mark(0, "")
-        self.passed = 0
-        """How far the journal was read."""
+        self._passed: deque[Passed] = deque(maxlen=PASSED_MAX)
         self._behind = 0
         """How far it went at least when the connection ended: what is stored by the new one comes behind that."""
-        self._unproved: tuple[Mark, Mark, Mark] | None = None
-        """Those three as they were when the connection ended; what comes by the new one may be of another log."""
+        self._unproved: _Known | None = None
+        """As it was when the connection ended; what comes by the new one may be of another log."""
 
     @property
     def is_sure(self) -> bool:
@@ -83,7 +105,7 @@ class LogWatch:
     @property
     def newest_request(self) -> Mark:
         """What was given to this process; after a new connection, what was before it."""
-        return self._unproved[2] if self._unproved else self._given
+        return self._unproved.given if self._unproved else self._given
 
     def placed(self, seq: int) -> None:
         """Something of this process was stored now."""
@@ -102,6 +124,10 @@ class LogWatch:
         """An outcome was read in the journal."""
         self._read = Mark(seq, subject, time.monotonic())
 
+    def passed(self, seq: int, subject: str, stored_s: float) -> None:
+        """Something was read in the journal."""
+        self._passed.append(Passed(seq, subject, stored_s))
+
     def given(self, seq: int, request_id: str) -> None:
         """A request was delivered."""
         if seq > self._given.seq:
@@ -109,18 +135,20 @@ class LogWatch:
 
     def reconnected(self) -> None:
         """Before anything comes by the new connection."""
-        self._unproved = self._unproved or (self._stored, self._read, self._given)
-        self._behind = max(self._behind, self.passed, self._stored.seq)
+        known = _Known(self._stored, self._read, self._given, tuple(self._passed))
+        self._unproved = self._unproved or known
+        read_to = self._passed[-1].seq if self._passed else 0
+        self._behind = max(self._behind, read_to, self._stored.seq)
 
     async def make_sure(self) -> None:
         """Raises: StoreUnreachable while nothing may be stored: it can't be told, or it is another log."""
         session = self._link.connected.session
         # As they are now: while the server is asked, another commit may move them on.
         unproved = self._unproved
-        stored, read, given = unproved or (self._stored, Mark(0, ""), Mark(0, ""))
+        known = unproved or _Known(self._stored, Mark(0, ""), Mark(0, ""), ())
         if not self.is_lost:
-            await self._look_at_journal(stored, read)
-            await self._look_at_requests(given)
+            await self._look_at_journal(known)
+            await self._look_at_requests(known.given)
         if self.is_lost:
             raise StoreUnreachable(f"{self.service}: {self._lost or self._requests_lost}")
         if self._unproved is unproved:
@@ -155,17 +183,31 @@ class LogWatch:
         elif found.seq < after_seq:
             self._tell(f"the last fence of {resource!r} is at {found.seq}, and was at {after_seq}")
 
-    async def _look_at_journal(self, *marks: Mark) -> None:
+    async def _look_at_journal(self, known: _Known) -> None:
         stream = self._subjects.journal_stream(self.service)
         try:
             state = await self._compare(stream, self.log_id, self._tell)
-            for mark in marks:
+            for mark in (known.stored, known.read):
                 young = time.monotonic() - mark.at_s < self._kept_s / 2
                 await self._find(mark, stream, state, _subject_of, self._tell, must_be=young)
+            await self._find_passed(known.passed, stream)
         except StoreMissing as error:
             if "stream not found" not in str(error):
                 raise StoreUnreachable(str(error)) from error
             self._tell("it is gone")
+
+    async def _find_passed(self, passed: tuple[Passed, ...], stream: str) -> None:
+        """The newest that is still there tells of all before it; where there is nothing, a newer one replaced it.
+
+        Raises: StoreError.
+        """
+        for entry in reversed(passed):
+            found = await _message(self._link, stream, {"seq": entry.seq})
+            if found is None:
+                continue
+            if found.subject != entry.subject or abs(found.at_s - entry.stored_s) > SAME_S:
+                self._tell(f"at {entry.seq} is another {found.subject} than was read there")
+            return
 
     async def _look_at_requests(self, given: Mark) -> None:
         stream, tell = self._subjects.request_stream(self.service), self._tell_requests
