@@ -288,10 +288,11 @@ class Process:
             self.writer._undo(write)
         else:
             self.writer.refused(write)
-            if self.sim.fault is Fault.GATE_BY_ANSWER:
+            gate = self.sim.log.gates.get(self.name)
+            if self.sim.fault is Fault.GATE_BY_ANSWER and gate is not None:
                 self.writer.read(Gate(self.writer.position + 1, self.name))
                 self.writer.position -= 1
-                self.writer.ownership.gates[self.name] = self.sim.log.gates[self.name]
+                self.writer.ownership.gates[self.name] = gate
 
     def _save(self, save: Save) -> None:
         said = self.sim.log.save(save.checkpoint, save.gate, self.sim.clock.now_s)
