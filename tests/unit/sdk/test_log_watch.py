@@ -194,6 +194,7 @@ async def test_what_is_new_comes_behind_all_that_was(logs: Logs, seq: int, is_lo
         ({}, ""),
         ({8: "out.c"}, "at 8 is another out.c than was read there"),
         ({4: "out.x"}, "at 4 is another out.x than was read there"),
+        ({4: "state.A", 0: "end"}, "it ends at 7, and was read to 8"),
     ],
 )
 async def test_what_was_read_last_is_where_it_was_whatever_its_kind(
@@ -201,6 +202,7 @@ async def test_what_was_read_last_is_where_it_was_whatever_its_kind(
 ) -> None:
     """G6: who goes on reading behind a fence at 8 would never read an outcome that others wrote there in an older copy."""
     logs.journal.update(there)
+    logs.ends["JOURNAL"] = 7 if 0 in there else 9
     link: Any = logs
     watch = LogWatch(link, Subjects(), "ledger", "JOURNAL-1", "REQ-1")
     lost: list[str] = []

@@ -190,17 +190,19 @@ class LogWatch:
             for mark in (known.stored, known.read):
                 young = time.monotonic() - mark.at_s < self._kept_s / 2
                 await self._find(mark, stream, state, _subject_of, self._tell, must_be=young)
-            await self._find_passed(known.passed, stream)
+            await self._find_passed(known.passed, stream, int(state["last_seq"]))
         except StoreMissing as error:
             if "stream not found" not in str(error):
                 raise StoreUnreachable(str(error)) from error
             self._tell("it is gone")
 
-    async def _find_passed(self, passed: tuple[Passed, ...], stream: str) -> None:
+    async def _find_passed(self, passed: tuple[Passed, ...], stream: str, last_seq: int) -> None:
         """The newest that is still there tells of all before it; where there is nothing, a newer one replaced it.
 
         Raises: StoreError.
         """
+        if passed and last_seq < passed[-1].seq:
+            self._tell(f"it ends at {last_seq}, and was read to {passed[-1].seq}")
         for entry in reversed(passed):
             found = await _message(self._link, stream, {"seq": entry.seq})
             if found is None:
