@@ -12,6 +12,7 @@ import json
 import shutil
 import signal
 import sys
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,7 @@ ADDED: list[int] = []
 """What those of resources were."""
 HOLD = 1_000_000
 """An `add` of so much waits for RELEASED."""
-RELEASED = asyncio.Event()
+RELEASED = threading.Event()  # each test has a loop of its own
 
 
 def counters() -> Service:
@@ -50,7 +51,8 @@ def counters() -> Service:
     async def add(ctx: ResourceContext, delta: int) -> int:
         ADDED.append(delta)
         if delta == HOLD:
-            await RELEASED.wait()
+            while not RELEASED.is_set():  # noqa: ASYNC110 - of no loop
+                await asyncio.sleep(0.01)
         total = (ctx.state.get("total", int) or 0) + delta
         ctx.state.set("total", total)
         return total
