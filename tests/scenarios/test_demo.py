@@ -215,6 +215,24 @@ def test_an_unusable_file_ends_with_2_and_one_line(
 
 
 @pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("--orders", "x"), "Invalid value for '--orders'"),
+        (("--orders", "0"), "Invalid value for '--orders'"),
+        (("--bogus",), "No such option: --bogus"),
+        (("--kill", "x"), "Got unexpected extra argument"),
+    ],
+)
+def test_wrong_arguments_end_with_2_and_one_line(
+    demo: Callable[..., Demo], arguments: tuple[str, ...], told: str
+) -> None:
+    running = demo(*arguments)
+    running.wait_for(f"aegis-control demo: {told}")
+    code, output = running.wait()
+    assert (code, output) == (2, "")
+
+
+@pytest.mark.parametrize(
     ("moment", "what"),
     [
         ("embedded NATS", signal.SIGINT),

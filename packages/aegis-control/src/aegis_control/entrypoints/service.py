@@ -134,7 +134,14 @@ def _demo(argv: Sequence[str]) -> int:
     # With a second one, typer keeps the command's own name in the usage line.
     app.callback()(lambda: None)
     mount(app)
-    return int(app(args=["demo", *argv], prog_name="aegis-control", standalone_mode=False) or OK)
+    try:
+        return int(
+            app(args=["demo", *argv], prog_name="aegis-control", standalone_mode=False) or OK
+        )
+    except typer.TyperException as error:
+        hint = "see `aegis-control demo --help`"
+        print(f"aegis-control demo: {error.format_message()}; {hint}", file=sys.stderr)
+        return USAGE
 
 
 def _parser() -> argparse.ArgumentParser:
