@@ -36,6 +36,12 @@ def test_flags_win_over_the_file_and_the_file_over_the_environment(
         ({"log_format": "xml"}, "setting log_format is 'xml' (from flag): Input should be 'json'"),
         ({"prefix": "A b"}, "setting prefix is 'A b' (from flag)"),
         ({"colour": "red"}, "setting colour (from flag) does not exist"),
+        (
+            {"heartbeat_timeout_s": "inf"},
+            "heartbeat_timeout_s is 'inf' (from flag): Input should be",
+        ),
+        ({"outcome_ttl_s": "1e300"}, "outcome_ttl_s is '1e300' (from flag): Input should be less"),
+        ({"stall_limit_s": "nan"}, "stall_limit_s is 'nan' (from flag): Input should be"),
         ({"heartbeat_timeout_s": 0.2}, "heartbeat_timeout_s is 0.2, allowed is at least twice"),
         ({"leader_timeout_s": 0.3}, "leader_timeout_s is 0.3, allowed is at least twice"),
         ({"outcome_ttl_s": 60}, "outcome_ttl_s is 60.0, allowed is at least requests_max_age_s"),

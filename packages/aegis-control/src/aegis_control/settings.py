@@ -12,6 +12,7 @@ from typing import Annotated, Any, Final, Literal
 import pydantic
 from aegis_sdk.contract import addresses
 from aegis_sdk.contract.addresses import HIDDEN
+from aegis_sdk.contract.arguments import DURATION_S_MAX
 from aegis_sdk.contract.names import check_service
 from aegis_sdk.errors import InvalidName
 from pydantic import Field
@@ -27,7 +28,7 @@ FILES: Final = frozenset(
 _HOST_NAME: Final = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
 _TOKEN: Final = re.compile(r"[!-~]{16,256}")
 
-Seconds = Annotated[float, Field(gt=0)]
+Seconds = Annotated[float, Field(gt=0, le=DURATION_S_MAX)]
 
 
 class SettingsError(Exception):
