@@ -29,7 +29,8 @@ def returning(journal_id: str, **more: object) -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("identity", "generation"), [("3-a1", 3), ("a1", 0), ("", 0), ("-1-a", 0), ("gone", 0)]
+    ("identity", "generation"),
+    [("3-a1", 3), ("a1", 0), ("", 0), ("-1-a", 0), ("gone", 0), ("9" * 5_000 + "-a", 0)],
 )
 def test_an_identity_tells_its_generation(identity: str, generation: int) -> None:
     assert generation_of(identity) == generation
@@ -45,6 +46,15 @@ async def test_a_later_log_is_a_loss_and_the_next_one_is_behind_it() -> None:
     await office.admin("accept-loss", b'{"service": "%b"}' % SERVICE.encode())
     [(_, behind)] = office.logs.begun
     assert behind == 700
+
+
+async def test_the_event_of_an_accepted_loss_says_what_was_lost() -> None:
+    """The operator gave no reason; the loss itself is one, also when it is over."""
+    office = Office()
+    await office.registers("a")
+    await office.register(returning("log-0", log_lost="it is gone"))
+    await office.admin("accept-loss", b'{"service": "%b"}' % SERVICE.encode())
+    assert "it is gone" in str(office.events.last("loss_accepted")["reason"])
 
 
 async def test_an_earlier_log_is_none() -> None:

@@ -150,6 +150,10 @@ class ServiceTable:
             self.leases[resource] = Lease(record, self.lease_revision(resource))
             self.leases_behind.add(resource)
 
+    def beats(self) -> list[Heartbeat]:
+        """The last one of each instance that was heard."""
+        return [member.beat for member in self.members.values() if member.beat is not None]
+
     def resources(self) -> set[str]:
         """All that ever had an active."""
         return self.leases.keys() | self.unreadable_leases

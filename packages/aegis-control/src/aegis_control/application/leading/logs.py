@@ -16,6 +16,7 @@ from aegis_sdk.contract.control import (
     AcceptLoss,
     Command,
     CommandKind,
+    Heartbeat,
     LeaseRecord,
     LogMark,
     LogsRecord,
@@ -38,6 +39,9 @@ from aegis_control.domain.leading.logs import Sight, emptied, generation_of, los
 
 KEEP_INTERVAL_S = 5.0
 """How often the ends are kept for a control that starts later; those who live know better."""
+FLOORS_KEPT_MAX = 100
+"""Each costs a call; an instance has one grant, or few."""
+_WRITE_TRIES = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +52,6 @@ class _Look:
     mark: LogMark
     end: int
     sight: Sight | None
-
-
-FLOORS_KEPT_MAX = 100
-"""Each costs a call; an instance has one grant, or few."""
-_WRITE_TRIES = 3
 
 
 class LogKeeper:
@@ -145,51 +144,42 @@ class LogKeeper:
         """An instance comes back from a log that it saw was lost. The caller holds the service's lock."""
         if table.logs is None:
             return
-        me, found = registration.instance_id, [*table.logs.losses]
-        journal, requests = self._streams(table.name)
         if registration.journal_id == table.logs.journal.id:
-            await self._prove(table, requests, registration)
-            for resource, seen in registration.resources_seen.items():
-                before = table.seen.get(resource, ResourceSeen())
-                table.seen[resource] = ResourceSeen(
-                    epoch=max(seen.epoch, before.epoch), done=max(seen.done, before.done)
-                )
-        r = registration
-        for stream, log_id, seq, why in (
-            (journal, r.journal_id, r.journal_seq, r.log_lost),
-            (requests, r.requests_id, r.request_seq, r.requests_lost),
-        ):
-            loss = self._told(table, stream, me, log_id, seq, why)
+            await self._prove(table, registration)
+            _remember(table, registration)
+        found = [*table.logs.losses]
+        for stream in self._streams(table.name):
+            loss = self._told(table, stream, registration)
             if loss is not None and all(known.stream != stream for known in found):
                 found.append(loss)
         if len(found) > len(table.logs.losses):
             await self._lose(table, found)
 
-    async def _prove(self, table: ServiceTable, requests: str, registration: Registration) -> None:
+    async def _prove(self, table: ServiceTable, registration: Registration) -> None:
         """Is the request stream the one whose positions the instance tells?"""
-        seq, request_id = registration.request_seq, registration.request_id
+        requests, seq = self._streams(table.name)[1], registration.request_seq
         same = registration.requests_id == self._mark(table, requests).id
         if same and seq > table.proved_seq:
             held = await self._world.logs.request_at(requests, seq)
-            table.proved_seq = seq if held == request_id else table.proved_seq
+            table.proved_seq = seq if held == registration.request_id else table.proved_seq
 
-    def _told(
-        self, table: ServiceTable, stream: str, who: str, log_id: str, seq: int, why: str
-    ) -> Loss | None:
+    def _told(self, table: ServiceTable, stream: str, by: Heartbeat | Registration) -> Loss | None:
         """What an instance saw of the log that is known here, or of a later one, which an older registry forgot."""
-        known, generation = self._mark(table, stream).id, generation_of(log_id)
-        if generation > generation_of(known):
+        log_id, seq, why = _word(by, of_journal=self._is_journal(table, stream))
+        known, generation = self._mark(table, stream), generation_of(log_id)
+        if generation > generation_of(known.id):
             table.latest_logs[stream] = max(generation, table.latest_logs.get(stream, 0))
             why = f"it was {log_id}, a later one"
-        elif not why or log_id != known:
+        elif not why or log_id != known.id:
             return None
-        end = max(seq, self._end(table, stream, self._mark(table, stream)))
-        return reported(stream, who, why, end)
+        return reported(stream, by.instance_id, why, max(seq, self._end(table, stream, known)))
 
     def _mark(self, table: ServiceTable, stream: str) -> LogMark:
         assert table.logs is not None
-        is_journal = stream == self._streams(table.name)[0]
-        return table.logs.journal if is_journal else table.logs.requests
+        return table.logs.journal if self._is_journal(table, stream) else table.logs.requests
+
+    def _is_journal(self, table: ServiceTable, stream: str) -> bool:
+        return stream == self._world.subjects.journal_stream(table.name)
 
     def _streams(self, service: str) -> tuple[str, str]:
         names = self._world.subjects
@@ -197,15 +187,10 @@ class LogKeeper:
 
     def _end(self, table: ServiceTable, stream: str, mark: LogMark) -> int:
         """How far the log `mark` went, as far as anybody knows."""
-        is_journal = stream == self._streams(table.name)[0]
-        assert table.logs is not None
-        beats = [
-            beat.journal_seq if is_journal else beat.request_seq
-            for member in table.members.values()
-            if (beat := member.beat) is not None
-            and mark.id == (beat.journal_id if is_journal else beat.requests_id)
-        ]
-        return max([mark.end, self._world.logs.seen_end(stream, mark.id), *beats])
+        of_journal = self._is_journal(table, stream)
+        words = [_word(beat, of_journal=of_journal) for beat in table.beats()]
+        seen = [seq for log_id, seq, _ in words if log_id == mark.id]
+        return max([mark.end, self._world.logs.seen_end(stream, mark.id), *seen])
 
     async def _emptied(self, table: ServiceTable, stream: str, sight: Sight) -> Loss | None:
         """Fences stay for ever: a journal that begins behind one that is known was purged."""
@@ -221,17 +206,8 @@ class LogKeeper:
         return None
 
     def _reported(self, table: ServiceTable, stream: str) -> Loss | None:
-        is_journal = stream == self._streams(table.name)[0]
-        for member in table.members.values():
-            if (beat := member.beat) is None:
-                continue
-            told = (beat.requests_id, beat.request_seq, beat.requests_lost)
-            if is_journal:
-                told = (beat.journal_id, beat.journal_seq, beat.log_lost)
-            loss = self._told(table, stream, member.record.instance_id, *told)
-            if loss is not None:
-                return loss
-        return None
+        losses = (self._told(table, stream, beat) for beat in table.beats())
+        return next((loss for loss in losses if loss is not None), None)
 
     async def _lose(self, table: ServiceTable, losses: Sequence[Loss]) -> None:
         assert table.logs is not None
@@ -331,6 +307,7 @@ class LogKeeper:
                 resources=len(table.leases),
                 dry_run=order.dry_run,
             )
+            what = table.lost
             if not order.dry_run:
                 await self._begin_again(table, table.logs)
         if not order.dry_run:
@@ -338,7 +315,7 @@ class LogKeeper:
                 LossForgiven(
                     service=table.name,
                     by=order.by or "unknown",
-                    reason=order.reason or table.lost,
+                    reason=order.reason or what,
                     losses=[loss.model_dump(mode="json") for loss in accepted.losses],
                 )
             )
@@ -404,3 +381,19 @@ class LogKeeper:
 
 def _seen(mark: LogMark, end: int) -> LogMark:
     return mark.model_copy(update={"end": max(mark.end, end)})
+
+
+def _word(by: Heartbeat | Registration, *, of_journal: bool) -> tuple[str, int, str]:
+    """What an instance tells of one of the two logs: which it is, how far it was read, and what is lost of it."""
+    if of_journal:
+        return by.journal_id, by.journal_seq, by.log_lost
+    return by.requests_id, by.request_seq, by.requests_lost
+
+
+def _remember(table: ServiceTable, registration: Registration) -> None:
+    """The furthest that any instance knew of each resource."""
+    for resource, seen in registration.resources_seen.items():
+        before = table.seen.get(resource, ResourceSeen())
+        table.seen[resource] = ResourceSeen(
+            epoch=max(seen.epoch, before.epoch), done=max(seen.done, before.done)
+        )

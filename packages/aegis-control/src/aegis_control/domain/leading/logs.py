@@ -24,7 +24,8 @@ class Sight:
 def generation_of(identity: str) -> int:
     """How often the log began again before it was this one; 0 when that can't be told."""
     number, dash, _ = identity.partition("-")
-    return int(number) if dash and number.isdecimal() else 0
+    is_one = dash and number.isdecimal() and len(number) <= _GENERATION_DIGITS_MAX
+    return int(number) if is_one else 0
 
 
 def loss_of(stream: str, mark: LogMark, sight: Sight | None, *, end: int) -> Loss | None:
@@ -53,5 +54,7 @@ def _lost(stream: str, what: str, first_seq: int, last_seq: int) -> Loss:
     return Loss(stream=stream, what=what, first_seq=first_seq, last_seq=max(first_seq, last_seq))
 
 
+_GENERATION_DIGITS_MAX = 9
+"""An identity may come from anybody, and Python makes no number of thousands of digits."""
 RESOURCES_TOLD_MAX = 20
 """Beyond it a list helps nobody."""
