@@ -79,11 +79,11 @@ async def watch_outcomes(client: Client, ends: Ends) -> None:
 
 def gone(ends: Ends, outcomes: Iterable[OutcomeEntry], names: Mapping[str, str]) -> list[Gone]:
     """Of those that were stored, what is not where it was stored."""
-    kept = {(entry.service, entry.seq) for entry in outcomes}
+    there = {(entry.service, entry.seq) for entry in outcomes}
     return [
         Gone(service=service, op=names.get(request_id, request_id), seq=seq, stored_s=at_s)
         for service, request_id, seq, at_s in ends
-        if (service, seq) not in kept
+        if (service, seq) not in there
     ]
 
 

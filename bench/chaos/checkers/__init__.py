@@ -37,7 +37,6 @@ CHECKERS: dict[str, Checker] = {
     "enough": enough.check,
 }
 
-
 AS_IT_WAS = (announced.check, recovery.check, enough.check)
 """They judge the history as it was: what is gone, and whether something was answered, whatever became of that."""
 

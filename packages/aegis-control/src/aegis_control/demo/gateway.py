@@ -111,7 +111,7 @@ class Gateway:
         return Finished(session_s=session_s, held_s=self._held_s)
 
     async def _hold(self, allowance: Allowance, number: int) -> None:
-        """Wait at the allowance; the time without any order in flight counts as held back."""
+        """Wait for the allowance; the time without any order in flight counts as held back."""
         asked_s = time.monotonic()
         await allowance.wait(number)
         if not self._in_flight:

@@ -2,8 +2,8 @@
 
 The files are this package's own data and nothing else is loaded: the headers forbid it. Each answer is
 JSON with an `error` when it is one. A change needs the token in a header of its own, which no other site's
-page can send. Each document has a turnstile of its own (application/turnstile.py), so that a crowd that asks for one costs
-control the time of one.
+page can send. Each document has a turnstile of its own (application/operators/turnstile.py), so that a crowd that asks
+for one costs control the time of one.
 """
 
 from __future__ import annotations

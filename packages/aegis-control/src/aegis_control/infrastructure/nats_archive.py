@@ -57,7 +57,7 @@ class KeptLetter:
 
 
 class NatsArchive:
-    """`Archive` (application/explain.py), with what the other reading verbs need beside it.
+    """`Archive` (application/operators/explain.py), with what the other reading verbs need beside it.
 
     All methods raise Unavailable; a stream that isn't there is an empty one.
     """

@@ -19,6 +19,7 @@ from aegis_sdk.contract.ids import is_keyed, parent_of, redriven_id, split_id
 from pydantic import ValidationError
 
 from aegis_control.domain.events import (
+    Event,
     InstanceFenced,
     LeaseGranted,
     OperatorChange,
@@ -289,7 +290,7 @@ def _why(letter: DeadLetter) -> str:
 
 def _event_step(facts: Facts, record: EventRecord) -> Step | None:
     event, at_s = told_by(record), record.time
-    if getattr(event, "request_id", "") not in ("", facts.request_id):
+    if _named_by(event) not in ("", facts.request_id):
         return None
     match event:
         case LeaseGranted():
@@ -390,7 +391,7 @@ def relevant(
 ) -> list[EventRecord]:
     """Those that name the request, and those of its resource: from the epoch it was accepted in on."""
     told = [(record, told_by(record)) for record in events]
-    named = [record for record, event in told if getattr(event, "request_id", "") == request_id]
+    named = [record for record, event in told if _named_by(event) == request_id]
     epochs = [
         (record, event)
         for record, event in told
@@ -400,6 +401,11 @@ def relevant(
     ]
     around = epochs[_first_of_epoch(epochs, since_s) :]
     return [*named, *(record for record, _ in around if record.time <= until_s)]
+
+
+def _named_by(event: Event | None) -> str:
+    """The request that the event is about; empty when it names none."""
+    return event.request_id if isinstance(event, RequestDeadLettered | OperatorChange) else ""
 
 
 def _first_of_epoch(
