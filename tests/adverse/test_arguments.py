@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import enum
 import math
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from decimal import Decimal
 from fractions import Fraction
 from typing import Any, Final
@@ -65,12 +65,6 @@ Verb = Callable[..., Awaitable[Any]]
 
 class Name(enum.StrEnum):
     ONE = "T-1"
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[EmbeddedNats]:
-    with EmbeddedNats() as running_:
-        yield running_
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import contextlib
 import os
 import secrets
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import aegis_sdk
@@ -30,12 +30,6 @@ from tests.integration.cli.support import run_cli
 from tests.integration.control.support import control
 
 SLOW: Method[int, int] = Method("slow", "slow", request=int, reply=int)
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[EmbeddedNats]:
-    with EmbeddedNats() as running:
-        yield running
 
 
 class World:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from typing import Final
 
 import aegis_sdk
@@ -64,12 +64,6 @@ OTHERS: Final[tuple[dict[str, str | bytes], ...]] = (
     {"aegis-chain": "a b\nevil: 1"},
 )
 """Headers that break something on the way of a request whose id is fine."""
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[EmbeddedNats]:
-    with EmbeddedNats() as running_:
-        yield running_
 
 
 @pytest.fixture

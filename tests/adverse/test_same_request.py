@@ -7,7 +7,6 @@ import os
 import secrets
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
@@ -244,12 +243,6 @@ def test_any_two_requests_are_the_same_exactly_when_they_are_read_as_equal(
 
 
 # --- real processes ---------------------------------------------------------------------------------
-@pytest.fixture(scope="module")
-def server() -> Iterator[EmbeddedNats]:
-    with EmbeddedNats() as running:
-        yield running
-
-
 PLACE_ONCE = """
 import asyncio, sys
 import aegis_sdk

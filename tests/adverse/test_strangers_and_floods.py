@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
-from collections.abc import Iterator
 
 import aegis_sdk
 import nats
@@ -17,17 +15,6 @@ from nats.aio.msg import Msg
 from tests.integration.control.support import SERVICE, Broker, control, until
 
 BOOK = Method(SERVICE, "book", request=int, reply=int)
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[EmbeddedNats]:
-    with EmbeddedNats() as running:
-        yield running
-
-
-@pytest.fixture
-def prefix() -> str:
-    return f"t{secrets.token_hex(4)}"
 
 
 def accounts() -> Service:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-import secrets
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 
 import aegis_sdk
 import nats
@@ -40,17 +39,6 @@ STRAYS = [
     (b"%s.evt.odd", b"\xff"),
 ]
 HEADERS = [b"", b"NATS/1.0\r\n\r\n", b"NATS/1.0\r\nA\xff: \xfe\r\n\r\n", b"garbage\r\n\r\n"]
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[EmbeddedNats]:
-    with EmbeddedNats() as running:
-        yield running
-
-
-@pytest.fixture
-def prefix() -> str:
-    return f"t{secrets.token_hex(4)}"
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 
 import aegis_sdk
 import pytest
@@ -20,12 +20,6 @@ FAST: Method[int, int] = Method("sums", "fast", request=int, reply=int)
 HANG: Method[int, int] = Method("sums", "hang", request=int, reply=int)
 ASK: Method[int, int] = Method("desk", "ask", request=int, reply=int)
 ADD: Method[int, int] = Method("desk", "add", request=int, reply=int)
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[EmbeddedNats]:
-    with EmbeddedNats() as running:
-        yield running
 
 
 @pytest.fixture

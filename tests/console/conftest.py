@@ -1,26 +1,13 @@
-"""One nats-server and one browser for each test's own system; the prefix keeps them apart."""
+"""One browser for each test."""
 
 from __future__ import annotations
 
-import secrets
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 
 import pytest
-from aegis_control.infrastructure.embedded_nats import EmbeddedNats
 from playwright.async_api import Browser
 
 from tests.console.support import browser
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[EmbeddedNats]:
-    with EmbeddedNats() as running:
-        yield running
-
-
-@pytest.fixture
-def prefix() -> str:
-    return f"t{secrets.token_hex(4)}"
 
 
 @pytest.fixture

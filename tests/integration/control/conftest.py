@@ -1,10 +1,9 @@
-"""One nats-server for all tests here; each test has a prefix of its own on it."""
+"""A broker and instances on the server of these tests."""
 
 from __future__ import annotations
 
 import contextlib
-import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 import nats
 import pytest
@@ -13,17 +12,6 @@ from aegis_control.infrastructure.embedded_nats import EmbeddedNats
 from tests.integration.control.support import Broker, Instance
 
 Start = Callable[[str], Awaitable[Instance]]
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[EmbeddedNats]:
-    with EmbeddedNats() as running:
-        yield running
-
-
-@pytest.fixture
-def prefix() -> str:
-    return f"t{secrets.token_hex(4)}"
 
 
 @pytest.fixture

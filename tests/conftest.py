@@ -1,4 +1,4 @@
-"""One nats-server for all tests here; each test has a prefix of its own on it."""
+"""One nats-server for a module's tests; each test has a prefix of its own on it. It starts when a test asks for it."""
 
 from __future__ import annotations
 
