@@ -1,6 +1,6 @@
 """What an operator may do by mistake, and what the right operator does then.
 
-A stream, a bucket or a consumer is deleted or emptied while everything runs, or all that NATS keeps is put back
+A stream, a bucket or a consumer is deleted or emptied while everything runs. Or all that NATS keeps is put back
 from an older copy. Buckets and consumers come back by themselves. Of a service's requests or journal control tells
 what is lost, and serves nothing of the service until that is accepted. What it told is written into the history, for
 the checkers to know.

@@ -1,9 +1,10 @@
 """Transfers keep the total, and each is complete: one debit, one credit of the same amount.
 
-A transfer is a request to the paying account, whose handler asks the receiving account to take a
-credit. The value of an account is its balance;
-the `open` operation gave it the first one. A transfer that was open while the accounts' journal was lost, as was told, is
-decided anew on what is left: it may be refused then, though its credit was taken.
+A transfer is a request to the paying account, whose handler asks the receiving account to take a credit. The value of
+an account is its balance; the `open` operation gave it the first one.
+
+The accounts' journal may be lost, as was told, while a transfer is open. Then the transfer is decided anew on what is
+left: it may be refused, though its credit was taken.
 """
 
 from __future__ import annotations

@@ -141,8 +141,8 @@ class MemoryJournal:
 
     async def remove_torn(
         self, service: str, resources: Sequence[str], *, beginning_lost: bool
-    ) -> list[str]:
-        return [name for name in resources if beginning_lost or (service, name) not in self.fences]
+    ) -> None:
+        pass
 
     def _write(self, service: str, write: FenceWrite) -> int | NotWritten:
         known = self.fences.get((service, write.resource))

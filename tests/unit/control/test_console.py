@@ -263,8 +263,8 @@ async def test_letters_are_read_once_for_all_pages(desk: Desk) -> None:
 async def test_a_change_is_recorded_with_the_name_that_was_typed(desk: Desk) -> None:
     await desk.office.registers("a")
     await desk.office.registers("b")
-    order = Action(by=" maria ", resource="R1", reason="before the upgrade")
-    reply = await desk.console().act("failover", order)
+    action = Action(by=" maria ", resource="R1", reason="before the upgrade")
+    reply = await desk.console().act("failover", action)
     assert reply.ok
     assert desk.office.route() == "b 2 held"
     recorded = desk.office.events.last("operator_change")
@@ -284,6 +284,6 @@ async def test_a_dry_run_changes_and_records_nothing(desk: Desk) -> None:
     "wrong",
     [{}, {"by": ""}, {"by": "   "}, {"by": "a\nb"}, {"by": "x" * 65}, {"by": "m", "force": True}],
 )
-def test_an_order_without_a_name_or_with_unknown_words_is_none(wrong: dict[str, Any]) -> None:
+def test_an_action_without_a_name_or_with_unknown_words_is_none(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="validation error"):
         Action.model_validate(wrong)

@@ -160,11 +160,11 @@ class Journal(Protocol):
 
     async def remove_torn(
         self, service: str, resources: Sequence[str], *, beginning_lost: bool
-    ) -> list[str]:
-        """Remove what is left of resources whose states can't be told from it; returns these.
+    ) -> None:
+        """Remove what is left of resources whose states can't be told from it: changes of a state that is lost.
 
-        What is left are changes of a state that is lost, unless a checkpoint is among them: those of resources without a
-        fence, and of all when `beginning_lost`. Raises: Unavailable.
+        These are the resources without a fence, or all when `beginning_lost`. One with a checkpoint stays.
+        Raises: Unavailable.
         """
         ...
 

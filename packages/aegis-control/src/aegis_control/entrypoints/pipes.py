@@ -1,5 +1,7 @@
-"""Output that nobody takes. A pipe's reader that has seen enough (`head`, `less`) is the end, and no error; a stream
-that was closed before the start takes everything; a full disk is told in a line.
+"""Output that nobody takes.
+
+A pipe's reader that has seen enough (`head`, `less`) is the end, and no error. A stream that was closed before the start
+takes everything. A full disk is told in a line.
 """
 
 from __future__ import annotations

@@ -269,8 +269,8 @@ def _act(console: Console, lock: Lock) -> Handler:
             raise _Wrong(
                 HTTPStatus.NOT_FOUND, f"no action {verb!r}; use {', '.join(sorted(VERBS))}"
             )
-        order = Action.model_validate_json(await _body(request))
-        return _answer(await console.act(verb, order))
+        action = Action.model_validate_json(await _body(request))
+        return _answer(await console.act(verb, action))
 
     return serve
 

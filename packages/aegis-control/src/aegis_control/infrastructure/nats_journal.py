@@ -106,7 +106,7 @@ class NatsJournal:
 
     async def remove_torn(
         self, service: str, resources: Sequence[str], *, beginning_lost: bool
-    ) -> list[str]:
+    ) -> None:
         stream = self._subjects.journal_stream(service)
         fences = {} if beginning_lost else await self.load_fences(service)
         try:
@@ -118,10 +118,8 @@ class NatsJournal:
                 chunk = filters[at : at + IN_FLIGHT_MAX]
                 await asyncio.gather(*(self._link.api(purge, {"filter": f}) for f in chunk))
         except ApiRefused as error:
-            if error.code == ERR_NO_STREAM:
-                return []
-            raise Unavailable(f"journal {stream}: {error}") from error
-        return torn
+            if error.code != ERR_NO_STREAM:
+                raise Unavailable(f"journal {stream}: {error}") from error
 
     async def _checkpoints(self, service: str, stream: str) -> dict[str, Checkpoint]:
         subject = self._subjects.checkpoint(service, None)

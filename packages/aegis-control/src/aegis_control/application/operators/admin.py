@@ -138,19 +138,19 @@ class Admin:
     def _record(self, verb: str, data: bytes, reply: AdminReply) -> None:
         """The audit trail: who asked for which change, and what came of it. A dry run is no change."""
         try:
-            order = CommonArguments.model_validate_json(data or b"{}")
+            given = CommonArguments.model_validate_json(data or b"{}")
         except pydantic.ValidationError:
-            order = CommonArguments()
-        if order.dry_run:
+            given = CommonArguments()
+        if given.dry_run:
             return
         self._world.events.emit(
             OperatorChange(
                 verb=verb,
-                by=order.by or "unknown",
+                by=given.by or "unknown",
                 ok=reply.ok,
                 error_code=reply.code,
                 result=_result(reply),
-                **order.model_dump(exclude={"by", "dry_run"}, exclude_defaults=True),
+                **given.model_dump(exclude={"by", "dry_run"}, exclude_defaults=True),
             )
         )
 

@@ -226,9 +226,9 @@ class Console:
             )
             raise Unavailable(what) from error
 
-    async def act(self, verb: str, order: Action) -> AdminReply:
+    async def act(self, verb: str, action: Action) -> AdminReply:
         """`verb` is one of VERBS; control records who asked, as with every operator."""
-        wanted = order.model_dump(exclude_none=True) | {"by": f"console:{order.by}"}
+        wanted = action.model_dump(exclude_none=True) | {"by": f"console:{action.by}"}
         return await self._ask(verb, json.dumps(wanted).encode())
 
     async def _make_overview(self) -> OverviewNow:

@@ -25,8 +25,8 @@ SILENCE_S_MAX: Final = 60.0
 """Many lost snapshots: the source is gone. Should it be heard again, it counts on from there."""
 SOURCES_MAX: Final = 10_000
 COUNT_MAX: Final = 2**43
-"""A million a second for a hundred days: no process counts further. A total of a thousand such still counts by one; a
-float tells no two neighbours apart above 2**53, and a total beyond would stand still for ever."""
+"""A million a second for a hundred days: no process counts further. Above 2**53 a float tells no two
+neighbours apart: a total beyond would stand still for ever. A total of a thousand such processes still counts by one."""
 LABEL_CHARS_MAX: Final = 200
 
 SeriesKey = tuple[str, LabelValues]
