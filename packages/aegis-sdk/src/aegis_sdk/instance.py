@@ -51,7 +51,6 @@ PAUSE_TIMEOUT_S: Final = 1.5
 """Below the two seconds that control waits for a pause."""
 MAKE_SURE_WAIT_S: Final = 0.2
 LEAVE_TIMEOUT_S: Final = 3.0
-"""The group needs nothing of the journal, and this instance may be the only one that serves it."""
 
 
 def new_token(bytes_: int = 6) -> str:

@@ -174,7 +174,10 @@ class Directory(Protocol):
         """What the service's streams lost, as far as is known; empty when nothing. No waiting."""
 
     def requests_log(self, service: str) -> str:
-        """Which log its requests are in, as far as is known, and be it lost; from now on that is found out. No waiting."""
+        """The identity of the log that has its requests, also of a lost one. Empty while it is not known.
+
+        The first call begins to find it out. No waiting.
+        """
 
     async def check(self, service: str, method: str, resource: str | None) -> None:
         """Return when a request can be sent.

@@ -105,7 +105,7 @@ class _Open:
     refused: AegisError | None = None
     """The answer, if the request turns out to have no effect: why it was not stored."""
     log: str = ""
-    """The log of requests that it was accepted in."""
+    """The identity of the log that has its service's requests, as it was first known; empty before."""
     is_sent: bool = False
     """It may be stored, now or soon; also when another process sent it."""
 
@@ -754,7 +754,10 @@ class Requester:
             entry.accepted = None
         elif not await self._log.holds(request.service, request.request_id, timeout_s=RESOLVE_S):
             outcome = await self._journal.outcome(request, anywhere=True)
-            entry.refuse(_never_accepted(request)) if outcome is None else entry.deliver(outcome)
+            if outcome is None:
+                entry.refuse(_never_accepted(request))
+            else:
+                entry.deliver(outcome)
         entry.log = log_id
 
 

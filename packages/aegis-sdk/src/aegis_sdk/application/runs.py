@@ -31,13 +31,12 @@ class DeadlinePassed(Exception):
 class Run:
     """One run of a handler, which calls `end` when it has ended."""
 
-    __slots__ = ("begun_s", "ended", "ends_s", "is_over", "next_word_s", "place", "request", "work")
+    __slots__ = ("begun_s", "ended", "ends_s", "is_over", "next_word_s", "place", "request")
 
     def __init__(
         self, request: Request, place: Place, loop: asyncio.AbstractEventLoop, left_s: float
     ) -> None:
         now_s = loop.time()
-        self.work: asyncio.Future[Any] | None = None
         self.request = request
         self.place = place
         self.begun_s = now_s
@@ -58,7 +57,7 @@ class Runs:
 
     def __init__(self, *, instance_id: str) -> None:
         self._instance_id = instance_id
-        self._running: set[Run] = set()
+        self._running: dict[Run, asyncio.Future[Any]] = {}
         self._cancelled: set[asyncio.Future[Any]] = set()
         """Whose run was dropped, and that have not ended yet."""
         self._timer: asyncio.TimerHandle | None = None
@@ -68,8 +67,7 @@ class Runs:
 
         Raises: DeadlinePassed.
         """
-        run.work = work
-        self._running.add(run)
+        self._running[run] = work
         if self._timer is None:
             self._timer = work.get_loop().call_later(LOOK_S, self._look)
         try:
@@ -78,7 +76,7 @@ class Runs:
             self._cancel(work)
             raise
         finally:
-            self._running.discard(run)
+            del self._running[run]
         if run.is_over:
             self._cancel(work)
             raise DeadlinePassed
@@ -112,13 +110,11 @@ class Runs:
     def _look(self) -> None:
         loop = asyncio.get_running_loop()
         now_s = loop.time()
-        for run in self._running:
-            if (
-                run.work is None or run.work.done()
-            ):  # also one that a stranger cancelled before it began
+        for run, work in self._running.items():
+            if work.done():  # also one that a stranger cancelled before it began
                 run.end()
             elif now_s >= run.ends_s:
-                self._end(run, run.work, now_s)
+                self._end(run, work, now_s)
             elif now_s >= run.next_word_s:
                 self._tell_long(run, now_s)
         self._timer = loop.call_later(LOOK_S, self._look) if self._running else None

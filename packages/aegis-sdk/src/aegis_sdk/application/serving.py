@@ -23,7 +23,8 @@ from aegis_sdk.domain.recorder import Recorder
 from aegis_sdk.service import Service
 
 CATCH_UP_S_MAX: Final = 1.0
-"""How long an instance that starts may read the journal before it takes group requests."""
+"""How long an instance that starts may read the journal before it takes group requests. These need nothing of the
+journal, and this instance may be the only one that serves them."""
 
 
 @dataclass(frozen=True, slots=True)
