@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import aegis_sdk
+import nats
 import pytest
 from aegis_control.infrastructure.embedded_nats import EmbeddedNats
 from aegis_sdk import (
@@ -25,9 +26,11 @@ from aegis_sdk import (
     Service,
     Unavailable,
 )
+from aegis_sdk.contract.subjects import Subjects
+from nats.aio.msg import Msg
 
 from tests.integration.cli.support import run_cli
-from tests.integration.control.support import control
+from tests.integration.control.support import control, until
 
 SLOW: Method[int, int] = Method("slow", "slow", request=int, reply=int)
 
@@ -179,9 +182,14 @@ async def test_a_connect_that_is_cancelled_leaves_nothing_open(world: World) -> 
 async def test_a_serve_that_waits_for_control_ends_with_its_client(server: EmbeddedNats) -> None:
     """It would go on for as long as `wait_s`, on a connection of its own."""
     before = asyncio.all_tasks()
-    async with aegis_sdk.connect(server.url, prefix=f"t{secrets.token_hex(4)}") as aegis:
+    prefix = f"t{secrets.token_hex(4)}"
+    async with (
+        _silent_control(server.url, prefix) as asked,
+        aegis_sdk.connect(server.url, prefix=prefix) as aegis,
+    ):
         serving = asyncio.create_task(aegis.serve(_nothing(), wait_s=60.0))
-        await asyncio.sleep(0.1)
+        async with asyncio.timeout(5.0):
+            await asked.wait()
         async with asyncio.timeout(2.0):
             await aegis.close()
             with pytest.raises(Draining):
@@ -198,12 +206,16 @@ async def test_a_close_is_quick_also_while_nats_does_not_answer() -> None:
             aegis_sdk.connect(server.url) as aegis,
         ):
             instance, _ = await aegis.serve(_nothing()), await aegis.serve(_nothing())
+
+            async def leaves() -> bool:
+                return instance._membership._left
+
             pid = server._process.pid if server._process else 0
             os.kill(pid, signal.SIGSTOP)
             try:
                 draining = asyncio.create_task(instance.drain())
                 serving = asyncio.create_task(aegis.serve(_nothing()))
-                await asyncio.sleep(0.1)
+                await until(leaves, "it waits for its leaving")
                 async with asyncio.timeout(4.0):
                     await aegis.close()
                     await draining
@@ -212,6 +224,23 @@ async def test_a_close_is_quick_also_while_nats_does_not_answer() -> None:
             finally:
                 os.kill(pid, signal.SIGCONT)
     assert not asyncio.all_tasks() - before
+
+
+@contextlib.asynccontextmanager
+async def _silent_control(url: str, prefix: str) -> AsyncIterator[asyncio.Event]:
+    """It never answers; the event tells that it was asked."""
+    asked = asyncio.Event()
+
+    async def on_registration(_: Msg) -> None:
+        asked.set()
+
+    client = await nats.connect(url)
+    try:
+        await client.subscribe(Subjects(prefix).register, cb=on_registration)
+        await client.flush()
+        yield asked
+    finally:
+        await client.close()
 
 
 def _nothing() -> Service:

@@ -20,6 +20,7 @@ from aegis_sdk import (
 REFUSE: Final[Method[str, int]] = Method("desk", "refuse", request=str, reply=int)
 GROUP: Final[Method[str, int]] = Method("desk", "group", request=str, reply=int)
 PURE: Final[Method[str, int]] = Method("desk", "pure", request=str, reply=int)
+LARGE: Final[Method[str, int]] = Method("desk", "large", request=str, reply=int)
 PASS_ON: Final[Method[str, int]] = Method("front", "pass", request=str, reply=int)
 
 
@@ -48,6 +49,10 @@ async def aegis() -> AsyncIterator[testing.MemoryAegis]:
     @desk.handles(PURE, pure=True)
     def pure(ctx: ResourceContext, code: str) -> int:
         raise Rejected(code, "no", {"fields": ["a: b"], "why": code})
+
+    @desk.handles(LARGE)
+    async def large(ctx: ResourceContext, code: str) -> int:
+        raise Rejected(code, "no", {"more": "y" * 20_000})
 
     @front.handles(PASS_ON)
     async def pass_on(ctx: Context, code: str) -> int:
@@ -78,9 +83,18 @@ async def test_a_refusal_by_a_code_of_ours_stays_a_refusal_on_every_way(
         as_raised(attached.value, code)
 
 
+@pytest.mark.parametrize("code", OURS)
 async def test_a_refusal_by_a_code_of_ours_that_is_too_large_stays_one(
-    aegis: testing.MemoryAegis,
+    aegis: testing.MemoryAegis, code: str
 ) -> None:
+    aegis.bus.limits.payload_bytes_max = 10_000
+    with pytest.raises(Rejected, match="details are left out") as refused:
+        await aegis.request(LARGE, code, resource="A")
+    assert type(refused.value) is Rejected
+    assert refused.value.code == code
+
+
+async def test_a_refusal_whose_code_is_too_large_stays_one(aegis: testing.MemoryAegis) -> None:
     aegis.bus.limits.payload_bytes_max = 10_000
     ticket = await aegis.submit(REFUSE, "y" * 5_500, resource="A")
     with pytest.raises(Rejected, match="details are left out"):

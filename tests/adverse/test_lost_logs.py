@@ -152,6 +152,12 @@ class Place:
     async def put(self, key: int) -> int:
         return await self.aegis.request(PUT, key, resource="A", timeout_s=10.0)
 
+    async def knows_the_log_of_both(self) -> bool:
+        """Two requests are accepted and waited for, and the client has noted in which log they are."""
+        waited_for = self.aegis._requests.requester._open
+        noted = [entry for entry in waited_for if entry.accepted is not None and entry.log]
+        return len(noted) == 2
+
     async def add_soon(self, delta: int, resource: str = "A") -> str:
         """Handed in, without a deadline; its id."""
         return (await self.aegis.submit(ADD, delta, resource=resource)).id
@@ -551,7 +557,7 @@ async def test_who_waits_for_a_request_that_is_lost_is_told_soon(tmp_path: Path)
         lost = await place.add_soon(1)
         waiting = asyncio.create_task(place.aegis.attach(lost, ADD, timeout_s=300.0))
         asking = asyncio.create_task(place.aegis.request(ADD, 2, resource="A", timeout_s=300.0))
-        await asyncio.sleep(1.0)  # both are accepted, and waited for
+        await until(place.knows_the_log_of_both)
         await place.api(f"STREAM.DELETE.{REQUESTS}")
         assert (await place.lost())["stream"] == REQUESTS
         await place.accepted()

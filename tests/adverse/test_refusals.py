@@ -19,7 +19,7 @@ import pytest
 from aegis_control.bootstrap import Control
 from aegis_control.infrastructure.embedded_nats import free_ports
 from aegis_sdk import OutcomeUnknown, RefusedByNats, Role, Unavailable
-from aegis_sdk.application.resource_host import REFOLLOW_WAIT_S
+from aegis_sdk.domain.journal import Follow
 from aegis_sdk.nats import connection
 
 from tests.adverse.support_doors import ADD, Guarded, totals
@@ -259,20 +259,27 @@ async def test_a_standby_that_lacks_a_right_when_it_takes_over_serves_once_it_ha
 
 
 async def test_an_active_that_lacks_a_right_when_it_is_replaced_follows_once_it_has_it(
-    guarded: Guarded,
+    guarded: Guarded, caplog: pytest.LogCaptureFixture
 ) -> None:
     """G6: it reads what the other commits, and can take over again."""
     guarded.start(LIMITED.format(""))
     async with serving(guarded) as aegis, freely(guarded) as free:
         first = await aegis.serve(totals(), resources={"T-1": Role.AUTO})
+
+        async def reads_fences() -> bool:
+            return first._host is not None and first._host.actors["T-1"].follow is Follow.FENCES
+
+        async def misses_the_right() -> bool:
+            return any("CONSUMER.CREATE" in line.get("subject", "") for line in warnings(caplog))
+
         assert await free.request(ADD, 1, resource="T-1") == 1
-        await asyncio.sleep(2 * REFOLLOW_WAIT_S)  # it reads fences alone from now on
+        await until(reads_fences, "it follows what an active needs")
         second = await free.serve(totals(), resources={"T-1": Role.AUTO}, instance_id="second")
         guarded.reload(LIMITED.format('publish: { deny: "$JS.API.CONSUMER.CREATE.>" }'))
         await run_cli("failover", "T-1", "--to", "second", "--url", f"nats://c:c@{guarded.host}")
         await until_active(second)
         assert await free.request(ADD, 1, resource="T-1") == 2
-        await asyncio.sleep(2 * REFOLLOW_WAIT_S)  # now it misses the right
+        await until(misses_the_right, "it tries to follow what a standby needs")
         guarded.reload(LIMITED.format(""))
         await second.drain()
         await until_active(first)

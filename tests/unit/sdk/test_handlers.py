@@ -240,6 +240,22 @@ async def test_a_nested_request_in_doubt_is_asked_again_and_never_an_outcome(
     assert [parent.attempt for parent, _ in asks.asked] == [1, 2, 2]
 
 
+async def test_a_doubt_that_ended_makes_none_of_one_that_the_next_run_makes_up(
+    run: Run, asks: NoAsks
+) -> None:
+    """G8: it would run again for ever."""
+    asks.answers = [OutcomeUnknown("?", "c~1.1"), 41]
+
+    async def handler(ctx: Context, n: int) -> int:
+        await ctx.request(ONE, 1)
+        raise Unavailable("the database is away")
+
+    async with asyncio.timeout(5.0):
+        outcome = await run(handler)
+    assert outcome.kind is OutcomeKind.FAILED
+    assert len(asks.asked) == 2
+
+
 async def test_a_handler_that_runs_again_says_so_to_its_nested_requests(
     run: Run, asks: NoAsks
 ) -> None:

@@ -23,8 +23,10 @@ def _outcome(seq: int, request_seq: int, change: Change, request_id: str = "c.1"
     return Entry(seq, "A", EntryKind.OUTCOME, request_id, outcome.headers(), outcome.payload())
 
 
-def _fence(seq: int, epoch: int, owner: str = "i-1", incarnation: str = "x") -> Entry:
-    fence = Fence(epoch=epoch, owner=owner, incarnation=incarnation, grant="g", start_seq=1)
+def _fence(
+    seq: int, epoch: int, owner: str = "i-1", incarnation: str = "x", *, start_seq: int = 1
+) -> Entry:
+    fence = Fence(epoch=epoch, owner=owner, incarnation=incarnation, grant="g", start_seq=start_seq)
     return _entry(seq, EntryKind.FENCE, fence.model_dump_json().encode())
 
 
@@ -78,6 +80,14 @@ def test_what_the_active_took_over_at_its_commit_is_not_undone_when_it_is_read()
 def test_an_outcome_without_request_seq_does_not_lower_what_was_served() -> None:
     """A caller's `cancelled` does not know its request's sequence."""
     journal = _folded(_outcome(3, 7, Change({"a": 1})), _outcome(4, 0, Change(), "c.2"))
+    assert journal.last_request_seq == 7
+
+
+def test_a_fence_tells_what_was_done_where_the_outcomes_are_lost() -> None:
+    """G3: an earlier one, or one that starts early, takes nothing of it back."""
+    journal = _folded(_fence(2, 1, start_seq=8))
+    assert journal.last_request_seq == 7
+    journal.apply(_fence(4, 2, start_seq=3))
     assert journal.last_request_seq == 7
 
 

@@ -477,6 +477,23 @@ async def test_requests_of_a_grant_that_was_left_are_acknowledged_and_dropped(
     assert (one.runs.begun, len(two.runs.begun)) == ([], 1)
 
 
+async def test_a_resource_that_went_and_came_back_often_knows_the_requests_of_the_first_grant(
+    bus: MemoryBus, one: Hosted
+) -> None:
+    """G8: one that was held would hold up all behind it."""
+
+    def serves_by(grant: str) -> bool:
+        return one.actor().grant == grant
+
+    for epoch in range(1, 41):
+        fence(bus, one, epoch, grant=f"g-{epoch}")
+        await until(partial(serves_by, f"g-{epoch}"))
+    old = Hand()
+    one.actor().take(old.delivery(add_request("c.1"), 1, grant="g-1"))
+    await until(lambda: old.acked)
+    assert stored(bus, "c.1") is None
+
+
 async def test_what_waits_behind_a_refused_commit_is_left_to_the_new_active(
     bus: MemoryBus, one: Hosted, two: Hosted
 ) -> None:
@@ -934,6 +951,25 @@ async def test_a_grant_that_is_left_while_its_reader_is_made_is_not_read(
         for listener in stream.listeners
         if type(getattr(listener, "__self__", None)).__name__ == "GrantReader"
     ]
+
+
+async def test_an_instance_that_stops_leaves_no_reader_half_made(
+    bus: MemoryBus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = asyncio.all_tasks()
+    hosted, made = Hosted(bus), asyncio.Event()
+
+    async def never(*_: object, **__: object) -> None:
+        made.set()
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(hosted.link.deliveries, "open_grant", never)
+    await hosted.start()
+    fence(bus, hosted, 1)
+    await made.wait()
+    await hosted.stop()
+    await settle()
+    assert not asyncio.all_tasks() - before
 
 
 async def test_a_bound_of_requests_is_kept_whole_and_of_the_others_their_places(
