@@ -43,7 +43,7 @@ def cost_us(resources: int, in_flight: int, *, pure: bool) -> float:
         nonlocal made
         made += 1
         request = Request(f"c.{made}", "s", "add", names[made % resources], b"1")
-        writer.accept(Work(request, sent_s=NOW_S, reply="r", pure=pure))
+        writer.accept(Work(request, sent_s=NOW_S, pure=pure))
 
     for _ in range(in_flight):
         send()

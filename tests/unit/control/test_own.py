@@ -49,6 +49,12 @@ async def pair(resources: tuple[str, ...] = ("R1",)) -> Office:
     return office
 
 
+async def settled(*offices: Office) -> None:
+    """The leases have followed, of whichever replica they wait for."""
+    for each in offices:
+        await each.settled()
+
+
 async def test_a_registration_a_loss_and_a_return_in_the_log() -> None:
     """G5: each move is one entry, and whoever lost something is shut out behind it."""
     office = await pair()
@@ -129,6 +135,7 @@ async def test_of_two_replicas_one_stores_the_number_and_the_other_reads_and_pla
     assert log_of(office) == ["1 R1>a R2>a", "2 R1>b", "gate a"]
     assert await other.granting.give(table, {"b": ["R1", "R2"]}, reason="anew") == {"R2": "b"}
     assert log_of(office)[2:] == ["3 R2>b", "gate a"]
+    await settled(office, other)
 
 
 async def test_of_a_plan_in_several_entries_nothing_follows_one_that_is_refused() -> None:
@@ -147,6 +154,7 @@ async def test_of_a_plan_in_several_entries_nothing_follows_one_that_is_refused(
     assert office.own_log.numbers(SERVICE) == [1, 2]
     assert len(await other.granting.give(table, {"b": MANY}, reason="anew")) == len(MANY) - 1
     assert len(office.own_log.numbers(SERVICE)) > 3
+    await settled(office, other)
 
 
 async def test_an_entry_whose_acknowledgement_is_lost_is_found_in_the_log() -> None:

@@ -41,7 +41,7 @@ def handled(request: Request, values: Mapping[str, Any], epoch: int) -> Outcome:
 
 def work_of(request: Request, *, sent_s: float, pure: bool, stored_seq: int = 0) -> Work:
     single = "~" in request.request_id
-    return Work(request, sent_s=sent_s, reply="r", pure=pure, single=single, stored_seq=stored_seq)
+    return Work(request, sent_s=sent_s, pure=pure, single=single, stored_seq=stored_seq)
 
 
 class Process:

@@ -174,7 +174,6 @@ class Player:
         work = Work(
             request,
             sent_s=float(at),
-            reply="" if int(stored) else "r",
             pure=how == "add",
             single="single" in flags,
             stored_seq=int(stored),

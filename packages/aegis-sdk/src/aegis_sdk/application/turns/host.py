@@ -188,13 +188,11 @@ class TurnHost:
     def _accept(
         self, request: Request, *, sent_s: float, stored_seq: int = 0, after: int = 0
     ) -> None:
-        request_id = request.request_id
         work = Work(
             request,
             sent_s=sent_s,
-            reply=request_id,
             pure=self._runner.is_pure(request),
-            single=split(request_id)[1] == 0,
+            single=split(request.request_id)[1] == 0,
             stored_seq=stored_seq,
             after=after,
         )
@@ -273,7 +271,7 @@ class TurnHost:
         self._is_due = False
         if self._stopped:
             return
-        if self._claims.may_write(self._connected.session):
+        if self.may_write:
             self.writer.compose(time.time())
         out = self.writer.take_output()
         if self.paused:

@@ -70,10 +70,6 @@ class LogSubjects:
     def checkpoint(self, resource: str) -> str:
         return f"{self._log}at.{encode_token(resource)}.state"
 
-    @property
-    def checkpoints(self) -> str:
-        return f"{self._log}at.*.state"
-
     def turn_of_one_anywhere(self, request_id: str) -> str:
         return f"{self._log}turn.*.*.{request_id}"
 

@@ -39,7 +39,6 @@ class Desk:
         first = self.open.get(request_id)
         if first is not None:
             first.stored_seq = first.stored_seq or work.stored_seq
-            first.reply = first.reply or work.reply
             first.sent_s = max(first.sent_s, work.sent_s)
             return False
         if (known := self.known(request_id)) is not None:

@@ -9,8 +9,8 @@ connection, or hears of a new owner, stores what is open; and what is open for O
 At its deadline the caller asks the active to end the request unless it has begun (politely). If nobody says how it ended within
 POLITE_S, the caller gives up: it ends the doubt itself (giveup.py).
 
-What comes in: `sent`, `answered`, `refused`, `stored`, `restored`, `owner_changed`, and `look` at `next_look_s`. What comes out
-stands in `Asked`. The host executes it. Times are of one monotonic clock.
+What comes in: `sent`, `heard`, `ended`, `refused`, `stored`, `restored`, `owner_changed`, and `look` at `next_look_s`. What comes
+out stands in `Asked`. The host executes it. Times are of one monotonic clock.
 
 What must stay true: a request is stored at most once, and is given up only when it was asked to end. A caller that was away
 itself (a blocked loop, a stopped process) knows nothing about the silence of others: it waits anew. What would break

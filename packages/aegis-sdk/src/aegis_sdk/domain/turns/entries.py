@@ -3,8 +3,8 @@
 The subject of each is named in the table of docs/turns.md. Entries arrive in the log's order, and `seq` is their place in it.
 
 Each outcome that takes its turn in its resource's queue has a *number*: the first one of the resource is 1, the next one 2,
-whoever stores it and wherever. One out of turn, which changes nothing, has none: a cancel. So a reader knows what it has folded already, whether that came from a checkpoint, from its own
-acknowledgement, or from the log, and it meets a hole in what it was given as a number that is missing.
+whoever stores it and wherever. One out of turn has none: a cancel, which changes nothing. By the numbers a reader knows what it
+has folded already, from a checkpoint, from its own acknowledgement, or from the log. A number that is missing shows it a hole.
 """
 
 from __future__ import annotations

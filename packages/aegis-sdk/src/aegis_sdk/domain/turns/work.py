@@ -47,7 +47,6 @@ class Work:
         "number",
         "outcome",
         "pure",
-        "reply",
         "request",
         "sent_s",
         "single",
@@ -62,7 +61,6 @@ class Work:
         request: Request,
         *,
         sent_s: float,
-        reply: str = "",
         pure: bool = False,
         single: bool = False,
         stored_seq: int = 0,
@@ -73,8 +71,6 @@ class Work:
         """Its caller's number for it; 0 for an id that is no client's own."""
         self.sent_s = sent_s
         """Unix time of its sending, by its caller: it may have lain in the buffers of a process that slept."""
-        self.reply = reply
-        """The subject its caller listens on; empty for one that is stored."""
         self.pure = pure
         self.single = single
         self.stored_seq = stored_seq
@@ -154,7 +150,6 @@ class Held:
     __slots__ = (
         "change_bytes", "changes", "early", "ended", "in_flight", "is_changed", "is_due", "kept", "name", "number",
         "queue", "saved", "saved_bytes", "saved_s", "saving", "sessions", "state", "stored_to", "unsent", "values",
-        "wants_save",
     )  # fmt: skip
 
     def __init__(self, name: str, *, kept: bool = False) -> None:
@@ -185,7 +180,6 @@ class Held:
         self.saved_bytes = 0
         self.saving: Checkpoint | None = None
         """On its way."""
-        self.wants_save = False
         self.is_changed = False
         """Since the newest one was made."""
         self.changes = 0

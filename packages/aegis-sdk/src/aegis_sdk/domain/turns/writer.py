@@ -72,7 +72,6 @@ class Writer:
         ends_kept_s: float,
         outcomes_kept_s: float = OUTCOMES_KEPT_S,
         batched: bool = False,
-        group_at_a_time: int = GROUP_AT_A_TIME,
         recent_max: int = RECENT_MAX,
         every: Every | None = None,
         log: str = "",
@@ -86,7 +85,7 @@ class Writer:
         self.k = 0
         """The number of the last turn; one that was refused left its own to the next."""
         self.desk = Desk(ends_kept_s=ends_kept_s, recent_max=recent_max)
-        self.group = Group(self.desk, compute, at_a_time=group_at_a_time)
+        self.group = Group(self.desk, compute, at_a_time=GROUP_AT_A_TIME)
         self._compute = compute
         self._ends_kept_s = ends_kept_s
         self._batched = batched
@@ -135,19 +134,17 @@ class Writer:
         checkpoint: Checkpoint | None = None,
         *,
         saved_s: float = 0.0,
-        nothing_up_to: int = 0,
         kept: bool = False,
     ) -> None:
         """Hold a resource as its checkpoint has it, stored at `saved_s`. Before anything is read: `adopt` brings later ones.
 
-        Without a checkpoint nothing of it stands in the log up to `nothing_up_to`. `kept`: to be saved now and then, not to be
-        served. Raises: ValueError.
+        `kept`: to be saved now and then, not to be served. Raises: ValueError.
         """
         held = restored(resource, checkpoint, kept=kept)
         held.saved_s = saved_s
         self.held[resource] = held
         self._ends += [(at_s, held, request_id) for request_id, at_s in held.ended.items()]
-        begins = nothing_up_to if checkpoint is None else checkpoint.read
+        begins = 0 if checkpoint is None else checkpoint.read
         if self._begins_after < 0 or begins < self._begins_after:
             self._begins_after = self.position = begins
             self.ownership.begin(None if checkpoint is None else checkpoint.own)
@@ -247,9 +244,8 @@ class Writer:
         if found is not None:
             self.desk.settle(work, found, WorkEvent.FOUND)
         elif held.sessions.seen(work.caller, work.number) is Seen.DONE:
-            self.desk.drop(
-                work, Why.ENDED
-            )  # without an outcome: its end was forgotten, not what it says
+            # Without an outcome: its end was forgotten, not what it says.
+            self.desk.drop(work, Why.ENDED)
         else:
             work.step(WorkEvent.NOT_FOUND)
             work.looked_up = True
