@@ -6,10 +6,12 @@ import asyncio
 import bisect
 
 import pytest
+from aegis_sdk.application.ports import StoreError
 from aegis_sdk.contract.envelope import Outcome, OutcomeKind, Request
+from aegis_sdk.contract.turns.entries import TURN
 from aegis_sdk.domain.turns.entries import Claim, Entry, Gate, Turn
 from aegis_sdk.domain.turns.work import Work, Write
-from aegis_sdk.infrastructure.turns.log import TurnLog, store_end, store_gate
+from aegis_sdk.infrastructure.turns.log import TurnLog, store_cancel, store_end, store_gate
 from aegis_sdk.infrastructure.turns.reader import LogReader
 
 from tests.integration.turns.support import WAIT_S, World
@@ -126,6 +128,27 @@ async def test_an_outcome_is_found_wherever_it_stands(world: World) -> None:
         assert found is not None
         assert found.body == body
     assert await answers.log.find("c.4", to_seq=end) is None
+
+
+async def test_an_entry_that_cannot_be_read_leaves_its_requests_in_doubt(
+    small_world: World,
+) -> None:
+    """G4: it may hold their outcomes. Whoever asks is told that nothing is known, and never waits in vain."""
+    answers, link, names = await writer(small_world), await small_world.link(), small_world.names
+    group = Request("c.9", "accounts", "greet", None, b"{}")
+    for subject, request_ids in {
+        names.turn("w2", 1): "c.1,c.2",
+        names.turn_of_one("w2", 2, "c.3"): "c.3",
+        names.single("A", "c.4"): "c.4",
+        names.single(None, group.request_id): group.request_id,
+    }.items():
+        await link.store(subject, b"9 from the future", {TURN: request_ids}, timeout_s=WAIT_S)
+    end = await store_end(link, names, "A", "c.1", kept_s=60)
+    for wanted in (["c.1"], ["c.3"], ["c.4"], ["c.1", "c.5", "c.6", "c.7", "c.8"]):
+        with pytest.raises(StoreError, match="this one reads 1"):
+            await answers.log.find_all(wanted, to_seq=end)
+    with pytest.raises(StoreError, match="this one reads 1"):
+        await store_cancel(link, names, group)
 
 
 async def test_an_end_is_stored_once(world: World) -> None:

@@ -22,7 +22,7 @@ from aegis_sdk.contract.envelope import OutcomeKind
 from aegis_sdk.contract.turns.writers import run_of
 from aegis_sdk.domain.turns.entries import Claim, Entry, Gate, Own
 from aegis_sdk.domain.turns.ownership import NOBODY, Ownership
-from aegis_sdk.infrastructure.log_watch import last_message
+from aegis_sdk.infrastructure.messages import last_message
 from aegis_sdk.infrastructure.turns.log import store_gate
 from aegis_sdk.infrastructure.turns.reader import LogReader
 
@@ -166,7 +166,7 @@ async def until_leases_follow(world: World, found: Ownership) -> None:
             while True:
                 stored = await last_message(link, f"KV_{bucket}", subject)
                 if stored is not None:
-                    lease = LeaseRecord.model_validate_json(stored[1])
+                    lease = LeaseRecord.model_validate_json(stored.payload)
                     said = (lease.owner, lease.incarnation, lease.epoch)
                     if said == (*run_of(found.owner(resource)), found.epoch(resource)):
                         assert lease.state is LeaseState.HELD

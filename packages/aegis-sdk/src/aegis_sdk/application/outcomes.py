@@ -11,7 +11,7 @@ from pydantic_core import from_json
 
 from aegis_sdk.application.tracing import code_of
 from aegis_sdk.contract.bodies import ErrorBody
-from aegis_sdk.contract.envelope import BY_HANDLER, Outcome, OutcomeKind
+from aegis_sdk.contract.envelope import BY_HANDLER, Outcome, OutcomeKind, Request
 from aegis_sdk.contract.method import Method
 from aegis_sdk.errors import (
     AegisError,
@@ -130,6 +130,17 @@ def failed_by(error: BaseException) -> Outcome:
     if isinstance(error, asyncio.CancelledError):
         text = f"{text}: the handler was cancelled, and not by its instance"
     return Outcome.error(OutcomeKind.FAILED, HandlerFailed.code, text)
+
+
+def cancelled_at_deadline(request: Request) -> Outcome:
+    """What a caller that gives up makes its request's outcome, unless there is one."""
+    return Outcome.error(
+        OutcomeKind.CANCELLED,
+        Cancelled.code,
+        "the caller's deadline passed",
+        fingerprint=request.fingerprint,
+        traceparent=request.traceparent,
+    )
 
 
 def too_large(outcome: Outcome, method: str, why: str) -> Outcome:

@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final, TypeVar
 
 from aegis_sdk.application.calls import HOLD_S_MAX, Calls, may_be_asked_anew
-from aegis_sdk.application.outcomes import DOUBTS, error_of, result_of
+from aegis_sdk.application.outcomes import DOUBTS, cancelled_at_deadline, error_of, result_of
 from aegis_sdk.application.place import told_doubt, waiting
 from aegis_sdk.application.ports import (
     Accepted,
@@ -54,7 +54,6 @@ from aegis_sdk.domain.recorder import NO_RECORDER, Recorder
 from aegis_sdk.errors import (
     AegisError,
     CallChanged,
-    Cancelled,
     ContractError,
     Deadlock,
     Draining,
@@ -579,13 +578,7 @@ class Requester:
     async def _end_doubt(self, entry: _Open) -> Outcome:
         """The deadline passed: make `cancelled` the outcome, or return the one that was first (G4)."""
         request = entry.request
-        cancelled = Outcome.error(
-            OutcomeKind.CANCELLED,
-            Cancelled.code,
-            "the caller's deadline passed",
-            fingerprint=request.fingerprint,
-            traceparent=request.traceparent,
-        )
+        cancelled = cancelled_at_deadline(request)
         log.info("deadline_passed", **about(request))
         give_up_s = time.monotonic() + RESOLVE_S
         for n in itertools.count(1):

@@ -32,7 +32,7 @@ from aegis_sdk.contract.values import field_errors
 from aegis_sdk.domain.routes import Routes
 from aegis_sdk.infrastructure.consumer import Meta, PullLoop
 from aegis_sdk.infrastructure.journal import make_reader
-from aegis_sdk.infrastructure.log_watch import last_message
+from aegis_sdk.infrastructure.messages import last_message
 from aegis_sdk.nats.link import Link
 from aegis_sdk.nats.wire import Message
 from aegis_sdk.telemetry import log
@@ -152,9 +152,9 @@ class NatsDirectory:
             found = await last_message(self._link, f"KV_{bucket}", f"$KV.{bucket}.{key}")
         except StoreMissing:
             return None  # control never ran here: nothing is registered
-        if found is None or found[0].get("KV-Operation") in _DELETED:
+        if found is None or found.headers.get("KV-Operation") in _DELETED:
             return None
-        return found[1]
+        return found.payload
 
     # --- following ------------------------------------------------------------------------------------------
     async def _follow(self, service: str) -> None:

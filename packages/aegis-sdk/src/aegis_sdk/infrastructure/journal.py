@@ -21,7 +21,8 @@ from aegis_sdk.contract.names import NO_RESOURCE, decode_token
 from aegis_sdk.contract.subjects import Subjects
 from aegis_sdk.domain.journal import Entry, EntryKind
 from aegis_sdk.infrastructure.consumer import Meta, PullLoop
-from aegis_sdk.infrastructure.log_watch import LogWatch, last_message
+from aegis_sdk.infrastructure.log_watch import LogWatch
+from aegis_sdk.infrastructure.messages import last_message
 from aegis_sdk.nats.codes import EXPECTED_SEQ, EXPECTED_SUBJECT, ROLLUP, TTL
 from aegis_sdk.nats.link import Link, Stored
 from aegis_sdk.nats.wire import Message
@@ -190,7 +191,7 @@ class NatsJournal:
         found = await last_message(
             self._link, self._subjects.journal_stream(request.service), subject
         )
-        return None if found is None else Outcome.found(*found)
+        return None if found is None else Outcome.found(found.headers, found.payload)
 
     async def children(self, service: str, parent_token: str) -> list[str]:
         stream = self._subjects.journal_stream(service)
@@ -213,7 +214,7 @@ class NatsJournal:
             self._link, self._subjects.journal_stream(request.service), subject
         )
         try:
-            return 0 if found is None else int(found[1])
+            return 0 if found is None else int(found.payload)
         except ValueError:
             return 1  # begun at least once
 

@@ -20,10 +20,10 @@ from typing import Any, Final, NamedTuple
 from aegis_sdk.application.ports import StoreError, StoreMissing, StoreUnreachable
 from aegis_sdk.contract.envelope import MSG_ID
 from aegis_sdk.contract.subjects import Subjects
-from aegis_sdk.nats.jetstream import Kept, decoded
+from aegis_sdk.infrastructure.messages import READ_TIMEOUT_S, last_message, message
+from aegis_sdk.nats.jetstream import Kept
 from aegis_sdk.nats.link import Link
 
-READ_TIMEOUT_S: Final = 2.0
 PASSED_MAX: Final = 8
 """Of the entries that were read last, so many are remembered: fences and checkpoints may be replaced by newer ones."""
 SAME_S: Final = 1e-3
@@ -174,7 +174,7 @@ class LogWatch:
         stream = self._subjects.journal_stream(self.service)
         fence = self._subjects.fence(self.service, resource)
         try:
-            found = await _message(self._link, stream, {"last_by_subj": fence})
+            found = await last_message(self._link, stream, fence)
         except StoreError as error:
             self._sure_of = ""
             raise StoreUnreachable(str(error)) from error
@@ -204,7 +204,7 @@ class LogWatch:
         if passed and last_seq < passed[-1].seq:
             self._tell(f"it ends at {last_seq}, and was read to {passed[-1].seq}")
         for entry in reversed(passed):
-            found = await _message(self._link, stream, {"seq": entry.seq})
+            found = await message(self._link, stream, {"seq": entry.seq})
             if found is None:
                 continue
             if found.subject != entry.subject or abs(found.at_s - entry.stored_s) > SAME_S:
@@ -248,7 +248,7 @@ class LogWatch:
         if (last_seq := int(state["last_seq"])) < mark.seq:
             tell(f"it ends at {last_seq}, and something was stored at {mark.seq}")
             return
-        found = await _message(self._link, stream, {"seq": mark.seq})
+        found = await message(self._link, stream, {"seq": mark.seq})
         there = "nothing" if found is None else what(found)
         if there != mark.what and (found is not None or must_be):
             tell(f"at {mark.seq} is {there or 'another'}, and {mark.what} was stored there")
@@ -264,31 +264,9 @@ class LogWatch:
             self.on_requests_lost(reason)
 
 
-async def _message(link: Link, stream: str, which: Mapping[str, Any]) -> Kept | None:
-    """Read from the stream's leader. Raises: StoreMissing (no such stream), StoreUnreachable."""
-    try:
-        found = await link.api(f"STREAM.MSG.GET.{stream}", which, timeout_s=READ_TIMEOUT_S)
-    except StoreMissing as error:
-        if "no message found" in str(error):
-            return None
-        raise
-    return decoded(found["message"])
-
-
 def _subject_of(message: Kept) -> str:
     return message.subject
 
 
 def _id_of(message: Kept) -> str:
     return message.headers.get(MSG_ID, "")
-
-
-async def last_message(
-    link: Link, stream: str, subject: str
-) -> tuple[dict[str, str], bytes] | None:
-    """(headers, payload) of the last message on `subject`, read from the stream's leader.
-
-    Raises: StoreMissing (no such stream), StoreUnreachable.
-    """
-    found = await _message(link, stream, {"last_by_subj": subject})
-    return None if found is None else (dict(found.headers), found.payload)

@@ -15,7 +15,7 @@ from aegis_sdk.domain.delivery import Arrival
 from aegis_sdk.infrastructure.consumer import Meta, PullLoop, Unreadable
 from aegis_sdk.infrastructure.journal import make_reader
 from aegis_sdk.infrastructure.log_watch import LogWatch
-from aegis_sdk.nats.jetstream import decoded
+from aegis_sdk.infrastructure.messages import message
 from aegis_sdk.nats.link import Link
 from aegis_sdk.nats.wire import Message
 from aegis_sdk.telemetry import log
@@ -71,13 +71,9 @@ class NatsRequestLog:
 
 
 async def _read(link: Link, stream: str, service: str, seq: int) -> Request | None:
-    try:
-        found = await link.api(f"STREAM.MSG.GET.{stream}", {"seq": seq}, timeout_s=2.0)
-    except StoreMissing as error:
-        if "no message found" in str(error):
-            return None
-        raise
-    kept = decoded(found["message"])
+    kept = await message(link, stream, {"seq": seq})
+    if kept is None:
+        return None
     try:
         resource = _resource_of(kept.subject)
         return Request.parse(kept.headers, kept.payload, service=service, resource=resource)

@@ -13,17 +13,17 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, Final, TypeVar
 
-from aegis_sdk.application.outcomes import result_of
+from aegis_sdk.application.outcomes import cancelled_at_deadline, result_of
 from aegis_sdk.application.ports import RequestLog, StoreError, StoreTooLarge, StoreUnreachable
 from aegis_sdk.application.turns.ports import CallsOut, LastWord
-from aegis_sdk.contract.envelope import Outcome, OutcomeKind, Request
+from aegis_sdk.contract.envelope import Outcome, Request
 from aegis_sdk.contract.method import Method
 from aegis_sdk.contract.trace import new_traceparent
 from aegis_sdk.contract.turns.sent import Answer
 from aegis_sdk.domain.delivery import backoff_s
 from aegis_sdk.domain.turns.doubt import Because, Call, Doubts
 from aegis_sdk.domain.turns.states import CallState
-from aegis_sdk.errors import Cancelled, Draining, OutcomeUnknown, PayloadTooLarge
+from aegis_sdk.errors import Draining, OutcomeUnknown, PayloadTooLarge
 from aegis_sdk.telemetry import about, log
 
 Req = TypeVar("Req")
@@ -126,9 +126,7 @@ class Caller:
         waiting = _Waiting(request, self._loop.create_future())
         place = self._place(waiting)
         self._waiting[request_id] = waiting
-        self._doubts.sent(
-            Call(request_id, place, sent_s=now_s, deadline_s=now_s + timeout_s),
-        )
+        self._doubts.sent(Call(request_id, place, sent_s=now_s, deadline_s=now_s + timeout_s))
         try:
             self._send(waiting)
             self._look_later()
@@ -290,7 +288,8 @@ class Caller:
         for each in waiting:
             if not each.answer.done():
                 request = each.request
-                each.answer.set_result(found.get(request.request_id) or _cancelled(request))
+                outcome = found.get(request.request_id) or cancelled_at_deadline(request)
+                each.answer.set_result(outcome)
 
     def _aside(self, work: Any) -> asyncio.Task[None]:
         task: asyncio.Task[None] = self._loop.create_task(work)
@@ -302,15 +301,6 @@ class Caller:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("caller_task_failed", exc_info=error)
-
-
-def _cancelled(request: Request) -> Outcome:
-    return Outcome.error(
-        OutcomeKind.CANCELLED,
-        Cancelled.code,
-        "the caller's deadline passed",
-        traceparent=request.traceparent,
-    )
 
 
 def _tell_unknown(waiting: _Waiting, why: str) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from typing import Final
 
 from aegis_sdk.application.ports import StoreUnreachable
@@ -13,7 +12,8 @@ from aegis_sdk.contract.subjects import Subjects
 from aegis_sdk.contract.turns.subjects import LogSubjects
 from aegis_sdk.domain.turns.entries import Claim, Entry, Gate, Own
 from aegis_sdk.domain.turns.giveup import GivingUp
-from aegis_sdk.domain.turns.ownership import Ownership
+from aegis_sdk.domain.turns.ownership import MissingOwnership, Ownership
+from aegis_sdk.infrastructure.messages import message_at
 from aegis_sdk.infrastructure.turns.log import store_cancel, store_end, store_gate
 from aegis_sdk.infrastructure.turns.reader import LogReader
 from aegis_sdk.infrastructure.turns.search import outcomes_up_to
@@ -43,7 +43,10 @@ class _Owners:
 
     def _read(self, entry: Entry | Claim) -> None:
         if isinstance(entry, Own):
-            self.ownership.read_own(entry.number, entry.moves)
+            try:
+                self.ownership.read_own(entry.number, entry.moves)
+            except MissingOwnership as error:
+                self._cannot(entry.seq, str(error))
         elif isinstance(entry, Gate):
             self.ownership.read_gate(entry.writer, entry.seq)
 
@@ -123,8 +126,7 @@ class LogsLastWord:
 
     async def _stored_s(self, names: LogSubjects, seq: int) -> float:
         """When the entry was stored, by the log's own clock: the callers' may be another."""
-        found = await self._link.api(f"STREAM.MSG.GET.{names.stream}", {"seq": seq})
-        return datetime.fromisoformat(found["message"]["time"]).timestamp()
+        return (await message_at(self._link, names.stream, seq)).at_s
 
     async def _read_owners(self, names: LogSubjects, seq: int) -> Ownership:
         """As it is at `seq`, or a little later."""

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Collection, Mapping
 from typing import Final
 
+from aegis_sdk.application.outcomes import cancelled_at_deadline
 from aegis_sdk.application.ports import (
     AlreadyStored,
     FenceRefused,
@@ -20,14 +21,13 @@ from aegis_sdk.application.ports import (
     StoreTooLarge,
     StoreUnreachable,
 )
-from aegis_sdk.contract.envelope import Outcome, OutcomeKind, Request
+from aegis_sdk.contract.envelope import Outcome, Request
 from aegis_sdk.contract.turns.entries import Moves, encode_record, turn_head, turn_header
 from aegis_sdk.contract.turns.subjects import LogSubjects
 from aegis_sdk.domain.turns.output import Save
 from aegis_sdk.domain.turns.work import Write
-from aegis_sdk.errors import Cancelled
-from aegis_sdk.infrastructure.log_watch import last_message
-from aegis_sdk.infrastructure.turns.search import outcome_in, outcomes_up_to
+from aegis_sdk.infrastructure.messages import last_message
+from aegis_sdk.infrastructure.turns.search import outcome_at, outcomes_up_to
 from aegis_sdk.nats.codes import EXPECTED_SEQ, EXPECTED_SUBJECT, ROLLUP, TTL
 from aegis_sdk.nats.link import Busy, Link, Stored, stored_or_why
 from aegis_sdk.nats.wire import Message
@@ -229,8 +229,7 @@ class TurnLog:
         """Its own name is one read; a turn that it shares is found by reading all headers. Raises: StoreError."""
         names = self._names
         for subject in (names.single_anywhere(request_id), names.turn_of_one_anywhere(request_id)):
-            found = await last_message(self._link, names.stream, subject)
-            if found is not None and (outcome := outcome_in(found[1], request_id)) is not None:
+            if (outcome := await outcome_at(self._link, names, subject, request_id)) is not None:
                 return outcome
         outcomes = await outcomes_up_to(
             self._link, names, (request_id,), from_s=None, to_seq=to_seq, timeout_s=FIND_TIMEOUT_S
@@ -246,20 +245,14 @@ async def store_gate(link: Link, names: LogSubjects, writer: str) -> int:
 
 async def store_cancel(link: Link, names: LogSubjects, request: Request) -> Outcome:
     """Under its outcome's own name: what stands there now, this or what was first. Raises: StoreError."""
-    outcome = Outcome.error(
-        OutcomeKind.CANCELLED,
-        Cancelled.code,
-        "the caller's deadline passed",
-        traceparent=request.traceparent,
-    )
+    outcome = cancelled_at_deadline(request)
     subject = names.single(request.resource, request.request_id)
     body = turn_head("", "", "") + encode_record(request, outcome)
     headers = turn_header([request.request_id]) | {TTL: OUTCOMES_KEPT}
     try:
         await link.store(subject, body, headers, timeout_s=STORE_TIMEOUT_S)
     except AlreadyStored:
-        found = await last_message(link, names.stream, subject)
-        stored = None if found is None else outcome_in(found[1], request.request_id)
+        stored = await outcome_at(link, names, subject, request.request_id)
         if stored is None:
             raise StoreUnreachable(f"what stands at {subject} could not be read") from None
         return stored
@@ -274,8 +267,10 @@ async def store_end(
     try:
         stored = await link.store(subject, b"", {TTL: f"{int(kept_s)}s"}, timeout_s=STORE_TIMEOUT_S)
     except AlreadyStored:
-        found = await link.api(f"STREAM.MSG.GET.{names.stream}", {"last_by_subj": subject})
-        return int(found["message"]["seq"])
+        found = await last_message(link, names.stream, subject)
+        if found is None:
+            raise StoreUnreachable(f"what stood at {subject} has expired") from None
+        return found.seq
     return stored.seq
 
 

@@ -6,17 +6,17 @@ It is for what is seldom asked: a duplicate below a session's window, and caller
 from __future__ import annotations
 
 import asyncio
-import base64
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any, Final
 
 from aegis_sdk.application.ports import StoreUnreachable
 from aegis_sdk.contract.envelope import Outcome
-from aegis_sdk.contract.turns.entries import TURN, decode_turn, ids_of
+from aegis_sdk.contract.turns.entries import TURN, EntryUnreadable, decode_turn, ids_of
 from aegis_sdk.contract.turns.subjects import LogSubjects
 from aegis_sdk.infrastructure.consumer import Meta, PullLoop
 from aegis_sdk.infrastructure.journal import make_reader
+from aegis_sdk.infrastructure.messages import last_message, message_at
 from aegis_sdk.nats.link import Link
 from aegis_sdk.nats.wire import Message
 
@@ -85,7 +85,7 @@ async def outcomes_up_to(
 ) -> dict[str, Outcome]:
     """Those of `wanted` that have an outcome in the log up to the entry at `to_seq`, which exists.
 
-    `from_s`: Unix time before which none of them was sent. Raises: StoreError, EntryUnreadable.
+    `from_s`: Unix time before which none of them was sent. Raises: StoreError, also for an entry that this version can't read.
     """
     search = _Search(link, names, set(wanted), from_s, to_seq)
     await search.run(timeout_s)
@@ -94,11 +94,24 @@ async def outcomes_up_to(
         by_seq.setdefault(seq, []).append(request_id)
     found: dict[str, Outcome] = {}
     for seq, request_ids in by_seq.items():  # a turn has many
-        entry = await link.api(f"STREAM.MSG.GET.{names.stream}", {"seq": seq}, timeout_s=2.0)
-        records = decode_turn(base64.b64decode(entry["message"].get("data", "")))
-        outcomes = {record.request_id: record.outcome for record in records}
+        entry = await message_at(link, names.stream, seq)
+        try:
+            outcomes = {each.request_id: each.outcome for each in decode_turn(entry.payload)}
+        except EntryUnreadable as error:
+            raise StoreUnreachable(f"entry {seq} of {names.stream}: {error}") from error
         found |= {each: outcomes[each] for each in request_ids if each in outcomes}
     return found
+
+
+async def outcome_at(
+    link: Link, names: LogSubjects, subject: str, request_id: str
+) -> Outcome | None:
+    """In the entry at `subject`. Raises: StoreError, also for an entry that this version can't read."""
+    found = await last_message(link, names.stream, subject)
+    try:
+        return None if found is None else outcome_in(found.payload, request_id)
+    except EntryUnreadable as error:
+        raise StoreUnreachable(f"{subject}: {error}") from error
 
 
 def outcome_in(data: bytes, request_id: str) -> Outcome | None:

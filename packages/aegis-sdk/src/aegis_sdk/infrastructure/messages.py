@@ -1,0 +1,36 @@
+"""Single messages of a stream, read from its leader."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from aegis_sdk.application.ports import StoreMissing
+from aegis_sdk.nats.jetstream import Kept, decoded
+from aegis_sdk.nats.link import Link
+
+READ_TIMEOUT_S: Final = 2.0
+
+
+async def message(link: Link, stream: str, which: Mapping[str, Any]) -> Kept | None:
+    """`which`: as the server's API names it. Raises: StoreMissing (no such stream), StoreUnreachable."""
+    try:
+        found = await link.api(f"STREAM.MSG.GET.{stream}", which, timeout_s=READ_TIMEOUT_S)
+    except StoreMissing as error:
+        if "no message found" in str(error):
+            return None
+        raise
+    return decoded(found["message"])
+
+
+async def last_message(link: Link, stream: str, subject: str) -> Kept | None:
+    """The last one on `subject`. Raises: StoreMissing (no such stream), StoreUnreachable."""
+    return await message(link, stream, {"last_by_subj": subject})
+
+
+async def message_at(link: Link, stream: str, seq: int) -> Kept:
+    """One that is there. Raises: StoreMissing (it is not), StoreUnreachable."""
+    found = await message(link, stream, {"seq": seq})
+    if found is None:
+        raise StoreMissing(f"no message is at {seq} of {stream}")
+    return found
