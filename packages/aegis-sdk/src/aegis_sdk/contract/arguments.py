@@ -1,7 +1,7 @@
 """What users give to the SDK's verbs: one check for each kind of argument, made where the value enters.
 
 Type checkers know all of this, and not every program is checked. A value of another type must not get as far as a
-subject, a header or a timer: there it is a raw error, or a call that never ends. Each check returns the value
+subject, a header or a timer. There it is a raw error, or a call that never ends. Each check returns the value
 that the SDK goes on with, or raises an error that names the argument, what was given and what to do. It never shows
 a value that may be a secret.
 """

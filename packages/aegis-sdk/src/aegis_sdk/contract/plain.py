@@ -5,8 +5,8 @@ function of a value: True says that what is written of this value will be read a
 this can't be told by a look, never that the value is wrong: whoever asked writes it and reads it back. A type with
 anything in it that this module doesn't know (a validator, a serializer, a pattern, a union) has no such function.
 
-So an unknown kind of schema, key or setting must end in None here, and a value of any other type than the
-declared one, a subclass too, in False.
+So an unknown kind of schema, key or setting must end in None here. A value of any other type than the declared one,
+a subclass too, must end in False.
 """
 
 from __future__ import annotations

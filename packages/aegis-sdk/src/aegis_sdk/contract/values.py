@@ -164,8 +164,8 @@ class Codec(Generic[T]):
     def _converted(self, given: Any) -> T:
         """Raises: ValidationError; InvalidPayload for a key that the type doesn't know, wherever it stands.
 
-        Pydantic tells, which knows all aliases: it is asked to forbid such keys, and if there are any, to keep all of
-        them, for a type that does so itself has dropped none then.
+        Pydantic knows all aliases, so it is asked to forbid such keys. If there are any, it is asked to keep all of them:
+        a type that does so by itself has the same size then, and has dropped none.
         """
         converted = self._adapter.validate_python(given)
         try:

@@ -33,7 +33,7 @@ from aegis_sdk.domain.routes import Routes
 from aegis_sdk.infrastructure.consumer import Meta, PullLoop
 from aegis_sdk.infrastructure.journal import make_reader
 from aegis_sdk.infrastructure.messages import last_message
-from aegis_sdk.nats.link import Link
+from aegis_sdk.nats.link import Link, may_fail_unheard
 from aegis_sdk.nats.wire import Message
 from aegis_sdk.telemetry import log
 
@@ -174,7 +174,7 @@ class NatsDirectory:
         task = self._followed.get(service)
         if task is None or (task.done() and not task.cancelled() and task.exception()):
             task = self._followed[service] = asyncio.create_task(self._start(service))
-            task.add_done_callback(_seen)
+            task.add_done_callback(may_fail_unheard)
         return task
 
     async def _start(self, service: str) -> None:
@@ -271,12 +271,6 @@ class NatsDirectory:
         with contextlib.suppress(ValueError):  # a key of no resource
             resource = decode_token(key.partition(".")[2])
             known.leases[resource] = self._lease_state(key, message.data)
-
-
-def _seen(task: asyncio.Task[None]) -> None:
-    """Whoever waits for it is told; it is no error that nobody does."""
-    if not task.cancelled():
-        task.exception()
 
 
 class NoBucket(Exception):

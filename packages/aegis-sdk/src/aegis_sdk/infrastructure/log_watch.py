@@ -2,11 +2,11 @@
 
 Control looks twice a second; this is for what happens before it looks. Three things tell, and none costs a
 commit anything: an outcome that is stored at or before a position where one was stored earlier; a fence that is
-refused though the log has no newer one; and each new connection. Then, before the next commit, the streams' identity
-and ends are looked at, and whether the newest outcome that was stored or read here, the newest request that was given, and
-what was read last of whatever kind are still where they were. An end alone says little: others go on writing, and a
-moment later an older copy is as long as the log was. Who reads on behind that end would never read what they wrote. What
-it tells is final: the instance stops serving, and control asks an operator.
+refused though the log has no newer one; and each new connection. Then, before the next commit, the watch looks at the
+streams' identity and ends. It also looks whether these are still where they were: the newest outcome that was stored or
+read here, the newest request that was given, and what was read last of whatever kind. An end alone says little: others
+go on writing, and a moment later an older copy is as long as the log was. An instance that reads on behind that end would
+never read what they wrote. What the watch tells is final: the instance stops serving, and control asks an operator.
 """
 
 from __future__ import annotations

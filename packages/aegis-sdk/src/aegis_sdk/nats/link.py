@@ -253,16 +253,21 @@ class Link:
         command = encode(subject, reply, headers, payload)
         if client._pending_data_size + len(command) > PENDING_BYTES_MAX:
             raise StoreUnreachable(self._because(f"{PENDING_BYTES_MAX} bytes wait to be sent"))
-        client._pending.append(command)
-        client._pending_data_size += len(command)
-        if not self._flushing:
-            self._flushing = True
-            self._loop.call_soon(self._flush)
+        self._add(command)
 
     def push(self) -> None:
         """What waits to be sent leaves now, and not when this turn of the loop ends."""
         if self._flushing:
             self._flush()
+
+    def _add(self, command: bytes) -> None:
+        """To what leaves when this turn of the loop ends."""
+        client = self._client
+        client._pending.append(command)
+        client._pending_data_size += len(command)
+        if not self._flushing:
+            self._flushing = True
+            self._loop.call_soon(self._flush)
 
     def _flush(self) -> None:
         """What waits goes to the socket; while NATS is away the library keeps it for the reconnect."""
@@ -386,13 +391,8 @@ class Link:
 
     def _command(self, command: bytes) -> None:
         """For this connection alone: while there is none, the next one knows what it has to say."""
-        client = self._client
-        if command and client.is_connected:
-            client._pending.append(command)
-            client._pending_data_size += len(command)
-            if not self._flushing:
-                self._flushing = True
-                self._loop.call_soon(self._flush)
+        if command and self._client.is_connected:
+            self._add(command)
 
     def drop(self, subscription: Subscription) -> None:
         """Unsubscribe without waiting; nothing more reaches its callback."""
@@ -414,7 +414,7 @@ class Link:
         """Return when the server has read what was sent. Raises: NatsError, OSError."""
         flush = self._client.flush(timeout=timeout_s)  # type: ignore[arg-type] # any number
         flushing = asyncio.ensure_future(flush)
-        flushing.add_done_callback(_seen)
+        flushing.add_done_callback(may_fail_unheard)
         # The client's `wait_for` can swallow a cancellation before Python 3.12; a shield doesn't.
         await asyncio.shield(flushing)
 
@@ -584,7 +584,7 @@ def _session(client: Client) -> str:
     return session_name(str(client._server_info.get("server_id", "")), int(client.client_id or 0))
 
 
-def _seen(ended: asyncio.Future[Any]) -> None:
+def may_fail_unheard(ended: asyncio.Future[Any]) -> None:
     """Whoever waited may be gone: asyncio says nothing of the error then."""
     if not ended.cancelled():
         ended.exception()
