@@ -79,6 +79,20 @@ class Member:
 
 
 @dataclass(slots=True)
+class Told:
+    """What instances and consumers told of a service's logs, for when these begin again."""
+
+    latest_logs: dict[str, int] = field(default_factory=dict)
+    """stream: the highest generation of it that an instance knew."""
+    floors: dict[str, int] = field(default_factory=dict)
+    """grant: the last request before which all of it are done, as seen last."""
+    seen: dict[str, ResourceSeen] = field(default_factory=dict)
+    """resource: what instances tell of it that come back from a log that was lost."""
+    proved_seq: int = 0
+    """Up to where the requests are those that these instances were given."""
+
+
+@dataclass(slots=True)
 class ServiceTable:
     """One service. Change leases only while holding `lock`."""
 
@@ -93,16 +107,8 @@ class ServiceTable:
     deleted_leases: dict[str, int] = field(default_factory=dict)
     """resource: the revision with which its lease was deleted; the next one comes after it."""
     fences: dict[str, StoredFence] = field(default_factory=dict)
-    latest_logs: dict[str, int] = field(default_factory=dict)
-    """stream: the highest generation of it that an instance knew."""
     unfenced: set[str] = field(default_factory=set)
     """Resources whose fence was known, and is gone."""
-    floors: dict[str, int] = field(default_factory=dict)
-    """grant: the last request before which all of it are done, as seen last."""
-    seen: dict[str, ResourceSeen] = field(default_factory=dict)
-    """resource: what instances tell of it that come back from a log that was lost."""
-    proved_seq: int = 0
-    """Up to where the requests are those that these instances were given."""
     members: dict[str, Member] = field(default_factory=dict)
     removed: dict[str, int] = field(default_factory=dict)
     """instance id: the revision with which its record was deleted; older news of it is stale."""
@@ -114,6 +120,7 @@ class ServiceTable:
     """Handovers under way in this term."""
     logs: LogsRecord | None = None
     """The identities of its streams, and what they lost; None: not known yet."""
+    told: Told = field(default_factory=Told)
     logs_revision: int = 0
     logs_kept_s: float = float("-inf")
     floors_kept_s: float = float("-inf")

@@ -31,7 +31,7 @@ from aegis_control.application.leading.grant import Leases
 from aegis_control.application.leading.roster import Roster
 from aegis_control.application.ports import Write
 from aegis_control.application.refusal import Refused
-from aegis_control.application.state import ControlState, Member, ServiceTable
+from aegis_control.application.state import ControlState, Member, ServiceTable, Told
 from aegis_control.application.world import World
 from aegis_control.domain.events import ConsumerMadeAgain, LossForgiven, LossNoticed
 from aegis_control.domain.leading import lease as leases
@@ -159,16 +159,17 @@ class LogKeeper:
         """Is the request stream the one whose positions the instance tells?"""
         requests, seq = self._streams(table.name)[1], registration.request_seq
         same = registration.requests_id == self._mark(table, requests).id
-        if same and seq > table.proved_seq:
+        if same and seq > table.told.proved_seq:
             held = await self._world.logs.request_at(requests, seq)
-            table.proved_seq = seq if held == registration.request_id else table.proved_seq
+            if held == registration.request_id:
+                table.told.proved_seq = seq
 
     def _told(self, table: ServiceTable, stream: str, by: Heartbeat | Registration) -> Loss | None:
         """What an instance saw of the log that is known here, or of a later one, which an older registry forgot."""
         log_id, seq, why = _word(by, of_journal=self._is_journal(table, stream))
         known, generation = self._mark(table, stream), generation_of(log_id)
         if generation > generation_of(known.id):
-            table.latest_logs[stream] = max(generation, table.latest_logs.get(stream, 0))
+            table.told.latest_logs[stream] = max(generation, table.told.latest_logs.get(stream, 0))
             why = f"it was {log_id}, a later one"
         elif not why or log_id != known.id:
             return None
@@ -263,15 +264,16 @@ class LogKeeper:
         if now_s - table.floors_kept_s < KEEP_INTERVAL_S:
             return
         table.floors_kept_s = now_s
+        told = table.told  # of these logs: they may begin again meanwhile
         grants = sorted(table.grants())[:FLOORS_KEPT_MAX]
-        table.floors = dict(
+        told.floors = dict(
             zip(grants, await asyncio.gather(*(self._floor(table, g) for g in grants)), strict=True)
         )
 
     async def _floor(self, table: ServiceTable, grant: str) -> int:
         """The last request before which all of the grant's are done; a consumer made again may be behind."""
         floor = await self._world.requests.ack_floor(table.name, grant)
-        return max(floor or 0, table.floors.get(grant, 0))
+        return max(floor or 0, table.told.floors.get(grant, 0))
 
     async def _keep(self, table: ServiceTable, record: LogsRecord) -> None:
         """Store what is known. Raises: Unavailable; another control's record is taken over instead."""
@@ -337,7 +339,7 @@ class LogKeeper:
         for grant in await self._world.requests.grants(table.name):
             await self._world.requests.delete_grant(table.name, grant)
         table.fences, table.fences_loaded = {}, False
-        table.floors, table.seen, table.latest_logs, table.proved_seq = {}, {}, {}, 0
+        table.told = Told()
         await self._roster.load_fences(table)
         record = LogsRecord(service=table.name, journal=marks[0], requests=marks[1])
         await self._keep(table, known.model_copy(update=dict(record)))
@@ -356,7 +358,7 @@ class LogKeeper:
         assert table.logs is not None
         lost = [loss.last_seq for loss in table.logs.losses if loss.stream == stream]
         end = max([self._end(table, stream, mark), *lost])
-        generation = max(generation_of(mark.id), table.latest_logs.get(stream, 0)) + 1
+        generation = max(generation_of(mark.id), table.told.latest_logs.get(stream, 0)) + 1
         return await self._world.logs.begin(stream, behind=end, generation=generation)
 
     async def _starting_anew(
@@ -366,12 +368,13 @@ class LogKeeper:
 
         What control and instances remember of that counts in the same request log alone, up to where that is proved.
         """
-        proved_seq = table.proved_seq if same_requests else 0
-        table.floors = {g: floor for g, floor in table.floors.items() if floor <= proved_seq}
+        told = table.told
+        proved_seq = told.proved_seq if same_requests else 0
+        told.floors = {g: floor for g, floor in told.floors.items() if floor <= proved_seq}
         floors = {grant: await self._floor(table, grant) for grant in table.grants()}
         changes = {}
         for name, lease in table.leases.items():
-            seen, floor = table.seen.get(name, ResourceSeen()), floors[lease.record.grant]
+            seen, floor = told.seen.get(name, ResourceSeen()), floors[lease.record.grant]
             done = max(floor, seen.done if seen.done <= proved_seq else 0)
             changes[name] = leases.begun_again(
                 lease.record, epoch=seen.epoch, done=done, now_s=self._world.clock.wall()
@@ -393,7 +396,7 @@ def _word(by: Heartbeat | Registration, *, of_journal: bool) -> tuple[str, int, 
 def _remember(table: ServiceTable, registration: Registration) -> None:
     """The furthest that any instance knew of each resource."""
     for resource, seen in registration.resources_seen.items():
-        before = table.seen.get(resource, ResourceSeen())
-        table.seen[resource] = ResourceSeen(
+        before = table.told.seen.get(resource, ResourceSeen())
+        table.told.seen[resource] = ResourceSeen(
             epoch=max(seen.epoch, before.epoch), done=max(seen.done, before.done)
         )
