@@ -35,10 +35,8 @@ async def test_members_get_them_in_turn(world: World) -> None:
     client, told = await world.client(members=lambda service: names), Told()
     await asyncio.gather(*(told.call(client, None, "greet") for _ in range(60)))
     assert {o.kind for o in told.outcomes.values()} == {OutcomeKind.EXECUTED}
-    assert set(Counter(served)) == set(names)
-    assert (
-        min(Counter(served).values()) >= 15
-    )  # what is in doubt on a busy machine may go elsewhere
+    # On a busy machine some may be in doubt: what is stored may be served by another.
+    assert min(Counter(served)[name] for name in names) >= 20 - client.caller.stored
 
 
 async def test_what_a_member_that_is_gone_was_given_is_served_by_another(world: World) -> None:

@@ -2,10 +2,10 @@
 
 Theory of operation. Each stores an *end* of its request. Then they look up who may write their resources, *behind* the last end:
 looked up before it, a move in between would hide the new owner. A new owner that comes after the end reads it before it
-serves. Each of the writers found needs a gate behind the ends. Anybody's will do; where there is one already, none is stored, so that thousands
-of callers that give up together do not shut a writer out thousands of times. From its gate on, a writer has read the ends. So what
-the log holds up to the last of these gates is the truth: a request that has an outcome there was done, every other one can
-never take effect. Only headers are read, from the time of the oldest request.
+serves. Each of the writers found needs a gate behind the ends. Anybody's will do, and where there is one already, none is stored:
+thousands of callers that give up together do not shut a writer out thousands of times. From its gate on, a writer has read
+the ends. So what the log holds up to the last of these gates is the truth: a request that has an outcome there was done,
+every other one can never take effect. Only headers are read, from the time of the oldest request.
 
 A request whose outcome has a name of its own (a single, the group's) needs none of it: its caller stores its cancel under
 that name. Create-only decides who was first, and tells what is there.
@@ -55,7 +55,7 @@ class GivingUp:
         self._step(GiveUpEvent.ENDED if self.ends else GiveUpEvent.SETTLED)
 
     def found(self, writers: Iterable[str], gates: Mapping[str, int]) -> None:
-        """Who may write, and the newest gate of each that is known. (None: then it needs no other.)"""
+        """Who may write, and the newest gate of each that is known."""
         may_write = set(writers)
         behind = [seq for writer in may_write if (seq := gates.get(writer, 0)) > self.last_end]
         self.writers = sorted(w for w in may_write if gates.get(w, 0) <= self.last_end)

@@ -8,10 +8,9 @@ from typing import Final
 from aegis_sdk.contract.envelope import OUTCOME, Outcome, Request
 from aegis_sdk.contract.names import NO_RESOURCE
 from aegis_sdk.contract.subjects import Subjects
-from aegis_sdk.contract.turns.entries import TURN, EntryUnreadable
+from aegis_sdk.contract.turns.entries import TURN, EntryUnreadable, decode_turn
 from aegis_sdk.contract.turns.sent import ANSWER, CANCEL, SENT, Answer, sent_header
 from aegis_sdk.contract.turns.subjects import LogSubjects
-from aegis_sdk.infrastructure.turns.search import outcome_in
 from aegis_sdk.nats.link import Link
 from aegis_sdk.nats.wire import Message
 from aegis_sdk.telemetry import log
@@ -82,12 +81,13 @@ class Calls:
 
     def _turn(self, request_id: str, message: Message) -> None:
         try:
-            outcome = outcome_in(message.data, request_id)
+            records = decode_turn(message.data)
         except EntryUnreadable as error:
             log.error("outcome_unreadable", subject=message.subject, error=repr(error))
             return
-        if outcome is not None:
-            self.on_outcome(request_id, outcome)
+        for record in records:
+            if record.request_id == request_id:
+                self.on_outcome(request_id, record.outcome)
 
 
 def _to(names: LogSubjects, request: Request, member: str) -> str:

@@ -17,8 +17,10 @@ from aegis_sdk.contract.turns.subjects import LogSubjects
 from aegis_sdk.infrastructure.consumer import Meta, PullLoop
 from aegis_sdk.infrastructure.journal import make_reader
 from aegis_sdk.infrastructure.messages import last_message, message_at
+from aegis_sdk.nats.jetstream import Kept
 from aegis_sdk.nats.link import Link
 from aegis_sdk.nats.wire import Message
+from aegis_sdk.telemetry import log
 
 CREDIT: Final = 2000
 """Headers alone are small."""
@@ -94,11 +96,7 @@ async def outcomes_up_to(
         by_seq.setdefault(seq, []).append(request_id)
     found: dict[str, Outcome] = {}
     for seq, request_ids in by_seq.items():  # a turn has many
-        entry = await message_at(link, names.stream, seq)
-        try:
-            outcomes = {each.request_id: each.outcome for each in decode_turn(entry.payload)}
-        except EntryUnreadable as error:
-            raise StoreUnreachable(f"entry {seq} of {names.stream}: {error}") from error
+        outcomes = _outcomes_in(await message_at(link, names.stream, seq))
         found |= {each: outcomes[each] for each in request_ids if each in outcomes}
     return found
 
@@ -108,15 +106,13 @@ async def outcome_at(
 ) -> Outcome | None:
     """In the entry at `subject`. Raises: StoreError, also for an entry that this version can't read."""
     found = await last_message(link, names.stream, subject)
+    return None if found is None else _outcomes_in(found).get(request_id)
+
+
+def _outcomes_in(entry: Kept) -> dict[str, Outcome]:
+    """By request. Raises: StoreUnreachable, for an entry that this version can't read."""
     try:
-        return None if found is None else outcome_in(found.payload, request_id)
+        return {record.request_id: record.outcome for record in decode_turn(entry.payload)}
     except EntryUnreadable as error:
-        raise StoreUnreachable(f"{subject}: {error}") from error
-
-
-def outcome_in(data: bytes, request_id: str) -> Outcome | None:
-    """Of one request in a turn. Raises: EntryUnreadable."""
-    for record in decode_turn(data):
-        if record.request_id == request_id:
-            return record.outcome
-    return None
+        log.error("entry_unreadable", subject=entry.subject, seq=entry.seq, error=str(error))
+        raise StoreUnreachable(f"{entry.subject}: {error}") from error
