@@ -1,7 +1,7 @@
 """The world that writers and callers are simulated in: faults, simulated time, the log, and its readers.
 
-The log answers as nats-server does: a subject takes one entry, a gate is rolled up by anybody without a condition, a turn is
-checked against the newest gate of its writer, a checkpoint replaces the one before it, a batch is stored whole or not at all.
+The log answers as nats-server does. A subject takes one entry. A gate is rolled up by anybody without a condition. A turn is
+checked against the newest gate of its writer. A checkpoint replaces the one before it. A batch is stored whole or not at all.
 """
 
 from __future__ import annotations

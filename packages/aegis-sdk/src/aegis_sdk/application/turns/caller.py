@@ -1,8 +1,8 @@
 """Makes requests in the second form: executes what `Doubts` decides, and hands each caller its one definite answer.
 
 Each request is sent, stored, sent again, ended or given up as domain/turns/doubt.py has it. This module knows whom a group's
-request goes to (the members in turn), and how many requests are stored at once: a bounded number, in their order, since a service
-that has lost its active would else have thousands on their way together. Those that give up at one moment do so together.
+request goes to: the members in turn. It bounds how many requests are stored at once, and keeps their order. Without the bound, a
+service that has lost its active would have thousands on their way together. Those that give up at one moment do so together.
 """
 
 from __future__ import annotations

@@ -5,9 +5,9 @@ was stored, outcomes of handlers that wait. Each is given to the writer as it co
 writer composes, and its output is executed: so all that one read of the socket brought shares an entry. While that entry is on
 its way the next one collects.
 
-It decides two things, and no more: stored requests of resources that are served elsewhere are kept until their outcomes
-are read, since this instance may be the next owner; and the writer composes only on a connection that is claimed (domain/turns/claims.py).
-Everything else is decided by `Writer`.
+It decides two things, and no more. Stored requests of resources that are served elsewhere are kept until their outcomes are
+read, since this instance may be the next owner. The writer composes only on a connection that is claimed
+(domain/turns/claims.py). Everything else is decided by `Writer`.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """How entries of a service's log are written: turns and ownership entries. The other kinds say all in their subject.
 
 A turn lists its request ids in one header, so that a reader who looks for one need not open the body. The body begins with a
-line about the writer; then comes, for each outcome, a line that tells it and how long its three parts are, the parts (the
-request's payload, the reply or error, the state change), and a line feed:
+line about the writer. For each outcome there follow a line that tells it and how long its three parts are, the parts, and a line
+feed. The parts are the request's payload, the reply or error, and the state change:
 
     1 writer=accounts-1.6f2e log=5f0c… nonce=a81b…
     Kq3v9x2m.17 ACC-1 book 31 24 40 executed epoch=3 instance=accounts-1 trace=00-…

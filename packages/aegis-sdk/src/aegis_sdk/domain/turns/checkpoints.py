@@ -2,14 +2,17 @@
 
 Theory of operation. A checkpoint says: the state of a resource up to where its writer's reader is, and with the outcomes up to
 a number. It replaces the one before it. The log may be trimmed up to the oldest of all resources' checkpoints, and a
-reader starts at the oldest of those that it needs. So a resource's checkpoint is renewed in four cases: after a number of
-changes, as far as these are worth a rewrite of the state; before the resource is given away; when there is none; and when
-it has become old, in entries or in seconds, while something was stored that waits to be trimmed.
+reader starts at the oldest of those that it needs. So a resource's checkpoint is renewed in four cases:
+
+- after a number of changes, as far as these are worth a rewrite of the state;
+- before the resource is given away;
+- when there is none;
+- when it has become old, in entries or in seconds, while something was stored that waits to be trimmed.
 
 A checkpoint is checked against its writer's gate, as a turn is, so that no former owner's replaces a later one's. Of one
 owner's, a late one would: the trim has gone on by then, and what lies between would be gone (docs/model.md, NO_GATE_IN_DOUBT).
-So each is sent once. If it is not known what became of one, its writer stores a gate of its own, and makes no
-further checkpoint before it has read it: the late one names the older gate.
+So each is sent once. If it is not known what became of one, its writer stores a gate of its own. It makes no
+further checkpoint before it has read that: the late one names the older gate.
 
 Sessions of silent callers are forgotten with a checkpoint, by the log's own time: never by this process's clock, which may be wrong.
 

@@ -4,9 +4,9 @@ Theory of operation. What comes in: requests (`accept`), the log's entries in th
 wait (`computed`), the store's answers (`stored`, `refused`, `taken`), answers of the log to a doubt (`looked_up`). What comes
 out stands in `Output`: the host executes it and feeds back what became of it. The host decides nothing.
 
-Requests wait in one queue per resource. `compose` makes a *turn*: it walks the resources that have something to settle,
-computes the outcomes of pure handlers, each on the result of the one before it, adds the outcomes of handlers that have
-finished, and sends all of it to the log as one entry, on condition of this writer's gate. One turn is in flight at a time;
+Requests wait in one queue per resource. `compose` makes a *turn*. It walks the resources that have something to settle. It
+computes the outcomes of pure handlers, each on the result of the one before it, and adds those of handlers that have
+finished. All of it goes to the log as one entry, on condition of this writer's gate. One turn is in flight at a time;
 meanwhile the next one collects. When the turn is stored its changes are applied and its callers are answered. A handler that
 waits runs on stored state alone, so it begins when nothing of its resource is in flight. A *single* is an outcome that is
 stored under its own name, and is alone for its resource until it is settled. It travels beside the turn; where the server
