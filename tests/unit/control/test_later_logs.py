@@ -88,3 +88,23 @@ async def test_what_was_done_in_another_log_of_requests_counts_for_nothing() -> 
     await office.register(returning("log-1"))
     assert office.lease().epoch == 10
     assert office.lease().start_seq == 1
+
+
+async def test_a_floor_of_the_old_logs_that_comes_late_is_forgotten(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """G1: it was asked for before the loss was accepted, and is a position in another log."""
+    office = Office()
+    await office.registers("a")
+    table = office.state.services[SERVICE]
+
+    async def late(service: str, grant: str) -> int:
+        monkeypatch.undo()
+        await office.register(returning("log-0", log_lost="it is gone"))
+        await office.admin("accept-loss", b'{"service": "%b"}' % SERVICE.encode())
+        return 41
+
+    monkeypatch.setattr(office.requests, "ack_floor", late)
+    await office.parts.logs.check(table)
+    assert office.events.names().count("loss_accepted") == 1
+    assert table.told.floors == {}
