@@ -506,6 +506,19 @@ async def test_serve_waits_for_a_server_that_has_no_time(guarded: Guarded, word:
             assert await aegis.request(ADD, 1, resource="T-1") == 1
 
 
+@pytest.mark.parametrize("word", BUSY)
+async def test_a_server_that_has_no_time_is_not_told_as_one_that_refuses_the_login(
+    word: bytes,
+) -> None:
+    async with Door(0) as door:
+        door.word = word
+        with pytest.raises(Unavailable) as told:
+            async with aegis_sdk.connect(f"nats://{door.host}", wait_s=0.0):
+                pass
+    assert type(told.value) is Unavailable
+    assert word.decode() in str(told.value)
+
+
 @pytest.mark.usefixtures("short_grace")
 @pytest.mark.parametrize("word", BUSY)
 async def test_a_server_that_has_no_time_for_long_is_no_refused_login(

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from functools import partial
+from typing import Any
 
 import pytest
 from aegis_sdk.application.group_host import GroupHost
 from aegis_sdk.application.handlers import Runner
 from aegis_sdk.application.isolation import Isolation
+from aegis_sdk.application.ports import StoreForbidden
 from aegis_sdk.application.threads import Threads
 from aegis_sdk.contract.bodies import ErrorBody
 from aegis_sdk.contract.envelope import Outcome, OutcomeKind, Request
@@ -90,6 +92,23 @@ async def two(bus: MemoryBus) -> AsyncIterator[Member]:
     member = Member(bus, "i-2")
     yield member
     await member.stop()
+
+
+async def test_a_group_that_may_not_be_joined_yet_is_joined_once_it_may(
+    bus: MemoryBus, two: Member, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """G8: rights come and go with the server's configuration."""
+    open_group, refusals = two.link.deliveries.open_group, [StoreForbidden("not this consumer")] * 2
+
+    async def forbidden(service: str, **more: Any) -> Any:
+        if refusals:
+            raise refusals.pop()
+        return await open_group(service, **more)
+
+    monkeypatch.setattr(two.link.deliveries, "open_group", forbidden)
+    await two.host.start()
+    send(bus, echo_request("c.1", "hi"))
+    await until(lambda: kinds(bus))
 
 
 async def test_a_request_is_run_stored_and_acknowledged(

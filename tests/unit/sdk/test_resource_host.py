@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from functools import partial
+from typing import Any
 
 import pytest
 from aegis_sdk import ResourceContext
 from aegis_sdk.application import actor, resource_host
+from aegis_sdk.application.ports import StoreForbidden
 from aegis_sdk.contract.bodies import ErrorBody
 from aegis_sdk.contract.checkpoint import Checkpoint
 from aegis_sdk.contract.envelope import Change, Outcome, OutcomeKind, Request
@@ -951,6 +953,28 @@ async def test_a_grant_that_is_left_while_its_reader_is_made_is_not_read(
         for listener in stream.listeners
         if type(getattr(listener, "__self__", None)).__name__ == "GrantReader"
     ]
+
+
+async def test_a_past_that_may_not_be_read_yet_is_read_once_it_may(
+    bus: MemoryBus, one: Hosted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """G6: rights come and go with the server's configuration."""
+    fence(bus, one, 1)
+    send(bus, add_request("c.1", 7))
+    await until(lambda: stored(bus, "c.1"))
+    late = Hosted(bus, "i-2")
+    follow, refusals = late.link.journal.follow, [StoreForbidden("not this consumer")] * 2
+
+    async def forbidden(service: str, **more: Any) -> Any:
+        if more["from_seq"] is not None and refusals:
+            raise refusals.pop()
+        return await follow(service, **more)
+
+    monkeypatch.setattr(late.link.journal, "follow", forbidden)
+    await late.start()
+    await until(lambda: late.total() == 7)
+    assert refusals == []
+    await late.stop()
 
 
 async def test_an_instance_that_stops_leaves_no_reader_half_made(

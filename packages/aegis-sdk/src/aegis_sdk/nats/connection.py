@@ -50,11 +50,15 @@ SUBSCRIBE_AGAIN_S: Final = 5.0
 SAY_AGAIN_S: Final = 30.0
 TROUBLE_S: Final = 10.0
 """For so long a refusal explains what is not answered, though the server closed nothing."""
+UNTOLD_MAX: Final = 5
+"""A server that refuses us closes, and the system may drop its reason before we read it: so often it is asked again."""
 _RIGHT_TOKENS: Final = 3
 _SAID_MAX: Final = 1000
 
 _BROKE_OFF: Final = (ssl.SSLEOFError, ssl.SSLZeroReturnError, ssl.SSLSyscallError)
 """The server went away in the handshake: that says nothing of anybody's certificate."""
+_CLOSED: Final = (ConnectionResetError, ConnectionAbortedError, BrokenPipeError)
+_UNTOLD: Final = "the server closed the connection in the login; its own log says why"
 _REFUSAL: Final = re.compile(r"nats: '(.*)'")
 _IN_A_BUFFER: Final = re.compile(rb"-ERR\s+'(.*?)'\r\n")
 _FORBIDDEN: Final = re.compile(
@@ -136,6 +140,7 @@ class Connection(Client):
         self._loop = asyncio.get_running_loop()
         self._failures: list[Exception] | None = []
         """While it is opened: what each server's failure was."""
+        self._untold = 0
         self._trouble = ""
         self._troubled_s = 0.0
         self._spelled: dict[str, str] = {}
@@ -237,7 +242,7 @@ class Connection(Client):
             for task in (self._reading_task, self._ping_interval_task, self._flusher_task):
                 if task is not None:
                     task.cancel()
-            raise ConnectionResetError("the server closed the connection before it answered")
+            raise ConnectionResetError(_UNTOLD)
         self._trouble, self._refusals, self._refused_since_s = "", 0, None
         self.forbidden.clear()
 
@@ -245,7 +250,9 @@ class Connection(Client):
         """A server that refuses us closes: its reason may have been read, and not be looked at."""
         reader = getattr(self._transport, "_io_reader", None)
         found = _IN_A_BUFFER.search(bytes(getattr(reader, "_buffer", b"")))
-        return NatsError(f"nats: '{found[1].decode(errors='replace')}'") if found else error
+        if found is not None:
+            return NatsError(f"nats: '{found[1].decode(errors='replace')}'")
+        return ConnectionResetError(_UNTOLD) if isinstance(error, _CLOSED) else error
 
     # --- login --------------------------------------------------------------------------------------------
     def _connect_command(self) -> bytes:
@@ -299,6 +306,9 @@ class Connection(Client):
 
     async def _on_error(self, error: Exception) -> None:
         if self._failures is not None:
+            if isinstance(error, _CLOSED) and self._untold < UNTOLD_MAX:
+                self._untold += 1
+                return
             self._failures.append(error)
             if len(self._failures) >= len(self._server.addresses) or isinstance(
                 error, ssl.SSLError
