@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 import pytest
 from aegis_control.infrastructure.embedded_nats import EmbeddedNats
@@ -18,3 +18,13 @@ def server() -> Iterator[EmbeddedNats]:
 @pytest.fixture
 def prefix() -> str:
     return f"t{secrets.token_hex(4)}"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Reports go from one process to another, and some of our tests log what no UTF-8 can hold."""
+    report = yield
+    report.sections = [
+        (name, text.encode(errors="backslashreplace").decode()) for name, text in report.sections
+    ]
+    return report

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import TYPE_CHECKING, Annotated, Any
@@ -108,7 +109,7 @@ known_by_name.__annotations__["ctx"] = "elsewhere.ResourceContext"
         with_annotated,
         known_by_name,
     ],
-    ids=repr,
+    ids=lambda handler: re.sub(" at 0x[0-9a-f]+", "", repr(handler)),
 )
 async def test_whatever_takes_a_context_and_a_request_serves_and_is_awaited(handler: Any) -> None:
     service = Service("sums")
