@@ -4,7 +4,10 @@
      "sessions":[["Kq3v9x2m",17,"1ff",1764198000.0]],"ended":{},"unsent":[]}
     {"position":5}
 
-The first line is all that the trim, a caller and an operator need. The second may be large, and is left as it is.
+The first line is all that a caller and an operator need. The second may be large, and is left as it is. Who trims the log, or
+wants to know who owns what, reads a header alone:
+
+    aegis-saved: <read> <number> <epoch> <own> <writer>
 """
 
 from __future__ import annotations
@@ -20,7 +23,28 @@ from aegis_sdk.contract.checkpoint import values_of
 SessionRow = tuple[str, int, str, float]
 """(caller, highest number, bits in hexadecimal, Unix time of its last use)."""
 
+SAVED: Final = "aegis-saved"
 _COUNTS: Final = ("read", "number", "epoch", "own")
+
+
+@dataclass(slots=True)
+class SavedUpTo:
+    """What a checkpoint's header says of it."""
+
+    read: int
+    number: int
+    epoch: int
+    own: int
+    writer: str
+
+    @classmethod
+    def parse(cls, header: str) -> SavedUpTo:
+        """Raises: ValueError."""
+        words = header.split(" ")
+        if len(words) < 5:
+            raise ValueError(f"{SAVED} has {len(words)} words")
+        read, number, epoch, own = (_count(SAVED, int(word)) for word in words[:4])
+        return cls(read, number, epoch, own, words[4])
 
 
 @dataclass(slots=True)
@@ -44,6 +68,10 @@ class Checkpoint:
     unsent: Sequence[tuple[int, Sequence[Mapping[str, Any]]]] = ()
     """What outcomes hand in and was not sent yet, by their numbers."""
     values: bytes = b"{}"
+
+    def headers(self) -> dict[str, str]:
+        """Of the message that stores it."""
+        return {SAVED: f"{self.read} {self.number} {self.epoch} {self.own} {self.writer}"}
 
     def encode(self) -> bytes:
         head = {

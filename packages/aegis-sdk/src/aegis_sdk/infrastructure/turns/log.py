@@ -207,7 +207,7 @@ class TurnLog:
             EXPECTED_SEQ: str(save.gate),
             EXPECTED_SUBJECT: self._gate,
             ROLLUP: "sub",
-        }
+        } | checkpoint.headers()
         await self._put(self._names.checkpoint(checkpoint.resource), checkpoint.encode(), headers)
 
     # --- reading ------------------------------------------------------------------------------------------------
