@@ -21,6 +21,11 @@ FORK_PLAIN: Method[int, int] = Method("echo", "fork_plain", request=int, reply=i
 OTHER: Method[int, int] = Method("other", "echo", request=int, reply=int)
 
 
+def say_ready() -> None:
+    """Once signals are heard: `serve_forever`, which comes next, begins with that."""
+    asyncio.get_running_loop().call_soon(say, "ready")
+
+
 def say(event: str, **more: object) -> None:
     """In one write: a forked child speaks on the same pipe."""
     os.write(1, json.dumps({"event": event, **more}).encode() + b"\n")
@@ -75,7 +80,7 @@ def other() -> Service:
 async def two(aegis: Aegis) -> None:
     """Two services; each waits for its end."""
     instances = await asyncio.gather(aegis.serve(echo()), aegis.serve(other()))
-    say("ready")
+    say_ready()
 
     async def end(n: int) -> None:
         await instances[n].serve_forever()
@@ -87,7 +92,7 @@ async def two(aegis: Aegis) -> None:
 async def late(aegis: Aegis) -> None:
     """The second service begins after the signal that ended the first."""
     first = await aegis.serve(echo())
-    say("ready")
+    say_ready()
     await first.serve_forever()
     second = await aegis.serve(other())
     await second.serve_forever()
@@ -96,7 +101,7 @@ async def late(aegis: Aegis) -> None:
 
 async def one(aegis: Aegis) -> None:
     instance = await aegis.serve(echo(), instance_id="one")
-    say("ready")
+    say_ready()
     await instance.serve_forever()
     say("ended", service="echo")
 
@@ -105,7 +110,7 @@ async def joined(aegis: Aegis) -> None:
     """Something else than a handler never returns: asyncio joins its own threads at the end."""
     instance = await aegis.serve(echo())
     stuck = asyncio.get_running_loop().run_in_executor(None, threading.Event().wait)
-    say("ready")
+    say_ready()
     await instance.serve_forever()
     say("ended", stuck=not stuck.done())
 

@@ -14,6 +14,7 @@ import os
 import signal
 import sys
 import time
+from functools import partial
 from typing import Any
 
 import aegis_sdk
@@ -173,7 +174,8 @@ async def main(options: dict[str, Any]) -> None:
             resources={name: Role(role) for name, role in options["resources"].items()},
             instance_id=options.get("id"),
         )
-        say("ready", instance_id=instance.id, active=instance.active_resources)
+        ready = partial(say, "ready", instance_id=instance.id, active=instance.active_resources)
+        asyncio.get_running_loop().call_soon(ready)  # once `serve_forever` hears signals
         try:
             await instance.serve_forever()
         except aegis_sdk.Evicted as error:

@@ -19,6 +19,8 @@ BOUND = 40
 FILE_STORE_BYTES = 96 << 20
 """The events' stream reserves 64 MiB of it."""
 FILLER_BYTES = 256 << 10
+HELD_S = 4.0
+"""A handler's time, in which the store is filled."""
 
 
 async def test_a_full_request_stream_says_so_and_keeps_what_it_has() -> None:
@@ -59,16 +61,19 @@ async def test_a_full_store_loses_nothing_and_needs_only_room() -> None:
             load = Load(aegis, methods, timeout_s=60.0)
             load.start("B")
             await load.wait_done(20)
+            ends_s = time.monotonic() + HELD_S
             begun = asyncio.create_task(
                 aegis.request(
-                    methods.book, Booking(op="begun", hold_s=1.5), resource="A", timeout_s=60
+                    methods.book, Booking(op="begun", hold_s=HELD_S), resource="A", timeout_s=60
                 )
             )
             await eventually_begun(system, "begun")
             await fill(system)
             with pytest.raises(Overloaded):
                 await aegis.submit(methods.book, Booking(op="refused"), resource="A")
-            await asyncio.sleep(3.0)  # the handler ends, and its commit finds no room
+            assert time.monotonic() < ends_s
+            # The handler ends, and its commit finds no room.
+            await asyncio.sleep(ends_s + 1.5 - time.monotonic())
             assert not begun.done()
             await make_room(system)
             assert (await begun).ops == ["begun"]
