@@ -242,13 +242,25 @@ class Told:
         timeout_s: float = WAIT_S,
     ) -> Outcome | None:
         """None when nobody knows."""
-        request = client.caller.compose(SERVICE, method, resource, b'{"n":1}', timeout_s=timeout_s)
-        self.sent[request.request_id] = resource or ""
         try:
-            outcome = await client.caller.call(request, timeout_s=timeout_s)
-        except OutcomeUnknown:
-            self.unknown.append(request.request_id)
+            return await self.call_with(client, resource, method, b'{"n":1}', timeout_s=timeout_s)
+        except OutcomeUnknown as error:
+            self.unknown.append(error.request_id)
             return None
+
+    async def call_with(
+        self,
+        client: TurnClient,
+        resource: str | None,
+        method: str,
+        payload: bytes,
+        *,
+        timeout_s: float = WAIT_S,
+    ) -> Outcome:
+        """Raises: OutcomeUnknown."""
+        request = client.caller.compose(SERVICE, method, resource, payload, timeout_s=timeout_s)
+        self.sent[request.request_id] = resource or ""
+        outcome = await client.caller.call(request, timeout_s=timeout_s)
         self.outcomes[request.request_id] = outcome
         return outcome
 

@@ -18,6 +18,7 @@ from aegis_sdk.application.calls import Calls
 from aegis_sdk.contract.envelope import Change, Request
 from aegis_sdk.contract.method import Method
 from aegis_sdk.contract.trace import trace_id
+from aegis_sdk.contract.turns.sends import handed_in
 from aegis_sdk.contract.values import Codec
 from aegis_sdk.errors import ContractError, InvalidPayload
 
@@ -181,6 +182,14 @@ class Context:
         call = self.request(method, payload, resource=resource, timeout_s=timeout_s)
         return asyncio.run_coroutine_threadsafe(call, self._loop).result()
 
+    def _change(self) -> Change | None:
+        """What is stored with the outcome, beside the reply."""
+        sends = self._sends()
+        return Change(send=sends) if sends else None
+
+    def _sends(self) -> tuple[Mapping[str, Any], ...]:
+        return tuple([handed_in(request) for request in self._calls.handed_in])
+
     _loop: asyncio.AbstractEventLoop | None = None
 
 
@@ -304,6 +313,11 @@ class ResourceContext(Context):
         self.epoch = epoch
         """The fencing token: only rises. Pass it to outside systems that can check it."""
         self.state = State(values)
+
+    def _change(self) -> Change:
+        change = self.state.change()
+        change.send = self._sends()
+        return change
 
     @property
     def resource(self) -> str:

@@ -12,8 +12,11 @@ from aegis_sdk.contract.turns.entries import (
     decode_turn,
     encode_record,
     ids_of,
+    marked,
+    marks_of,
     turn_head,
     turn_header,
+    writer_of,
 )
 from aegis_sdk.contract.turns.subjects import LogSubjects
 from hypothesis import given
@@ -137,3 +140,25 @@ def test_what_is_republished_has_seven_tokens_and_nothing_else_has() -> None:
     assert {len(subject.split(".")) for subject in republished} == {8}
     assert 8 not in {len(subject.split(".")) for subject in others}
     assert all(subject.endswith(".c.1") for subject in republished)
+
+
+@given(st.dictionaries(RESOURCES, st.integers(0, 2**40), max_size=5))
+def test_marks_are_read_as_they_were_written(sent: dict[str, int]) -> None:
+    """Of any resource; and who wrote the turn is read beside them."""
+    data = marked(HEAD, sent) + encode_record(
+        Request("c.1", "accounts", "book", "ACC", b""), Outcome(OutcomeKind.EXECUTED, b"7")
+    )
+    assert marks_of(data) == sent
+    assert writer_of(data) == "w1"
+    assert len(decode_turn(data)) == 1
+
+
+def test_a_turn_of_marks_alone_lists_no_requests() -> None:
+    """No server keeps a header without a value, and no reader takes one for no turn."""
+    assert ids_of(*turn_header([]).values()) == []
+
+
+@pytest.mark.parametrize("marks", ["ACC", "ACC:x", "ACC:1,", ":", "ACC:1:2"])
+def test_marks_that_cannot_be_read_are_refused(marks: str) -> None:
+    with pytest.raises(EntryUnreadable):
+        marks_of(f"1 writer=w1 log=x sent={marks}\n".encode())

@@ -41,6 +41,7 @@ class Calls:
         "_sent",
         "before",
         "final",
+        "handed_in",
         "has_past",
         "listed",
         "retry",
@@ -63,6 +64,8 @@ class Calls:
         self.final = final or {}
         self.listed: dict[str, list[str]] = {}
         """By service: ids of the children with an outcome, of runs that ended in death."""
+        self.handed_in: list[Request] = []
+        """Part of the outcome, in their order: they are sent once that is stored."""
         self._counts: dict[str, int] = {}
         self._made: set[str] = set()
         self._sent: dict[str, Request] = {}
@@ -97,6 +100,10 @@ class Calls:
     def sent(self, request: Request) -> None:
         """From now on it may take effect."""
         self._sent[call_of(request.request_id)] = request
+
+    def hand_in(self, request: Request) -> None:
+        """To be sent once the outcome of this run is stored; if the run ends otherwise, never."""
+        self.handed_in.append(request)
 
     def failed(self, call: str, error: AegisError) -> None:
         """The handler is told that it ended without effect."""

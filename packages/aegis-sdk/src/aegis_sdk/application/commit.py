@@ -5,11 +5,9 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Final
 
-from pydantic_core import from_json
-
+from aegis_sdk.application.letters import keep_letter, why_given_up
 from aegis_sdk.application.outcomes import too_large
 from aegis_sdk.application.ports import (
     AlreadyStored,
@@ -18,19 +16,13 @@ from aegis_sdk.application.ports import (
     StoreError,
     StoreFull,
     StoreTooLarge,
-    StoreUnreachable,
 )
-from aegis_sdk.contract.dead_letter import PAYLOAD_LEFT_OUT
 from aegis_sdk.contract.envelope import Outcome, OutcomeKind, Request
 from aegis_sdk.contract.ids import is_keyed
 from aegis_sdk.domain.delivery import backoff_s
 from aegis_sdk.telemetry import about, log
 
 WAIT_S_MAX: Final = 0.5
-LETTER_TRIES: Final = 10
-"""Two seconds of a DLQ that is full or gone."""
-STALLED: Final = "stalled"
-"""Why control replaced an active whose event loop did not run."""
 
 
 async def commit(
@@ -116,14 +108,14 @@ async def give_up(
     outcome = Outcome.error(
         OutcomeKind.FAILED,
         "gave_up",
-        _why(request, begins, replaced),
+        why_given_up(request, begins, replaced),
         fingerprint=request.fingerprint,
         traceparent=request.traceparent,
         request_seq=request_seq,
         epoch=epoch,
         instance_id=instance_id,
     )
-    await _until_stored(journal, request, outcome)
+    await keep_letter(journal, request, outcome)
     log.error(
         "request_dead_lettered",
         **about(request),
@@ -133,51 +125,6 @@ async def give_up(
         outcome=outcome.kind.value,
     )
     return await commit(journal, request, outcome, fence_seq=fence_seq)
-
-
-def _why(request: Request, begins: int, replaced: str) -> str:
-    method = f"{request.service}.{request.method}"
-    if replaced == STALLED:
-        return (
-            f"begun {begins} times without an end, and the last time nothing died: the handler of {method} blocked its"
-            " instance's event loop for longer than stall_limit_s, so another took over. Make it a plain `def`,"
-            " which runs in a thread, or let it await"
-        )
-    if request.resource is None:
-        return (
-            f"begun {begins} times, and each time its process died, or the handler of {method} blocked the"
-            " event loop for longer than ack_wait_s (a plain `def`, which runs in a thread, does not)"
-        )
-    return f"begun {begins} times, and its process died each time"
-
-
-async def _until_stored(journal: Journal, request: Request, outcome: Outcome) -> None:
-    """The copy in the DLQ. It must not keep the request from its outcome: one that is too large is stored without
-    its payload, and where no DLQ takes it, the log has it alone.
-    """
-    for n in itertools.count(1):
-        try:
-            await journal.dead_letter(request, outcome)
-            return
-        except StoreTooLarge as error:
-            if not request.payload:
-                _not_kept(request, error)
-                return
-            size, request = len(request.payload), replace(request, payload=b"")
-            why = from_json(outcome.body)["message"]
-            left_out = f"payload of {size} bytes left out, over max_payload; {why}"
-            body = Outcome.error(outcome.kind, PAYLOAD_LEFT_OUT, left_out).body
-            outcome = replace(outcome, body=body)
-            log.error("dead_letter_shortened", **about(request), error=str(error))
-        except StoreError as error:
-            if n >= LETTER_TRIES and not isinstance(error, StoreUnreachable):
-                _not_kept(request, error)
-                return
-            await asyncio.sleep(backoff_s(n, first_s=0.01, max_s=WAIT_S_MAX))
-
-
-def _not_kept(request: Request, error: StoreError) -> None:
-    log.error("dead_letter_not_kept", **about(request), error=f"{type(error).__name__}: {error}")
 
 
 async def note_attempt(

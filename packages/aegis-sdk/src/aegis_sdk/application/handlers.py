@@ -403,7 +403,7 @@ def _is_being_cancelled() -> bool:
 
 def _executed(handler: Handler, context: Context, reply: object) -> Outcome:
     body = handler.method.reply.encode(reply)
-    change = context.state.change() if isinstance(context, ResourceContext) else None
+    change = context._change()
     encoded = change.encode() if change else b""
     return Outcome(OutcomeKind.EXECUTED, body, encoded, changed=change)
 

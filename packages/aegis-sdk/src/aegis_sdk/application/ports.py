@@ -156,6 +156,13 @@ class Journal(Protocol):
         """Copy a request that failed for good to the DLQ; twice is once. Raises: StoreError."""
 
 
+class Letters(Protocol):
+    """The DLQ."""
+
+    async def dead_letter(self, request: Request, outcome: Outcome) -> None:
+        """Copy a request that failed for good to the DLQ; twice is once. Raises: StoreError."""
+
+
 class Replies(Protocol):
     """Outcomes as the server republishes them to this caller. May miss some: read the journal then."""
 

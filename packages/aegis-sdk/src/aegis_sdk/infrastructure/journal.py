@@ -13,14 +13,14 @@ from dataclasses import replace
 from typing import Any, Final
 
 from aegis_sdk.application.ports import FenceRefused, FollowSource, StoreMissing
-from aegis_sdk.contract.bodies import ErrorBody, Fence
+from aegis_sdk.contract.bodies import Fence
 from aegis_sdk.contract.checkpoint import Checkpoint
-from aegis_sdk.contract.dead_letter import DeadLetter
 from aegis_sdk.contract.envelope import Outcome, Request
 from aegis_sdk.contract.names import NO_RESOURCE, decode_token
 from aegis_sdk.contract.subjects import Subjects
 from aegis_sdk.domain.journal import Entry, EntryKind
 from aegis_sdk.infrastructure.consumer import Meta, PullLoop
+from aegis_sdk.infrastructure.letters import NatsLetters
 from aegis_sdk.infrastructure.log_watch import LogWatch
 from aegis_sdk.infrastructure.messages import last_message
 from aegis_sdk.nats.codes import EXPECTED_SEQ, EXPECTED_SUBJECT, ROLLUP, TTL
@@ -53,6 +53,7 @@ class NatsJournal:
         """`watch`: notices when the journal of the service it names is not the one it was."""
         self._link = link
         self._subjects = subjects
+        self._letters = NatsLetters(link, subjects)
         self._ttl = f"{int(outcome_ttl_s)}s"
         self._watch = watch or LogWatch(link, subjects, "", "")
 
@@ -172,14 +173,7 @@ class NatsJournal:
         return replace(checkpoint, values=b"", parts=len(parts), first_seq=first_seq)
 
     async def dead_letter(self, request: Request, outcome: Outcome) -> None:
-        error = ErrorBody.model_validate_json(outcome.body)
-        headers = DeadLetter(request, error.code, error.message).headers()
-        await self._link.store(
-            self._subjects.dead_letter(request.service, request.request_id),
-            request.payload,
-            headers,
-            timeout_s=COMMIT_TIMEOUT_S,
-        )
+        await self._letters.dead_letter(request, outcome)
 
     # --- reading ------------------------------------------------------------------------------------------
     async def outcome(self, request: Request, *, anywhere: bool = False) -> Outcome | None:

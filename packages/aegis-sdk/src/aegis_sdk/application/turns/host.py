@@ -26,19 +26,21 @@ from aegis_sdk.application.ports import (
     Connected,
     Delivery,
     FenceRefused,
+    Letters,
     RequestLog,
     StoreError,
     StoreTooLarge,
 )
 from aegis_sdk.application.turns.lookups import Lookups
 from aegis_sdk.application.turns.ports import Sent, WriterLog
+from aegis_sdk.application.turns.sending import UNSENT_S, Sender
 from aegis_sdk.contract.envelope import Outcome, OutcomeKind, Request
 from aegis_sdk.contract.turns.checkpoint import Checkpoint
 from aegis_sdk.contract.turns.sent import Answer
 from aegis_sdk.domain.delivery import backoff_s
 from aegis_sdk.domain.turns.claims import Claims
 from aegis_sdk.domain.turns.entries import Claim, End, Entry, Gate, Turn
-from aegis_sdk.domain.turns.output import Output, Save
+from aegis_sdk.domain.turns.output import Output, Save, Sending
 from aegis_sdk.domain.turns.ownership import MissingOwnership
 from aegis_sdk.domain.turns.sessions import Seen, split
 from aegis_sdk.domain.turns.states import HeldState, Why
@@ -67,8 +69,10 @@ class TurnHost:
         log_: WriterLog,
         sent: Sent,
         requests: RequestLog,
+        letters: Letters,
         connected: Connected,
         ends_kept_s: float,
+        unsent_s: float = UNSENT_S,
         on_stopped: Callable[[str], None],
     ) -> None:
         """`name` is the writer's. `on_stopped` is told why, when this instance must not go on."""
@@ -79,6 +83,14 @@ class TurnHost:
         self._requests = requests
         self._connected = connected
         self._on_stopped = on_stopped
+        self._sender = Sender(
+            requests,
+            letters,
+            is_wanted=self._has_to_send,
+            on_sent=self._is_sent,
+            aside=self._aside,
+            unsent_s=unsent_s,
+        )
         self._lookups = Lookups(log_, position=lambda: self.writer.position, aside=self._aside)
         self._claims = Claims(name)
         self._claiming: asyncio.Task[None] | None = None
@@ -159,6 +171,11 @@ class TurnHost:
         if timer is not None:
             timer.cancel()
         return timer is not None
+
+    @property
+    def unsent(self) -> int:
+        """Requests that handlers handed in and that are not sent yet."""
+        return self._sender.waiting
 
     @property
     def may_write(self) -> bool:
@@ -302,6 +319,7 @@ class TurnHost:
             self._dropped(work)
         for save in out.save:
             self._aside(self._save(save))
+        self._sender.send(out.send)
         if out.unknown:
             log.error("resources_not_followed", writer=self.writer.name, resources=out.unknown)
         if out.serving or out.left:
@@ -349,6 +367,13 @@ class TurnHost:
         self.serving.update(out.serving)
         self._changed.set()
         self.on_moved(out.serving, out.left)
+
+    def _has_to_send(self, sending: Sending) -> bool:
+        return sending.work is not None or sending.resource in self.serving
+
+    def _is_sent(self, sending: Sending) -> None:
+        self.writer.sent(sending)
+        self._soon()
 
     # --- handlers ---------------------------------------------------------------------------------------------------
     def _compute(self, request: Request, values: Any, epoch: int) -> Outcome:

@@ -9,7 +9,8 @@ feed. The parts are the request's payload, the reply or error, and the state cha
     {"account":"ACC-1","quantity":5}{"account":"ACC-1","qty":5}{"set":{"position":5},"delete":[]}
 
 Lengths, not line feeds, part them, since a payload is whatever a client sent. The nonce is known to one process alone: two
-processes of one identity never write the same turn. A version that adds words at the end of a line is read by this one;
+processes of one identity never write the same turn. The first line ends in `sent=ACC-1:40,ACC-2:7` when it says
+up to which of a resource's outcomes all is sent that they hand in. A version that adds words at the end of a line is read by this one;
 one that changes what is there has another number in front.
 """
 
@@ -23,11 +24,13 @@ from pydantic_core import from_json, to_json
 
 from aegis_sdk.contract.envelope import OUTCOME, Outcome, Request
 from aegis_sdk.contract.ids import is_request_id
-from aegis_sdk.contract.names import NO_RESOURCE, decode_token
+from aegis_sdk.contract.names import NO_RESOURCE, decode_token, encode_token
 from aegis_sdk.contract.subjects import resource_token
 
 TURN: Final = "aegis-turn"
 VERSION: Final = "1"
+_NO_IDS: Final = "-"
+_SENT: Final = b" sent="
 PAYLOAD_KEPT_BYTES_MAX: Final = 65_536
 """A larger payload is left out of the entry, which else might not fit into one message."""
 
@@ -48,17 +51,39 @@ class Record:
 
 
 def turn_header(request_ids: Iterable[str]) -> dict[str, str]:
-    return {TURN: ",".join(request_ids)}
+    return {TURN: ",".join(request_ids) or _NO_IDS}
 
 
 def ids_of(header: str) -> list[str]:
     """The request ids that a turn's header lists."""
-    return header.split(",")
+    return [] if header == _NO_IDS else header.split(",")
 
 
 def turn_head(writer: str, log_id: str, nonce: str) -> bytes:
     """The first line, the same for all turns of a process."""
     return f"{VERSION} writer={writer} log={log_id} nonce={nonce}\n".encode()
+
+
+def marked(head: bytes, sent: Mapping[str, int]) -> bytes:
+    """`head`, with marks of what was sent."""
+    if not sent:
+        return head
+    marks = ",".join([f"{encode_token(resource)}:{number}" for resource, number in sent.items()])
+    return b"%s%s%s\n" % (head[:-1], _SENT, marks.encode())
+
+
+def marks_of(data: bytes) -> dict[str, int]:
+    """Raises: EntryUnreadable."""
+    line, _, _ = data.partition(b"\n")
+    _, found, marks = line.partition(_SENT)
+    if not found:
+        return {}
+    word = marks.split(b" ", 1)[0].decode(errors="replace")
+    try:
+        pairs = [mark.split(":") for mark in word.split(",")]
+        return {decode_token(token): _length(number) for token, number in pairs}
+    except ValueError as error:
+        raise EntryUnreadable(f"marks {word[:80]!r} of a turn: {error}") from error
 
 
 def writer_of(data: bytes) -> str:

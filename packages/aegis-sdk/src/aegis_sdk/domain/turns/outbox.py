@@ -11,8 +11,14 @@ next owner would not send it. What is sent twice is told by its id, so that mark
 
 from __future__ import annotations
 
+from itertools import islice
+from typing import Final
+
 from aegis_sdk.domain.turns.output import Output, Sending
 from aegis_sdk.domain.turns.work import Held
+
+MARKS_MAX: Final = 256
+"""In one entry."""
 
 
 class Outbox:
@@ -60,7 +66,9 @@ class Outbox:
 
     def take(self) -> dict[str, int]:
         """Marks for the entry that is being made."""
-        marks, self._marks = self._marks, {}
+        marks = dict(islice(self._marks.items(), MARKS_MAX))
+        for resource in marks:
+            del self._marks[resource]
         self.is_due = False
         return marks
 

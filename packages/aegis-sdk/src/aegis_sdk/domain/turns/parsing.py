@@ -8,7 +8,13 @@ from typing import Final
 from aegis_sdk.contract.ids import is_request_id
 from aegis_sdk.contract.names import decode_token
 from aegis_sdk.contract.turns.checkpoint import Checkpoint
-from aegis_sdk.contract.turns.entries import EntryUnreadable, Moves, decode_turn, writer_of
+from aegis_sdk.contract.turns.entries import (
+    EntryUnreadable,
+    Moves,
+    decode_turn,
+    marks_of,
+    writer_of,
+)
 from aegis_sdk.domain.turns.entries import Claim, End, Entry, Gate, Own, Saved, Settled, Turn
 
 
@@ -30,8 +36,10 @@ def _turn(
     writer, number = words[1], words[2]
     if not (number.isdecimal() and number.isascii()) or not header:
         return None
-    settled = () if writer == own else _settled(data)
-    return Turn(seq, writer, int(number), settled, data, at_s)
+    turn = Turn(seq, writer, int(number), (), data, at_s)
+    if writer != own:
+        turn.settled, turn.sent = _settled(data), marks_of(data)
+    return turn
 
 
 def _single(

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Final
+from typing import Final
 
 from aegis_sdk.application.handlers import Runner
 from aegis_sdk.application.ports import DeliverySource
 from aegis_sdk.application.threads import Threads
 from aegis_sdk.application.turns.caller import Caller
+from aegis_sdk.application.turns.hand_ins import HandIns
 from aegis_sdk.application.turns.host import TurnHost
+from aegis_sdk.application.turns.sending import UNSENT_S
+from aegis_sdk.context import Asks
 from aegis_sdk.contract.subjects import Subjects
 from aegis_sdk.contract.turns.subjects import LogSubjects
 from aegis_sdk.contract.turns.writers import writer_name
-from aegis_sdk.errors import ContractError
+from aegis_sdk.infrastructure.letters import NatsLetters
 from aegis_sdk.infrastructure.requests import NatsDeliveries, NatsRequestLog
 from aegis_sdk.infrastructure.turns.calls import Calls
 from aegis_sdk.infrastructure.turns.last_word import LogsLastWord
@@ -43,7 +46,9 @@ class TurnInstance:
         instance_id: str,
         incarnation: str = "",
         resources: Iterable[str],
+        asks: Asks | None = None,
         ends_kept_s: float = ENDS_KEPT_S,
+        unsent_s: float = UNSENT_S,
         on_stopped: Callable[[str], None] = lambda why: None,
     ) -> None:
         names = LogSubjects(subjects, service.name)
@@ -53,13 +58,18 @@ class TurnInstance:
         self.host = TurnHost(
             self.writer,
             runner=Runner(
-                service, instance_id=instance_id, asks=_NoAsks(), threads=Threads(instance_id)
+                service,
+                instance_id=instance_id,
+                asks=asks or HandIns(),
+                threads=Threads(instance_id),
             ),
             log_=self.log,
             sent=SentRequests(link, names),
             requests=NatsRequestLog(link, subjects),
+            letters=NatsLetters(link, subjects),
             connected=link.connected,
             ends_kept_s=ends_kept_s,
+            unsent_s=unsent_s,
             on_stopped=on_stopped,
         )
         self._resources = list(resources)
@@ -148,12 +158,3 @@ class TurnClient:
 
     async def _restored(self) -> None:
         self.caller.restored()
-
-
-class _NoAsks:
-    """Handlers in the second form make no requests yet."""
-
-    async def ask(self, *_: Any, **__: Any) -> Any:
-        raise ContractError("a handler can make no requests in the second form yet")
-
-    hand_in = ask

@@ -22,7 +22,7 @@ from aegis_sdk.application.ports import (
     StoreUnreachable,
 )
 from aegis_sdk.contract.envelope import Outcome, Request
-from aegis_sdk.contract.turns.entries import Moves, encode_record, turn_head, turn_header
+from aegis_sdk.contract.turns.entries import Moves, encode_record, marked, turn_head, turn_header
 from aegis_sdk.contract.turns.subjects import LogSubjects
 from aegis_sdk.domain.turns.output import Save
 from aegis_sdk.domain.turns.work import Write
@@ -101,7 +101,7 @@ class TurnLog:
     def store(self, write: Write) -> bool:
         """Send it; whether the server republishes its one outcome to its caller."""
         works = write.works
-        write.content = self._head + b"".join(
+        write.content = marked(self._head, write.sent) + b"".join(
             [
                 encode_record(work.request, work.outcome)
                 for work in works
@@ -114,11 +114,11 @@ class TurnLog:
             headers[EXPECTED_SUBJECT] = self._gate
         else:
             headers[TTL] = OUTCOMES_KEPT
-        first = works[0].request
         if not write.k:
+            first = works[0].request
             subject = self._names.single(first.resource, first.request_id)
         elif len(works) == 1:
-            subject = self._names.turn_of_one(self._writer, write.k, first.request_id)
+            subject = self._names.turn_of_one(self._writer, write.k, works[0].request.request_id)
         else:
             subject = self._names.turn(self._writer, write.k)
         token = str(next(self._tokens))
