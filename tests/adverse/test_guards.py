@@ -176,8 +176,8 @@ async def test_one_bad_answer_does_not_take_the_deadlines_of_all_open_calls_alon
     """G4: each ends within its own."""
     async with testing.harness(ledger(), resources={"A"}) as aegis:
         link = aegis.bus.link("caller")
+        link.journal = _Poisoned(link.journal)  # type: ignore[assignment]
         requester = make_requester(link, caller="caller")
-        requester._journal = _Poisoned(link.journal)
         aegis.bus.faults.once(Op.REPLY, Fault.LOST)
         calls = [
             requester.request(ADD, n, resource="A", timeout_s=1.0 + n / 10, key=None)

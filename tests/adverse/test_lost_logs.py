@@ -154,7 +154,7 @@ class Place:
 
     async def knows_the_log_of_both(self) -> bool:
         """Two requests are accepted and waited for, and the client has noted in which log they are."""
-        waited_for = self.aegis._requests.requester._open
+        waited_for = self.aegis._requests._way._open
         noted = [entry for entry in waited_for if entry.accepted is not None and entry.log]
         return len(noted) == 2
 

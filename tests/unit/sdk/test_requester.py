@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from aegis_sdk import (
@@ -29,9 +29,10 @@ from aegis_sdk import (
     UnknownMethod,
     UnknownService,
 )
-from aegis_sdk.application import requester as requester_module
+from aegis_sdk.application import stored_way
 from aegis_sdk.application.calls import Calls
 from aegis_sdk.application.ports import Accepted
+from aegis_sdk.application.stored_way import StoredWay
 from aegis_sdk.contract.control import LeaseState
 from aegis_sdk.contract.envelope import Outcome, OutcomeKind, Request
 from aegis_sdk.contract.ids import parent_of
@@ -72,8 +73,8 @@ async def aegis(runs: Runs) -> AsyncIterator[MemoryAegis]:
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Looks again sooner than a real caller, so that tests of what was lost are short."""
-    monkeypatch.setattr(requester_module, "RECHECK_S", 0.02)
-    monkeypatch.setattr(requester_module, "RESOLVE_S", 0.1)
+    monkeypatch.setattr(stored_way, "RECHECK_S", 0.02)
+    monkeypatch.setattr(stored_way, "RESOLVE_S", 0.1)
 
 
 def _requests(aegis: MemoryAegis) -> list[Request]:
@@ -191,7 +192,7 @@ async def test_a_handler_that_commits_first_beats_the_deadline(
 ) -> None:
     """G4, the race from the handler's side: its outcome is stored, the reply was lost."""
     aegis.bus.faults.once(Op.REPLY, Fault.LOST)
-    monkeypatch.setattr(requester_module, "RECHECK_S", 60.0)
+    monkeypatch.setattr(stored_way, "RECHECK_S", 60.0)
     assert await aegis.request(ADD, Add(), resource="A", timeout_s=SHORT_S) == 1
     assert list(kinds(aegis.bus).values()) == [OutcomeKind.EXECUTED]
 
@@ -538,7 +539,7 @@ async def test_nothing_is_left_of_a_request_that_was_answered(aegis: MemoryAegis
     await asyncio.gather(*(aegis.request(ECHO, "x") for _ in range(20)))
     with pytest.raises(NoRoute):
         await aegis.request(ADD, Add(), resource="C")
-    assert not aegis._requester._open
+    assert not cast(StoredWay, aegis._requester._way)._open
     assert not aegis.link.replies._expected
 
 

@@ -10,7 +10,8 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from aegis_sdk import process
-from aegis_sdk.application.requester import CLOSED, TIMEOUT_S
+from aegis_sdk.application.composing import CLOSED
+from aegis_sdk.application.requester import TIMEOUT_S
 from aegis_sdk.application.tracing import LOG_TRACER, Tracer
 from aegis_sdk.context import Ticket
 from aegis_sdk.contract import arguments

@@ -18,6 +18,7 @@ from aegis_sdk.application.ports import StoreError
 from aegis_sdk.application.requester import Requester
 from aegis_sdk.application.resource_host import CHECKPOINT_AGE_S, ResourceHost
 from aegis_sdk.application.serving import Ports, Serving, assemble
+from aegis_sdk.application.stored_way import StoredWay
 from aegis_sdk.application.tracing import Tracer
 from aegis_sdk.contract import arguments
 from aegis_sdk.contract.control import (
@@ -73,11 +74,14 @@ class Requests:
         self._link = link
         self._directory = NatsDirectory(link, subjects)
         self._replies = NatsReplies(link, subjects, caller=caller)
-        self.requester = Requester(
+        self._way = StoredWay(
             log_=NatsRequestLog(link, subjects),
             journal=journal,
             replies=self._replies,
             directory=self._directory,
+        )
+        self.requester = Requester(
+            self._way,
             caller=caller,
             payload_bytes_max=lambda: link.usable().payload_bytes_max,
             recorder=recorder,
@@ -96,7 +100,7 @@ class Requests:
         caller = new_token()
         await self._replies.rename(caller)
         self.requester.rename(caller)
-        self.requester.recheck_all()
+        self._way.recheck_all()
 
 
 async def _unless_forbidden(

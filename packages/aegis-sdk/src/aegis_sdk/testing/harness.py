@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from aegis_sdk.application.membership import Membership
 from aegis_sdk.application.requester import TIMEOUT_S, Requester
 from aegis_sdk.application.serving import Ports, assemble
+from aegis_sdk.application.stored_way import StoredWay
 from aegis_sdk.application.tracing import LOG_TRACER, Tracer
 from aegis_sdk.context import Ticket
 from aegis_sdk.contract import arguments
@@ -228,15 +229,15 @@ def make_requester(
     tracer: Tracer = LOG_TRACER,
 ) -> Requester:
     """The calling side over `link`."""
+    way = StoredWay(
+        log_=link.requests, journal=link.journal, replies=link.replies, directory=link.directory
+    )
     requester = Requester(
-        log_=link.requests,
-        journal=link.journal,
-        replies=link.replies,
-        directory=link.directory,
+        way,
         caller=caller,
         payload_bytes_max=lambda: link.bus.limits.payload_bytes_max,
         recorder=recorder,
         tracer=tracer,
     )
-    link.on_restored.append(requester.recheck_all)
+    link.on_restored.append(way.recheck_all)
     return requester
