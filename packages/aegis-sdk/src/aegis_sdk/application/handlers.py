@@ -11,16 +11,15 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import inspect
-import math
 import time
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from typing import Any, Final
 
 from aegis_sdk.application.calls import Calls
 from aegis_sdk.application.outcomes import DOUBTS, deciding, failed_by, rejected_by
 from aegis_sdk.application.place import NOTHING, PLACE, Holder, Place
-from aegis_sdk.application.runs import DeadlinePassed, Run, Runs
+from aegis_sdk.application.runs import Run, Runs
 from aegis_sdk.application.threads import Threads
 from aegis_sdk.application.tracing import LOG_TRACER, NO_SPAN, Span, Tracer, code_of
 from aegis_sdk.context import Asks, Context, ResourceContext
@@ -37,6 +36,7 @@ from aegis_sdk.service import Handler, Service
 from aegis_sdk.telemetry import about, log
 
 DOUBT_WAIT_S_MAX: Final = 1.0
+FAILED_WAIT_S: Final = 1.0
 BLOCKED_S: Final = 1.0
 """So long a blocked event loop is told of; after stall_limit_s its resources go elsewhere."""
 
@@ -58,7 +58,7 @@ class Runner:
         self._tracer = tracer
         self._asks = asks
         self._threads = threads
-        self._runs = Runs(instance_id=instance_id)
+        self.runs = Runs(instance_id=instance_id)
         self._last_pure = ""
         self.running = 0
 
@@ -79,32 +79,62 @@ class Runner:
         span: Span = NO_SPAN,
         credit: Holder = NOTHING,
     ) -> Outcome:
-        """The outcome of `request`; `begun` counts this run among its begins, from 1.
+        """The outcome of `request`, which names `request_seq` as its place in the request stream; the rest is as in `start`."""
+        if self.is_pure(request):
+            outcome = self._outcome_of_pure(request, begun, epoch, values)
+        else:
+            ended: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
 
-        `request_seq` is its place in the request stream; `values` and `epoch` are the resource's, for a
-        targeted request. The outcome carries no change unless it is `executed`. `credit` is told when
-        the handler waits for others, or hangs.
+            def end(outcome: Outcome) -> None:
+                if not ended.done():
+                    ended.set_result(outcome)
+
+            execution = self.start(
+                request,
+                end,
+                begun=begun,
+                epoch=epoch,
+                values=values,
+                span=span,
+                credit=credit,
+            )
+            try:
+                outcome = await ended
+            except asyncio.CancelledError:
+                execution.drop()
+                raise
+        outcome.request_seq = request_seq
+        return outcome
+
+    def start(
+        self,
+        request: Request,
+        on_end: Callable[[Outcome], None],
+        *,
+        begun: int,
+        epoch: int = 0,
+        values: Mapping[str, Any] | None = None,
+        span: Span = NO_SPAN,
+        credit: Holder = NOTHING,
+    ) -> Execution:
+        """Run the handler of `request`; the loop calls `on_end` with the outcome, later and once, unless it is dropped.
+
+        `begun` counts this run among its begins, from 1. `values` and `epoch` are the resource's, for a targeted
+        request. The outcome carries no change unless it is `executed`. `credit` is told when the handler waits
+        for others, or hangs.
         """
-        self.running += 1
-        place = Place()
-        place.hold(credit)
-        try:
-            outcome = await self._outcome(request, begun, epoch, values, span, place)
-        finally:
-            place.end()
-            self.running -= 1
-        return self._signed(request, outcome, request_seq, epoch)
+        return Execution(self, request, on_end, begun, epoch, values, span, credit)
 
     async def stop(self) -> None:
         """After all runs were dropped: returns when they have ended, or soon without those that don't end."""
         self._threads.close()
-        await self._runs.stop()
+        await self.runs.stop()
 
     def blocked(self, late_s: float) -> None:
         """The loop is told to have been blocked for so long: say by whose handlers, as far as can be known."""
         if late_s < BLOCKED_S:
             return
-        methods = self._runs.methods_since(late_s * 0.9)
+        methods = self.runs.methods_since(late_s * 0.9)
         log.warning(
             "event_loop_blocked",
             service=self._service.name,
@@ -123,127 +153,70 @@ class Runner:
         self, request: Request, *, request_seq: int, epoch: int, values: Mapping[str, Any]
     ) -> Outcome:
         """`run` of a pure handler, at once."""
-        try:
-            handler = self._handler(request)
-        except ContractError as error:
-            outcome = rejected_by(error)
-        else:
-            outcome = self._computed(handler, self._context(request, 1, epoch, values, Calls()))
-        return self._signed(request, outcome, request_seq, epoch)
+        outcome = self._outcome_of_pure(request, 1, epoch, values)
+        outcome.request_seq = request_seq
+        return outcome
 
     def expire(self, request: Request, *, epoch: int) -> Outcome:
         """The outcome of a request that is not run, since its deadline has passed. It names no place in the
         request stream, for it may be stored before those in front of it are.
         """
-        return self._signed(request, expired(request), 0, epoch)
+        return self.signed(request, expired(request), epoch)
 
-    def _signed(self, request: Request, outcome: Outcome, request_seq: int, epoch: int) -> Outcome:
+    def signed(self, request: Request, outcome: Outcome, epoch: int) -> Outcome:
+        """What all outcomes of this instance say."""
         if outcome.kind is OutcomeKind.EXECUTED and is_expired(request):
             outcome = expired(request)
-        outcome.request_seq = request_seq
         outcome.epoch = epoch
         outcome.instance_id = self.instance_id
         outcome.fingerprint = request.fingerprint
         outcome.traceparent = request.traceparent
         return outcome
 
-    async def _outcome(
-        self,
-        request: Request,
-        begun: int,
-        epoch: int,
-        values: Mapping[str, Any] | None,
-        span: Span,
-        place: Place,
+    def _outcome_of_pure(
+        self, request: Request, begun: int, epoch: int, values: Mapping[str, Any] | None
     ) -> Outcome:
         try:
-            handler = self._handler(request)
+            handler = self.handler_of(request)
         except ContractError as error:
-            return rejected_by(error)
-        if handler.pure:
-            return self._computed(handler, self._context(request, begun, epoch, values, Calls()))
-        retry = doubts = 0
-        calls = Calls(has_past=begun > 1)
-        while True:
-            if is_expired(request):
-                return expired(request)
-            context = self._context(request, begun + retry + doubts, epoch, values, calls)
-            place.is_in_doubt = False
-            ended = await self._ended(handler, context, place)
-            if isinstance(ended, Outcome):
-                return ended
-            cause = deciding(ended.error)
-            if isinstance(cause, Rejected):
-                return rejected_by(cause)
-            in_doubt = isinstance(cause, DOUBTS) and place.is_in_doubt  # not of its own making
-            calls = calls.retried(retry=retry + (not in_doubt))
-            if in_doubt:
-                # A nested request is in doubt: an outcome now would fix the doubt. Its id is the same
-                # in the next run, so asking again resolves it.
-                doubts += 1
-                self._note("handler_in_doubt", request, cause, attempt=context.attempt)
-                span.retried(cause, attempt=begun + retry + doubts)
-                await asyncio.sleep(backoff_s(doubts, first_s=0.05, max_s=DOUBT_WAIT_S_MAX))
-                continue
-            retry += 1
-            wait_s = handler.retries.wait_before(retry + 1)
-            self._note(
-                "handler_failed",
-                request,
-                cause,
-                attempt=context.attempt,
-                will_retry=wait_s is not None,
-            )
-            if wait_s is None:
-                return failed_by(cause)
-            span.retried(cause, attempt=begun + retry + doubts)
-            await asyncio.sleep(wait_s)
+            outcome = rejected_by(error)
+        else:
+            context = self.context(request, begun, epoch, values, Calls())
+            outcome = self._computed(handler, context)
+        return self.signed(request, outcome, epoch)
 
-    async def _ended(self, handler: Handler, context: Context, place: Place) -> Outcome | _Raised:
-        """The outcome of one run, or what it raised.
-
-        It is a task or a thread of its own: what a handler does to "its task" ends with that (it cancels it,
-        leaves a scope or a timeout behind, sets context variables).
+    def work(
+        self, handler: Handler, context: Context, place: Place
+    ) -> asyncio.Future[Outcome | Raised | _Later]:
+        """One run of a handler that can wait. It is a task or a thread of its own: what a handler does to "its task" ends with
+        that (it cancels it, leaves a scope or a timeout behind, sets context variables).
         """
-        request, loop = context._request, asyncio.get_running_loop()
-        ended: Outcome | _Raised | _Later
-        try:
-            run = Run(request, place, loop, _left_s(request))
-            if handler.is_async:
-                work: asyncio.Future[Any] = loop.create_task(_in_task(handler, context, run))
-            else:
-                work = self._in_thread(handler, context, place)
-                work.add_done_callback(run.end)
-            ended = await self._runs.of(run, work)
-            if isinstance(ended, _Later):
-                run = Run(request, place, loop, _left_s(request))
-                work = loop.create_task(_later(handler, context, ended.reply, run))
-                ended = await self._runs.of(run, work)
-            assert not isinstance(ended, _Later)
-            return ended
-        except DeadlinePassed:
-            return expired(request)
-        except BaseException as error:
-            if _is_being_cancelled():  # whatever the handler made of it
-                raise asyncio.CancelledError from None
-            return _Raised(error)
+        if handler.is_async:
+            return asyncio.get_running_loop().create_task(_in_task(handler, context, place))
+        return self._in_thread(handler, context, place)
 
     def _computed(self, handler: Handler, context: Context) -> Outcome:
         request = context._request
         if is_expired(request):
             return expired(request)
         self._last_pure = request.method
+        loop, task = asyncio.get_running_loop(), asyncio.current_task()
+        if task is not None:  # users' code that runs in none can cancel nobody's
+            asyncio._leave_task(loop, task)
         try:
-            with _NoTask():
-                return _computed(handler, context)
+            return _computed(handler, context)
         except BaseException as error:
             cause = deciding(error)
             if isinstance(cause, Rejected):
                 return rejected_by(cause)
-            self._note("handler_failed", request, cause, attempt=context.attempt, will_retry=False)
+            self.note("handler_failed", request, cause, attempt=context.attempt, will_retry=False)
             return failed_by(cause)
+        finally:
+            if task is not None:
+                asyncio._enter_task(loop, task)
 
-    def _handler(self, request: Request) -> Handler:
+    def handler_of(self, request: Request) -> Handler:
+        """Raises: ContractError."""
         handler = self._service.handlers.get(request.method)
         if handler is None:
             raise UnknownMethod(
@@ -254,7 +227,7 @@ class Runner:
             raise ContractError(f"{handler.method!r} needs a resource")
         return handler
 
-    def _context(
+    def context(
         self,
         request: Request,
         begun: int,
@@ -262,6 +235,7 @@ class Runner:
         values: Mapping[str, Any] | None,
         calls: Calls,
     ) -> Context:
+        """What the handler is given."""
         if begun > 1:
             request = replace(request, attempt=2)  # its nested requests may have outcomes already
         if values is None:
@@ -280,7 +254,7 @@ class Runner:
 
     def _in_thread(
         self, handler: Handler, context: Context, place: Place
-    ) -> asyncio.Future[Outcome | _Raised | _Later]:
+    ) -> asyncio.Future[Outcome | Raised | _Later]:
         context._loop = asyncio.get_running_loop()
         # The handler's context variables, the current span among them, hold in its thread too.
         here = contextvars.copy_context()
@@ -291,7 +265,8 @@ class Runner:
 
         return self._threads.start(work, place, nested=is_nested(context.request_id))
 
-    def _note(self, event: str, request: Request, error: BaseException, **more: object) -> None:
+    def note(self, event: str, request: Request, error: BaseException, **more: object) -> None:
+        """At warning level."""
         log.warning(
             event,
             **about(request),
@@ -302,7 +277,149 @@ class Runner:
         )
 
 
-class _Raised:
+class Execution:
+    """All runs of one request's handler, until one of them gives the outcome."""
+
+    __slots__ = (
+        "_begun",
+        "_calls",
+        "_context",
+        "_doubts",
+        "_epoch",
+        "_handler",
+        "_on_end",
+        "_place",
+        "_request",
+        "_retry",
+        "_run",
+        "_runner",
+        "_span",
+        "_timer",
+        "_values",
+    )
+
+    def __init__(
+        self,
+        runner: Runner,
+        request: Request,
+        on_end: Callable[[Outcome], None],
+        begun: int,
+        epoch: int,
+        values: Mapping[str, Any] | None,
+        span: Span,
+        credit: Holder,
+    ) -> None:
+        self._runner = runner
+        self._request = request
+        self._on_end = on_end
+        self._begun = begun
+        self._epoch = epoch
+        self._values = values
+        self._span = span
+        self._retry = self._doubts = 0
+        self._calls = Calls(has_past=begun > 1)
+        self._place = Place()
+        self._place.hold(credit)
+        self._run: Run | None = None
+        self._timer: asyncio.Handle | None = None
+        runner.running += 1
+        self._begin()
+
+    def drop(self) -> None:
+        """End without an outcome; twice is once."""
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._run is not None:
+            self._runner.runs.drop(self._run)
+        self._leave()
+
+    def _leave(self) -> None:
+        self._timer = self._run = None
+        if not self._place.is_over:
+            self._place.end()
+            self._runner.running -= 1
+
+    def _begin(self) -> None:
+        """The next run."""
+        runner, request, place = self._runner, self._request, self._place
+        self._timer = None
+        if is_expired(request):
+            self._end_soon(expired(request))
+            return
+        attempt = self._begun + self._retry + self._doubts
+        place.is_in_doubt = False
+        try:
+            self._handler = runner.handler_of(request)
+            self._context = runner.context(request, attempt, self._epoch, self._values, self._calls)
+            work = runner.work(self._handler, self._context, place)
+        except ContractError as error:
+            self._end_soon(rejected_by(error))
+        else:
+            self._run = runner.runs.begin(request, place, work, self._ended)
+
+    def _ended(self, work: asyncio.Future[Any] | None) -> None:
+        """A run has; None: its deadline passed."""
+        self._run = None
+        if work is None:
+            self._end(expired(self._request))
+            return
+        ended = _result(work)
+        if isinstance(ended, Outcome):
+            self._end(ended)
+        elif isinstance(ended, _Later):
+            later = _later(self._handler, self._context, ended.reply, self._place)
+            task = work.get_loop().create_task(later)
+            self._run = self._runner.runs.begin(self._request, self._place, task, self._ended)
+        else:
+            self._raised(ended.error)
+
+    def _raised(self, error: BaseException) -> None:
+        try:
+            outcome, wait_s = self._decide(error)
+        except Exception as bug:  # of ours: the request must not be lost
+            log.error("execution_failed", **about(self._request), exc_info=bug)
+            outcome, wait_s = None, FAILED_WAIT_S
+        if outcome is not None:
+            self._end(outcome)
+        else:
+            self._timer = asyncio.get_running_loop().call_later(wait_s, self._begin)
+
+    def _decide(self, error: BaseException) -> tuple[Outcome | None, float]:
+        """The outcome, or in how many seconds to run again."""
+        cause = deciding(error)
+        if isinstance(cause, Rejected):
+            return rejected_by(cause), 0.0
+        in_doubt = isinstance(cause, DOUBTS) and self._place.is_in_doubt  # not of its own making
+        attempt = self._context.attempt
+        self._calls = self._calls.retried(retry=self._retry + (not in_doubt))
+        if in_doubt:
+            # A nested request is in doubt: an outcome now would fix the doubt. Its id is the same
+            # in the next run, so asking again resolves it.
+            self._doubts += 1
+            self._runner.note("handler_in_doubt", self._request, cause, attempt=attempt)
+            wait_s: float | None = backoff_s(self._doubts, first_s=0.05, max_s=DOUBT_WAIT_S_MAX)
+        else:
+            self._retry += 1
+            wait_s = self._handler.retries.wait_before(self._retry + 1)
+            will_retry = wait_s is not None
+            self._runner.note(
+                "handler_failed", self._request, cause, attempt=attempt, will_retry=will_retry
+            )
+        if wait_s is None:
+            return failed_by(cause), 0.0
+        self._span.retried(cause, attempt=self._begun + self._retry + self._doubts)
+        return None, wait_s
+
+    def _end_soon(self, outcome: Outcome) -> None:
+        """Whoever starts is not called back before it knows what it has started."""
+        self._timer = asyncio.get_running_loop().call_soon(self._end, outcome)
+
+    def _end(self, outcome: Outcome) -> None:
+        self._leave()
+        self._on_end(self._runner.signed(self._request, outcome, self._epoch))
+
+
+class Raised:
     """What a handler raised. A task that raises SystemExit itself would end the loop, no future carries StopIteration."""
 
     __slots__ = ("error",)
@@ -320,20 +437,27 @@ class _Later:
         self.reply = reply
 
 
-async def _in_task(handler: Handler, context: Context, run: Run) -> Outcome | _Raised:
-    PLACE.set(run.place)
+def _result(work: asyncio.Future[Any]) -> Outcome | Raised | _Later:
+    """Of one that is done. A stranger may have cancelled it before it began."""
+    if work.cancelled():
+        return Raised(asyncio.CancelledError())
+    error = work.exception()
+    ended: Outcome | Raised | _Later = work.result() if error is None else Raised(error)
+    return ended
+
+
+async def _in_task(handler: Handler, context: Context, place: Place) -> Outcome | Raised:
+    PLACE.set(place)
     try:
         payload = _decoded(handler, context)
         if isinstance(payload, Outcome):
             return payload
         return _executed(handler, context, await handler.function(context, payload))
     except BaseException as error:
-        return _Raised(error)
-    finally:
-        run.end()
+        return Raised(error)
 
 
-def _in_thread(handler: Handler, context: Context) -> Outcome | _Raised | _Later:
+def _in_thread(handler: Handler, context: Context) -> Outcome | Raised | _Later:
     try:
         payload = _decoded(handler, context)
         if isinstance(payload, Outcome):
@@ -341,19 +465,17 @@ def _in_thread(handler: Handler, context: Context) -> Outcome | _Raised | _Later
         reply = handler.function(context, payload)
         return _Later(reply) if inspect.isawaitable(reply) else _executed(handler, context, reply)
     except BaseException as error:
-        return _Raised(error)
+        return Raised(error)
 
 
 async def _later(
-    handler: Handler, context: Context, reply: Awaitable[object], run: Run
-) -> Outcome | _Raised:
-    PLACE.set(run.place)
+    handler: Handler, context: Context, reply: Awaitable[object], place: Place
+) -> Outcome | Raised:
+    PLACE.set(place)
     try:
         return _executed(handler, context, await reply)
     except BaseException as error:
-        return _Raised(error)
-    finally:
-        run.end()
+        return Raised(error)
 
 
 def _computed(handler: Handler, context: Context) -> Outcome:
@@ -371,22 +493,6 @@ def _computed(handler: Handler, context: Context) -> Outcome:
     return _executed(handler, context, reply)
 
 
-class _NoTask:
-    """Within it no task is the current one: users' code that runs here can cancel nobody's."""
-
-    __slots__ = ("_loop", "_task")
-
-    def __enter__(self) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._task = asyncio.current_task()
-        if self._task is not None:
-            asyncio._leave_task(self._loop, self._task)
-
-    def __exit__(self, *_: object) -> None:
-        if self._task is not None:
-            asyncio._enter_task(self._loop, self._task)
-
-
 def _decoded(handler: Handler, context: Context) -> object:
     """The payload as a value of its own for each run; the outcome, when it does not fit."""
     try:
@@ -395,21 +501,11 @@ def _decoded(handler: Handler, context: Context) -> object:
         return rejected_by(error)
 
 
-def _is_being_cancelled() -> bool:
-    """Whether the instance ends this task. No handler can reach it."""
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
-
-
 def _executed(handler: Handler, context: Context, reply: object) -> Outcome:
     body = handler.method.reply.encode(reply)
     change = context._change()
     encoded = change.encode() if change else b""
     return Outcome(OutcomeKind.EXECUTED, body, encoded, changed=change)
-
-
-def _left_s(request: Request) -> float:
-    return math.inf if request.deadline_s is None else request.deadline_s - time.time()
 
 
 def is_expired(request: Request) -> bool:

@@ -38,13 +38,14 @@ NOTHING: Final = Nothing()
 class Place:
     """One run's place; entered while it waits. Several waits at once, as of a `gather`, are one."""
 
-    __slots__ = ("_holders", "_waits", "is_in_doubt")
+    __slots__ = ("_holders", "_waits", "is_in_doubt", "is_over")
 
     def __init__(self) -> None:
         self._holders: list[Holder] = []
         self._waits = 0
         self.is_in_doubt = False
         """A call that was made here ended without anybody knowing how."""
+        self.is_over = False
 
     def hold(self, holder: Holder) -> None:
         self._holders.append(holder)
@@ -68,6 +69,7 @@ class Place:
     def end(self) -> None:
         """The run is over; what it left running may still wait, and that is nobody's business."""
         self._holders = []
+        self.is_over = True
 
 
 PLACE: ContextVar[Place | None] = ContextVar("aegis_place", default=None)

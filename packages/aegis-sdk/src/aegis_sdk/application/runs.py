@@ -9,6 +9,9 @@ a distant one, is never ended: after `LONG_S` others have its place too, and the
 from __future__ import annotations
 
 import asyncio
+import math
+import time
+from collections.abc import Callable
 from typing import Any, Final
 
 from aegis_sdk.application.place import Place
@@ -23,33 +26,49 @@ LONG_S: Final = 10.0
 LOOK_S: Final = 0.1
 """How often running handlers are looked at. One timer for all: each request would pay for its own."""
 
-
-class DeadlinePassed(Exception):
-    """The run was ended, or given up."""
+OnEnd = Callable[[asyncio.Future[Any] | None], None]
 
 
 class Run:
-    """One run of a handler, which calls `end` when it has ended."""
+    """One run of a handler: `work` is its task, or the future of its thread."""
 
-    __slots__ = ("begun_s", "ended", "ends_s", "is_over", "next_word_s", "place", "request")
+    __slots__ = (
+        "_runs",
+        "begun_s",
+        "ends_s",
+        "is_over",
+        "next_word_s",
+        "on_end",
+        "place",
+        "request",
+        "work",
+    )
 
     def __init__(
-        self, request: Request, place: Place, loop: asyncio.AbstractEventLoop, left_s: float
+        self,
+        runs: Runs,
+        request: Request,
+        place: Place,
+        work: asyncio.Future[Any],
+        on_end: OnEnd,
     ) -> None:
-        now_s = loop.time()
+        now_s = work.get_loop().time()
+        left_s = math.inf if request.deadline_s is None else request.deadline_s - time.time()
+        self._runs = runs
         self.request = request
         self.place = place
+        self.work = work
+        self.on_end = on_end
         self.begun_s = now_s
         self.next_word_s = now_s + LONG_S
         self.ends_s = now_s + left_s + GRACE_S
         """By the loop's clock, which nobody sets."""
         self.is_over = False
         """Its deadline has passed: whatever comes of it, it is too late."""
-        self.ended: asyncio.Future[None] = loop.create_future()
+        work.add_done_callback(self._done)
 
-    def end(self, _: object = None) -> None:
-        if not self.ended.done():
-            self.ended.set_result(None)
+    def _done(self, _: asyncio.Future[Any]) -> None:
+        self._runs.ended(self)
 
 
 class Runs:
@@ -57,30 +76,32 @@ class Runs:
 
     def __init__(self, *, instance_id: str) -> None:
         self._instance_id = instance_id
-        self._running: dict[Run, asyncio.Future[Any]] = {}
+        self._running: set[Run] = set()
         self._cancelled: set[asyncio.Future[Any]] = set()
         """Whose run was dropped, and that have not ended yet."""
         self._timer: asyncio.TimerHandle | None = None
 
-    async def of(self, run: Run, work: asyncio.Future[Any]) -> Any:
-        """What `work` returns or raises, unless `run` is over before.
-
-        Raises: DeadlinePassed.
-        """
-        self._running[run] = work
+    def begin(
+        self, request: Request, place: Place, work: asyncio.Future[Any], on_end: OnEnd
+    ) -> Run:
+        """`on_end` gets `work` once it is done, or None when the deadline has passed. It is called once, by the loop."""
+        run = Run(self, request, place, work, on_end)
+        self._running.add(run)
         if self._timer is None:
             self._timer = work.get_loop().call_later(LOOK_S, self._look)
-        try:
-            await run.ended
-        except asyncio.CancelledError:
-            self._cancel(work)
-            raise
-        finally:
-            del self._running[run]
-        if run.is_over:
-            self._cancel(work)
-            raise DeadlinePassed
-        return work.result()
+        return run
+
+    def ended(self, run: Run) -> None:
+        """Its work is done."""
+        if run in self._running:
+            self._running.discard(run)
+            run.on_end(None if run.is_over else run.work)
+
+    def drop(self, run: Run) -> None:
+        """Nobody waits for it any more."""
+        if run in self._running:
+            self._running.discard(run)
+            self._cancel(run.work)
 
     async def stop(self) -> None:
         """Returns when what was cancelled has ended, or is given up."""
@@ -110,25 +131,25 @@ class Runs:
     def _look(self) -> None:
         loop = asyncio.get_running_loop()
         now_s = loop.time()
-        for run, work in self._running.items():
-            if work.done():  # also one that a stranger cancelled before it began
-                run.end()
-            elif now_s >= run.ends_s:
-                self._end(run, work, now_s)
+        for run in list(self._running):
+            if run.work.done():
+                continue  # and is told of, now
+            if now_s >= run.ends_s:
+                self._end(run, now_s)
             elif now_s >= run.next_word_s:
                 self._tell_long(run, now_s)
         self._timer = loop.call_later(LOOK_S, self._look) if self._running else None
 
-    def _end(self, run: Run, work: asyncio.Future[Any], now_s: float) -> None:
-        is_task = isinstance(work, asyncio.Task)
+    def _end(self, run: Run, now_s: float) -> None:
+        is_task = isinstance(run.work, asyncio.Task)
         if is_task and not run.is_over:
-            work.add_done_callback(run.end)  # it may be cancelled before it began
-            work.cancel()
+            run.is_over = True
             self._tell("handler_cancelled", run, now_s)
+            run.work.cancel()
         elif not is_task or now_s >= run.ends_s + GIVE_UP_S:
             self._tell("handler_given_up", run, now_s)
-            run.end()
-        run.is_over = True
+            self.drop(run)
+            run.on_end(None)
 
     def _tell_long(self, run: Run, now_s: float) -> None:
         """At ever longer intervals; the first time, its place is given away."""
