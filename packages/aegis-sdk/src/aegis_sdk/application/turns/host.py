@@ -18,9 +18,10 @@ import math
 import secrets
 import time
 from collections.abc import Callable, Coroutine, Iterable, Mapping
+from functools import partial
 from typing import Any, Final
 
-from aegis_sdk.application.handlers import Runner
+from aegis_sdk.application.handlers import Execution, Runner
 from aegis_sdk.application.outcomes import too_large
 from aegis_sdk.application.ports import (
     Connected,
@@ -99,7 +100,7 @@ class TurnHost:
         self._stopped = False
         self._alone: set[str] = set()
         """Requests whose turn has no other outcome: the server answers their callers."""
-        self._running: dict[Work, asyncio.Task[None]] = {}
+        self._running: dict[Work, Execution] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._kept: dict[str, dict[str, tuple[Request, int]]] = {}
         """Stored requests without an outcome, of resources that are not served here."""
@@ -140,6 +141,9 @@ class TurnHost:
         self._end()
         for task in list(self._tasks):
             task.cancel()
+        for execution in self._running.values():
+            execution.drop()
+        self._running.clear()
         await self._runner.stop()
 
     async def until(self, true: Callable[[], bool]) -> None:
@@ -307,10 +311,10 @@ class TurnHost:
         for work in out.answer:
             self._answer(work)
         for work in out.run:
-            self._running[work] = self._aside(self._run(work))
+            self._run(work)
         for work in out.cancel:
-            if (task := self._running.get(work)) is not None:
-                task.cancel()
+            if (execution := self._running.pop(work, None)) is not None:
+                execution.drop()
         for work in out.look_up:
             self._aside(self._look_up(work))
         for work in out.keep:
@@ -380,21 +384,21 @@ class TurnHost:
         outcome = self._runner.compute(request, request_seq=0, epoch=epoch, values=values)
         return self._fitting(request, outcome)
 
-    async def _run(self, work: Work) -> None:
+    def _run(self, work: Work) -> None:
         request = work.request
         resource = request.resource
         epoch, values = 0, None
         if resource is not None:
             epoch = self.writer.ownership.epoch(resource)
             values = self.writer.held[resource].values
-        try:
-            outcome = await self._runner.run(
-                request, begun=1, request_seq=0, epoch=epoch, values=values
-            )
-            self.writer.computed(work, self._fitting(request, outcome))
-            self._soon()
-        finally:
-            self._running.pop(work, None)
+        self._running[work] = self._runner.start(
+            request, partial(self._ran, work), begun=1, epoch=epoch, values=values
+        )
+
+    def _ran(self, work: Work, outcome: Outcome) -> None:
+        self._running.pop(work, None)
+        self.writer.computed(work, self._fitting(work.request, outcome))
+        self._soon()
 
     def _fitting(self, request: Request, outcome: Outcome) -> Outcome:
         size, limit = len(outcome.body) + len(outcome.change), self._log.outcome_bytes_max
