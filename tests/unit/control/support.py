@@ -45,6 +45,7 @@ from aegis_sdk.contract.control import (
 from aegis_sdk.contract.dead_letter import DeadLetter
 from aegis_sdk.contract.envelope import Outcome, Request
 from aegis_sdk.contract.subjects import Subjects
+from aegis_sdk.contract.turns.checkpoint import SavedUpTo
 from aegis_sdk.contract.turns.entries import Moves
 from aegis_sdk.errors import Unavailable
 
@@ -165,6 +166,10 @@ class MemoryOwnLog:
     lose_acks: int = 0
     away: bool = False
     entry_bytes_max: int = 1 << 20
+
+    async def saved(self, service: str) -> dict[str, SavedUpTo]:
+        self._check()
+        return {}
 
     async def read(self, service: str, *, after: int) -> list[StoredMoves | StoredGate]:
         self._check()

@@ -45,6 +45,7 @@ from aegis_control.infrastructure.nats_endpoints import Endpoints, NatsEvents, N
 from aegis_control.infrastructure.nats_journal import NatsJournal
 from aegis_control.infrastructure.nats_leader import NatsLeader
 from aegis_control.infrastructure.nats_letters import NatsLetters
+from aegis_control.infrastructure.nats_log_space import NatsLogSpace
 from aegis_control.infrastructure.nats_logs import NatsLogs
 from aegis_control.infrastructure.nats_own import NatsOwnLog
 from aegis_control.infrastructure.nats_snapshots import listen_for_snapshots
@@ -241,6 +242,7 @@ class Control:
             outcome_ttl_s=settings.outcome_ttl_s,
             replicas=settings.replicas,
             own_log=NatsOwnLog(link, subjects) if self._turns else None,
+            log_space=NatsLogSpace(link, subjects) if self._turns else None,
         )
 
     def _make_leadership(self, link: JetStream, events: NatsEvents, world: World) -> Leadership:

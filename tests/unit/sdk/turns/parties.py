@@ -63,7 +63,7 @@ class Process:
         for resource in RESOURCES:
             if sim.clock.chance.random() < 0.8:
                 self._restore(self.writer, resource)
-        if self.writer.held and self.writer.position < sim.log.trimmed:
+        if 0 < self.writer.position < sim.log.trimmed:
             sim.wrong.append(f"{name} begins at {self.writer.position}, behind the trim")
         self.stopped = ""
         self.asleep = False

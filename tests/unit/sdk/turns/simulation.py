@@ -13,16 +13,20 @@ import heapq
 import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
+from aegis_control.domain.leading import trimming
 from aegis_sdk.contract.envelope import Change, Outcome, OutcomeKind, Request
 from aegis_sdk.domain.turns.entries import Entry, Gate, Own, Turn
-from aegis_sdk.domain.turns.ownership import Ownership
+from aegis_sdk.domain.turns.keeping import Keeping
+from aegis_sdk.domain.turns.ownership import NOBODY, MissingOwnership, Ownership
+from aegis_sdk.domain.turns.work import BehindTrim
 
 from tests.unit.sdk.turns.parties import Caller, Process, Stored
 from tests.unit.sdk.turns.world import RESOURCES, Clock, Fault, Log, Reader
 
-PROCESSES_MAX = 9
+PROCESSES_MAX = 12
 
 
 @dataclass
@@ -51,7 +55,9 @@ class Simulation:
         self._until: list[tuple[int, int, Callable[[], None]]] = []
         self._waits = itertools.count()
         self._names = itertools.count(1)
-        what = ("moves", "sleeps", "deaths", "refused_moves", "behind", "adopted")
+        self._alone_s: dict[str, float] = {}
+        self._shuts_out = self.clock.chance.random() < 0.7
+        what = ("moves", "sleeps", "deaths", "refused_moves", "behind", "adopted", "kept")
         self.counts = dict.fromkeys(what, 0)
         self._impatient = self.clock.chance.choice([0.01, 0.1, 0.4])
         self.batched = fault is Fault.BATCH_IN_PIECES or self.clock.chance.random() < 0.3
@@ -119,6 +125,7 @@ class Simulation:
             self.clock.after(when_s, lambda n=n: self._call(n))  # type: ignore[misc]
         self.clock.after(0.02, self._control)
         self.clock.after(0.1, self._trim)
+        self.clock.after(0.03, self._keep)
         end_s = self.clock.now_s + seconds
         self.clock.run(end_s)
         self._calm = True
@@ -163,26 +170,97 @@ class Simulation:
         self.log.trim(self.clock.now_s)
         self.clock.after(0.1, self._trim)
 
+    def _keep(self) -> None:
+        """What is nobody's has its checkpoints from control, which may sleep before it reads, and before it stores."""
+        owned = self.ownership
+        vacant = {
+            name: owned.epoch(name)
+            for name in RESOURCES
+            if owned.epoch(name)
+            and owned.owner(name) == NOBODY
+            and (owned.is_whole(name) or self.fault is Fault.KEPT_EARLY)
+        }
+        sooner_than_need_be = len(self.log.entries)
+        for name in trimming.to_keep(self.log.heads(), vacant, old=sooner_than_need_be):
+            fold = partial(self._fold_kept, name, vacant[name], owned.number)
+            self.clock.late(fold, self.slow_s(0.3))
+        self.clock.after(0.03, self._keep)
+
+    def _fold_kept(self, name: str, epoch: int, known: int) -> None:
+        newest, position = self.log.saved.get(name), len(self.log.entries)
+        keeping = Keeping({name: newest.checkpoint if newest else None}, own=known, log="")
+        for entry in self.log.entries[keeping.begins_after :]:
+            if self.log.is_there(entry, self.clock.now_s):
+                try:
+                    keeping.read(entry)
+                except (MissingOwnership, BehindTrim):
+                    return
+        made = keeping.checkpoint(name, read=position, epoch=epoch, kept_s=600.0)
+        for _, contents in made.unsent:
+            for content in contents:
+                self.hand_in(content)
+        made.unsent = []
+        self.counts["kept"] += 1
+        late_s = self.slow_s(self.clock.chance.choice([0.3, 3.0]))
+        self.clock.late(lambda: self.log.keep(made, newest, self.clock.now_s), late_s)
+
     def _control(self) -> None:
         lost = [r for r in RESOURCES if self._is_gone(self.ownership.owner(r))]
         if lost:
             self._move({resource: self.someone() for resource in lost})
+        self._shut_out()
         if self._calm:
             self.clock.after(0.2, self._control)
             return
         chance = self.clock.chance
         what = chance.random()
-        if what < 0.5:
-            self._move({r: self.someone() for r in chance.sample(RESOURCES, chance.randint(1, 3))})
+        if what < 0.04:
+            self._leave_alone(chance.choice(RESOURCES))
+        elif what < 0.5:
+            self._move(self._some(chance.randint(1, 3)))
             if chance.random() < 0.3:  # the other replica, at the same time
-                self._move({r: self.someone() for r in chance.sample(RESOURCES, 2)})
+                self._move(self._some(2))
         else:
             self._disturb(self.someone())
         if chance.random() < 0.08 and len(self.processes) < PROCESSES_MAX:
             self.begin_process()
         self.clock.after(chance.uniform(0.004, 0.06), self._control)
 
+    def _some(self, most: int) -> dict[str, str]:
+        names = self.clock.chance.sample(RESOURCES, most)
+        return {r: self.someone() for r in names if self._alone_s.get(r, 0.0) < self.clock.now_s}
+
+    def _leave_alone(self, resource: str) -> None:
+        """It is nobody's for a while, or for a moment; often somebody new comes for it."""
+        wait_s = self.clock.chance.choice([0.0, 0.1, 0.3, 0.6])
+        self._alone_s[resource] = self.clock.now_s + wait_s
+        if self.clock.chance.random() < 0.6:  # its owner, before it hears of that
+            owner = self.ownership.owner(resource)
+            if owner in self.processes:
+                self.processes[owner].sleep(wait_s + 0.05)
+        self._move({resource: NOBODY})
+        if len(self.processes) < PROCESSES_MAX:
+            self.clock.after(wait_s, partial(self._new_owner, resource))
+
+    def _new_owner(self, resource: str) -> None:
+        name = self.begin_process()
+        self.clock.after(0.02, lambda: self._move({resource: name}))
+
+    def _shut_out(self) -> None:
+        """Of what is nobody's, control shuts the writers out, if it lives; everybody else's new owner does."""
+        if not self._shuts_out:
+            return
+        vacant = [r for r in RESOURCES if self.ownership.owner(r) == NOBODY]
+        for writer in sorted(self.ownership.unshut(vacant)):
+            self.clock.late(lambda w=writer: self._gate(w), self.slow_s(0.4))  # type: ignore[misc]
+
+    def _gate(self, writer: str) -> None:
+        self.log.gate(writer)
+
     def _is_gone(self, owner: str) -> bool:
+        """In the end nobody's resources are given to somebody, too."""
+        if owner == NOBODY:
+            return self._calm
         return owner in self.processes and bool(self.processes[owner].stopped)
 
     def _disturb(self, name: str) -> None:
@@ -197,8 +275,8 @@ class Simulation:
         if chance.random() < 0.4:
             self._move({r: self.someone() for r in RESOURCES if self.ownership.owner(r) == name})
         elif chance.random() < 0.6:  # to one that sleeps, and on before it comes to serve
-            self._move(dict.fromkeys(RESOURCES, name))
-            self.clock.after(0.02, lambda: self._move({r: self.someone() for r in RESOURCES}))
+            self._move(dict.fromkeys(self._some(3), name))
+            self.clock.after(0.02, lambda: self._move(self._some(3)))
 
     # --- what must be true --------------------------------------------------------------------------------
     def _judge(self) -> Found:

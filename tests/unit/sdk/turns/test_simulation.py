@@ -16,6 +16,8 @@ RARE = [
     Fault.OLD_RUN,
     Fault.SAVED_TWICE,
     Fault.TRIM_LEAVES_GATES,
+    Fault.KEPT_EARLY,
+    Fault.KEPT_LATE,
     Fault.GROUP_NOT_KEPT,
 ]
 """What has to coincide for these comes about in one run of many."""

@@ -12,8 +12,9 @@ import random
 from collections.abc import Callable
 from enum import Enum, auto
 
+from aegis_control.domain.leading import trimming
 from aegis_sdk.contract.envelope import Outcome
-from aegis_sdk.contract.turns.checkpoint import Checkpoint
+from aegis_sdk.contract.turns.checkpoint import SAVED, Checkpoint, SavedUpTo
 from aegis_sdk.domain.turns.entries import End, Entry, Gate, Own, Saved, Settled, Turn
 from aegis_sdk.domain.turns.work import Write
 
@@ -57,6 +58,10 @@ class Fault(Enum):
     """The trim goes by one resource's checkpoint."""
     TRIM_LEAVES_GATES = auto()
     """It takes ownership entries, and leaves the gates that say that they were read."""
+    KEPT_EARLY = auto()
+    """Control saves a resource of nobody before its writers are shut out."""
+    KEPT_LATE = auto()
+    """Its checkpoint replaces whatever there is."""
     HOLE_UNSEEN = auto()
     """A reader that the trim overtook goes on."""
     SESSIONS_DROPPED = auto()
@@ -210,24 +215,42 @@ class Log:
         self.entries.append(entry)
         self.saved[checkpoint.resource] = entry
 
+    def keep(self, checkpoint: Checkpoint, newest: Saved | None, now_s: float) -> None:
+        """Control's, of a resource of nobody: on condition of the newest one."""
+        if self.saved.get(checkpoint.resource) is newest or self._fault is Fault.KEPT_LATE:
+            self._save(checkpoint, now_s)
+
+    def heads(self) -> dict[str, SavedUpTo]:
+        return {
+            resource: SavedUpTo.parse(saved.checkpoint.headers()[SAVED])
+            for resource, saved in self.saved.items()
+        }
+
+    def old(self, now_s: float) -> int:
+        """The last entry before which all are past their retention."""
+        upto = self.trimmed
+        while upto < len(self.entries) and self._is_old(self.entries[upto], now_s):
+            upto += 1
+        return upto
+
     def trim(self, now_s: float) -> None:
-        """What no checkpoint needs, and nobody looks for any more; gates too, but of those whose checkpoints say that they
-        have read it. The newest ownership entry stays."""
-        if len(self.saved) < len(RESOURCES):
-            return
-        which = max if self._fault is Fault.TRIM_BY_NEWEST else min
-        to = which(saved.checkpoint.read for saved in self.saved.values())
-        while self.trimmed < to and self._is_old(self.entries[self.trimmed], now_s):
-            self.trimmed += 1
+        """As the rules have it (trimming.py)."""
+        heads = self.heads()
+        first_named: dict[str, int] = {}
+        for entry in self.entries:
+            for resource in entry.moves if isinstance(entry, Own) else ():
+                first_named.setdefault(resource, entry.seq)
+        limit = trimming.limit(heads, first_named, old=self.old(now_s))
+        if self._fault is Fault.TRIM_BY_NEWEST and len(heads) == len(RESOURCES):
+            limit = trimming.Limit(max(head.read for head in heads.values()))
+        self.trimmed = max(self.trimmed, limit.upto)
         if self._fault is Fault.TRIM_LEAVES_GATES:
             return
-        known = {saved.checkpoint.writer for saved in self.saved.values()}
-        for writer, seq in list(self.gates.items()):
-            if seq <= self.trimmed and writer not in known:
-                self.taken_gates.update(
-                    e.seq for e in self.entries[:seq] if isinstance(e, Gate) and e.writer == writer
-                )
-                del self.gates[writer]
+        for writer in trimming.gates_to_go(heads, self.gates, upto=self.trimmed):
+            seq = self.gates.pop(writer)
+            self.taken_gates.update(
+                e.seq for e in self.entries[:seq] if isinstance(e, Gate) and e.writer == writer
+            )
 
     def _is_old(self, entry: Entry, now_s: float) -> bool:
         return not isinstance(entry, Turn) or now_s - entry.stored_s > ENDS_KEPT_S

@@ -13,6 +13,7 @@ from aegis_control.application.leading.reconcile import Reconcile
 from aegis_control.application.leading.register import Register
 from aegis_control.application.leading.roster import Roster
 from aegis_control.application.leading.trim import Trim
+from aegis_control.application.leading.trim_log import TrimLog
 from aegis_control.application.leading.watch import Spawn, Watch
 from aegis_control.application.operators.admin import Admin
 from aegis_control.application.state import ControlState
@@ -32,7 +33,7 @@ class Parts:
     leave: LeaveService
     reconcile: Reconcile
     logs: LogKeeper
-    trim: Trim
+    trim: Trim | TrimLog
     admin: Admin
 
 
@@ -41,8 +42,11 @@ def assemble(world: World, *, spawn: Spawn, state: ControlState | None = None) -
     state = state or ControlState()
     roster = Roster(state, world)
     leases = Leases(state, world)
+    trim: Trim | TrimLog = Trim(state, world)
     if world.own_log is not None:
         leases = LogLeases(state, world, world.own_log, spawn=spawn)
+    if world.own_log is not None and world.log_space is not None:
+        trim = TrimLog(state, world, world.own_log, world.log_space)
     fail_over = FailOver(world, leases, roster)
     logs = LogKeeper(state, world, roster, leases)
     return Parts(
@@ -55,6 +59,6 @@ def assemble(world: World, *, spawn: Spawn, state: ControlState | None = None) -
         leave=LeaveService(state, fail_over),
         reconcile=Reconcile(state, world, roster, leases, fail_over),
         logs=logs,
-        trim=Trim(state, world),
+        trim=trim,
         admin=Admin(state, world, roster, fail_over, logs),
     )

@@ -15,7 +15,9 @@ from aegis_sdk.contract.bodies import Fence
 from aegis_sdk.contract.control import Ack, Command, DriftView, LogMark, ServerView
 from aegis_sdk.contract.dead_letter import DeadLetter
 from aegis_sdk.contract.envelope import Outcome, Request
+from aegis_sdk.contract.turns.checkpoint import Checkpoint, SavedUpTo
 from aegis_sdk.contract.turns.entries import Moves
+from aegis_sdk.domain.turns.keeping import Keeping
 
 from aegis_control.domain.events import Event
 from aegis_control.domain.leading.logs import Sight
@@ -169,12 +171,30 @@ class Journal(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Going:
+    """What a trim takes of a log."""
+
+    upto: int
+    """Turns, singles and ownership entries up to here."""
+    newest_own: int
+    """The place of the ownership entry that stays, whatever `upto` is."""
+    old: int
+    """The group's outcomes up to here."""
+    writers: Sequence[str]
+    """Their gates and claims, up to `upto`."""
+
+
 class OwnLog(Protocol):
     """What a service's log says of ownership, in the protocol's second form."""
 
     @property
     def entry_bytes_max(self) -> int:
         """What one entry may have."""
+        ...
+
+    async def saved(self, service: str) -> dict[str, SavedUpTo]:
+        """What the newest checkpoint of each resource says; one that can't be read says that nothing was read."""
         ...
 
     async def read(self, service: str, *, after: int) -> list[StoredMoves | StoredGate]:
@@ -187,6 +207,36 @@ class OwnLog(Protocol):
 
     async def shut_out(self, service: str, writers: Sequence[str]) -> list[int | None]:
         """Store a new gate of each; its position, or None when that is not known."""
+        ...
+
+
+class LogSpace(Protocol):
+    """What may go of a service's log in the second form, and the checkpoints of what is nobody's."""
+
+    async def old(self, service: str, *, keep_s: float) -> int:
+        """The last entry that is older than `keep_s`, by the server's clock."""
+        ...
+
+    async def newest(self, service: str, resource: str) -> tuple[Checkpoint | None, int]:
+        """The resource's newest checkpoint, and its place; (None, 0) when there is none.
+
+        Raises: EntryUnreadable.
+        """
+        ...
+
+    async def fold(self, service: str, keeping: Keeping, *, outcomes: bool) -> int:
+        """Have `keeping` read on up to the log's end: its place. Without `outcomes`, only ownership entries and ends.
+
+        Raises: EntryUnreadable, and whatever `keeping` does.
+        """
+        ...
+
+    async def keep(self, service: str, checkpoint: Checkpoint, *, after_seq: int) -> bool:
+        """Store the checkpoint, if the newest one is still that at `after_seq`; whether it was."""
+        ...
+
+    async def remove(self, service: str, going: Going) -> int:
+        """How many entries went."""
         ...
 
 

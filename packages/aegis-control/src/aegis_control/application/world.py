@@ -21,6 +21,7 @@ from aegis_control.application.ports import (
     Journal,
     Letters,
     Logs,
+    LogSpace,
     OwnLog,
     Requests,
 )
@@ -71,3 +72,5 @@ class World:
     """Copies of each stream."""
     own_log: OwnLog | None = None
     """Where ownership is decided; None: by the leases and fences."""
+    log_space: LogSpace | None = None
+    """With `own_log`."""

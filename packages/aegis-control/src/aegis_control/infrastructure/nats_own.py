@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
+from aegis_sdk.contract.names import decode_token
 from aegis_sdk.contract.subjects import Subjects
+from aegis_sdk.contract.turns.checkpoint import SAVED, SavedUpTo
 from aegis_sdk.contract.turns.entries import EntryUnreadable, Moves
 from aegis_sdk.contract.turns.subjects import LogSubjects
+from aegis_sdk.domain.turns.ownership import NOBODY
 from aegis_sdk.errors import Unavailable
 from aegis_sdk.nats.codes import ERR_NO_STREAM, ERR_STORE_FAILED, ROLLUP
 from aegis_sdk.nats.jetstream import (
@@ -38,6 +41,17 @@ class NatsOwnLog:
     def entry_bytes_max(self) -> int:
         return self._js.link.payload_bytes_max
 
+    async def saved(self, service: str) -> dict[str, SavedUpTo]:
+        names = LogSubjects(self._subjects, service)
+        try:
+            reading = self._js.read_last_of_each(names.stream, names.checkpoints, headers_only=True)
+            found = [(_resource(names, stored), _saved(stored)) async for stored in reading]
+        except ApiRefused as error:
+            if error.code == ERR_NO_STREAM:
+                return {}
+            raise Unavailable(f"log {names.stream}: {error}") from error
+        return {resource: saved for resource, saved in found if resource is not None}
+
     async def read(self, service: str, *, after: int) -> list[StoredMoves | StoredGate]:
         names = LogSubjects(self._subjects, service)
         filters = [names.own_anywhere, names.gate("*")]
@@ -66,6 +80,21 @@ class NatsOwnLog:
         gates = [Outgoing(names.gate(writer), b"", {ROLLUP: "sub"}) for writer in writers]
         results = await self._js.publish_all(gates, timeout_s=TIMEOUT_S)
         return [result if isinstance(result, int) else None for result in results]
+
+
+def _resource(names: LogSubjects, stored: Kept) -> str | None:
+    """None for a stranger's."""
+    try:
+        return decode_token(names.words(stored.subject)[1])
+    except ValueError:
+        return None
+
+
+def _saved(stored: Kept) -> SavedUpTo:
+    try:
+        return SavedUpTo.parse(stored.headers.get(SAVED, ""))
+    except ValueError:
+        return SavedUpTo(0, 0, 0, 0, NOBODY)  # it keeps all of the log
 
 
 def _entry(names: LogSubjects, stored: Kept) -> StoredMoves | StoredGate | None:

@@ -159,7 +159,7 @@ class JetStream:
         return decoded(answer["message"])
 
     async def read_last_of_each(
-        self, stream: str, subject: str, *, after: int = 0
+        self, stream: str, subject: str, *, after: int = 0, headers_only: bool = False
     ) -> AsyncIterator[Kept]:
         """The last message of each subject that matches, those stored after sequence `after` alone.
 
@@ -169,6 +169,8 @@ class JetStream:
         if after:
             # Only one message a subject is kept: what is stored after it is the last of each.
             start = from_seq(after + 1)
+        if headers_only:
+            start["headers_only"] = True
         async with self._reader(stream, [subject], start) as (consumer, pending):
             if pending:
                 async for message in self._pull(stream, consumer, pending):

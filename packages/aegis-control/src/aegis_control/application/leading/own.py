@@ -156,7 +156,7 @@ class LogLeases(Leases):
 
     # --- what the log says ------------------------------------------------------------------------------
     async def _owned(self, table: ServiceTable) -> Owned:
-        """Read from its beginning once a term; from there by `restore`, and when a write is refused."""
+        """Read from its checkpoints on once a term; from there by `restore`, and when a write is refused."""
         if table.owned is None:
             await self._read(table)
         assert table.owned is not None
@@ -164,11 +164,11 @@ class LogLeases(Leases):
 
     async def _read(self, table: ServiceTable) -> list[StoredMoves | StoredGate]:
         """Raises: Unavailable."""
-        owned = table.owned or Owned()
+        owned = table.owned or Owned(await self._log.saved(table.name))
         found = await self._log.read(table.name, after=owned.position)
         is_first, table.owned = table.owned is None, owned
         changed = [name for entry in found for name in self._take(table, owned, entry)]
-        for name in [*table.leases, *changed] if is_first else changed:
+        for name in [*table.leases, *owned.ownership.resources()] if is_first else changed:
             table.follow_log(name)
         return found
 

@@ -17,12 +17,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from math import inf
 from typing import Final
 
 from aegis_sdk.contract.control import LeaseRecord, LeaseState
+from aegis_sdk.contract.turns.checkpoint import SavedUpTo
 from aegis_sdk.contract.turns.entries import Moves
 from aegis_sdk.contract.turns.writers import run_of, writer_name
-from aegis_sdk.domain.turns.ownership import NOBODY, Ownership
+from aegis_sdk.domain.turns.ownership import NOBODY, MissingOwnership, Ownership
 
 from aegis_control.domain.leading.lease import Owner
 
@@ -57,12 +59,21 @@ class LogBehind(Exception):
 class Owned:
     """What the log of one service says, as far as it was read."""
 
-    def __init__(self) -> None:
+    def __init__(self, saved: Mapping[str, SavedUpTo] | None = None) -> None:
+        """`saved`: what the newest checkpoints say. The log may have been trimmed up to the oldest of them."""
         self.ownership = Ownership()
         self.position = 0
         """The last entry that was read."""
+        self.first_named: dict[str, int] = {}
+        """resource: the first entry read that names it."""
+        self.newest_seq = 0
+        """The place of the newest ownership entry."""
         self._told: dict[int, tuple[str, float]] = {}
         """Why and when each ownership entry was stored."""
+        self._first_by: float = min((each.own + 1 for each in (saved or {}).values()), default=inf)
+        """The first ownership entry in the log is this one, or one before: else some were trimmed since `saved` was read."""
+        for resource, each in (saved or {}).items():
+            self.ownership.restore(resource, each.writer, epoch=each.epoch, own=each.own)
 
     def read(self, entry: StoredMoves | StoredGate) -> list[str]:
         """Fold the next entry; the resources whose owner it changed. Raises: MissingOwnership."""
@@ -72,9 +83,21 @@ class Owned:
         if isinstance(entry, StoredGate):
             self.ownership.read_gate(entry.writer, entry.seq)
             return []
-        if entry.number > self.ownership.number:
-            self._told[entry.number] = entry.moves.why, entry.at_s
+        if not self._told and entry.number > self._first_by:
+            raise MissingOwnership(f"the log begins at ownership entry {entry.number}")
+        self.newest_seq = entry.seq
+        self._told[entry.number] = entry.moves.why, entry.at_s
+        for resource in entry.moves.moves:
+            self.first_named.setdefault(resource, entry.seq)
         return self.ownership.read_own(entry.number, entry.moves.moves)
+
+    def vacant(self) -> dict[str, int]:
+        """Resources of nobody whose writers are all shut out, and by which ownership entry."""
+        return {
+            name: self.ownership.epoch(name)
+            for name in self.ownership.resources()
+            if self.ownership.owner(name) == NOBODY and self.ownership.is_whole(name)
+        }
 
     def next_number(self, highest_epoch: int) -> int:
         """Of the next ownership entry. Raises: LogBehind."""

@@ -46,7 +46,7 @@ from aegis_sdk.domain.turns.ownership import MissingOwnership
 from aegis_sdk.domain.turns.sessions import Seen, split
 from aegis_sdk.domain.turns.states import HeldState, Why
 from aegis_sdk.domain.turns.work import BehindTrim, Work, Write
-from aegis_sdk.domain.turns.writer import Writer
+from aegis_sdk.domain.turns.writer import OUTCOMES_KEPT_S, Writer
 from aegis_sdk.errors import Cancelled
 from aegis_sdk.telemetry import about, log
 
@@ -74,10 +74,18 @@ class TurnHost:
         connected: Connected,
         ends_kept_s: float,
         unsent_s: float = UNSENT_S,
+        outcomes_kept_s: float = OUTCOMES_KEPT_S,
+        log_id: str = "",
         on_stopped: Callable[[str], None],
     ) -> None:
-        """`name` is the writer's. `on_stopped` is told why, when this instance must not go on."""
-        self.writer = Writer(name, self._compute, ends_kept_s=ends_kept_s)
+        """`name` is the writer's, `log_id` its log's. `on_stopped` is told why, when this instance must not go on."""
+        self.writer = Writer(
+            name,
+            self._compute,
+            ends_kept_s=ends_kept_s,
+            outcomes_kept_s=outcomes_kept_s,
+            log=log_id,
+        )
         self._runner = runner
         self._log = log_
         self._sent = sent

@@ -7,7 +7,7 @@
 The first line is all that a caller and an operator need. The second may be large, and is left as it is. Who trims the log, or
 wants to know who owns what, reads a header alone:
 
-    aegis-saved: <read> <number> <epoch> <own> <writer>
+    aegis-saved: <read> <number> <epoch> <own>[ <writer>]
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ class SavedUpTo:
     @classmethod
     def parse(cls, header: str) -> SavedUpTo:
         """Raises: ValueError."""
-        words = header.split(" ")
-        if len(words) < 5:
+        words = header.split()
+        if len(words) < 4:
             raise ValueError(f"{SAVED} has {len(words)} words")
         read, number, epoch, own = (_count(SAVED, int(word)) for word in words[:4])
-        return cls(read, number, epoch, own, words[4])
+        return cls(read, number, epoch, own, words[4] if len(words) > 4 else "")
 
 
 @dataclass(slots=True)

@@ -77,6 +77,26 @@ class LogSubjects:
         return f"{self._log}end.{encode_token(resource)}.{request_id}"
 
     @property
+    def checkpoints(self) -> str:
+        return f"{self._log}at.*.state"
+
+    @property
+    def outcomes(self) -> list[str]:
+        """All that resources are told by."""
+        return [f"{self._log}turn.>", f"{self._log}at.*.out.>"]
+
+    @property
+    def group_outcomes(self) -> str:
+        return f"{self._log}any.>"
+
+    @property
+    def ends(self) -> str:
+        return f"{self._log}end.>"
+
+    def claims(self, writer: str) -> str:
+        return f"{self._log}claim.{writer}.*"
+
+    @property
     def folded(self) -> list[str]:
         """All but the group's outcomes, which change nothing."""
         kinds = ("gate.*", "claim.>", "own.*", "turn.>", "at.>", "end.>")
@@ -85,7 +105,7 @@ class LogSubjects:
     @property
     def ownership_and_ends(self) -> list[str]:
         """All that says who may write, and up to where that is known."""
-        return [self.own_anywhere, f"{self._log}gate.*", f"{self._log}end.>"]
+        return [self.own_anywhere, f"{self._log}gate.*", self.ends]
 
     def words(self, subject: str) -> list[str]:
         """What an entry's subject says behind the service: its kind, and the rest of it."""

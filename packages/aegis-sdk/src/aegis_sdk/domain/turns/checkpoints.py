@@ -50,6 +50,11 @@ class Every:
     at_a_time: int = 32
     """On their way together: a drain of many resources leaves room for others."""
 
+    @classmethod
+    def kept(cls, kept_s: float) -> Every:
+        """Where outcomes are kept for so long: an idle resource holds up their removal for a small part of that."""
+        return cls(seconds=min(cls().seconds, kept_s / 8))
+
 
 class Saver:
     """The checkpoints of one writer."""

@@ -114,6 +114,10 @@ class Ownership:
         open_.discard(writer)
         return waited and not open_
 
+    def resources(self) -> Iterable[str]:
+        """All that were ever named, as far as it was read."""
+        return self._tenures.keys()
+
     def owner(self, resource: str) -> str:
         """The writer that the newest entry names, or NOBODY."""
         tenure = self._tenures.get(resource)

@@ -90,7 +90,11 @@ class Writer:
         self._ends_kept_s = ends_kept_s
         self._batched = batched
         self._saver = Saver(
-            name, self.ownership, every=every or Every(), kept_s=outcomes_kept_s, log=log
+            name,
+            self.ownership,
+            every=every or Every.kept(outcomes_kept_s),
+            kept_s=outcomes_kept_s,
+            log=log,
         )
         self._outbox = Outbox()
         self._is_fold = False

@@ -17,6 +17,7 @@ from aegis_sdk.context import Asks
 from aegis_sdk.contract.subjects import Subjects
 from aegis_sdk.contract.turns.subjects import LogSubjects
 from aegis_sdk.contract.turns.writers import writer_name
+from aegis_sdk.domain.turns.writer import OUTCOMES_KEPT_S
 from aegis_sdk.infrastructure.letters import NatsLetters
 from aegis_sdk.infrastructure.requests import NatsDeliveries, NatsRequestLog
 from aegis_sdk.infrastructure.turns.calls import Calls
@@ -49,12 +50,16 @@ class TurnInstance:
         asks: Asks | None = None,
         ends_kept_s: float = ENDS_KEPT_S,
         unsent_s: float = UNSENT_S,
+        outcomes_kept_s: float = OUTCOMES_KEPT_S,
+        log_id: str = "",
         on_stopped: Callable[[str], None] = lambda why: None,
     ) -> None:
         names = LogSubjects(subjects, service.name)
         self.writer = writer_name(instance_id, incarnation or secrets.token_hex(4))
         self._link = link
-        self.log = TurnLog(link, names, writer=self.writer, nonce=secrets.token_hex(8))
+        self.log = TurnLog(
+            link, names, writer=self.writer, log_id=log_id, nonce=secrets.token_hex(8)
+        )
         self.host = TurnHost(
             self.writer,
             runner=Runner(
@@ -70,6 +75,8 @@ class TurnInstance:
             connected=link.connected,
             ends_kept_s=ends_kept_s,
             unsent_s=unsent_s,
+            outcomes_kept_s=outcomes_kept_s,
+            log_id=log_id,
             on_stopped=on_stopped,
         )
         self._resources = list(resources)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Final
 
 from aegis_sdk.application.ports import StoreUnreachable
@@ -12,11 +12,12 @@ from aegis_sdk.contract.subjects import Subjects
 from aegis_sdk.contract.turns.subjects import LogSubjects
 from aegis_sdk.domain.turns.entries import Claim, Entry, Gate, Own
 from aegis_sdk.domain.turns.giveup import GivingUp
-from aegis_sdk.domain.turns.ownership import MissingOwnership, Ownership
+from aegis_sdk.domain.turns.ownership import NOBODY, MissingOwnership, Ownership
 from aegis_sdk.infrastructure.messages import message_at
 from aegis_sdk.infrastructure.turns.log import store_cancel, store_end, store_gate
 from aegis_sdk.infrastructure.turns.reader import LogReader
 from aegis_sdk.infrastructure.turns.search import outcomes_up_to
+from aegis_sdk.infrastructure.turns.start import newest_saved
 from aegis_sdk.nats.link import Link
 
 AT_ONCE_MAX: Final = 256
@@ -28,9 +29,16 @@ CLOCK_SLACK_S: Final = 1.0
 
 
 class _Owners:
-    """Who may write, by the log of one service: read from its beginning when it is first needed, and then followed."""
+    """Who may write, by the log of one service: what is left of it is read when it is first needed, and then followed.
+
+    What was trimmed before that is told by the newest checkpoints: who stored one, and which entries stand behind it.
+    """
 
     def __init__(self, link: Link, names: LogSubjects) -> None:
+        self._link = link
+        self._names = names
+        self._first = 1
+        """The first ownership entry that was there."""
         self.ownership = Ownership()
         self.unreadable = ""
         self.reader = LogReader(
@@ -43,6 +51,8 @@ class _Owners:
 
     def _read(self, entry: Entry | Claim) -> None:
         if isinstance(entry, Own):
+            if not self.ownership.number:
+                self._first = entry.number
             try:
                 self.ownership.read_own(entry.number, entry.moves)
             except MissingOwnership as error:
@@ -52,6 +62,17 @@ class _Owners:
 
     def _cannot(self, seq: int, why: str) -> None:
         self.unreadable = f"entry {seq}: {why}"
+
+    async def may_write(self, resources: Collection[str]) -> set[str]:
+        """All whose turns may hold any of them. Raises: StoreError."""
+        writers = set().union(*map(self.ownership.may_write, resources))
+        if self._first > 1:
+            for saved in await newest_saved(self._link, self._names, resources):
+                if saved.own + 1 < self._first:
+                    self._cannot(0, "more of it was trimmed while it was read")
+                    raise StoreUnreachable(self.unreadable)
+                writers.add(saved.writer)
+        return writers - {NOBODY}
 
 
 class LogsLastWord:
@@ -93,11 +114,9 @@ class LogsLastWord:
         ends = await self._store_ends(names, giving_up.ends, kept_s)
         log_s = await self._stored_s(names, min(ends))
         giving_up.ended(ends, {})
-        ownership = await self._read_owners(names, giving_up.last_end)
-        writers: set[str] = set()
-        for resource in giving_up.resources:
-            writers |= ownership.may_write(resource)
-        giving_up.found(writers, ownership.gates)
+        owners = await self._read_owners(names, giving_up.last_end)
+        writers = await owners.may_write(giving_up.resources)
+        giving_up.found(writers, owners.ownership.gates)
         giving_up.shut([await store_gate(self._link, names, w) for w in giving_up.writers])
         giving_up.looked(
             await outcomes_up_to(
@@ -128,9 +147,12 @@ class LogsLastWord:
         """When the entry was stored, by the log's own clock: the callers' may be another."""
         return (await message_at(self._link, names.stream, seq)).at_s
 
-    async def _read_owners(self, names: LogSubjects, seq: int) -> Ownership:
+    async def _read_owners(self, names: LogSubjects, seq: int) -> _Owners:
         """As it is at `seq`, or a little later."""
         owners = self._owners.get(names.service)
+        if owners is not None and owners.unreadable:  # the trim may have overtaken it
+            await self._owners.pop(names.service).reader.stop()
+            owners = None
         if owners is None:
             owners = _Owners(self._link, names)
             await owners.reader.start()
@@ -142,4 +164,4 @@ class LogsLastWord:
             raise StoreUnreachable(f"the log of {names.service} was not read") from error
         if owners.unreadable:
             raise StoreUnreachable(owners.unreadable)
-        return owners.ownership
+        return owners

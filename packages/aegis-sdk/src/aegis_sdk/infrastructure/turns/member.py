@@ -15,7 +15,15 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from aegis_sdk.application.membership import Membership, obey
-from aegis_sdk.contract.control import Ack, Command, CommandKind, Heartbeat, Registration, Role
+from aegis_sdk.contract.control import (
+    Ack,
+    Command,
+    CommandKind,
+    Heartbeat,
+    Registration,
+    RegistrationReply,
+    Role,
+)
 from aegis_sdk.contract.subjects import Subjects
 from aegis_sdk.infrastructure.control_client import NatsControl
 from aegis_sdk.infrastructure.pulse import Pulse
@@ -48,17 +56,11 @@ class TurnMember:
         self._link = link
         self._server = server
         self._subjects = subjects
+        self._service = service
+        self._on_moved = on_moved
         self._on_ended = on_ended
-        self.instance = TurnInstance(
-            link,
-            subjects,
-            service,
-            instance_id=instance_id,
-            incarnation=incarnation,
-            resources=resources,
-            on_stopped=on_ended,
-        )
-        self.instance.host.on_moved = on_moved
+        self.instance: TurnInstance
+        """Made when control has said which log it reads."""
         self._control = NatsControl(link, subjects)
         self._registration = Registration(
             service=service.name,
@@ -89,6 +91,7 @@ class TurnMember:
     async def _start(self) -> None:
         await self._control.listen(self._registration.instance_id, self._on_command)
         reply = await self._membership.register(wait_s=CONTROL_WAIT_S)
+        self.instance = self._make_instance(reply)
         self._pulse = Pulse(
             self._server,
             self._subjects,
@@ -99,6 +102,22 @@ class TurnMember:
         )
         self._pulse.start()
         await self.instance.start()
+
+    def _make_instance(self, reply: RegistrationReply) -> TurnInstance:
+        r = self._registration
+        made = TurnInstance(
+            self._link,
+            self._subjects,
+            self._service,
+            instance_id=r.instance_id,
+            incarnation=r.incarnation,
+            resources=r.resources,
+            outcomes_kept_s=reply.outcome_ttl_s,
+            log_id=reply.journal_id,
+            on_stopped=self._on_ended,
+        )
+        made.host.on_moved = self._on_moved
+        return made
 
     async def leave(self) -> None:
         """Finish what has begun, hand everything over, end."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Final
 
-from aegis_sdk.contract.turns.checkpoint import Checkpoint
+from aegis_sdk.application.ports import StoreUnreachable
+from aegis_sdk.contract.turns.checkpoint import SAVED, Checkpoint, SavedUpTo
 from aegis_sdk.contract.turns.subjects import LogSubjects
 from aegis_sdk.nats.jetstream import parse_time
 from aegis_sdk.nats.link import Link
@@ -13,6 +14,24 @@ from aegis_sdk.telemetry import log
 
 READ_TIMEOUT_S: Final = 5.0
 AT_ONCE_MAX: Final = 500
+
+
+async def newest_saved(
+    link: Link, names: LogSubjects, resources: Collection[str]
+) -> list[SavedUpTo]:
+    """What the newest checkpoints of these say, as far as there are any. Raises: StoreError."""
+    subjects = [names.checkpoint(resource) for resource in resources]
+    messages = []
+    for at in range(0, len(subjects), AT_ONCE_MAX):
+        messages += await link.collect(
+            f"$JS.API.DIRECT.GET.{names.stream}",
+            {"multi_last": subjects[at : at + AT_ONCE_MAX]},
+            timeout_s=READ_TIMEOUT_S,
+        )
+    try:
+        return [SavedUpTo.parse(message.headers.get(SAVED, "")) for message in messages]
+    except ValueError as error:
+        raise StoreUnreachable(f"a checkpoint of {names.service}: {error}") from error
 
 
 async def newest_checkpoints(
