@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Awaitable, Callable
 
 import pytest
 from aegis_sdk.application.turns.caller import Caller
 from aegis_sdk.contract.control import FailoverResource, TargetInstance
 from aegis_sdk.contract.envelope import OutcomeKind
+from aegis_sdk.infrastructure.requests import NatsRequestLog
 from aegis_sdk.nats.jetstream import JetStream
 
 from tests.integration.control.support import until
@@ -155,3 +157,32 @@ async def moved(operator: object, resource: str) -> bool:
     order = FailoverResource(resource=resource, service=SERVICE)
     done = await operator.failover(order)  # type: ignore[attr-defined]
     return bool(done.moved)
+
+
+@pytest.mark.scenario
+async def test_stored_requests_go_when_they_have_outcomes(
+    new_world: World,  # noqa: F811
+) -> None:
+    """G1: those of resources that nobody serves stay, and are done when somebody does."""
+    world = new_world
+    async with control(world):
+        await member(world, "accounts-0", ["R1"])
+        await until_owned(world, "accounts-0", resources=["R1"])
+        client = await world.client()
+        log = NatsRequestLog(await world.link(), world.subjects)
+        for resource in ("R1", "R1", "LATER", "R1"):
+            request = client.caller.compose(SERVICE, "add", resource, b'{"n":1}', timeout_s=WAIT_S)
+            await log.append(request, timeout_s=WAIT_S)
+
+        def left(count: int) -> Callable[[], Awaitable[bool]]:
+            async def there() -> bool:
+                js = JetStream(await world.link())
+                stream = world.subjects.request_stream(SERVICE)
+                info = await js.api(f"STREAM.INFO.{stream}")
+                return int(info["state"]["messages"]) == count
+
+            return there
+
+        await until(left(2), "LATER's and what came after it are left", deadline_s=WAIT_S)
+        await member(world, "accounts-1", ["LATER"])
+        await until(left(0), "all are done", deadline_s=WAIT_S)

@@ -6,7 +6,7 @@ lose an acknowledgement, let somebody else write first, or be away.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
@@ -228,6 +228,9 @@ class MemoryRequests:
 
     async def grants(self, service: str) -> list[str]:
         return list(self.floors)
+
+    async def remove_settled(self, service: str, *, done_seq: int, held: Collection[str]) -> int:
+        return 0
 
     async def make_room(self, service: str, starts: Mapping[str, int]) -> int:
         return 0

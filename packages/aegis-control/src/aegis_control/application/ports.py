@@ -6,7 +6,7 @@ say otherwise; nothing is known then about what was written.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
@@ -267,6 +267,14 @@ class Requests(Protocol):
 
     async def grants(self, service: str) -> list[str]:
         """The names of all grants' consumers that exist."""
+        ...
+
+    async def remove_settled(self, service: str, *, done_seq: int, held: Collection[str]) -> int:
+        """Forget stored requests that have an outcome; how many.
+
+        `done_seq`: up to there, those of the resources in `held` have one. The group's consumer knows about its own; one to
+        another resource is kept, and all behind it.
+        """
         ...
 
     async def make_room(self, service: str, starts: Mapping[str, int]) -> int:

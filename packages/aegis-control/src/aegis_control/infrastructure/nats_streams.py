@@ -6,7 +6,7 @@ operator adds beside it is left alone.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -147,6 +147,31 @@ class NatsStreams:
     async def grants(self, service: str) -> list[str]:
         names = await self._names(f"CONSUMER.NAMES.{self._subjects.request_stream(service)}")
         return [name for name in names if name.startswith(GRANT_PREFIX)]
+
+    async def remove_settled(self, service: str, *, done_seq: int, held: Collection[str]) -> int:
+        stream = self._subjects.request_stream(service)
+        asked = {"subjects_filter": self._subjects.targeted_requests(service)}
+        try:
+            state = (await self._link.api(f"STREAM.INFO.{stream}", asked))["state"]
+            floor = min(done_seq, await self._group_floor(stream, int(state["last_seq"])))
+            if floor < int(state["first_seq"]) or not state["messages"]:
+                return 0
+            ours = {self._subjects.request(service, resource) for resource in held}
+            for subject in (state.get("subjects") or {}).keys() - ours:
+                first = await self._link.first_of(stream, subject)
+                floor = floor if first is None else min(floor, first.seq - 1)
+            answer = await self._link.api(f"STREAM.PURGE.{stream}", {"seq": floor + 1})
+        except ApiRefused as error:
+            if error.code in (ERR_NO_STREAM, ERR_NO_CONSUMER):
+                return 0  # made again elsewhere
+            raise Unavailable(f"stream {stream}: {error}") from error
+        return int(answer["purged"])
+
+    async def _group_floor(self, stream: str, last_seq: int) -> int:
+        """`last_seq` was read before. Raises: ApiRefused."""
+        info = await self._link.api(f"CONSUMER.INFO.{stream}.{GROUP_CONSUMER}")
+        idle = not info["num_pending"] and not info["num_ack_pending"]
+        return last_seq if idle else int(info["ack_floor"]["stream_seq"])
 
     async def make_room(self, service: str, starts: Mapping[str, int]) -> int:
         stream = self._subjects.request_stream(service)

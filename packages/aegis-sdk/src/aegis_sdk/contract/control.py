@@ -307,6 +307,8 @@ class Heartbeat(_Wire):
     """How far this instance has read or written its service's journal."""
     request_seq: int = 0
     """The newest request that it was given."""
+    requests_done: int = 0
+    """Up to here, each stored request to a resource that it registered has an outcome."""
     log_lost: str = ""
     """What it saw that tells that its journal is not the one it was; it does not serve until told to."""
     requests_lost: str = ""

@@ -12,7 +12,7 @@ from aegis_control.application.state import ControlState, Member, ServiceTable
 from aegis_control.application.world import World
 from aegis_control.domain.events import GrantDeleted, InstanceForgotten, RequestsForgotten
 from aegis_control.domain.leading.lease import without_successor
-from aegis_control.domain.leading.liveness import CAN_KEEP
+from aegis_control.domain.leading.liveness import CAN_KEEP, CAN_TAKE_OVER
 
 TIDY_INTERVAL_S = 5.0
 """How often consumers and the request streams' size are looked at. A consumer that no lease names in two checks in a row is deleted; a grant under way is younger."""
@@ -136,9 +136,21 @@ class Reconcile:
         )
 
     async def _make_room(self, table: ServiceTable) -> None:
-        removed = await self._world.requests.make_room(table.name, table.grants())
+        if table.owned is not None:
+            removed = await self._remove_settled(table)
+        else:
+            removed = await self._world.requests.make_room(table.name, table.grants())
         if removed:
             self._world.events.emit(RequestsForgotten(service=table.name, requests=removed))
+
+    async def _remove_settled(self, table: ServiceTable) -> int:
+        """Stored requests with an outcome: an instance that begins reads all that are there."""
+        members = [m for m in table.members.values() if m.record.state in CAN_TAKE_OVER]
+        told = [m.beat.requests_done if m.beat else 0 for m in members]
+        held = {name for m in members for name in m.record.resources}
+        if not any(told):
+            return 0
+        return await self._world.requests.remove_settled(table.name, done_seq=min(told), held=held)
 
     async def _delete_orphans(self, table: ServiceTable) -> None:
         """Consumers that nobody's lease names: left by a crash, or made again by a paused old active."""

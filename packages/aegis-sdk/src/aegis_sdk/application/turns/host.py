@@ -112,6 +112,8 @@ class TurnHost:
         self._tasks: set[asyncio.Task[None]] = set()
         self._kept: dict[str, dict[str, tuple[Request, int]]] = {}
         """Stored requests without an outcome, of resources that are not served here."""
+        self._stored_to = 0
+        """The last stored request that was read."""
         self._deliveries: dict[str, Delivery] = {}
         """Of the group's stored requests that are in hand."""
         self.serving: set[str] = set()
@@ -194,6 +196,13 @@ class TurnHost:
         """It has read its own claim, on the connection that it has now; so it has read all before that, too."""
         return self._claims.may_write(self._connected.session)
 
+    @property
+    def requests_done(self) -> int:
+        """Up to here, each stored request to a resource that is held here has an outcome."""
+        waiting = [seq for kept in list(self._kept.values()) for _, seq in list(kept.values())]
+        waiting += [w.stored_seq for w in list(self.writer.desk.open.values()) if w.stored_seq]
+        return min([seq - 1 for seq in waiting], default=self._stored_to)
+
     # --- what comes in ----------------------------------------------------------------------------------------
     def _request(self, request: Request, sent_s: float, after: int) -> None:
         self._accept(request, sent_s=sent_s or time.time(), after=after)
@@ -206,6 +215,7 @@ class TurnHost:
 
     def stored_request(self, request: Request, seq: int, _: float) -> None:
         """Its end outlives it in the log, so it may wait as long as it has to (R9)."""
+        self._stored_to = seq
         held = self.writer.held.get(request.resource or "")
         if held is None:
             return

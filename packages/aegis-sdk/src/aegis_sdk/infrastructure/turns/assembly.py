@@ -57,6 +57,7 @@ class TurnInstance:
         names = LogSubjects(subjects, service.name)
         self.writer = writer_name(instance_id, incarnation or secrets.token_hex(4))
         self._link = link
+        self.log_id = log_id
         self.log = TurnLog(
             link, names, writer=self.writer, log_id=log_id, nonce=secrets.token_hex(8)
         )
