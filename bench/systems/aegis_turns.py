@@ -16,7 +16,7 @@ from aegis_sdk.contract.subjects import GROUP_CONSUMER, Subjects
 from aegis_sdk.contract.turns.streams import log_stream
 from aegis_sdk.contract.turns.subjects import LogSubjects
 from aegis_sdk.errors import ContractError, NotExecuted
-from aegis_sdk.infrastructure.turns.assembly import TurnClient, TurnInstance
+from aegis_sdk.infrastructure.turns.assembly import EveryoneThere, TurnClient, TurnInstance
 from aegis_sdk.nats.link import Link
 from aegis_sdk.nats.login import Server
 
@@ -94,7 +94,7 @@ async def serve(setup: InstanceSetup, *, pure: bool = True) -> AsyncIterator[Ser
 
 class TurnsCaller:
     def __init__(self, client: TurnClient) -> None:
-        self._caller = client.caller
+        self._caller = client
 
     async def call(self, op: Op, request: Fill | Lookup) -> Position:
         try:
@@ -114,10 +114,12 @@ class TurnsCaller:
 
 
 @asynccontextmanager
-async def connect(setup: CallerSetup) -> AsyncIterator[TurnsCaller]:
+async def connect(setup: CallerSetup, *, control: bool = False) -> AsyncIterator[TurnsCaller]:
+    """`control` says who is there."""
     link = await Link.open(Server(setup.url), name="caller")
     members = sorted({f"accounts-{owner}" for owner in setup.owners.values()})
-    client = TurnClient(link, SUBJECTS, members=lambda service: members)
+    directory = None if control else EveryoneThere(members)
+    client = TurnClient(link, SUBJECTS, directory=directory)
     await client.start()
     yield TurnsCaller(client)
     await client.close()
@@ -140,6 +142,7 @@ ONE_BY_ONE = replace(
 WITH_CONTROL = replace(
     SYSTEM,
     name="aegis-turns-with-control",
+    connect=partial(connect, control=True),
     prepare=None,
     uses_control=True,
     turns=True,

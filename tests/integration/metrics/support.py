@@ -129,7 +129,8 @@ async def observed(server: EmbeddedNats, prefix: str) -> AsyncIterator[Observed]
         with contextlib.suppress(aegis_sdk.Rejected):
             await aegis.request(BOOK, -1, resource="R1")
         with contextlib.suppress(aegis_sdk.HandlerFailed):
-            await aegis.request(ECHO, "boom")
+            ticket = await aegis.submit(ECHO, "boom")
+            await aegis.attach(ticket.id, ECHO)
         of = "method=echo,outcome=failed,route=any,service=accounts"
         await until_shown(replica.http_port, f"aegis_requests_total{{{of}}}", 1)
         caller = "aegis_request_duration_seconds_count{method=echo,route=any,service=accounts}"

@@ -41,6 +41,7 @@ async def test_a_scrape_shows_what_callers_and_instances_did(
         "aegis_requests_total{method=book,outcome=rejected,route=at,service=accounts}": 1,
         EXECUTED: 1,
         "aegis_requests_total{method=echo,outcome=failed,route=any,service=accounts}": 1,
+        "aegis_requests_stored_total{reason=submitted,service=accounts}": 1,
         f"aegis_request_duration_seconds_count{{{at}}}": 2,
         f"aegis_process_duration_seconds_count{{{at}}}": 2,
         f"aegis_commit_duration_seconds_count{{{group}}}": 2,

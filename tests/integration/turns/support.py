@@ -7,7 +7,8 @@ import itertools
 import json
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+import time
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, Final
 
@@ -21,7 +22,7 @@ from aegis_sdk.contract.turns.streams import log_stream
 from aegis_sdk.contract.turns.subjects import LogSubjects
 from aegis_sdk.domain.turns.entries import Turn
 from aegis_sdk.errors import OutcomeUnknown
-from aegis_sdk.infrastructure.turns.assembly import TurnClient, TurnInstance
+from aegis_sdk.infrastructure.turns.assembly import EveryoneThere, TurnClient, TurnInstance
 from aegis_sdk.infrastructure.turns.log import TurnLog, store_gate
 from aegis_sdk.infrastructure.turns.reader import LogReader
 from aegis_sdk.nats.link import Link
@@ -140,8 +141,10 @@ class World:
         await made.start()
         return made
 
-    async def client(self, **more: Any) -> TurnClient:
-        made = TurnClient(await self.link(), self.subjects, **more)
+    async def client(self, members: Sequence[str] = (), **more: Any) -> TurnClient:
+        made = TurnClient(
+            await self.link(), self.subjects, directory=EveryoneThere(members), **more
+        )
         await made.start()
         self.stack.push_async_callback(made.close)
         return made
@@ -258,9 +261,16 @@ class Told:
         timeout_s: float = WAIT_S,
     ) -> Outcome:
         """Raises: OutcomeUnknown."""
-        request = client.caller.compose(SERVICE, method, resource, payload, timeout_s=timeout_s)
+        made = Method(SERVICE, method, request=Any, reply=Any)
+        request = client.requester._composer.compose(
+            *(made, json.loads(payload)),
+            resource=resource,
+            key=None,
+            deadline_s=time.time() + timeout_s,
+            traceparent="",
+        )
         self.sent[request.request_id] = resource or ""
-        outcome = await client.caller.call(request, timeout_s=timeout_s)
+        outcome = await client.caller.settle(request, made, again=False)
         self.outcomes[request.request_id] = outcome
         return outcome
 

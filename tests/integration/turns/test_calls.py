@@ -22,9 +22,7 @@ async def test_calls_have_one_effect_each_in_the_order_they_came(
     client = await world.client()
 
     async def call(n: int) -> int:
-        reply = await client.caller.request(
-            method, Add(n=1), resource=RESOURCES[n % 8], timeout_s=5.0
-        )
+        reply = await client.request(method, Add(n=1), resource=RESOURCES[n % 8], timeout_s=5.0)
         return reply.total
 
     totals = await asyncio.gather(*(call(n) for n in range(400)))
@@ -39,5 +37,5 @@ async def test_one_call_is_answered_by_the_log_itself(small_world: World) -> Non
     client = await small_world.client()
     answered: list[str] = []
     instance.host._sent.answer = lambda request_id, outcome: answered.append(request_id)  # type: ignore[method-assign]
-    reply = await client.caller.request(ADD, Add(n=5), resource="A", timeout_s=5.0)
+    reply = await client.request(ADD, Add(n=5), resource="A", timeout_s=5.0)
     assert (reply.total, reply.epoch, answered) == (5, 1, [])

@@ -15,7 +15,7 @@ async def test_a_start_needs_nothing_of_the_log_behind_its_checkpoints(world: Wo
     await give(world, instance, ["A"])
     client = await world.client()
     for n in range(1, 6):
-        assert (await client.caller.request(ADD, Add(n=1), resource="A", timeout_s=5.0)).total == n
+        assert (await client.request(ADD, Add(n=1), resource="A", timeout_s=5.0)).total == n
     link = await world.link()
     while not instance.host.writer.pause("A") or not instance.host.writer.is_saved("A"):
         instance.host._soon()
@@ -26,4 +26,4 @@ async def test_a_start_needs_nothing_of_the_log_behind_its_checkpoints(world: Wo
     await link.api(f"STREAM.PURGE.{world.names.stream}", {"filter": turns})
     second = await world.instance("accounts-2", ["A"], adder())
     await give(world, second, ["A"])
-    assert (await client.caller.request(ADD, Add(n=1), resource="A", timeout_s=5.0)).total == 6
+    assert (await client.request(ADD, Add(n=1), resource="A", timeout_s=5.0)).total == 6

@@ -29,7 +29,7 @@ async def test_what_nobody_serves_is_stored_and_served_later(small_world: World)
     """G1: the request waits for an owner, and is not lost with its caller's message."""
     instance = await small_world.instance("accounts-1", ["A"])
     client = await small_world.client()
-    call = asyncio.create_task(client.caller.request(ADD, Add(n=1), resource="A", timeout_s=10.0))
+    call = asyncio.create_task(client.request(ADD, Add(n=1), resource="A", timeout_s=10.0))
     while not client.caller.stored:  # noqa: ASYNC110 - it has no event
         await asyncio.sleep(0.005)
     await give(small_world, instance, ["A"])
@@ -92,7 +92,7 @@ async def test_a_thousand_callers_of_a_dead_owner_know_soon(world: World) -> Non
     assert took_s < 0.5 + 5.0, took_s
     instance = await world.instance("accounts-2", ["A", "B"])
     await owners.move({"A": instance.writer, "B": instance.writer})
-    assert (await client.caller.request(ADD, Add(n=1), resource="A", timeout_s=5.0)).total == 2
+    assert (await client.request(ADD, Add(n=1), resource="A", timeout_s=5.0)).total == 2
     assert told.wrong(*await read_log(world)) == []
 
 
@@ -100,9 +100,9 @@ async def test_a_call_whose_owner_never_answers_is_cancelled(small_world: World)
     worker = await Worker.start(small_world, "accounts-1", ["A"])
     await Owners(await small_world.link(), small_world.names).move({"A": worker.writer})
     client = await small_world.client()
-    await client.caller.request(ADD, Add(n=1), resource="A", timeout_s=5.0)
+    await client.request(ADD, Add(n=1), resource="A", timeout_s=5.0)
     worker.send(signal.SIGSTOP)
     with pytest.raises(Cancelled):
-        await client.caller.request(ADD, Add(n=1), resource="A", timeout_s=0.2)
+        await client.request(ADD, Add(n=1), resource="A", timeout_s=0.2)
     worker.send(signal.SIGCONT)
-    assert (await client.caller.request(ADD, Add(n=1), resource="A", timeout_s=5.0)).total == 2
+    assert (await client.request(ADD, Add(n=1), resource="A", timeout_s=5.0)).total == 2

@@ -32,7 +32,7 @@ async def test_members_get_them_in_turn(world: World) -> None:
     names = [f"accounts-{n}" for n in range(3)]
     for name in names:
         await world.instance(name, [], greeter(served))
-    client, told = await world.client(members=lambda service: names), Told()
+    client, told = await world.client(members=names), Told()
     await asyncio.gather(*(told.call(client, None, "greet") for _ in range(60)))
     assert {o.kind for o in told.outcomes.values()} == {OutcomeKind.EXECUTED}
     # On a busy machine some may be in doubt: what is stored may be served by another.
@@ -43,7 +43,7 @@ async def test_what_a_member_that_is_gone_was_given_is_served_by_another(world: 
     """G1: nobody listens there, so it is stored, and the server gives it to a member that does."""
     served: list[str] = []
     await world.instance("accounts-0", [], greeter(served))
-    client = await world.client(members=lambda service: ["accounts-0", "accounts-gone"])
+    client = await world.client(members=["accounts-0", "accounts-gone"])
     told = Told()
     await asyncio.gather(*(told.call(client, None, "greet") for _ in range(20)))
     assert {o.kind for o in told.outcomes.values()} == {OutcomeKind.EXECUTED}
@@ -54,12 +54,12 @@ async def test_a_cancel_and_an_outcome_are_one_or_the_other(small_world: World) 
     """G4: both are stored under the request's name; whoever is first is what both are told."""
     served: list[str] = []
     await small_world.instance("accounts-0", [], greeter(served, slow_s=0.3))
-    client, told = await small_world.client(members=lambda service: ["accounts-0"]), Told()
+    client, told = await small_world.client(members=["accounts-0"]), Told()
     waiting = asyncio.create_task(told.call(client, None, "greet"))
     while not served:  # noqa: ASYNC110 - it has no event
         await asyncio.sleep(0.005)
     (request_id,) = told.sent
-    request = client.caller._waiting[request_id].request
+    request = client.caller.open._waiting[request_id].request
     cancelled = await store_cancel(await small_world.link(), small_world.names, request)
     assert cancelled.kind is OutcomeKind.CANCELLED
     outcome = await waiting
@@ -69,7 +69,7 @@ async def test_a_cancel_and_an_outcome_are_one_or_the_other(small_world: World) 
 
 async def test_a_group_call_that_nobody_answers_is_cancelled(small_world: World) -> None:
     """G4: it can't take effect any more, whoever comes later."""
-    client, told = await small_world.client(members=lambda service: ["accounts-0"]), Told()
+    client, told = await small_world.client(members=["accounts-0"]), Told()
     outcome = await told.call(client, None, "greet", timeout_s=0.05)
     assert outcome is not None
     assert outcome.kind is OutcomeKind.CANCELLED

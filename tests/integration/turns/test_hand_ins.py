@@ -125,7 +125,7 @@ async def test_a_group_request_hands_in_too(small_world: World) -> None:
     world = small_world
     await make_billing(world)
     await world.instance("accounts-1", [], passing_on())
-    client, told = await world.client(members=lambda service: ["accounts-1"]), Told()
+    client, told = await world.client(members=["accounts-1"]), Told()
     outcome = await told.call(client, None, "greet")
     assert outcome is not None
     assert outcome.kind is OutcomeKind.EXECUTED

@@ -1,6 +1,6 @@
 """Transcripts of a caller: what comes in, a command a line, and what goes out, each line behind a `>`.
 
-call c.1 acc [for=2000] [always]      a request to acc is sent, with so many ms until its deadline
+call c.1 acc [for=2000] [keyed]       a request to acc is sent, with so many ms until its deadline
 at 40                 it is 40 ms after the beginning; whatever was to be looked at until then was looked at
 sleep 900             … but this process was stopped until then
 answer c.1 i1         instance i1 has answered it
@@ -8,6 +8,8 @@ heard i1 acc          i1 has answered another one for acc
 hears i1 acc 1010     … one every 40 ms, until it is 1010 ms after the beginning
 busy c.1 | no_responder c.1     it was refused
 stored c.1            it is stored
+lost c.1              … in a log that is no more
+hopeless c.1          it can't be stored
 restored              there is a new connection
 owner acc i2          i2 owns acc from now on
 """
@@ -48,7 +50,7 @@ class CallPlayer:
     def _call(self, request_id: str, resource: str, *flags: str, **named: str) -> None:
         deadline_s = self._now_s + int(named.get("for", "2000")) / 1000
         call = Call(request_id, ("s", resource), sent_s=self._now_s, deadline_s=deadline_s)
-        self.doubts.sent(call, always="always" in flags)
+        self.doubts.sent(call, stored_as=Because.KEYED if "keyed" in flags else None)
 
     def _at(self, ms: str) -> None:
         tick = round(TICK_S * 1000)
@@ -82,6 +84,12 @@ class CallPlayer:
 
     def _stored(self, request_id: str) -> None:
         self.doubts.stored(request_id, self._now_s)
+
+    def _lost(self, request_id: str) -> None:
+        self.doubts.lost(request_id)
+
+    def _hopeless(self, request_id: str) -> None:
+        self.doubts.hopeless(request_id, self._now_s)
 
     def _restored(self) -> None:
         self.doubts.restored()

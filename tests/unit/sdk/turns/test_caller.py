@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
+import time
 from collections.abc import Callable, Sequence
 
 import pytest
 from aegis_sdk.application.ports import Accepted, StoreUnreachable
 from aegis_sdk.application.turns.caller import Caller
 from aegis_sdk.contract.envelope import Outcome, OutcomeKind, Request
+from aegis_sdk.contract.method import Method
+from aegis_sdk.contract.turns.entries import Record
 from aegis_sdk.contract.turns.sent import Answer
 from aegis_sdk.errors import Draining, OutcomeUnknown
+from aegis_sdk.infrastructure.turns.assembly import EveryoneThere
 
 
 class Owner:
@@ -23,6 +28,7 @@ class Owner:
         self.cancelled: list[str] = []
         self.members: list[str] = []
         self.silent = False
+        self.expected: list[str] = []
 
     def send(self, request: Request, *, sent_s: float, after: int, member: str) -> None:
         self.sent.append((request.request_id, after))
@@ -35,6 +41,12 @@ class Owner:
 
     def cancel(self, request: Request, *, member: str) -> None:
         self.cancelled.append(request.request_id)
+
+    async def expect(self, request_id: str) -> None:
+        self.expected.append(request_id)
+
+    def forget(self, request_id: str) -> None:
+        self.expected.remove(request_id)
 
 
 class Stream:
@@ -84,24 +96,59 @@ class Log:
             raise StoreUnreachable("down")
         return {i: outcome for i, outcome in self.outcomes.items() if i in ids}
 
+    async def named(self, request: Request, *, anywhere: bool) -> Record | None:
+        outcome = await self.anywhere(request, timeout_s=1.0)
+        if outcome is None:
+            return None
+        return Record(request.request_id, request.resource, request.method, b"{}", outcome)
+
+    async def anywhere(self, request: Request, *, timeout_s: float) -> Outcome | None:
+        if self.down:
+            raise StoreUnreachable("down")
+        return self.outcomes.get(request.request_id)
+
+    async def children(self, service: str, parent_token: str) -> list[str]:
+        return []
+
+
+class Known(EveryoneThere):
+    """Stands for what control says."""
+
+    def __init__(self) -> None:
+        super().__init__(["a", "b", "c"])
+        self.log_id = "log-1"
+        self.loss = ""
+
+    def lost(self, service: str) -> str:
+        return self.loss
+
+    def requests_log(self, service: str) -> str:
+        return self.log_id
+
 
 class World:
-    def __init__(self, **more: float) -> None:
+    def __init__(self, *, resolve_s: float = 3.0) -> None:
         self.owner, self.stream, self.log = Owner(), Stream(), Log()
+        self.directory = Known()
         self.caller = Caller(
-            caller="c",
             calls=self.owner,
             requests=self.stream,
             last_word=self.log,
-            members=lambda service: ["a", "b", "c"],
-            **more,
+            outcomes=self.log,
+            directory=self.directory,
+            resolve_s=resolve_s,
         )
+        self._numbers = itertools.count(1)
 
     def call(
         self, method: str = "quick", resource: str | None = "A", timeout_s: float = 5.0
     ) -> asyncio.Task[Outcome]:
-        request = self.caller.compose("accounts", method, resource, b"{}", timeout_s=timeout_s)
-        return asyncio.create_task(self.caller.call(request, timeout_s=timeout_s))
+        request_id = f"c.{next(self._numbers)}"
+        made = Method("accounts", method, request=dict, reply=int)
+        request = Request(
+            *(request_id, "accounts", method, resource, b"{}"), deadline_s=time.time() + timeout_s
+        )
+        return asyncio.create_task(self.caller.settle(request, made, again=False))
 
 
 @pytest.fixture
@@ -204,7 +251,7 @@ async def test_without_nats_nobody_knows() -> None:
 async def test_a_client_that_closes_tells_those_that_wait(world: World) -> None:
     waiting = world.call("slow")
     await asyncio.sleep(0)
-    world.caller.close()
+    await world.caller.close(drain_s=0.0)
     with pytest.raises(OutcomeUnknown):
         await waiting
     with pytest.raises(Draining):

@@ -14,7 +14,7 @@ from typing import Any, Final
 from aegis_sdk.application.calls import Calls
 from aegis_sdk.contract import arguments
 from aegis_sdk.contract.envelope import Request
-from aegis_sdk.contract.ids import child_id, keyed_id
+from aegis_sdk.contract.ids import TICKET, child_id, keyed_id
 from aegis_sdk.contract.method import Method
 from aegis_sdk.contract.subjects import resource_token
 from aegis_sdk.contract.trace import new_traceparent
@@ -48,12 +48,13 @@ class Composer:
         key: str | None,
         deadline_s: float | None,
         traceparent: str,
+        ticket: bool = False,
     ) -> Request:
-        """Raises: ContractError, Draining."""
+        """`ticket`: it is to be submitted. Raises: ContractError, Draining."""
         body = self._encode(method, payload, resource)
         return Request(
             request_id=(
-                f"{self._caller}.{next(self._numbers)}"
+                f"{self._caller}.{next(self._numbers)}{TICKET if ticket else ''}"
                 if key is None
                 else keyed_id(method.service, key)
             ),

@@ -177,6 +177,9 @@ class Directory(Protocol):
     def admits(self, service: str, method: str, resource: str | None) -> bool:
         """Whether what is known already says that a request can be sent; no waiting."""
 
+    def members(self, service: str) -> Sequence[str]:
+        """Its live instances, in an order that stays. No waiting."""
+
     def lost(self, service: str) -> str:
         """What the service's streams lost, as far as is known; empty when nothing. No waiting."""
 

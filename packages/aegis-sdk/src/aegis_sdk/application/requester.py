@@ -26,6 +26,7 @@ from aegis_sdk.contract.ids import check_request_id, generation_id
 from aegis_sdk.contract.method import Method
 from aegis_sdk.contract.metrics import Answer
 from aegis_sdk.domain.recorder import NO_RECORDER, Recorder
+from aegis_sdk.domain.turns.doubt import Because
 from aegis_sdk.errors import AegisError, ContractError, NotExecuted, OutcomeUnknown, Unavailable
 
 Req = TypeVar("Req")
@@ -102,7 +103,9 @@ class Requester:
             key=key,
             deadline_s=None if expires_s is None else time.time() + expires_s,
             traceparent=traceparent,
+            ticket=True,
         )
+        self._recorder.stored(request.service, Because.SUBMITTED)
         begun_s = time.perf_counter()
         try:
             with self._tracer.sending(request, parent=traceparent):

@@ -34,6 +34,7 @@ from aegis_sdk.application.ports import (
     StoreUnreachable,
 )
 from aegis_sdk.application.routing import check_route
+from aegis_sdk.application.storing import stored
 from aegis_sdk.application.way import (
     HAND_IN_S,
     RESOLVE_S,
@@ -219,33 +220,12 @@ class StoredWay:
     # --- one request ------------------------------------------------------------------------------
     async def store(self, request: Request, method: Method[Any, Any], *, timeout_s: float) -> None:
         await self._check(request)
-        if request.fingerprint and (stored := await self._read_outcome(request)) is not None:
-            await self._same_key(request, method, stored)
-        give_up_s = time.monotonic() + timeout_s
-        for n in itertools.count(1):
-            try:
-                accepted = await self._log.append(
-                    request, timeout_s=max(0.05, min(2.0, give_up_s - time.monotonic()))
-                )
-            except StoreFull as error:
-                raise Overloaded(f"{request.service}: {error}") from error
-            except StoreError as error:
-                if self._is_gone:
-                    raise left_open(request) from error
-                forbidden = isinstance(error, StoreForbidden)
-                if forbidden and n == 1:
-                    raise RefusedByNats(f"{request.service}: {error}") from error
-                if forbidden or time.monotonic() >= give_up_s:
-                    raise OutcomeUnknown(
-                        f"{request.request_id} was not acknowledged within {timeout_s:g} s ({error})",
-                        request.request_id,
-                    ) from error
-                await asyncio.sleep(backoff_s(n, first_s=0.02, max_s=0.5))
-                request = replace(request, attempt=request.attempt + 1)
-                continue
-            await self._check_key(request, method, accepted)
-            return
-        raise AssertionError("unreachable")
+        if request.fingerprint and (known := await self._read_outcome(request)) is not None:
+            await self._same_key(request, method, known)
+        accepted = await stored(
+            self._log, request, timeout_s=timeout_s, is_gone=lambda: self._is_gone
+        )
+        await self._check_key(request, method, accepted)
 
     async def settle(
         self,
@@ -265,8 +245,8 @@ class StoredWay:
         try:
             await self._expect(entry)
             if again:
-                if (stored := await self._read_outcome(request)) is not None:
-                    return await self._same_key(request, method, stored)
+                if (known := await self._read_outcome(request)) is not None:
+                    return await self._same_key(request, method, known)
                 await self._check(request)
             if before is not None:
                 await before(request)
@@ -305,8 +285,8 @@ class StoredWay:
                 await self._journal.commit(request, cancelled, fence_seq=None)
                 return cancelled
             except AlreadyStored:
-                if (stored := await self._read_outcome(request)) is not None:
-                    return stored
+                if (known := await self._read_outcome(request)) is not None:
+                    return known
             except StoreError as error:
                 if self._is_gone:
                     raise left_open(request) from error
@@ -330,10 +310,10 @@ class StoredWay:
         if not (request.fingerprint and accepted.duplicate):
             return
         try:
-            stored = await self._log.read(request.service, accepted.seq)
+            known = await self._log.read(request.service, accepted.seq)
         except StoreError:
             return  # the outcome carries the fingerprint too
-        if stored is not None and not is_same(request, method, stored):
+        if known is not None and not is_same(request, method, known):
             raise key_reused(request)
 
     async def _same_key(
@@ -345,14 +325,14 @@ class StoredWay:
         if not outcome.request_seq:
             raise key_reused(request)
         try:
-            stored = await self._log.read(request.service, outcome.request_seq)
+            known = await self._log.read(request.service, outcome.request_seq)
         except StoreError as error:
             raise OutcomeUnknown(
                 f"{request.request_id} has an outcome, but the request that it belongs to could not be"
                 f" looked up: {error}",
                 request.request_id,
             ) from error
-        if stored is None or not is_same(request, method, stored):
+        if known is None or not is_same(request, method, known):
             raise key_reused(request)
         return outcome
 

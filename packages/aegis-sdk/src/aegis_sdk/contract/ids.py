@@ -1,6 +1,6 @@
 """Request ids: `<caller>.<n>`, two subject tokens. The caller token routes the reply.
 
-- A client numbers its requests: `Kq3v9x2m.17`.
+- A client numbers its requests: `Kq3v9x2m.17`. One that it submits, of which it gets a ticket, is `Kq3v9x2m.17t`.
 - A handler's own requests derive from the request it serves and from what they ask: one of `Kq3v9x2m.17` to
   `book` is `Kq3v9x2m~17.book-9f3a21c7d0e4b852`, whose last part is made of service, method, resource and
   payload. The second one that asks just the same ends in `x2`; one that a retry asks anew, since it ended without
@@ -30,6 +30,8 @@ _REQUEST_ID: Final = re.compile(r"([!-)+\-/-=?-~]+)\.([!-)+\-/-=?-~]+)")
 end one, or write to a terminal."""
 _SHOWN_MAX: Final = 80
 _GENERATION: Final = re.compile(r"r[0-9]+$")
+TICKET: Final = "t"
+"""Behind the number of a request that is submitted: its outcome has a name of its own, for whoever has the ticket."""
 METHOD_CHARS_MAX: Final = 16
 DEPTH_MAX: Final = 16
 """Nested calls deeper than this are taken for a loop that spans services."""

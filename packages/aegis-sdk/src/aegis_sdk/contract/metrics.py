@@ -97,6 +97,12 @@ COMMIT_DURATION: Final = Family(
     _METHOD,
     "At the instance: storing an outcome until the answer is definite.",
 )
+REQUESTS_STORED: Final = Family(
+    "aegis_requests_stored_total",
+    Kind.COUNTER,
+    ("service", "reason"),
+    "At the caller: requests that were handed in, or stored for another reason.",
+)
 REDELIVERIES: Final = Family(
     "aegis_redeliveries_total",
     Kind.COUNTER,
@@ -145,7 +151,7 @@ FAMILIES: Final = {
     for family in (
         *(REQUESTS, REQUEST_DURATION, PROCESS_DURATION, QUEUE_WAIT, COMMIT_DURATION),
         *(REDELIVERIES, DUPLICATES, FENCED_COMMITS, BATCHED, LOOP_LAG, STANDBY_LAG),
-        LOG_LINES_DROPPED,
+        *(REQUESTS_STORED, LOG_LINES_DROPPED),
     )
 }
 """name: what a process may tell of itself."""

@@ -26,6 +26,7 @@ from aegis_sdk.contract.metrics import (
     REDELIVERIES,
     REQUEST_DURATION,
     REQUESTS,
+    REQUESTS_STORED,
     SERIES_MAX,
     STANDBY_LAG,
     Answer,
@@ -105,6 +106,8 @@ class Recorder:
         self._served: dict[_Key, MethodSeries] = {}
         self._services: dict[str, ServiceSeries] = {}
         self._log_lines_dropped = 0
+        self._stored: dict[tuple[str, str], int] = {}
+        """By service and reason."""
 
     def serves(
         self,
@@ -133,6 +136,11 @@ class Recorder:
         histogram.observe(seconds)
         if outcome.kind is OutcomeKind.CANCELLED and outcome.traceparent == request.traceparent:
             series.count(OutcomeKind.CANCELLED)
+
+    def stored(self, service: str, reason: str) -> None:
+        """A request is stored, and not only sent."""
+        key = (service, reason)
+        self._stored[key] = self._stored.get(key, 0) + 1
 
     def unanswered(self, request: Request, answer: Answer, seconds: float) -> None:
         """An error instead of an outcome. Only what waited for an answer is a duration."""
@@ -199,6 +207,8 @@ class Recorder:
             yield FENCED_COMMITS, (service,), of.fenced
             yield BATCHED, (service,), of.batched
             yield STANDBY_LAG, (service,), max((lag() for lag in of.lags), default=0)
+        for stored, count in list(self._stored.items()):
+            yield REQUESTS_STORED, stored, count
         yield LOG_LINES_DROPPED, (), self._log_lines_dropped
 
     def histograms(self) -> Iterator[tuple[Family, LabelValues, Histogram]]:
@@ -280,6 +290,9 @@ class NoRecorder(Recorder):
         return
 
     def answered(self, request: Request, outcome: Outcome, seconds: float) -> None:
+        return
+
+    def stored(self, service: str, reason: str) -> None:
         return
 
     def unanswered(self, request: Request, answer: Answer, seconds: float) -> None:

@@ -30,6 +30,8 @@ class Routes:
     targeted: dict[str, bool] = field(default_factory=dict)
     """By method; empty when the contract is not known."""
     instances: dict[str, InstanceState] = field(default_factory=dict)
+    members: list[str] = field(default_factory=list)
+    """The live ones of them, sorted."""
     leases: dict[str, LeaseState] = field(default_factory=dict)
     requests_log: str = ""
     """The identity of its request stream, as far as it is known."""
@@ -39,6 +41,14 @@ class Routes:
     def learn(self, record: ServiceRecord) -> None:
         self.registered = True
         self.targeted = {method.name: method.targeted for method in record.methods}
+
+    def learn_instance(self, instance_id: str, state: InstanceState | None) -> None:
+        """None: it is gone."""
+        if state is None:
+            self.instances.pop(instance_id, None)
+        else:
+            self.instances[instance_id] = state
+        self.members = sorted(n for n, s in self.instances.items() if s is InstanceState.LIVE)
 
     def admits(self, method: str, resource: str | None) -> bool:
         """Whether a request can be sent, as far as is known."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final, TypeVar
 
 from pydantic import ValidationError
@@ -62,6 +62,10 @@ class NatsDirectory:
     def admits(self, service: str, method: str, resource: str | None) -> bool:
         known = self._services.get(service)
         return known is not None and known.admits(method, resource)
+
+    def members(self, service: str) -> Sequence[str]:
+        known = self._services.get(service)
+        return known.members if known else ()
 
     def lost(self, service: str) -> str:
         known = self._services.get(service)
@@ -258,11 +262,9 @@ class NatsDirectory:
             known.requests_log = logs.requests.id if logs else known.requests_log
             return
         instance_id = rest.partition(".")[2]
-        if deleted:
-            known.instances.pop(instance_id, None)
-        else:
-            instance = self._record(InstanceRecord, key, message.data)
-            known.instances[instance_id] = instance.state if instance else State.LIVE
+        instance = None if deleted else self._record(InstanceRecord, key, message.data)
+        state = instance.state if instance else State.LIVE
+        known.learn_instance(instance_id, None if deleted else state)
 
     def _learn_lease(self, known: Routes, message: Message) -> None:
         if message.headers.get("KV-Operation") in _DELETED:

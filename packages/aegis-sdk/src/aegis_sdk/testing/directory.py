@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 from aegis_sdk.application.ports import StoreUnreachable
 from aegis_sdk.domain.routes import Routes
@@ -22,6 +23,9 @@ class MemoryDirectory:
         return service in self._followed and self._routes(service, resource).admits(
             method, resource
         )
+
+    def members(self, service: str) -> Sequence[str]:
+        return self._routes(service, None).members
 
     def lost(self, service: str) -> str:
         return ""
@@ -47,7 +51,7 @@ class MemoryDirectory:
             routes.learn(record)
         for (of, name), instance in control.instances.items():
             if of == service:
-                routes.instances[name] = instance.state
+                routes.learn_instance(name, instance.state)
         if resource is not None and (lease := control.leases.get((service, resource))) is not None:
             routes.leases[resource] = lease.state
         return routes

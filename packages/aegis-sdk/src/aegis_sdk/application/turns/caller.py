@@ -1,312 +1,276 @@
-"""Makes requests in the second form: executes what `Doubts` decides, and hands each caller its one definite answer.
+"""A call's way in the second form (Way, application/way.py): the request is sent, and stored in doubt (G1, G4, G8).
 
-Each request is sent, stored, sent again, ended or given up as domain/turns/doubt.py has it. This module knows whom a group's
-request goes to: the members in turn. It bounds how many requests are stored at once, and keeps their order. Without the bound, a
-service that has lost its active would have thousands on their way together. Those that give up at one moment do so together.
+What is open is looked after by open_calls.py. This module knows what differs from a plain request. One with a key may have an
+outcome already, from whomever, and is stored before it is sent: the stream tells the first of several apart. A handler's own request
+may have one from an earlier run. What a handler hands in becomes part of its outcome. Whoever attaches has made no request at all:
+it listens, and looks into the log.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import itertools
 import time
-from collections import deque
-from collections.abc import Callable, Sequence
-from typing import Any, Final, TypeVar
+from functools import partial
+from typing import Any, Final
 
-from aegis_sdk.application.outcomes import cancelled_at_deadline, result_of
-from aegis_sdk.application.ports import RequestLog, StoreError, StoreTooLarge, StoreUnreachable
-from aegis_sdk.application.turns.ports import CallsOut, LastWord
+from aegis_sdk.application.calls import Calls
+from aegis_sdk.application.keys import is_same, key_reused
+from aegis_sdk.application.ports import (
+    Accepted,
+    Directory,
+    RequestLog,
+    StoreError,
+    StoreForbidden,
+)
+from aegis_sdk.application.routing import check_route
+from aegis_sdk.application.storing import stored
+from aegis_sdk.application.turns.open_calls import OpenCalls, Waiting
+from aegis_sdk.application.turns.ports import CallsOut, LastWord, Outcomes
+from aegis_sdk.application.way import RESOLVE_S, BeforeSending, never_accepted, open_still
 from aegis_sdk.contract.envelope import Outcome, Request
+from aegis_sdk.contract.ids import is_keyed
 from aegis_sdk.contract.method import Method
-from aegis_sdk.contract.trace import new_traceparent
-from aegis_sdk.contract.turns.sent import Answer
+from aegis_sdk.contract.turns.entries import Record
 from aegis_sdk.domain.delivery import backoff_s
-from aegis_sdk.domain.turns.doubt import Because, Call, Doubts
-from aegis_sdk.domain.turns.states import CallState
-from aegis_sdk.errors import Draining, OutcomeUnknown, PayloadTooLarge
-from aegis_sdk.telemetry import about, log
+from aegis_sdk.domain.recorder import NO_RECORDER, Recorder
+from aegis_sdk.errors import (
+    LogLost,
+    NoRoute,
+    OutcomeUnknown,
+    RefusedByNats,
+    Unavailable,
+    UnknownService,
+)
 
-Req = TypeVar("Req")
-Rep = TypeVar("Rep")
-
-STORING_MAX: Final = 256
-"""Requests that are being stored at once. More wait for their turn, and many are answered until it comes."""
-STORE_S: Final = 1.0
-RESOLVE_S: Final = 3.0
-"""How long past its deadline a caller tries to end the doubt before it says OutcomeUnknown."""
-_BECAUSE: Final = {
-    Answer.BUSY: Because.BUSY,
-    Answer.MOVED: Because.OWNER_CHANGED,
-    Answer.LATE: Because.OPEN_LONG,
-    Answer.NOBODY: Because.NO_RESPONDER,
-}
-
-
-class _Waiting:
-    """Who waits for a request's answer, and how it is sent."""
-
-    __slots__ = ("after", "answer", "member", "request", "sent_at")
-
-    def __init__(self, request: Request, answer: asyncio.Future[Outcome]) -> None:
-        self.request = request
-        self.answer = answer
-        self.sent_at = time.time()
-        """Unix time: all its copies carry the same."""
-        self.member = ""
-        """Of the group: whom it is sent to."""
-        self.after = 0
-        """The last place that this caller had stored for the resource when it was first sent (G7)."""
+LOOK_S: Final = 0.25
+"""Who attached looks into the log so often, at first; the answer itself may have been missed."""
+LOOK_S_MAX: Final = 2.0
 
 
 class Caller:
-    """Makes requests for one client. `caller` is its token, which no other process has; `members` names a service's instances."""
+    """Of one client."""
 
     def __init__(
         self,
         *,
-        caller: str,
         calls: CallsOut,
         requests: RequestLog,
         last_word: LastWord,
-        members: Callable[[str], Sequence[str]],
+        outcomes: Outcomes,
+        directory: Directory,
+        recorder: Recorder = NO_RECORDER,
         resolve_s: float = RESOLVE_S,
     ) -> None:
-        self._caller = caller
         self._calls = calls
         self._requests = requests
-        self._last_word = last_word
-        self._members = members
+        self._outcomes = outcomes
+        self._directory = directory
         self._resolve_s = resolve_s
-        self._loop = asyncio.get_running_loop()
-        self._doubts = Doubts()
-        self._waiting: dict[str, _Waiting] = {}
-        self._number = 0
-        self._turn = 0
-        self._last_stored: dict[tuple[str, str], int] = {}
-        self._storing = 0
-        self._to_store: deque[Call] = deque()
-        self._giving_up: list[Call] = []
-        self._settling: asyncio.Task[None] | None = None
-        self._looks = False
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._closed = False
-        self.stored = 0
-        """Requests that were stored in doubt."""
-        calls.on_outcome, calls.on_answer = self._on_outcome, self._on_answer
-
-    async def request(
-        self, method: Method[Req, Rep], payload: Req, *, resource: str | None, timeout_s: float
-    ) -> Rep:
-        """The reply, or what the outcome raises."""
-        body = method.request.encode(payload)
-        request = self.compose(method.service, method.name, resource, body, timeout_s=timeout_s)
-        outcome = await self.call(request, timeout_s=timeout_s)
-        return result_of(outcome, method, request.request_id)
-
-    def compose(
-        self, service: str, method: str, resource: str | None, payload: bytes, *, timeout_s: float
-    ) -> Request:
-        """A request under the next number."""
-        self._number += 1
-        return Request(
-            f"{self._caller}.{self._number}",
-            service,
-            method,
-            resource,
-            payload,
-            deadline_s=time.time() + timeout_s,
-            traceparent=new_traceparent(),
+        self.open = OpenCalls(
+            calls=calls,
+            requests=requests,
+            last_word=last_word,
+            directory=directory,
+            recorder=recorder,
+            resolve_s=resolve_s,
         )
 
-    async def call(self, request: Request, *, timeout_s: float) -> Outcome:
-        """Raises: PayloadTooLarge, OutcomeUnknown, Draining."""
-        if self._closed:
-            raise Draining("this client is closed")
-        request_id, now_s = request.request_id, self._loop.time()
-        waiting = _Waiting(request, self._loop.create_future())
-        place = self._place(waiting)
-        self._waiting[request_id] = waiting
-        self._doubts.sent(Call(request_id, place, sent_s=now_s, deadline_s=now_s + timeout_s))
+    @property
+    def stored(self) -> int:
+        """Requests that were stored, most of them in doubt."""
+        return self.open.stored
+
+    async def settle(
+        self,
+        request: Request,
+        method: Method[Any, Any],
+        *,
+        again: bool,
+        before: BeforeSending | None = None,
+    ) -> Outcome:
+        assert request.deadline_s is not None
+        # From here on by the loop's clock: the other one may be set back by an hour.
+        ends_s = asyncio.get_running_loop().time() + request.deadline_s - time.time()
+        if not again:
+            await self._check(request)
+        if again or before is not None:
+            return await self._settle_named(request, method, ends_s, again=again, before=before)
+        return await self.open.outcome_of(request, ends_s=ends_s)
+
+    async def _settle_named(
+        self,
+        request: Request,
+        method: Method[Any, Any],
+        ends_s: float,
+        *,
+        again: bool,
+        before: BeforeSending | None,
+    ) -> Outcome:
+        """One with a key, or of a handler: its answer comes under an id that is not this client's."""
+        await self._expect(request.request_id)
         try:
-            self._send(waiting)
-            self._look_later()
-            return await waiting.answer
+            if again:
+                if (known := await self._known(request)) is not None:
+                    return await self._same_key(request, method, known)
+                await self._check(request)
+            if before is not None:
+                await before(request)
+            check = partial(self._check_key, request, method) if request.fingerprint else None
+            outcome = await self.open.outcome_of(request, ends_s=ends_s, check_key=check)
+            return await self._same_key(request, method, outcome)
         finally:
-            self._doubts.ended(request_id)
-            del self._waiting[request_id]
+            self._calls.forget(request.request_id)
+
+    async def store(self, request: Request, method: Method[Any, Any], *, timeout_s: float) -> None:
+        await self._check(request)
+        if request.fingerprint and (known := await self._known(request)) is not None:
+            await self._same_key(request, method, known)
+        accepted = await stored(
+            self._requests, request, timeout_s=timeout_s, is_gone=lambda: self.open.is_gone
+        )
+        if request.fingerprint and accepted.duplicate:
+            await self._check_key(request, method, accepted)
+        self.open.is_stored(request, accepted.seq)
+
+    async def hand_in(
+        self, request: Request, method: Method[Any, Any], *, parent: Request, calls: Calls
+    ) -> None:
+        """It becomes part of the outcome. An earlier run of the handler has no outcome, so it has handed in nothing.
+
+        For a service that nobody has registered yet it waits.
+        """
+        with contextlib.suppress(NoRoute, LogLost, UnknownService, Unavailable):
+            await self._check(request)
+        calls.hand_in(request)
 
     def restored(self) -> None:
         """There is a new connection."""
-        self._doubts.restored()
-        self._act()
+        self.open.restored()
 
-    def close(self) -> None:
-        self._closed = True
-        for waiting in self._waiting.values():
-            _tell_unknown(waiting, "the client was closed")
-        for task in self._tasks:
-            task.cancel()
+    async def close(self, *, drain_s: float) -> None:
+        await self.open.close(drain_s=drain_s)
 
-    # --- sending ----------------------------------------------------------------------------------------------
-    def _place(self, waiting: _Waiting) -> tuple[str, str]:
-        """Whose silence counts: that of a resource's owner, or of the member of the group that it is sent to."""
-        request = waiting.request
-        if request.resource is not None:
-            place = request.service, request.resource
-            if self._last_stored:
-                waiting.after = self._last_stored.get(place, 0)
-            return place
-        members = self._members(request.service)
-        if members:
-            self._turn += 1
-            waiting.member = members[self._turn % len(members)]
-        return request.service, f"any {waiting.member}"
+    async def _check(self, request: Request) -> None:
+        directory = self._directory
+        if not directory.admits(request.service, request.method, request.resource):
+            await check_route(directory, request, is_gone=lambda: self.open.is_gone)
 
-    def _send(self, waiting: _Waiting) -> None:
-        request = waiting.request
+    async def _expect(self, request_id: str) -> None:
         try:
-            self._calls.send(
-                request, sent_s=waiting.sent_at, after=waiting.after, member=waiting.member
-            )
-        except StoreTooLarge as error:
-            raise PayloadTooLarge(str(error)) from error
-        except StoreUnreachable as error:
-            log.debug("request_not_sent", **about(request), error=str(error))
-
-    # --- what comes back --------------------------------------------------------------------------------------
-    def _on_outcome(self, request_id: str, outcome: Outcome) -> None:
-        call = self._doubts.open.get(request_id)
-        if call is None:
-            return
-        if outcome.instance_id:
-            self._doubts.heard(outcome.instance_id, call.place, self._loop.time())
-        waiting = self._waiting[request_id]
-        if not waiting.answer.done():
-            waiting.answer.set_result(outcome)
-
-    def _on_answer(self, request_id: str, answer: Answer) -> None:
-        """Nothing of it was stored by whoever says so."""
-        self._doubts.refused(request_id, _BECAUSE[answer])
-        self._act()
-
-    # --- looking after what is open -----------------------------------------------------------------------------
-    def _look_later(self) -> None:
-        if not self._looks and self._doubts.next_look_s:
-            self._looks = True
-            self._loop.call_at(self._doubts.next_look_s, self._look)
-
-    def _look(self) -> None:
-        self._looks = False
-        self._doubts.look(self._loop.time())
-        self._act()
-        self._look_later()
-
-    def _act(self) -> None:
-        asked = self._doubts.take_asked()
-        self._to_store += asked.store
-        self._store_next()
-        for call in asked.send:
-            if (waiting := self._waiting.get(call.request_id)) is not None:
-                self._send(waiting)
-        for call in asked.cancel:
-            if (waiting := self._waiting.get(call.request_id)) is not None:
-                self._ask_to_end(waiting)
-        if asked.give_up:
-            self._giving_up += asked.give_up
-            if self._settling is None or self._settling.done():
-                self._settling = self._aside(self._settle_all())
-
-    def _store_next(self) -> None:
-        while self._to_store and self._storing < STORING_MAX:
-            call = self._to_store.popleft()
-            waiting = self._waiting.get(call.request_id)
-            if waiting is not None and call.state is CallState.STORING:
-                self._storing += 1
-                self.stored += 1
-                self._aside(self._store(call, waiting.request))
-
-    async def _store(self, call: Call, request: Request) -> None:
-        """Until it is stored, answered, or given up."""
-        n = 0
-        try:
-            while call.state is CallState.STORING:
-                n += 1
-                try:
-                    accepted = await self._requests.append(request, timeout_s=STORE_S)
-                except StoreError as error:
-                    log.debug("request_not_stored", **about(request), error=str(error))
-                    await asyncio.sleep(backoff_s(n, first_s=0.02, max_s=0.5))
-                else:
-                    self._is_stored(call, request, accepted.seq)
-                    return
-        finally:
-            self._storing -= 1
-            self._store_next()
-
-    def _is_stored(self, call: Call, request: Request, seq: int) -> None:
-        self._doubts.stored(call.request_id, self._loop.time())
-        if request.resource is not None:
-            self._last_stored[call.place] = max(seq, self._last_stored.get(call.place, 0))
-
-    def _ask_to_end(self, waiting: _Waiting) -> None:
-        log.info("deadline_passed", **about(waiting.request))
-        try:
-            self._calls.cancel(waiting.request, member=waiting.member)
+            await self._calls.expect(request_id)
         except StoreError as error:
-            log.debug("cancel_not_sent", **about(waiting.request), error=str(error))
+            raise Unavailable(f"no answer could be heard: {error}") from error
 
-    # --- giving up ----------------------------------------------------------------------------------------------
-    async def _settle_all(self) -> None:
-        """All that give up at this moment, by one reading of the log for each service."""
-        while self._giving_up:
-            calls, self._giving_up = self._giving_up, []
-            by_service: dict[str, list[Call]] = {}
-            for call in calls:
-                by_service.setdefault(call.place[0], []).append(call)
-            await asyncio.gather(*(self._settle(s, some) for s, some in by_service.items()))
-
-    async def _settle(self, service: str, calls: list[Call]) -> None:
-        waiting = [self._waiting[c.request_id] for c in calls if c.request_id in self._waiting]
-        requests = [each.request for each in waiting]
-        stored = any(call.because is not None for call in calls)
-        first_s = min(call.sent_s for call in calls)
-        give_up_s, n = self._loop.time() + self._resolve_s, 0
-        while True:
-            n += 1
-            open_s = self._loop.time() - first_s
+    # --- attaching --------------------------------------------------------------------------------------------
+    async def find(self, request_id: str, method: Method[Any, Any], *, timeout_s: float) -> Outcome:
+        request = Request(request_id, method.service, method.name, None, b"")
+        waiting = self.open.listen(request)
+        try:
+            await self._expect(request_id)
+            waiting.log = self._directory.requests_log(request.service)
             try:
-                found = await self._last_word.settle(
-                    service, requests, open_s=open_s, stored=stored
-                )
-                break
-            except StoreError as error:
-                if self._loop.time() >= give_up_s:
-                    for each in waiting:
-                        _tell_unknown(each, str(error))
-                    return
-            await asyncio.sleep(backoff_s(n, first_s=0.02, max_s=0.25))
-        for each in waiting:
-            if not each.answer.done():
-                request = each.request
-                outcome = found.get(request.request_id) or cancelled_at_deadline(request)
-                each.answer.set_result(outcome)
+                outcome = await self._outcomes.anywhere(request, timeout_s=max(timeout_s, LOOK_S))
+            except StoreForbidden as error:
+                raise RefusedByNats(f"{request_id} can't be looked up: {error}") from error
+            except StoreError:
+                outcome = None  # looked for again
+            if outcome is None:
+                outcome = await self._heard(waiting, timeout_s)
+        finally:
+            self.open.leave(waiting)
+            self._calls.forget(request_id)
+        return outcome or await self._late(request, timeout_s)
 
-    def _aside(self, work: Any) -> asyncio.Task[None]:
-        task: asyncio.Task[None] = self._loop.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._aside_done)
-        return task
+    async def _heard(self, waiting: Waiting, timeout_s: float) -> Outcome | None:
+        """What is answered, to whomever, or found in the log."""
+        loop, request = asyncio.get_running_loop(), waiting.request
+        ends_s = loop.time() + timeout_s
+        for n in itertools.count(1):
+            left_s = ends_s - loop.time()
+            wait_s = min(left_s, backoff_s(n, first_s=LOOK_S, max_s=LOOK_S_MAX))
+            await asyncio.wait({waiting.answer}, timeout=max(0.0, wait_s))
+            if waiting.answer.done():
+                return waiting.answer.result()
+            if left_s <= 0:
+                return None
+            if self._began_again(waiting):
+                return await self._late(request, timeout_s)
+            if (known := await self._known(request)) is not None:
+                return known.outcome
+        raise AssertionError("unreachable")
 
-    def _aside_done(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("caller_task_failed", exc_info=error)
+    def _began_again(self, waiting: Waiting) -> bool:
+        """Whether its service's requests are in another log than before."""
+        service = waiting.request.service
+        log_id = self._directory.requests_log(service)
+        waiting.log = waiting.log or log_id
+        return log_id != waiting.log and not self._directory.lost(service)
+
+    async def _late(self, request: Request, waited_s: float) -> Outcome:
+        """Say why there is none after so long. Raises: OutcomeUnknown."""
+        service, request_id, why = request.service, request.request_id, ""
+        try:
+            accepted = await self._requests.holds(service, request_id, timeout_s=self._resolve_s)
+            outcome = await self._outcomes.anywhere(request, timeout_s=self._resolve_s)
+        except StoreError as error:
+            accepted, outcome, why = True, None, f" ({error})"  # as far as can be told now
+        if outcome is not None:
+            return outcome
+        if not accepted:
+            raise never_accepted(service, request_id)
+        raise open_still(request_id, waited_s, why)
+
+    # --- what the log has -------------------------------------------------------------------------------------
+    async def children(self, service: str, parent_token: str) -> list[str]:
+        return await self._outcomes.children(service, parent_token)
+
+    async def outcome(self, request: Request, *, anywhere: bool = False) -> Outcome | None:
+        found = await self._outcomes.named(request, anywhere=anywhere)
+        return None if found is None else found.outcome
+
+    async def _known(self, request: Request) -> Record | None:
+        anywhere = not request.payload or is_keyed(request.request_id)
+        try:
+            return await self._outcomes.named(request, anywhere=anywhere)
+        except StoreError:
+            return None  # whoever serves it looks too
+
+    async def _check_key(
+        self, request: Request, method: Method[Any, Any], accepted: Accepted
+    ) -> None:
+        try:
+            known = await self._requests.read(request.service, accepted.seq)
+        except StoreError:
+            return  # the outcome has the fingerprint too
+        if known is not None and not is_same(request, method, known):
+            raise key_reused(request)
+
+    async def _same_key(
+        self, request: Request, method: Method[Any, Any], found: Outcome | Record
+    ) -> Outcome:
+        """The outcome, if it is this request's. Raises: KeyReused, OutcomeUnknown."""
+        outcome = found.outcome if isinstance(found, Record) else found
+        if not request.fingerprint or outcome.fingerprint in ("", request.fingerprint):
+            return outcome
+        try:
+            record = await self._outcomes.named(request, anywhere=True)
+        except StoreError as error:
+            raise OutcomeUnknown(
+                f"{request.request_id} has an outcome, but the request that it belongs to could not be"
+                f" looked up: {error}",
+                request.request_id,
+            ) from error
+        if record is None or not is_same(request, method, _request_of(record, request.service)):
+            raise key_reused(request)
+        return outcome
 
 
-def _tell_unknown(waiting: _Waiting, why: str) -> None:
-    if not waiting.answer.done():
-        request_id = waiting.request.request_id
-        waiting.answer.set_exception(
-            OutcomeUnknown(f"{request_id} was open ({why}): attach to it later", request_id)
-        )
-        waiting.answer.exception()  # known, also when whoever asked is not waiting any more
+def _request_of(record: Record, service: str) -> Request:
+    """As the log has it. A payload that was too large for the log is missing, and equals no other."""
+    fingerprint = record.outcome.fingerprint
+    return Request(
+        *(record.request_id, service, record.method, record.resource, record.payload),
+        fingerprint=fingerprint,
+    )

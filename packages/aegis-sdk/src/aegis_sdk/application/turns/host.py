@@ -43,7 +43,7 @@ from aegis_sdk.domain.turns.claims import Claims
 from aegis_sdk.domain.turns.entries import Claim, End, Entry, Gate, Turn
 from aegis_sdk.domain.turns.output import Output, Save, Sending
 from aegis_sdk.domain.turns.ownership import MissingOwnership
-from aegis_sdk.domain.turns.sessions import Seen, split
+from aegis_sdk.domain.turns.sessions import Seen, is_single, split
 from aegis_sdk.domain.turns.states import HeldState, Why
 from aegis_sdk.domain.turns.work import BehindTrim, Work, Write
 from aegis_sdk.domain.turns.writer import OUTCOMES_KEPT_S, Writer
@@ -231,7 +231,7 @@ class TurnHost:
             request,
             sent_s=sent_s,
             pure=self._runner.is_pure(request),
-            single=split(request.request_id)[1] == 0,
+            single=is_single(request.request_id),
             stored_seq=stored_seq,
             after=after,
         )

@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Protocol
 
 from aegis_sdk.contract.envelope import Outcome, Request
+from aegis_sdk.contract.turns.entries import Record
 from aegis_sdk.contract.turns.sent import Answer
 from aegis_sdk.domain.turns.output import Save
 from aegis_sdk.domain.turns.work import Write
@@ -87,6 +88,27 @@ class CallsOut(Protocol):
 
     def cancel(self, request: Request, *, member: str) -> None:
         """Raises: StoreUnreachable."""
+
+    async def expect(self, request_id: str) -> None:
+        """Hear answers to a request whose id is not this client's, until `forget`. Raises: StoreUnreachable."""
+
+    def forget(self, request_id: str) -> None: ...
+
+
+class Outcomes(Protocol):
+    """What the services' logs have, as callers look for it."""
+
+    async def named(self, request: Request, *, anywhere: bool) -> Record | None:
+        """The outcome that stands under the request's own name, with its request; by one read.
+
+        `anywhere`: whatever the resource. One that can't be read here is `unreadable`. Raises: StoreError.
+        """
+
+    async def anywhere(self, request: Request, *, timeout_s: float) -> Outcome | None:
+        """Also one that shares a turn with others: the headers of all entries are read. Raises: StoreError."""
+
+    async def children(self, service: str, parent_token: str) -> list[str]:
+        """Ids of the requests with an outcome that one handler made: `parent_token` is their first token. Raises: StoreError."""
 
 
 class LastWord(Protocol):

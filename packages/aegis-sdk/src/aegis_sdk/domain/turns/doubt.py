@@ -9,10 +9,10 @@ connection, or hears of a new owner, stores what is open; and what is open for O
 At its deadline the caller asks the active to end the request unless it has begun (politely). If nobody says how it ended within
 POLITE_S, the caller gives up: it ends the doubt itself (giveup.py).
 
-What comes in: `sent`, `heard`, `ended`, `refused`, `stored`, `restored`, `owner_changed`, and `look` at `next_look_s`. What comes
-out stands in `Asked`. The host executes it. Times are of one monotonic clock.
+What comes in: `sent`, `heard`, `ended`, `refused`, `stored`, `lost`, `hopeless`, `restored`, `owner_changed`, and `look` at
+`next_look_s`. What comes out stands in `Asked`. The host executes it. Times are of one monotonic clock.
 
-What must stay true: a request is stored at most once, and is given up only when it was asked to end. A caller that was away
+What must stay true: a request is stored at most once in one log, and is given up only when it was asked to end. A caller that was away
 itself (a blocked loop, a stopped process) knows nothing about the silence of others: it waits anew. What would break
 without that: a process that was stopped for a second stores everything it has open, as does each of its neighbours.
 """
@@ -48,7 +48,10 @@ class Because(StrEnum):
     RECONNECTED = "reconnected"
     OPEN_LONG = "open_long"
     BUSY = "busy"
-    ALWAYS = "always"
+    LOG_BEGAN_AGAIN = "log_began_again"
+    SUBMITTED = "submitted"
+    KEYED = "keyed"
+    """Not in doubt: with a key it is stored before it is sent."""
 
 
 class Call:
@@ -116,12 +119,12 @@ class Doubts:
         return asked
 
     # --- what comes in ----------------------------------------------------------------------------------------
-    def sent(self, call: Call, *, always: bool = False) -> None:
-        """It is on its way. `always`: it is stored besides, whatever its owner does."""
+    def sent(self, call: Call, *, stored_as: Because | None = None) -> None:
+        """It is on its way. `stored_as`: it is stored, whatever its owner does, and why."""
         self.open[call.request_id] = call
-        if always:
-            self._store(call, Because.ALWAYS)
-        if always or call.deadline_s - call.sent_s < SILENCE_S:
+        if stored_as is not None:
+            self._store(call, stored_as)
+        if stored_as is not None or call.deadline_s - call.sent_s < SILENCE_S:
             self._old.append(call)
         else:
             self._young.append(call)
@@ -153,6 +156,20 @@ class Doubts:
         if call is not None and call.state is CallState.STORING:
             call.step(CallEvent.STORED)
             call.after_s = now_s + AGAIN_S
+
+    def lost(self, request_id: str) -> None:
+        """The log that it was stored in is no more: there is another one."""
+        call = self.open.get(request_id)
+        if call is not None and call.state is CallState.STORED:
+            call.step(CallEvent.LOST)
+            call.because = Because.LOG_BEGAN_AGAIN
+            self._asked.store.append(call)
+
+    def hopeless(self, request_id: str, now_s: float) -> None:
+        """It can't be stored: it ends now, as if its deadline had passed."""
+        call = self.open.get(request_id)
+        if call is not None and call.state in _UNDECIDED:
+            self._expire(call, now_s)
 
     def restored(self) -> None:
         """There is a new connection: whatever was sent before may be lost, and its answer too."""
@@ -199,15 +216,18 @@ class Doubts:
         elif state is CallState.LEFT:
             return
         elif now_s >= call.deadline_s:
-            call.step(CallEvent.EXPIRED)
-            call.after_s = now_s + POLITE_S
-            self._asked.cancel.append(call)
+            self._expire(call, now_s)
         elif state is CallState.STORED:
             if now_s >= call.after_s:
                 call.after_s = now_s + AGAIN_S
                 self._asked.send.append(call)
         elif state is CallState.SENT:
             self._look_for_silence(call, now_s)
+
+    def _expire(self, call: Call, now_s: float) -> None:
+        call.step(CallEvent.EXPIRED)
+        call.after_s = now_s + POLITE_S
+        self._asked.cancel.append(call)
 
     def _look_for_silence(self, call: Call, now_s: float) -> None:
         heard_s = self._heard_s.get(self._owners.get(call.place, ""), 0.0)

@@ -16,6 +16,8 @@ from collections.abc import Iterable
 from enum import Enum, auto
 from typing import Final
 
+from aegis_sdk.contract.ids import TICKET
+
 WINDOW: Final = 1024
 """Numbers below the highest that are told without asking the log: several times what one client has in flight."""
 _MASK: Final = (1 << WINDOW) - 1
@@ -102,8 +104,14 @@ class Sessions:
         return sessions
 
 
+def is_single(request_id: str) -> bool:
+    """Whether its outcome has a name of its own, so that anybody finds it: all but a client's plain requests."""
+    return split(request_id)[1] == 0 or request_id.endswith(TICKET)
+
+
 def split(request_id: str) -> tuple[str, int]:
     """(caller, number) of a client's own request; number 0 for every other id."""
     caller, _, text = request_id.partition(".")
+    text = text.removesuffix(TICKET)
     plain = text.isdecimal() and text.isascii() and "~" not in caller and "-" not in caller
     return caller, int(text) if plain else 0

@@ -124,6 +124,8 @@ class CallState(StrEnum):
 class CallEvent(StrEnum):
     DOUBTED = "doubted"
     STORED = "stored"
+    LOST = "lost"
+    """With the log that it was stored in."""
     EXPIRED = "expired"
     UNANSWERED = "unanswered"
     ENDED = "ended"
@@ -134,6 +136,7 @@ _C, _V = CallState, CallEvent
 CALL: Final[Mapping[tuple[CallState, CallEvent], CallState]] = {
     (_C.SENT, _V.DOUBTED): _C.STORING,
     (_C.STORING, _V.STORED): _C.STORED,
+    (_C.STORED, _V.LOST): _C.STORING,
     (_C.SENT, _V.EXPIRED): _C.ASKED,
     (_C.STORING, _V.EXPIRED): _C.ASKED,
     (_C.STORED, _V.EXPIRED): _C.ASKED,

@@ -559,11 +559,17 @@ class Writer:
         return False
 
     def _is_new(self, held: Held, work: Work) -> bool:
-        """Whether it has no outcome, as far as was read. A single's own subject refuses what no session can tell."""
-        if held.sessions.seen(work.caller, work.number) is Seen.NEW or work.looked_up:
+        """Whether it has no outcome, as far as was read. A single's own subject refuses what no session can tell.
+
+        The log is asked nevertheless where an earlier run is likely: of what is stored, whoever comes reads all.
+        """
+        seen = held.sessions.seen(work.caller, work.number)
+        if seen is Seen.NEW or work.looked_up:
             return True
+        if seen is Seen.DONE or not work.single or work.stored_seq:
+            return False
         request = work.request
-        return work.single and request.attempt == 1 and not is_keyed(request.request_id)
+        return request.attempt == 1 and not is_keyed(request.request_id)
 
     def _make_due(self, held: Held) -> None:
         """Have `compose` look at it, if there is something to do at the head of its queue."""

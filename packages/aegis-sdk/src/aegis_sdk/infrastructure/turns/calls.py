@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
+from nats.aio.subscription import Subscription
+
 from aegis_sdk.contract.envelope import OUTCOME, Outcome, Request
 from aegis_sdk.contract.names import NO_RESOURCE
 from aegis_sdk.contract.subjects import Subjects
@@ -28,14 +30,45 @@ class Calls:
         self._link = link
         self._subjects = subjects
         self._names: dict[str, LogSubjects] = {}
-        self._own = subjects.reply(f"{caller}.*")
+        self._own = f"{caller}."
+        self._heard: dict[str, Subscription] = {}
+        """By this client's name, now and before a new connection, and a dot."""
+        self._expected: dict[str, int] = {}
+        """Request ids that are not this client's, and how many wait for each."""
+        self._others: dict[str, Subscription] = {}
         self._prefix = len(subjects.reply(""))
         self.on_outcome: Callable[[str, Outcome], None] = lambda request_id, outcome: None
         self.on_answer: Callable[[str, Answer], None] = lambda request_id, answer: None
 
     async def start(self) -> None:
         """Raises: StoreUnreachable."""
-        await self._link.subscribe(self._own, self._receive)
+        await self._hear_own()
+
+    async def rename(self, caller: str, *, is_open: Callable[[str], bool]) -> None:
+        """Listen for `caller` too; for names before as long as something `is_open` under them. Raises: StoreUnreachable."""
+        for old in [name for name in self._heard if not is_open(name)]:
+            self._link.drop(self._heard.pop(old))
+        self._own = f"{caller}."
+        await self._hear_own()
+
+    async def _hear_own(self) -> None:
+        subject = self._subjects.reply(f"{self._own}*")
+        self._heard[self._own] = await self._link.subscribe(subject, self._receive)
+
+    async def expect(self, request_id: str) -> None:
+        if any(request_id.startswith(name) for name in self._heard):
+            return
+        self._expected[request_id] = self._expected.get(request_id, 0) + 1
+        if self._expected[request_id] == 1:
+            subject = self._subjects.reply(request_id)
+            self._others[request_id] = await self._link.subscribe(subject, self._receive)
+
+    def forget(self, request_id: str) -> None:
+        waiting = self._expected.pop(request_id, 0) - 1
+        if waiting > 0:
+            self._expected[request_id] = waiting
+        elif (subscription := self._others.pop(request_id, None)) is not None:
+            self._link.drop(subscription)
 
     def names(self, service: str) -> LogSubjects:
         names = self._names.get(service)

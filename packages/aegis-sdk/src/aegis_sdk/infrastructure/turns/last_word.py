@@ -13,6 +13,7 @@ from aegis_sdk.contract.turns.subjects import LogSubjects
 from aegis_sdk.domain.turns.entries import Claim, Entry, Gate, Own
 from aegis_sdk.domain.turns.giveup import GivingUp
 from aegis_sdk.domain.turns.ownership import NOBODY, MissingOwnership, Ownership
+from aegis_sdk.domain.turns.sessions import is_single
 from aegis_sdk.infrastructure.messages import message_at
 from aegis_sdk.infrastructure.turns.log import store_cancel, store_end, store_gate
 from aegis_sdk.infrastructure.turns.reader import LogReader
@@ -92,8 +93,13 @@ class LogsLastWord:
         self, service: str, requests: Sequence[Request], *, open_s: float, stored: bool
     ) -> dict[str, Outcome]:
         names = LogSubjects(self._subjects, service)
-        targeted = {r.request_id: r.resource for r in requests if r.resource is not None}
-        found = await self._cancel([r for r in requests if r.resource is None], names)
+        named = [r for r in requests if r.resource is None or is_single(r.request_id)]
+        targeted = {
+            r.request_id: r.resource
+            for r in requests
+            if r.resource is not None and not is_single(r.request_id)
+        }
+        found = await self._cancel(named, names)
         if targeted:
             kept_s = STORED_ENDS_KEPT_S if stored else self._ends_kept_s
             found |= await self._end(GivingUp(targeted), names, open_s=open_s, kept_s=kept_s)

@@ -25,6 +25,7 @@ from aegis_sdk.contract.envelope import Outcome, Request
 from aegis_sdk.contract.turns.entries import Moves, encode_record, marked, turn_head, turn_header
 from aegis_sdk.contract.turns.subjects import LogSubjects
 from aegis_sdk.domain.turns.output import Save
+from aegis_sdk.domain.turns.sessions import is_single
 from aegis_sdk.domain.turns.work import Write
 from aegis_sdk.infrastructure.messages import last_message
 from aegis_sdk.infrastructure.turns.search import outcome_at, outcomes_up_to
@@ -45,6 +46,7 @@ OUTCOMES_KEPT: Final = "86400s"
 """Of group requests: nothing else removes them."""
 FEW: Final = 4
 """More are found by one reading of all headers."""
+FINDS_AT_ONCE_MAX: Final = 64
 FIND_TIMEOUT_S: Final = 30.0
 _ERROR: Final = b'"error"'
 
@@ -213,17 +215,28 @@ class TurnLog:
     # --- reading ------------------------------------------------------------------------------------------------
     async def find_all(self, request_ids: Collection[str], *, to_seq: int) -> dict[str, Outcome]:
         """A few are looked for each by its name first. Raises: StoreError."""
-        if len(request_ids) > FEW:
-            return await outcomes_up_to(
-                self._link,
-                self._names,
-                request_ids,
-                from_s=None,
-                to_seq=to_seq,
-                timeout_s=FIND_TIMEOUT_S,
-            )
-        found = {each: await self.find(each, to_seq=to_seq) for each in request_ids}
-        return {each: outcome for each, outcome in found.items() if outcome is not None}
+        shared = [each for each in request_ids if not is_single(each)]
+        if len(shared) <= FEW:
+            return await self._find_each(request_ids, to_seq)
+        singles = [each for each in request_ids if is_single(each)]
+        found = await self._find_each(singles, to_seq)
+        return found | await outcomes_up_to(
+            self._link,
+            self._names,
+            shared,
+            from_s=None,
+            to_seq=to_seq,
+            timeout_s=FIND_TIMEOUT_S,
+        )
+
+    async def _find_each(self, request_ids: Collection[str], to_seq: int) -> dict[str, Outcome]:
+        found: dict[str, Outcome] = {}
+        todo = list(request_ids)
+        for at in range(0, len(todo), FINDS_AT_ONCE_MAX):
+            some = todo[at : at + FINDS_AT_ONCE_MAX]
+            outcomes = await asyncio.gather(*(self.find(each, to_seq=to_seq) for each in some))
+            found |= {i: o for i, o in zip(some, outcomes, strict=True) if o is not None}
+        return found
 
     async def find(self, request_id: str, *, to_seq: int) -> Outcome | None:
         """Its own name is one read; a turn that it shares is found by reading all headers. Raises: StoreError."""
@@ -231,6 +244,8 @@ class TurnLog:
         for subject in (names.single_anywhere(request_id), names.turn_of_one_anywhere(request_id)):
             if (outcome := await outcome_at(self._link, names, subject, request_id)) is not None:
                 return outcome
+            if is_single(request_id):
+                return None
         outcomes = await outcomes_up_to(
             self._link, names, (request_id,), from_s=None, to_seq=to_seq, timeout_s=FIND_TIMEOUT_S
         )

@@ -27,7 +27,7 @@ from aegis_sdk.contract.control import (
 from aegis_sdk.contract.subjects import Subjects
 from aegis_sdk.infrastructure.control_client import NatsControl
 from aegis_sdk.infrastructure.pulse import Pulse
-from aegis_sdk.infrastructure.turns.assembly import TurnInstance
+from aegis_sdk.infrastructure.turns.assembly import TurnClient, TurnInstance
 from aegis_sdk.nats.link import Link
 from aegis_sdk.nats.login import Server
 from aegis_sdk.service import Service
@@ -59,6 +59,7 @@ class TurnMember:
         self._service = service
         self._on_moved = on_moved
         self._on_ended = on_ended
+        self._client = TurnClient(link, subjects)
         self.instance: TurnInstance
         """Made when control has said which log it reads."""
         self._control = NatsControl(link, subjects)
@@ -101,6 +102,7 @@ class TurnMember:
             on_lag=lambda late_s: None,
         )
         self._pulse.start()
+        await self._client.start()
         await self.instance.start()
 
     def _make_instance(self, reply: RegistrationReply) -> TurnInstance:
@@ -112,6 +114,7 @@ class TurnMember:
             instance_id=r.instance_id,
             incarnation=r.incarnation,
             resources=r.resources,
+            asks=self._client.requester,
             outcomes_kept_s=reply.outcome_ttl_s,
             log_id=reply.journal_id,
             on_stopped=self._on_ended,
@@ -128,6 +131,7 @@ class TurnMember:
         if self._pulse is not None:
             await self._pulse.stop()
         await self.instance.stop()
+        await self._client.close()
         await self._link.close()
 
     def _drain(self, reason: str) -> None:

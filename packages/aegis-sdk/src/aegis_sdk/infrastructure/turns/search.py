@@ -29,7 +29,12 @@ _TURN: Final = TURN.encode()
 
 class _Search:
     def __init__(
-        self, link: Link, names: LogSubjects, wanted: set[str], from_s: float | None, to_seq: int
+        self,
+        link: Link,
+        names: LogSubjects,
+        wanted: set[str],
+        from_s: float | None,
+        to_seq: int | None,
     ) -> None:
         self._link = link
         self._names = names
@@ -62,9 +67,11 @@ class _Search:
         elif self._from_s is not None:
             at = datetime.fromtimestamp(self._from_s, UTC).isoformat().replace("+00:00", "Z")
             start = {"deliver_policy": "by_start_time", "opt_start_time": at}
-        name, _, _ = await make_reader(
+        name, _, waiting = await make_reader(
             self._link, self._names.stream, [self._names.all], start | {"headers_only": True}, timeout_s=timeout_s,
         )  # fmt: skip
+        if self._to_seq is None and not waiting:
+            self._ended.set()
         return name
 
     def _look(self, message: Message, meta: Meta) -> None:
@@ -72,7 +79,8 @@ class _Search:
         for request_id in ids_of(message.header(_TURN)):
             if request_id in self._wanted:
                 self.found.setdefault(request_id, meta.stream_seq)
-        if meta.stream_seq >= self._to_seq:
+        is_last = not meta.pending if self._to_seq is None else meta.stream_seq >= self._to_seq
+        if is_last:
             self._ended.set()
 
 
@@ -82,10 +90,10 @@ async def outcomes_up_to(
     wanted: Iterable[str],
     *,
     from_s: float | None,
-    to_seq: int,
+    to_seq: int | None,
     timeout_s: float,
 ) -> dict[str, Outcome]:
-    """Those of `wanted` that have an outcome in the log up to the entry at `to_seq`, which exists.
+    """Those of `wanted` that have an outcome in the log up to the entry at `to_seq`, which exists; None: up to its end.
 
     `from_s`: Unix time before which none of them was sent. Raises: StoreError, also for an entry that this version can't read.
     """

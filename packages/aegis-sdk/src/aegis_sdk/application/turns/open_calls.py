@@ -1,0 +1,430 @@
+"""One client's open requests in the second form: executes what `Doubts` decides, and hands each caller its one outcome.
+
+Each request is sent, stored, sent again, ended or given up as domain/turns/doubt.py has it. This module knows whom a group's
+request goes to: the members in turn. It bounds how many requests are stored at once, and keeps their order. Without the bound, a
+service that has lost its active would have thousands on their way together. Those that give up at one moment do so together.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from dataclasses import replace
+from typing import Any, Final
+
+from aegis_sdk.application.composing import CLOSED
+from aegis_sdk.application.outcomes import cancelled_at_deadline
+from aegis_sdk.application.ports import (
+    Accepted,
+    Directory,
+    RequestLog,
+    StoreError,
+    StoreForbidden,
+    StoreFull,
+    StoreTooLarge,
+    StoreUnreachable,
+)
+from aegis_sdk.application.turns.ports import CallsOut, LastWord
+from aegis_sdk.application.way import left_open
+from aegis_sdk.contract.envelope import Outcome, OutcomeKind, Request
+from aegis_sdk.contract.turns.sent import Answer
+from aegis_sdk.domain.delivery import backoff_s
+from aegis_sdk.domain.recorder import Recorder
+from aegis_sdk.domain.turns.doubt import Because, Call, Doubts
+from aegis_sdk.domain.turns.sessions import is_single
+from aegis_sdk.domain.turns.states import CallState
+from aegis_sdk.errors import (
+    AegisError,
+    Draining,
+    KeyReused,
+    OutcomeUnknown,
+    Overloaded,
+    PayloadTooLarge,
+    RefusedByNats,
+)
+from aegis_sdk.telemetry import about, log
+
+STORING_MAX: Final = 256
+"""Requests that are being stored at once. More wait for their turn, and many are answered until it comes."""
+STORE_S: Final = 1.0
+_BECAUSE: Final = {
+    Answer.BUSY: Because.BUSY,
+    Answer.MOVED: Because.OWNER_CHANGED,
+    Answer.LATE: Because.OPEN_LONG,
+    Answer.NOBODY: Because.NO_RESPONDER,
+}
+
+CheckKey = Callable[[Accepted], Awaitable[None]]
+"""Whether a key that the stream saw before belongs to the same request. Raises: KeyReused."""
+
+
+class Waiting:
+    """Who waits for a request's answer, and how it is sent."""
+
+    __slots__ = (
+        "after", "answer", "call_id", "check_key", "log", "member", "refused", "request", "sent_at", "times",
+    )  # fmt: skip
+
+    def __init__(self, request: Request, answer: asyncio.Future[Outcome]) -> None:
+        self.request = request
+        self.answer = answer
+        self.call_id = request.request_id
+        """The request's id, and more where this client waits for the same request several times."""
+        self.check_key: CheckKey | None = None
+        self.sent_at = time.time()
+        """Unix time: all its copies carry the same."""
+        self.times = 0
+        """How often it was sent."""
+        self.member = ""
+        """Of the group: whom it is sent to."""
+        self.after = 0
+        """The last place that this caller had stored for the resource when it was first sent (G7)."""
+        self.log = ""
+        """The identity of the log that it is stored in; empty while that is not known."""
+        self.refused: AegisError | None = None
+        """The answer, if the request turns out to have no effect: why it was not stored."""
+
+    def deliver(self, outcome: Outcome) -> None:
+        if not self.answer.done():
+            self.answer.set_result(outcome)
+
+    def fail(self, error: AegisError) -> None:
+        if not self.answer.done():
+            self.answer.set_exception(error)
+            self.answer.exception()  # known, also when whoever asked is not waiting any more
+
+    def tell_unknown(self, why: str) -> None:
+        request_id = self.request.request_id
+        if self.refused is not None:
+            why = f"{self.refused}; {why}"
+        self.fail(OutcomeUnknown(f"{request_id} was open ({why}): attach to it later", request_id))
+
+
+class OpenCalls:
+    def __init__(
+        self,
+        *,
+        calls: CallsOut,
+        requests: RequestLog,
+        last_word: LastWord,
+        directory: Directory,
+        recorder: Recorder,
+        resolve_s: float,
+    ) -> None:
+        self._calls = calls
+        self._requests = requests
+        self._last_word = last_word
+        self._directory = directory
+        self._recorder = recorder
+        self._resolve_s = resolve_s
+        self._loop = asyncio.get_running_loop()
+        self._doubts = Doubts()
+        self._waiting: dict[str, Waiting] = {}
+        """By `call_id`."""
+        self._beside: dict[str, list[Waiting]] = {}
+        """By request id: who waits for it beside the one in `_waiting`, or without having asked for it."""
+        self._turn = 0
+        self._last_stored: dict[tuple[str, str], tuple[int, str]] = {}
+        """By service and resource: the place of what was stored last, and the identity of the log."""
+        self._storing = 0
+        self._to_store: deque[Call] = deque()
+        self._giving_up: list[Call] = []
+        self._settling: asyncio.Task[None] | None = None
+        self._looks = False
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.is_closing = False
+        self.is_gone = False
+        """Closed, and no longer draining."""
+        self.stored = 0
+        """Requests that were stored, most of them in doubt."""
+        calls.on_outcome, calls.on_answer = self._on_outcome, self._on_answer
+
+    async def outcome_of(
+        self, request: Request, *, ends_s: float, check_key: CheckKey | None = None
+    ) -> Outcome:
+        """Until `ends_s` by the loop's clock, or soon after. With a key, it is stored first.
+
+        Raises: PayloadTooLarge, Overloaded, RefusedByNats, KeyReused, Draining: without effect; OutcomeUnknown.
+        """
+        if self.is_closing:
+            raise Draining(CLOSED)
+        waiting = Waiting(request, self._loop.create_future())
+        waiting.check_key = check_key
+        if waiting.call_id in self._waiting:
+            self._stand_beside(waiting)
+            waiting.call_id = f"{waiting.call_id} {id(waiting)}"
+        place = self._place(waiting)
+        self._waiting[waiting.call_id] = waiting
+        call = Call(waiting.call_id, place, sent_s=self._loop.time(), deadline_s=ends_s)
+        try:
+            if check_key is None:
+                self._doubts.sent(call)
+                self._send(waiting)
+            else:
+                self._doubts.sent(call, stored_as=Because.KEYED)
+                self._act()
+            self._look_later()
+            outcome = await waiting.answer
+        finally:
+            self._doubts.ended(waiting.call_id)
+            del self._waiting[waiting.call_id]
+            if self._beside:
+                self.leave(waiting)
+        if waiting.refused is not None and outcome.kind is OutcomeKind.CANCELLED:
+            raise waiting.refused
+        return outcome
+
+    def listen(self, request: Request) -> Waiting:
+        """Be told its outcome, whoever asked for it; until `leave`. Raises: Draining."""
+        if self.is_gone:
+            raise Draining(CLOSED)
+        waiting = Waiting(request, self._loop.create_future())
+        self._stand_beside(waiting)
+        return waiting
+
+    def _stand_beside(self, waiting: Waiting) -> None:
+        self._beside.setdefault(waiting.request.request_id, []).append(waiting)
+
+    def leave(self, waiting: Waiting) -> None:
+        request_id = waiting.request.request_id
+        beside = [each for each in self._beside.get(request_id, ()) if each is not waiting]
+        if beside:
+            self._beside[request_id] = beside
+        else:
+            self._beside.pop(request_id, None)
+
+    def is_stored(self, request: Request, seq: int) -> None:
+        """What this caller sends to the resource from now on comes behind it (G7)."""
+        if request.resource is not None:
+            place, log_id = (request.service, request.resource), self._log_of(request.service)
+            before, of = self._last_stored.get(place, (0, log_id))
+            self._last_stored[place] = max(seq, before if of == log_id else 0), log_id
+
+    def is_any(self, prefix: str) -> bool:
+        """Whether something is open under ids that begin so."""
+        return any(each.request.request_id.startswith(prefix) for each in self._all())
+
+    def restored(self) -> None:
+        """There is a new connection."""
+        self._doubts.restored()
+        self._act()
+
+    async def close(self, *, drain_s: float) -> None:
+        self.is_closing = True
+        answers = [waiting.answer for waiting in self._all()]
+        if answers and drain_s > 0:
+            await asyncio.wait(answers, timeout=drain_s)
+        self.is_gone = True
+        for waiting in self._all():
+            waiting.fail(left_open(waiting.request))
+        for task in self._tasks:
+            task.cancel()
+
+    def _all(self) -> Iterator[Waiting]:
+        yield from list(self._waiting.values())
+        for beside in list(self._beside.values()):
+            yield from beside
+
+    # --- sending ----------------------------------------------------------------------------------------------
+    def _place(self, waiting: Waiting) -> tuple[str, str]:
+        """Whose silence counts: that of a resource's owner, or of the member of the group that it is sent to."""
+        request = waiting.request
+        if request.resource is not None:
+            place = request.service, request.resource
+            if self._last_stored:
+                after, log_id = self._last_stored.get(place, (0, ""))
+                waiting.after = after if log_id == self._log_of(request.service) else 0
+            return place
+        members = self._directory.members(request.service)
+        if members:
+            self._turn += 1
+            waiting.member = members[self._turn % len(members)]
+        return request.service, f"any {waiting.member}"
+
+    def _send(self, waiting: Waiting) -> None:
+        request = waiting.request
+        waiting.times += 1
+        if waiting.times > 1 and is_single(request.request_id):
+            request = replace(request, attempt=2)  # it may have an outcome: no session tells
+        try:
+            self._calls.send(
+                request, sent_s=waiting.sent_at, after=waiting.after, member=waiting.member
+            )
+        except StoreTooLarge as error:
+            raise PayloadTooLarge(str(error)) from error
+        except StoreUnreachable as error:
+            log.debug("request_not_sent", **about(request), error=str(error))
+
+    # --- what comes back --------------------------------------------------------------------------------------
+    def _on_outcome(self, request_id: str, outcome: Outcome) -> None:
+        waiting = self._waiting.get(request_id)
+        if waiting is not None:
+            call = self._doubts.open.get(request_id)
+            if call is not None and outcome.instance_id:
+                self._doubts.heard(outcome.instance_id, call.place, self._loop.time())
+            waiting.deliver(outcome)
+        if self._beside:
+            for each in self._beside.get(request_id, ()):
+                each.deliver(outcome)
+
+    def _on_answer(self, request_id: str, answer: Answer) -> None:
+        """Nothing of it was stored by whoever says so."""
+        self._doubts.refused(request_id, _BECAUSE[answer])
+        for each in self._beside.get(request_id, ()):
+            self._doubts.refused(each.call_id, _BECAUSE[answer])
+        self._act()
+
+    # --- looking after what is open -----------------------------------------------------------------------------
+    def _look_later(self) -> None:
+        if not self._looks and self._doubts.next_look_s:
+            self._looks = True
+            self._loop.call_at(self._doubts.next_look_s, self._look)
+
+    def _look(self) -> None:
+        self._looks = False
+        self._doubts.look(self._loop.time())
+        self._act()
+        self._look_later()
+
+    def _act(self) -> None:
+        asked = self._doubts.take_asked()
+        self._to_store += asked.store
+        self._store_next()
+        for call in asked.send:
+            if (waiting := self._waiting.get(call.request_id)) is not None:
+                self._send_again(call, waiting)
+        for call in asked.cancel:
+            if (waiting := self._waiting.get(call.request_id)) is not None:
+                self._ask_to_end(waiting)
+        if asked.give_up:
+            self._giving_up += asked.give_up
+            if self._settling is None or self._settling.done():
+                self._settling = self._aside(self._settle_all())
+
+    def _send_again(self, call: Call, waiting: Waiting) -> None:
+        """Unless it is gone with the log that it was stored in: then it is stored in the new one."""
+        service = waiting.request.service
+        if call.state is CallState.STORED and not self._directory.lost(service):
+            log_id = self._log_of(service)
+            waiting.log = waiting.log or log_id
+            if waiting.log != log_id:
+                self._doubts.lost(call.request_id)
+                self._to_store += self._doubts.take_asked().store
+                self._store_next()
+                return
+        self._send(waiting)
+
+    def _log_of(self, service: str) -> str:
+        return self._directory.requests_log(service)
+
+    def _store_next(self) -> None:
+        while self._to_store and self._storing < STORING_MAX:
+            call = self._to_store.popleft()
+            waiting = self._waiting.get(call.request_id)
+            if waiting is not None and call.state is CallState.STORING:
+                self._storing += 1
+                self.stored += 1
+                if call.because is not None:
+                    self._recorder.stored(waiting.request.service, call.because)
+                self._aside(self._store(call, waiting))
+
+    async def _store(self, call: Call, waiting: Waiting) -> None:
+        """Until it is stored, answered, or given up."""
+        request, n = waiting.request, 0
+        try:
+            while call.state is CallState.STORING:
+                n += 1
+                try:
+                    accepted = await self._requests.append(request, timeout_s=STORE_S)
+                except StoreFull as error:
+                    self._end_early(call, waiting, Overloaded(f"{request.service}: {error}"))
+                except StoreForbidden as error:
+                    self._end_early(call, waiting, RefusedByNats(f"{request.service}: {error}"))
+                except StoreError as error:
+                    log.debug("request_not_stored", **about(request), error=str(error))
+                    await asyncio.sleep(backoff_s(n, first_s=0.02, max_s=0.5))
+                else:
+                    await self._accepted(call, waiting, accepted)
+                    return
+        finally:
+            self._storing -= 1
+            self._store_next()
+
+    def _end_early(self, call: Call, waiting: Waiting, why: AegisError) -> None:
+        """It may have been sent, and an earlier try may be stored: only its end makes sure that it has no effect."""
+        waiting.refused = why
+        self._doubts.hopeless(call.request_id, self._loop.time())
+        self._act()
+
+    async def _accepted(self, call: Call, waiting: Waiting, accepted: Accepted) -> None:
+        if waiting.check_key is not None and accepted.duplicate:
+            try:
+                await waiting.check_key(accepted)
+            except KeyReused as error:
+                waiting.fail(error)
+                return
+        self._doubts.stored(call.request_id, self._loop.time())
+        waiting.log = self._log_of(waiting.request.service)
+        self.is_stored(waiting.request, accepted.seq)
+        if waiting.check_key is not None and accepted.duplicate:
+            self._send(waiting)  # whoever asked before may have had the answer long ago
+
+    def _ask_to_end(self, waiting: Waiting) -> None:
+        log.info("deadline_passed", **about(waiting.request))
+        try:
+            self._calls.cancel(waiting.request, member=waiting.member)
+        except StoreError as error:
+            log.debug("cancel_not_sent", **about(waiting.request), error=str(error))
+
+    # --- giving up ----------------------------------------------------------------------------------------------
+    async def _settle_all(self) -> None:
+        """All that give up at this moment, by one reading of the log for each service."""
+        while self._giving_up:
+            calls, self._giving_up = self._giving_up, []
+            by_service: dict[str, list[Call]] = {}
+            for call in calls:
+                by_service.setdefault(call.place[0], []).append(call)
+            await asyncio.gather(*(self._settle(s, some) for s, some in by_service.items()))
+
+    async def _settle(self, service: str, calls: list[Call]) -> None:
+        waiting = [self._waiting[c.request_id] for c in calls if c.request_id in self._waiting]
+        requests = [each.request for each in waiting]
+        stored = any(call.because is not None for call in calls)
+        first_s = min(call.sent_s for call in calls)
+        give_up_s, n = self._loop.time() + self._resolve_s, 0
+        while True:
+            n += 1
+            if lost := self._directory.lost(service):
+                for each in waiting:
+                    each.tell_unknown(
+                        f"{lost}: whether it took effect is known when that is accepted"
+                    )
+                return
+            open_s = self._loop.time() - first_s
+            try:
+                found = await self._last_word.settle(
+                    service, requests, open_s=open_s, stored=stored
+                )
+                break
+            except StoreError as error:
+                if self._loop.time() >= give_up_s or isinstance(error, StoreForbidden):
+                    for each in waiting:
+                        each.tell_unknown(f"NATS could not be reached to end it: {error}")
+                    return
+            await asyncio.sleep(backoff_s(n, first_s=0.02, max_s=0.25))
+        for each in waiting:
+            request = each.request
+            each.deliver(found.get(request.request_id) or cancelled_at_deadline(request))
+
+    def _aside(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task: asyncio.Task[None] = self._loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._aside_done)
+        return task
+
+    def _aside_done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("caller_task_failed", exc_info=error)

@@ -1,0 +1,256 @@
+"""All that callers and handlers ask for in the second form: keys, tickets, attaching, requests of handlers."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from aegis_sdk import (
+    Cancelled,
+    Draining,
+    HandlerFailed,
+    KeyReused,
+    Method,
+    NeverAccepted,
+    OutcomeUnknown,
+    Overloaded,
+    ResourceContext,
+    Retries,
+    Service,
+)
+from aegis_sdk.context import Ticket
+from aegis_sdk.infrastructure.turns.assembly import TurnClient
+
+from tests.integration.turns.support import (
+    ADD,
+    ADD_SLOWLY,
+    SERVICE,
+    WAIT_S,
+    Add,
+    Owners,
+    Sum,
+    World,
+    add,
+    give,
+)
+
+RELAY = Method(SERVICE, "relay", request=Add, reply=int)
+"""Has another resource add, twice, and fails when it is told so."""
+
+
+class Handlers:
+    """A service whose slow handler waits until it is told to go on, and what it has begun."""
+
+    def __init__(self) -> None:
+        self.begun: list[str] = []
+        self.go_on = asyncio.Event()
+        self.fails = 0
+        self.service = Service(SERVICE)
+        self.service.handles(ADD, pure=True)(add)
+        self.service.handles(ADD_SLOWLY)(self._add_slowly)
+        self.service.handles(RELAY, retries=Retries(attempts=2, wait_s=0.0))(self._relay)
+
+    async def _add_slowly(self, ctx: ResourceContext, request: Add) -> Sum:
+        self.begun.append(ctx.request_id)
+        await self.go_on.wait()
+        return add(ctx, request)
+
+    async def _relay(self, ctx: ResourceContext, request: Add) -> int:
+        self.begun.append(ctx.request_id)
+        first = await ctx.request(ADD, request, resource="B")
+        second = await ctx.request(ADD, request, resource="B")
+        if self.fails:
+            self.fails -= 1
+            raise RuntimeError("not this time")
+        return first.total + second.total
+
+    async def has_begun(self, count: int = 1) -> None:
+        async with asyncio.timeout(WAIT_S):
+            while len(self.begun) < count:  # noqa: ASYNC110 - it has no event
+                await asyncio.sleep(0.005)
+
+
+@pytest.fixture
+async def handlers() -> Handlers:
+    return Handlers()
+
+
+@pytest.fixture
+async def client(world: World, handlers: Handlers) -> TurnClient:
+    instance = await world.instance("accounts-1", ["A", "B"], handlers.service)
+    await give(world, instance, ["A", "B"])
+    return await world.client()
+
+
+async def submit(
+    client: TurnClient,
+    method: Method[Add, Sum],
+    n: int,
+    *,
+    resource: str = "A",
+    key: str | None = None,
+) -> Ticket:
+    return await client.requester.submit(
+        method, Add(n=n), resource=resource, key=key, timeout_s=5.0, expires_s=None
+    )
+
+
+async def attach(client: TurnClient, request_id: str, timeout_s: float = WAIT_S) -> int:
+    return (await client.requester.attach(request_id, ADD, timeout_s=timeout_s)).total
+
+
+# --- keys -----------------------------------------------------------------------------------------------------
+
+
+async def test_a_key_has_one_effect_whoever_asks(world: World, client: TurnClient) -> None:
+    """G3: also from another process, and after another owner took over."""
+    calls = (client.request(ADD, Add(n=1), resource="A", timeout_s=WAIT_S, key="k") for _ in "abc")
+    assert [reply.total for reply in await asyncio.gather(*calls)] == [1, 1, 1]
+    other = await world.client()
+    assert (await other.request(ADD, Add(n=1), resource="A", timeout_s=5.0, key="k")).total == 1
+    second = await world.instance("accounts-2", ["A", "B"])
+    await give(world, second, ["A", "B"])
+    assert (await other.request(ADD, Add(n=1), resource="A", timeout_s=5.0, key="k")).total == 1
+    assert (await other.request(ADD, Add(n=1), resource="A", timeout_s=5.0)).total == 2
+
+
+@pytest.mark.parametrize(
+    ("n", "resource"), [(2, "A"), (1, "B")], ids=["another payload", "another resource"]
+)
+async def test_a_key_of_another_request_is_refused(
+    client: TurnClient, handlers: Handlers, n: int, resource: str
+) -> None:
+    """While the first one is open, and when it has its outcome; for `submit` as well."""
+    first = asyncio.create_task(
+        client.request(ADD_SLOWLY, Add(n=1), resource="A", timeout_s=WAIT_S, key="k")
+    )
+    await handlers.has_begun()
+    for _ in ("open", "done"):
+        with pytest.raises(KeyReused):
+            await client.request(ADD_SLOWLY, Add(n=n), resource=resource, timeout_s=WAIT_S, key="k")
+        with pytest.raises(KeyReused):
+            await submit(client, ADD_SLOWLY, n, resource=resource, key="k")
+        handlers.go_on.set()
+        assert (await first).total == 1
+    assert len(handlers.begun) == 1
+
+
+# --- tickets --------------------------------------------------------------------------------------------------
+
+
+async def test_a_ticket_is_attached_to_by_anybody_before_and_after_its_outcome(
+    world: World, client: TurnClient, handlers: Handlers
+) -> None:
+    """G1: it is stored when it is given."""
+    ticket = await submit(client, ADD_SLOWLY, 5)
+    await handlers.has_begun()
+    other = await world.client()
+    waiting = asyncio.create_task(attach(other, ticket.id))
+    with pytest.raises(OutcomeUnknown, match="no outcome yet") as still_open:
+        await attach(client, ticket.id, timeout_s=0.1)
+    assert not isinstance(still_open.value, NeverAccepted)
+    handlers.go_on.set()
+    assert await waiting == 5
+    assert await attach(client, ticket.id) == 5
+
+
+async def test_what_was_never_accepted_is_told_from_what_is_open(client: TurnClient) -> None:
+    for request_id in ("somebody.7", "somebody.7t", "key-accounts.x"):
+        with pytest.raises(NeverAccepted):
+            await attach(client, request_id, timeout_s=0.1)
+
+
+async def test_an_outcome_that_shares_a_turn_is_found_by_its_id(
+    world: World, client: TurnClient
+) -> None:
+    """Whoever knows a request's id can attach to it, however it was stored."""
+    await asyncio.gather(
+        *(client.request(ADD, Add(n=1), resource="A", timeout_s=WAIT_S) for _ in range(20))
+    )
+    other = await world.client()
+    caller = client.requester._composer._caller
+    totals = [await attach(other, f"{caller}.{n}") for n in range(1, 21)]
+    assert totals == list(range(1, 21))
+
+
+async def test_stored_requests_that_are_done_do_not_run_again_at_the_next_owner(
+    world: World, client: TurnClient, handlers: Handlers
+) -> None:
+    """G3: a new instance reads them all, and those with outcomes in the log are done."""
+    handlers.go_on.set()
+    tickets = [await submit(client, ADD_SLOWLY, 1) for _ in range(8)]
+    tickets += [await submit(client, ADD_SLOWLY, 1, key=str(n)) for n in range(8)]
+    for ticket in tickets:
+        await attach(client, ticket.id)
+    second = Handlers()
+    second.go_on.set()
+    instance = await world.instance("accounts-2", ["A"], second.service)
+    await give(world, instance, ["A"])
+    assert (await client.request(ADD_SLOWLY, Add(n=1), resource="A", timeout_s=5.0)).total == 17
+    assert len(second.begun) == 1
+
+
+# --- what handlers ask ----------------------------------------------------------------------------------------
+
+
+async def test_a_handler_that_runs_again_gets_the_stored_replies(
+    client: TurnClient, handlers: Handlers
+) -> None:
+    """G3: its two equal requests are two, and have one effect each however often it runs."""
+    handlers.fails = 1
+    assert await client.request(RELAY, Add(n=1), resource="A", timeout_s=WAIT_S) == 1 + 2
+    assert len(handlers.begun) == 2
+    assert (await client.request(ADD, Add(n=1), resource="B", timeout_s=WAIT_S)).total == 3
+
+
+async def test_a_call_chain_that_comes_back_fails_at_once(world: World, handlers: Handlers) -> None:
+    instance = await world.instance("accounts-1", ["B"], handlers.service)
+    await give(world, instance, ["B"])
+    client = await world.client()
+    with pytest.raises(HandlerFailed, match="Deadlock"):
+        await client.request(RELAY, Add(n=1), resource="B", timeout_s=WAIT_S)
+
+
+async def test_a_parents_deadline_ends_its_childs_wait(world: World, handlers: Handlers) -> None:
+    """G4: nobody serves B; nothing comes of it later."""
+    instance = await world.instance("accounts-1", ["A"], handlers.service)
+    await give(world, instance, ["A"])
+    client = await world.client()
+    with pytest.raises(Cancelled):
+        await client.request(RELAY, Add(n=1), resource="A", timeout_s=0.3)
+
+
+# --- what does not fit ----------------------------------------------------------------------------------------
+
+
+async def test_a_full_stream_is_overloaded_and_without_effect(
+    world: World, client: TurnClient, handlers: Handlers
+) -> None:
+    """G4: its active is silent, and it can't be stored."""
+    link, stream = await world.link(), world.subjects.request_stream(SERVICE)
+    config = (await link.api(f"STREAM.INFO.{stream}", {}))["config"]
+    full = config | {"max_bytes": 1, "discard": "new"}
+    await link.api(f"STREAM.UPDATE.{stream}", full)
+    with pytest.raises(Overloaded):
+        await submit(client, ADD, 1)
+    with pytest.raises(Overloaded):
+        await client.request(ADD, Add(n=1), resource="A", timeout_s=WAIT_S, key="k")
+    await Owners(await world.link(), world.names).move({"A": "nobody~1"})
+    with pytest.raises(Overloaded):
+        await client.request(ADD, Add(n=1), resource="A", timeout_s=WAIT_S)
+
+
+async def test_a_client_that_drains_ends_what_is_open(
+    client: TurnClient, handlers: Handlers
+) -> None:
+    open_ = asyncio.create_task(
+        client.request(ADD_SLOWLY, Add(n=1), resource="A", timeout_s=WAIT_S)
+    )
+    await handlers.has_begun()
+    draining = asyncio.create_task(client.close(drain_s=WAIT_S))
+    await asyncio.sleep(0)
+    with pytest.raises(Draining):
+        await client.request(ADD, Add(n=1), resource="A", timeout_s=WAIT_S)
+    handlers.go_on.set()
+    assert (await open_).total == 1
+    await draining
