@@ -134,7 +134,7 @@ async def observed(server: EmbeddedNats, prefix: str) -> AsyncIterator[Observed]
         of = "method=echo,outcome=failed,route=any,service=accounts"
         await until_shown(replica.http_port, f"aegis_requests_total{{{of}}}", 1)
         caller = "aegis_request_duration_seconds_count{method=echo,route=any,service=accounts}"
-        await until_shown(replica.http_port, caller, 2)
+        await until_shown(replica.http_port, caller, 1)
         await until_shown(replica.http_port, "aegis_queue_depth{route=any,service=accounts}", 0)
         made.text = await get(replica.http_port, "/metrics")
         yield made

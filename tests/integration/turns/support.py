@@ -16,7 +16,7 @@ from aegis_control.infrastructure.embedded_nats import EmbeddedNats
 from aegis_control.infrastructure.nats_cluster import NatsCluster
 from aegis_sdk import Method, ResourceContext, Service
 from aegis_sdk.application.ports import AlreadyStored
-from aegis_sdk.contract.envelope import Outcome, OutcomeKind
+from aegis_sdk.contract.envelope import Outcome, OutcomeKind, Request
 from aegis_sdk.contract.subjects import GROUP_CONSUMER, Subjects
 from aegis_sdk.contract.turns.streams import log_stream
 from aegis_sdk.contract.turns.subjects import LogSubjects
@@ -227,6 +227,19 @@ async def _killed(process: asyncio.subprocess.Process) -> None:
     await process.wait()
 
 
+def composed(
+    client: TurnClient, method: str, resource: str | None, payload: bytes, *, timeout_s: float
+) -> Request:
+    """A request under the client's next number."""
+    return client.requester._composer.compose(
+        *(Method(SERVICE, method, request=Any, reply=Any), json.loads(payload)),
+        resource=resource,
+        key=None,
+        deadline_s=time.time() + timeout_s,
+        traceparent="",
+    )
+
+
 class Told:
     """What callers were told, to be compared with the log."""
 
@@ -261,15 +274,9 @@ class Told:
         timeout_s: float = WAIT_S,
     ) -> Outcome:
         """Raises: OutcomeUnknown."""
-        made = Method(SERVICE, method, request=Any, reply=Any)
-        request = client.requester._composer.compose(
-            *(made, json.loads(payload)),
-            resource=resource,
-            key=None,
-            deadline_s=time.time() + timeout_s,
-            traceparent="",
-        )
+        request = composed(client, method, resource, payload, timeout_s=timeout_s)
         self.sent[request.request_id] = resource or ""
+        made = Method(SERVICE, method, request=Any, reply=Any)
         outcome = await client.caller.settle(request, made, again=False)
         self.outcomes[request.request_id] = outcome
         return outcome

@@ -6,14 +6,14 @@ import signal
 from collections.abc import Awaitable, Callable
 
 import pytest
-from aegis_sdk.application.turns.caller import Caller
 from aegis_sdk.contract.control import FailoverResource, TargetInstance
 from aegis_sdk.contract.envelope import OutcomeKind
 from aegis_sdk.infrastructure.requests import NatsRequestLog
+from aegis_sdk.infrastructure.turns.assembly import TurnClient
 from aegis_sdk.nats.jetstream import JetStream
 
 from tests.integration.control.support import until
-from tests.integration.turns.support import ADD, SERVICE, WAIT_S, Add, Told, World
+from tests.integration.turns.support import ADD, SERVICE, WAIT_S, Add, Told, World, composed
 from tests.integration.turns.test_ownership import (
     admin,
     control,
@@ -26,7 +26,7 @@ from tests.integration.turns.test_ownership import (
 KEEP_S = 2.0
 
 
-async def add(caller: Caller, resource: str) -> int:
+async def add(caller: TurnClient, resource: str) -> int:
     reply = await caller.request(ADD, Add(n=1), resource=resource, timeout_s=WAIT_S)
     return reply.total
 
@@ -39,7 +39,7 @@ async def count(world: World, kind: str) -> int:
     return len(info["state"].get("subjects") or {})
 
 
-async def until_trimmed(world: World, caller: Caller, resource: str) -> None:
+async def until_trimmed(world: World, caller: TurnClient, resource: str) -> None:
     """Traffic at one resource goes on, and of its turns few are left; so what stood before them is gone, too."""
 
     async def trimmed() -> bool:
@@ -77,7 +77,7 @@ async def test_a_drained_and_an_idle_resource_hold_up_nothing(
         await member(world, "accounts-1", ["OLD"])
         await until_owned(world, "accounts-0", resources=["BUSY", "IDLE"])
         await until_owned(world, "accounts-1", resources=["OLD"])
-        caller = (await world.client()).caller
+        caller = await world.client()
         assert await add(caller, "OLD") == 1
         assert await add(caller, "IDLE") == 1
         await operator.drain(TargetInstance(instance_id="accounts-1"))
@@ -101,7 +101,7 @@ async def test_what_a_dead_owner_did_is_kept_though_nobody_takes_over(
         dying = await member(world, "accounts-1", ["OLD"])
         await until_owned(world, "accounts-0", resources=["BUSY"])
         await until_owned(world, "accounts-1", resources=["OLD"])
-        caller = (await world.client()).caller
+        caller = await world.client()
         assert [await add(caller, "OLD") for _ in range(3)] == [1, 2, 3]
         dying.send(signal.SIGKILL)
         await until_owned(world, "", resources=["OLD"])
@@ -119,7 +119,7 @@ async def test_a_control_that_comes_later_knows_who_owns_what(
     async with control(world, **ages):
         await member(world, "accounts-0", ["BUSY", "IDLE"])
         await until_owned(world, "accounts-0", resources=["BUSY", "IDLE"])
-        caller = (await world.client()).caller
+        caller = await world.client()
         await until_trimmed(world, caller, "BUSY")
     async with control(world, **ages), admin(world) as operator:
         await member(world, "accounts-1", ["BUSY", "IDLE"])
@@ -141,8 +141,8 @@ async def test_a_caller_that_gives_up_finds_a_writer_whom_no_entry_names_any_mor
         await member(world, "accounts-1", ["BUSY"])
         await until_owned(world, "accounts-1", resources=["BUSY"])
         client = await world.client()
-        assert await add(client.caller, "R1") == 1
-        await until_trimmed(world, client.caller, "BUSY")
+        assert await add(client, "R1") == 1
+        await until_trimmed(world, client, "BUSY")
         late = await world.client()
         sleeper.send(signal.SIGSTOP)
         told = Told()
@@ -150,7 +150,7 @@ async def test_a_caller_that_gives_up_finds_a_writer_whom_no_entry_names_any_mor
         assert outcome is not None
         assert outcome.kind is OutcomeKind.CANCELLED
         sleeper.send(signal.SIGCONT)
-        assert await add(client.caller, "R1") == 2
+        assert await add(client, "R1") == 2
 
 
 async def moved(operator: object, resource: str) -> bool:
@@ -171,7 +171,7 @@ async def test_stored_requests_go_when_they_have_outcomes(
         client = await world.client()
         log = NatsRequestLog(await world.link(), world.subjects)
         for resource in ("R1", "R1", "LATER", "R1"):
-            request = client.caller.compose(SERVICE, "add", resource, b'{"n":1}', timeout_s=WAIT_S)
+            request = composed(client, "add", resource, b'{"n":1}', timeout_s=WAIT_S)
             await log.append(request, timeout_s=WAIT_S)
 
         def left(count: int) -> Callable[[], Awaitable[bool]]:
