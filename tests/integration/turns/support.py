@@ -215,6 +215,13 @@ class Worker:
     def send(self, number: signal.Signals) -> None:
         self._process.send_signal(number)
 
+    @property
+    def has_ended(self) -> bool:
+        return self._process.returncode is not None
+
+    async def ended(self) -> None:
+        await self._process.wait()
+
     async def said(self) -> str:
         """Its next line."""
         assert self._process.stdout is not None

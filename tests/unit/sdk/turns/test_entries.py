@@ -9,11 +9,12 @@ from aegis_sdk.contract.turns.entries import (
     PAYLOAD_KEPT_BYTES_MAX,
     EntryUnreadable,
     Moves,
+    begun_of,
     decode_turn,
     encode_record,
     ids_of,
-    marked,
     marks_of,
+    noted,
     turn_head,
     turn_header,
     writer_of,
@@ -142,13 +143,19 @@ def test_what_is_republished_has_seven_tokens_and_nothing_else_has() -> None:
     assert all(subject.endswith(".c.1") for subject in republished)
 
 
-@given(st.dictionaries(RESOURCES, st.integers(0, 2**40), max_size=5))
-def test_marks_are_read_as_they_were_written(sent: dict[str, int]) -> None:
+@given(
+    st.dictionaries(RESOURCES, st.integers(0, 2**40), max_size=5),
+    st.lists(st.tuples(RESOURCES, IDS | st.just("a:b.c:d"), st.integers(1, 9)), max_size=5),
+)
+def test_marks_and_notes_are_read_as_they_were_written(
+    sent: dict[str, int], begun: list[tuple[str, str, int]]
+) -> None:
     """Of any resource; and who wrote the turn is read beside them."""
-    data = marked(HEAD, sent) + encode_record(
+    data = noted(HEAD, sent, begun) + encode_record(
         Request("c.1", "accounts", "book", "ACC", b""), Outcome(OutcomeKind.EXECUTED, b"7")
     )
     assert marks_of(data) == sent
+    assert begun_of(data) == begun
     assert writer_of(data) == "w1"
     assert len(decode_turn(data)) == 1
 
@@ -162,3 +169,9 @@ def test_a_turn_of_marks_alone_lists_no_requests() -> None:
 def test_marks_that_cannot_be_read_are_refused(marks: str) -> None:
     with pytest.raises(EntryUnreadable):
         marks_of(f"1 writer=w1 log=x sent={marks}\n".encode())
+
+
+@pytest.mark.parametrize("notes", ["1", "1:ACC", "x:ACC:c.1", "::", "1:ACC:c.1,"])
+def test_notes_that_cannot_be_read_are_refused(notes: str) -> None:
+    with pytest.raises(EntryUnreadable):
+        begun_of(f"1 writer=w1 log=x begun={notes}\n".encode())

@@ -8,9 +8,11 @@
     lost 3                ownership entry 3 comes, though others are missing
 
     send acc c.1 add 5    a request, for a pure handler; `wait 5` for one that waits; also stored=9 after=9 single again at=100
+    send acc c.1 add 5 born=90    … somebody may have begun it since (the n-th ownership entry is stored at 50 n)
     send acc c.1 add 5>bcc        … it hands in a request to bcc
     send - c.1 add 5      … to the group
     finish c.1            its handler has finished
+    note c.1              nothing else runs: its begin is to be noted
     found c.1 7 | found c.1 -     the log's answer to a look-up
     cancel c.1            its caller asks to end it
     compose [now=100]
@@ -24,6 +26,7 @@
                           ownership 1; bcc without one; kept:ccc to keep it; `batched` for three nodes
     checkpoint acc w2 3   the next entry of the log: w2's checkpoint of acc, with outcome 3
     mark acc 3            … a turn of w2: all that outcomes up to 3 hand in was sent
+    begun acc c.1 1       … a turn of w2: with this one, that many begins of c.1 are noted
     skip                  … an entry that this reader never gets
 
 The state is one number, `n`; an outcome's reply is the number after it.
@@ -106,7 +109,7 @@ class Player:
 
     def _own(self, number: str, *moves: str) -> None:
         moved = dict(move.split("=", 1) for move in moves)
-        self._read(lambda seq: Own(seq, int(number), moved))
+        self._read(lambda seq: Own(seq, int(number), moved, stored_s=50.0 * int(number)))
 
     def _lost(self, number: str) -> None:
         self._own(number)
@@ -143,6 +146,10 @@ class Player:
     def _mark(self, resource: str, number: str) -> None:
         self._read(lambda seq: Turn(seq, "w2", seq, (), b"", 100.0, {resource: int(number)}))
 
+    def _begun(self, resource: str, request_id: str, n: str) -> None:
+        noted = [(resource, request_id, int(n))]
+        self._read(lambda seq: Turn(seq, "w2", seq, (), b"", 100.0, begun=noted))
+
     def _begin(self, *words: str) -> None:
         self.writer = _writer(batched="batched" in words)
         for word in words:
@@ -167,6 +174,7 @@ class Player:
         stored: str = "0",
         after: str = "0",
         at: str = "100",
+        born: str = "inf",
     ) -> None:
         to = None if resource == "-" else resource
         request = Request(request_id, "s", "add", to, amount.encode())
@@ -178,6 +186,7 @@ class Player:
             single="single" in flags,
             stored_seq=int(stored),
             after=int(after),
+            born_s=float(born),
         )
         self._works.setdefault(request_id, work)
         self.writer.accept(work)
@@ -185,6 +194,9 @@ class Player:
     def _finish(self, request_id: str) -> None:
         work = self._works[request_id]
         self.writer.computed(work, added(work.request, self._values[request_id], 1))
+
+    def _note(self, request_id: str) -> None:
+        self.writer.note(self._works[request_id])
 
     def _found(self, request_id: str, n: str) -> None:
         self.writer.looked_up(self._works[request_id], None if n == "-" else outcome_of(int(n)))
@@ -258,13 +270,17 @@ class Player:
         self._keeps += out.keep
         for sending in out.send:
             lines.append(f"send {sending.content['id']} to {sending.content['to']}")
-        for name in ("run", "cancel", "look_up", "keep", "answer"):
+        for name in ("run", "noted", "cancel", "look_up", "keep", "answer"):
             if works := getattr(out, name):
                 settled = name == "answer"
                 lines.append(f"{name} {_settled(works) if settled else _named(works)}")
         for work in out.run:
             held = self.writer.held.get(work.request.resource or "")
             self._values[work.request.request_id] = {} if held is None else dict(held.values)
+            if work.begun > 1:
+                lines.append(
+                    f"begin {work.begun} of {work.request.request_id}: {work.verdict.name.lower()}"
+                )
         lines += [f"drop {work.request.request_id}: {work.why}" for work in out.dropped]
         return lines
 
@@ -280,6 +296,7 @@ def _said(write: Write) -> str:
     if write.singles:
         parts.append(f"singles {_settled(write.singles)}")
     parts += [f"save {_checkpoint(made)}" for made in write.saves]
+    parts += [f"begin {n + 1} of {request_id}" for _, request_id, n in write.begun]
     parts += [f"sent {resource} {number}" for resource, number in write.sent.items()]
     guard = f" under {write.gate}" if write.gate else ""
     return f"store {what}{guard}: {', '.join(parts)}"

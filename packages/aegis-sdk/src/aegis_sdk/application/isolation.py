@@ -53,14 +53,21 @@ class Isolation:
             return request_id.startswith(self._alone_id.replace(".", "~", 1))  # the suspect's own
         return "~" in request_id
 
-    def __enter__(self) -> None:
+    def begun(self) -> None:
+        """One more runs."""
         self._running += 1
         self._quiet.clear()
 
-    def __exit__(self, *_: object) -> None:
+    def ended(self) -> None:
         self._running -= 1
         if not self._running:
             self._quiet.set()
+
+    def __enter__(self) -> None:
+        self.begun()
+
+    def __exit__(self, *_: object) -> None:
+        self.ended()
 
     @asynccontextmanager
     async def alone(self, request_id: str, credit: Holder = NOTHING) -> AsyncIterator[None]:

@@ -174,6 +174,23 @@ class Recorder:
         if stored.instance_id == outcome.instance_id:
             series.count(stored.kind)
 
+    def settled(
+        self,
+        request: Request,
+        outcome: Outcome,
+        *,
+        wait_s: float | None,
+        process_s: float,
+        commit_s: float,
+    ) -> None:
+        """An outcome of this instance is stored. `wait_s` is None when no handler ran."""
+        series = self._serving(request)
+        if wait_s is not None:
+            series.wait.observe(wait_s)
+            series.process.observe(process_s)
+            series.commit.observe(commit_s)
+        series.count(outcome.kind)
+
     def gave_up(self, request: Request) -> None:
         self._serving(request).count(OutcomeKind.FAILED)
 
@@ -306,6 +323,17 @@ class NoRecorder(Recorder):
         stored: Outcome,
         *,
         begun_s: float,
+        process_s: float,
+        commit_s: float,
+    ) -> None:
+        return
+
+    def settled(
+        self,
+        request: Request,
+        outcome: Outcome,
+        *,
+        wait_s: float | None,
         process_s: float,
         commit_s: float,
     ) -> None:

@@ -21,8 +21,12 @@ from collections.abc import Callable, Coroutine, Iterable, Mapping
 from functools import partial
 from typing import Any, Final
 
+from aegis_sdk.application.following import until_answered
 from aegis_sdk.application.handlers import Execution, Runner
+from aegis_sdk.application.isolation import ALONE_S_MAX, Isolation
+from aegis_sdk.application.letters import keep_letter, why_given_up
 from aegis_sdk.application.outcomes import too_large
+from aegis_sdk.application.place import NOTHING, Holder
 from aegis_sdk.application.ports import (
     Connected,
     Delivery,
@@ -32,13 +36,23 @@ from aegis_sdk.application.ports import (
     StoreError,
     StoreTooLarge,
 )
+from aegis_sdk.application.tracing import NO_SPAN, Span
+from aegis_sdk.application.turns.deliveries import (
+    AWAY_DELAY_S,
+    AWAY_MAX,
+    Deliveries,
+    GroupPlace,
+)
 from aegis_sdk.application.turns.lookups import Lookups
 from aegis_sdk.application.turns.ports import Sent, WriterLog
 from aegis_sdk.application.turns.sending import UNSENT_S, Sender
 from aegis_sdk.contract.envelope import Outcome, OutcomeKind, Request
+from aegis_sdk.contract.ids import is_nested
 from aegis_sdk.contract.turns.checkpoint import Checkpoint
 from aegis_sdk.contract.turns.sent import Answer
-from aegis_sdk.domain.delivery import backoff_s
+from aegis_sdk.domain.delivery import Verdict, backoff_s, could_be_second
+from aegis_sdk.domain.recorder import NO_RECORDER, Recorder
+from aegis_sdk.domain.turns.begins import decide
 from aegis_sdk.domain.turns.claims import Claims
 from aegis_sdk.domain.turns.entries import Claim, End, Entry, Gate, Turn
 from aegis_sdk.domain.turns.output import Output, Save, Sending
@@ -52,8 +66,8 @@ from aegis_sdk.telemetry import about, log
 
 TICK_S: Final = 1.0
 STORE_S: Final = 2.0
-SOON_S: Final = 0.02
-"""A bare negative acknowledgement burns the delivery count in milliseconds."""
+SENT_BEFORE_S: Final = 2.0
+"""A stored request was sent at most so long before (doubt.py), and may have been begun since."""
 _NO_CHECKPOINTS: Final[Mapping[str, tuple[Checkpoint, float]]] = {}
 _SERVING: Final = frozenset({HeldState.TAKING, HeldState.SERVING, HeldState.PAUSED})
 _SAID: Final = {Why.BUSY: Answer.BUSY, Why.MOVED: Answer.MOVED, Why.LATE: Answer.LATE}
@@ -69,13 +83,16 @@ class TurnHost:
         runner: Runner,
         log_: WriterLog,
         sent: Sent,
+        isolation: Isolation,
         requests: RequestLog,
         letters: Letters,
         connected: Connected,
         ends_kept_s: float,
+        deliveries: Deliveries | None = None,
         unsent_s: float = UNSENT_S,
         outcomes_kept_s: float = OUTCOMES_KEPT_S,
         log_id: str = "",
+        recorder: Recorder = NO_RECORDER,
         on_stopped: Callable[[str], None],
     ) -> None:
         """`name` is the writer's, `log_id` its log's. `on_stopped` is told why, when this instance must not go on."""
@@ -83,13 +100,17 @@ class TurnHost:
             name,
             self._compute,
             ends_kept_s=ends_kept_s,
+            expire=self._expire,
             outcomes_kept_s=outcomes_kept_s,
             log=log_id,
         )
         self._runner = runner
+        self._isolation = isolation
+        self._recorder = recorder
         self._log = log_
         self._sent = sent
         self._requests = requests
+        self._letters = letters
         self._connected = connected
         self._on_stopped = on_stopped
         self._sender = Sender(
@@ -108,14 +129,20 @@ class TurnHost:
         self._stopped = False
         self._alone: set[str] = set()
         """Requests whose turn has no other outcome: the server answers their callers."""
-        self._running: dict[Work, Execution] = {}
+        self._running: dict[Work, Callable[[], object]] = {}
+        """What drops each."""
         self._tasks: set[asyncio.Task[None]] = set()
-        self._kept: dict[str, dict[str, tuple[Request, int]]] = {}
+        self._kept: dict[str, dict[str, tuple[Request, int, float]]] = {}
         """Stored requests without an outcome, of resources that are not served here."""
         self._stored_to = 0
         """The last stored request that was read."""
-        self._deliveries: dict[str, Delivery] = {}
-        """Of the group's stored requests that are in hand."""
+        self.deliveries = deliveries or Deliveries()
+        self._away = 0
+        """Clients' requests to the group whose handlers wait for others."""
+        self._spans: dict[Work, asyncio.Future[Outcome]] = {}
+        """Runs whose span ends when their outcome is stored."""
+        self._noted: dict[Work, asyncio.Future[None]] = {}
+        """Runs that begin when that is in the log."""
         self.serving: set[str] = set()
         self.paused: dict[str, asyncio.TimerHandle] = {}
         """Resources that are about to be given away, and the end of their pause."""
@@ -151,8 +178,8 @@ class TurnHost:
         self._end()
         for task in list(self._tasks):
             task.cancel()
-        for execution in self._running.values():
-            execution.drop()
+        for drop in list(self._running.values()):
+            drop()
         self._running.clear()
         await self._runner.stop()
 
@@ -199,33 +226,58 @@ class TurnHost:
     @property
     def requests_done(self) -> int:
         """Up to here, each stored request to a resource that is held here has an outcome."""
-        waiting = [seq for kept in list(self._kept.values()) for _, seq in list(kept.values())]
+        waiting = [seq for kept in list(self._kept.values()) for _, seq, _ in list(kept.values())]
         waiting += [w.stored_seq for w in list(self.writer.desk.open.values()) if w.stored_seq]
         return min([seq - 1 for seq in waiting], default=self._stored_to)
 
     # --- what comes in ----------------------------------------------------------------------------------------
     def _request(self, request: Request, sent_s: float, after: int) -> None:
-        self._accept(request, sent_s=sent_s or time.time(), after=after)
+        if request.resource is None and self._is_full(request):
+            self._sent.refuse(request.request_id, Answer.BUSY)
+            return
+        sent_s = sent_s or time.time()
+        self._accept(request, sent_s=sent_s, after=after, born_s=sent_s)
+
+    def _is_full(self, request: Request) -> bool:
+        """Too many wait here: another instance may have it, or this one later."""
+        return self._away >= AWAY_MAX and not is_nested(request.request_id)
 
     def group_delivery(self, delivery: Delivery) -> None:
         """A group request that its caller had stored, and that the server gives to this instance."""
-        request_id = delivery.request.request_id
-        self._deliveries[request_id] = delivery
-        self._accept(delivery.request, sent_s=math.inf, stored_seq=delivery.arrival.stream_seq)
+        request, arrival = delivery.request, delivery.arrival
+        if arrival.delivered > 1:
+            self._recorder.redelivered(request.service)
+        if self._is_full(request):
+            self.deliveries.hand_back(delivery, AWAY_DELAY_S)
+        elif self.deliveries.take(delivery):
+            self._accept(
+                request,
+                sent_s=math.inf,
+                stored_seq=arrival.stream_seq,
+                suspect=could_be_second(arrival),
+            )
 
-    def stored_request(self, request: Request, seq: int, _: float) -> None:
+    def stored_request(self, request: Request, seq: int, stored_s: float) -> None:
         """Its end outlives it in the log, so it may wait as long as it has to (R9)."""
         self._stored_to = seq
         held = self.writer.held.get(request.resource or "")
         if held is None:
             return
+        born_s = stored_s - SENT_BEFORE_S
         if held.state in _SERVING:
-            self._accept(request, sent_s=math.inf, stored_seq=seq)
+            self._accept(request, sent_s=math.inf, stored_seq=seq, born_s=born_s)
         elif held.sessions.seen(*split(request.request_id)) is not Seen.DONE:
-            self._keep(request, seq)
+            self._keep(request, seq, born_s)
 
     def _accept(
-        self, request: Request, *, sent_s: float, stored_seq: int = 0, after: int = 0
+        self,
+        request: Request,
+        *,
+        sent_s: float,
+        stored_seq: int = 0,
+        after: int = 0,
+        born_s: float = math.inf,
+        suspect: bool = False,
     ) -> None:
         work = Work(
             request,
@@ -234,7 +286,10 @@ class TurnHost:
             single=is_single(request.request_id),
             stored_seq=stored_seq,
             after=after,
+            born_s=born_s,
+            suspect=suspect,
         )
+        work.came_s = time.perf_counter()
         self.writer.accept(work)
         self._soon()
 
@@ -284,6 +339,8 @@ class TurnHost:
         self._soon()
 
     def _refused(self, write: Write) -> None:
+        log.info("turn_refused", writer=self.writer.name, turn=write.name, gate=write.gate)
+        self._recorder.fenced(self._runner.service)
         self.writer.refused(write)
         self._soon()
 
@@ -321,7 +378,7 @@ class TurnHost:
             self._execute(out)
             self._log.push()
 
-    def _execute(self, out: Output) -> None:
+    def _execute(self, out: Output) -> None:  # noqa: PLR0912 - one loop for each kind
         for writer in out.shut_out:
             self._aside(self._shut_out(writer))
         for write in out.store:
@@ -330,9 +387,12 @@ class TurnHost:
             self._answer(work)
         for work in out.run:
             self._run(work)
+        for work in out.noted:
+            if (noted := self._noted.pop(work, None)) is not None:
+                noted.set_result(None)
         for work in out.cancel:
-            if (execution := self._running.pop(work, None)) is not None:
-                execution.drop()
+            if (drop := self._running.pop(work, None)) is not None:
+                drop()
         for work in out.look_up:
             self._aside(self._look_up(work))
         for work in out.keep:
@@ -355,27 +415,40 @@ class TurnHost:
             self._alone.difference_update(work.request.request_id for work in write.works)
 
     def _answer(self, work: Work) -> None:
-        request_id = work.request.request_id
-        if (delivery := self._deliveries.pop(request_id, None)) is not None:
-            delivery.ack()
-        if request_id in self._alone:
-            self._alone.discard(request_id)
-        elif work.outcome is not None:
-            self._sent.answer(request_id, work.outcome)
+        request, outcome = work.request, work.outcome
+        assert outcome is not None
+        if request.resource is None:
+            self.deliveries.acknowledge(request.request_id)
+        if request.request_id in self._alone:
+            self._alone.discard(request.request_id)
+        else:
+            self._sent.answer(request.request_id, outcome)
+        if work in self._spans:
+            self._spans.pop(work).set_result(outcome)
+        if work.found:
+            self._recorder.suppressed(request.service)
+            log.info("duplicate_suppressed", **about(request), instance_id=self._runner.instance_id)
+        else:
+            self._recorder.settled(
+                request,
+                outcome,
+                wait_s=work.began_s - work.came_s if work.began_s else None,
+                process_s=work.ready_s - work.began_s,
+                commit_s=time.perf_counter() - work.ready_s,
+            )
 
     def _dropped(self, work: Work) -> None:
         request, why = work.request, work.why
-        if (delivery := self._deliveries.pop(request.request_id, None)) is not None:
-            delivery.hand_back(SOON_S)
-            return
-        if why is None or why is Why.ENDED:
+        if work in self._spans:
+            self._spans.pop(work).cancel()
+        if self.deliveries.give_up(request.request_id) or why is None or why is Why.ENDED:
             return
         if not work.stored_seq:
             self._sent.refuse(request.request_id, _SAID[why])
         elif why is Why.MOVED:
-            self._keep(request, work.stored_seq)
+            self._keep(request, work.stored_seq, work.born_s)
         else:
-            self._accept(request, sent_s=math.inf, stored_seq=work.stored_seq)
+            self._accept(request, sent_s=math.inf, stored_seq=work.stored_seq, born_s=work.born_s)
 
     def _moved(self, out: Output) -> None:
         self._sent.leave(out.left)
@@ -383,8 +456,8 @@ class TurnHost:
         for resource in out.left:
             self._end_pause(resource)
         for resource in out.serving:  # what is stored comes before what is sent from now on (G7)
-            for request, seq in self._kept.pop(resource, {}).values():
-                self._accept(request, sent_s=math.inf, stored_seq=seq)
+            for request, seq, born_s in self._kept.pop(resource, {}).values():
+                self._accept(request, sent_s=math.inf, stored_seq=seq, born_s=born_s)
         self._sent.serve(out.serving)
         self.serving.update(out.serving)
         self._changed.set()
@@ -399,24 +472,171 @@ class TurnHost:
 
     # --- handlers ---------------------------------------------------------------------------------------------------
     def _compute(self, request: Request, values: Any, epoch: int) -> Outcome:
-        outcome = self._runner.compute(request, request_seq=0, epoch=epoch, values=values)
-        return self._fitting(request, outcome)
+        work = self.writer.desk.open[request.request_id]
+        work.began_s = time.perf_counter()
+        with self._runner.span(request, begun=work.begun, epoch=epoch) as span:
+            outcome = self._runner.compute(request, request_seq=0, epoch=epoch, values=values)
+            outcome = self._fitting(request, outcome)
+            span.stored(outcome)
+        work.ready_s = time.perf_counter()
+        return outcome
+
+    def _expire(self, request: Request, epoch: int) -> Outcome:
+        return self._runner.expire(request, epoch=epoch)
 
     def _run(self, work: Work) -> None:
         request = work.request
-        resource = request.resource
-        epoch, values = 0, None
-        if resource is not None:
-            epoch = self.writer.ownership.epoch(resource)
-            values = self.writer.held[resource].values
-        self._running[work] = self._runner.start(
-            request, partial(self._ran, work), begun=1, epoch=epoch, values=values
+        place: Holder = NOTHING
+        if request.resource is None:
+            place = GroupPlace(self.deliveries, request.request_id, moved=self._group_moved)
+        epoch, values = self._state_of(request)
+        span = self._runner.span(request, begun=work.begun, epoch=epoch)
+        is_plain = work.verdict is Verdict.RUN or work.verdict is Verdict.RUN_NOTED
+        if (
+            work.suspect
+            or not is_plain
+            or span is not NO_SPAN
+            or not self._isolation.admits(request.request_id)
+        ):
+            task = self._aside(self._run_aside(work, place, span))
+            self._running[work] = task.cancel
+            return
+        self._isolation.begun()
+        work.began_s = time.perf_counter()
+        execution = self._runner.start(
+            request,
+            partial(self._ran, work, place),
+            begun=work.begun,
+            epoch=epoch,
+            values=values,
+            credit=place,
         )
+        self._running[work] = partial(self._drop_run, execution, place)
 
-    def _ran(self, work: Work, outcome: Outcome) -> None:
+    def _state_of(self, request: Request) -> tuple[int, Mapping[str, Any] | None]:
+        """Its resource's epoch and values."""
+        resource = request.resource
+        if resource is None:
+            return 0, None
+        return self.writer.ownership.epoch(resource), self.writer.held[resource].values
+
+    def _ran(self, work: Work, place: Holder, outcome: Outcome) -> None:
+        work.ready_s = time.perf_counter()
         self._running.pop(work, None)
+        self._run_ended(place)
         self.writer.computed(work, self._fitting(work.request, outcome))
         self._soon()
+
+    def _drop_run(self, execution: Execution, place: Holder) -> None:
+        execution.drop()
+        self._run_ended(place)
+
+    def _run_ended(self, place: Holder) -> None:
+        self._isolation.ended()
+        if isinstance(place, GroupPlace):
+            place.end()
+
+    async def _run_aside(self, work: Work, place: Holder, span: Span) -> None:
+        """With what takes a task of its own: a suspect's note, its turn to be alone, a span that ends when all is stored."""
+        request_id = work.request.request_id
+        try:
+            if work.suspect:
+                await self._judge_again(work)
+            if work.verdict is Verdict.GIVE_UP:
+                self.writer.computed(work, await self._given_up(work))
+            elif work.verdict is Verdict.RUN_ALONE:
+                async with self._isolation.alone(request_id, place):
+                    await self._run_alone(work, place, span)
+            else:
+                await self._isolation.admitted(request_id, place)
+                with self._isolation:
+                    await self._run_beside(work, place, span)
+        finally:
+            if isinstance(place, GroupPlace):
+                place.end()
+            self._running.pop(work, None)
+            self._noted.pop(work, None)
+            self._soon()
+
+    async def _run_alone(self, work: Work, place: Holder, span: Span) -> None:
+        """Nothing else runs by now. It is noted here, so that nobody else's death counts."""
+        self.writer.is_quiet = True
+        timer = self._loop.call_later(ALONE_S_MAX, self._be_loud)
+        try:
+            if work.request.resource is not None:
+                self._noted[work] = noted = self._loop.create_future()
+                self.writer.note(work)
+                self._soon()
+                await noted
+            await self._run_beside(work, place, span)
+        finally:
+            timer.cancel()
+            self._be_loud()
+
+    def _be_loud(self) -> None:
+        self.writer.is_quiet = False
+        self._soon()
+
+    async def _run_beside(self, work: Work, place: Holder, span: Span) -> None:
+        request = work.request
+        epoch, values = self._state_of(request)
+        work.began_s = time.perf_counter()
+        with span:
+            outcome = await self._runner.run(
+                request,
+                begun=work.begun,
+                request_seq=0,
+                epoch=epoch,
+                values=values,
+                span=span,
+                credit=place,
+            )
+            work.ready_s = time.perf_counter()
+            self.writer.computed(work, self._fitting(request, outcome))
+            if span is not NO_SPAN:
+                self._soon()
+                self._spans[work] = stored = self._loop.create_future()
+                span.stored(await stored)
+
+    def _group_moved(self, running: int, away: int) -> None:
+        self.writer.group.moved(running)
+        self._away += away
+        self._soon()
+
+    async def _judge_again(self, work: Work) -> None:
+        """The group's suspects: their begins are noted beside, since no owner folds them (begins.py)."""
+        request_id = work.request.request_id
+        decide(work, await until_answered(lambda: self._log.begins(request_id)))
+        if work.verdict is not Verdict.GIVE_UP:
+            n = work.begun - 1
+            await until_answered(lambda: self._log.note_begin(request_id, n))
+
+    async def _given_up(self, work: Work) -> Outcome:
+        """The copy comes first: a crash between the two leaves a request that is given up again."""
+        request = work.request
+        epoch, replaced = 0, ""
+        if request.resource is not None:
+            epoch = self.writer.ownership.epoch(request.resource)
+            replaced = self.writer.ownership.why(request.resource)
+        outcome = Outcome.error(
+            OutcomeKind.FAILED,
+            "gave_up",
+            why_given_up(request, work.begun, replaced),
+            fingerprint=request.fingerprint,
+            traceparent=request.traceparent,
+            epoch=epoch,
+            instance_id=self._runner.instance_id,
+        )
+        await keep_letter(self._letters, request, outcome)
+        log.error(
+            "request_dead_lettered",
+            **about(request),
+            instance_id=self._runner.instance_id,
+            attempt=work.begun,
+            epoch=epoch,
+            outcome=outcome.kind.value,
+        )
+        return outcome
 
     def _fitting(self, request: Request, outcome: Outcome) -> Outcome:
         size, limit = len(outcome.body) + len(outcome.change), self._log.outcome_bytes_max
@@ -496,8 +716,9 @@ class TurnHost:
             log.error("turn_host_task_failed", writer=self.writer.name, exc_info=error)
 
     # --- stored requests of others --------------------------------------------------------------------------------------
-    def _keep(self, request: Request, seq: int) -> None:
-        self._kept.setdefault(request.resource or "", {})[request.request_id] = request, seq
+    def _keep(self, request: Request, seq: int, born_s: float) -> None:
+        kept = self._kept.setdefault(request.resource or "", {})
+        kept[request.request_id] = request, seq, born_s
 
     def _forget(self, resource: str, request_id: str) -> None:
         if (kept := self._kept.get(resource)) is not None:

@@ -52,6 +52,12 @@ class WriterLog(Protocol):
         Raises: FenceRefused, StoreTooLarge: it is not stored; StoreError: nobody knows.
         """
 
+    async def begins(self, request_id: str) -> int:
+        """Of a group's request, how many are noted. Raises: StoreError."""
+
+    async def note_begin(self, request_id: str, n: int) -> None:
+        """With this one there are so many. Raises: StoreError."""
+
     async def find_all(self, request_ids: Collection[str], *, to_seq: int) -> dict[str, Outcome]:
         """The outcomes of these among what stands in the log up to the entry at `to_seq`. Raises: StoreError."""
 

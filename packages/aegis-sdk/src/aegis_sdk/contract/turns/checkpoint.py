@@ -1,7 +1,7 @@
 """A resource's checkpoint in the second form: two lines of JSON, what it is up to, and the resource's values.
 
     {"writer":"w1","resource":"ACC-1","log":"5f0c…","read":812,"number":40,"epoch":3,"own":7,
-     "sessions":[["Kq3v9x2m",17,"1ff",1764198000.0]],"ended":{},"unsent":[]}
+     "sessions":[["Kq3v9x2m",17,"1ff",1764198000.0]],"ended":{},"unsent":[],"begun":{}}
     {"position":5}
 
 The first line is all that a caller and an operator need. The second may be large, and is left as it is. Who trims the log, or
@@ -67,6 +67,8 @@ class Checkpoint:
     """Requests whose callers gave up, and when."""
     unsent: Sequence[tuple[int, Sequence[Mapping[str, Any]]]] = ()
     """What outcomes hand in and was not sent yet, by their numbers."""
+    begun: Mapping[str, int] = field(default_factory=dict)
+    """Of requests without an outcome, whose begins may have ended their processes: how many are noted."""
     values: bytes = b"{}"
 
     def headers(self) -> dict[str, str]:
@@ -85,6 +87,7 @@ class Checkpoint:
             "sessions": self.sessions,
             "ended": self.ended,
             "unsent": self.unsent,
+            "begun": self.begun,
         }
         return to_json(head) + b"\n" + self.values
 
@@ -108,6 +111,7 @@ class Checkpoint:
                 sessions=[(_text(c), int(h), _hex(b), float(u)) for c, h, b, u in head["sessions"]],
                 ended={_text(i): float(at_s) for i, at_s in head["ended"].items()},
                 unsent=[(int(number), _objects(sends)) for number, sends in head["unsent"]],
+                begun={_text(i): _count("begun", n) for i, n in head.get("begun", {}).items()},
                 values=values,
                 **counts,
             )

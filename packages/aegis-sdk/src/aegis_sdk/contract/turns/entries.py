@@ -10,7 +10,8 @@ feed. The parts are the request's payload, the reply or error, and the state cha
 
 Lengths, not line feeds, part them, since a payload is whatever a client sent. The nonce is known to one process alone: two
 processes of one identity never write the same turn. The first line ends in `sent=ACC-1:40,ACC-2:7` when it says
-up to which of a resource's outcomes all is sent that they hand in. A version that adds words at the end of a line is read by this one;
+up to which of a resource's outcomes all is sent that they hand in. With `begun=1:ACC-1:Kq3v9x2m.17` it says that a request is
+begun for the second time, since its first begin may have ended the process. A version that adds words at the end of a line is read by this one;
 one that changes what is there has another number in front.
 """
 
@@ -31,12 +32,17 @@ TURN: Final = "aegis-turn"
 VERSION: Final = "1"
 _NO_IDS: Final = "-"
 _SENT: Final = b" sent="
+_BEGUN: Final = b" begun="
 PAYLOAD_KEPT_BYTES_MAX: Final = 65_536
 """A larger payload is left out of the entry, which else might not fit into one message."""
 
 
 class EntryUnreadable(ValueError):
     """An entry that counts, and that this version can't read: what it says is not known here."""
+
+
+Begun = tuple[str, str, int]
+"""Resource, request id, and how many begins of it are noted with this one: the first is not."""
 
 
 @dataclass(slots=True)
@@ -64,26 +70,39 @@ def turn_head(writer: str, log_id: str, nonce: str) -> bytes:
     return f"{VERSION} writer={writer} log={log_id} nonce={nonce}\n".encode()
 
 
-def marked(head: bytes, sent: Mapping[str, int]) -> bytes:
-    """`head`, with marks of what was sent."""
-    if not sent:
-        return head
-    marks = ",".join([f"{encode_token(resource)}:{number}" for resource, number in sent.items()])
-    return b"%s%s%s\n" % (head[:-1], _SENT, marks.encode())
+def noted(head: bytes, sent: Mapping[str, int], begun: Iterable[Begun]) -> bytes:
+    """`head`, with marks of what was sent and notes of what is begun again."""
+    line = head[:-1]
+    if marks := ",".join([f"{encode_token(r)}:{number}" for r, number in sent.items()]):
+        line += _SENT + marks.encode()
+    if notes := ",".join([f"{n}:{encode_token(r)}:{request_id}" for r, request_id, n in begun]):
+        line += _BEGUN + notes.encode()
+    return line + b"\n"
 
 
 def marks_of(data: bytes) -> dict[str, int]:
-    """Raises: EntryUnreadable."""
-    line, _, _ = data.partition(b"\n")
-    _, found, marks = line.partition(_SENT)
-    if not found:
-        return {}
-    word = marks.split(b" ", 1)[0].decode(errors="replace")
+    """Up to which outcome all is sent, by resource. Raises: EntryUnreadable."""
     try:
-        pairs = [mark.split(":") for mark in word.split(",")]
+        pairs = [mark.split(":") for mark in _listed(data, _SENT)]
         return {decode_token(token): _length(number) for token, number in pairs}
     except ValueError as error:
-        raise EntryUnreadable(f"marks {word[:80]!r} of a turn: {error}") from error
+        raise EntryUnreadable(f"marks of a turn: {error}") from error
+
+
+def begun_of(data: bytes) -> list[Begun]:
+    """Raises: EntryUnreadable."""
+    try:
+        notes = [note.split(":", 2) for note in _listed(data, _BEGUN)]
+        return [(decode_token(token), request_id, _length(n)) for n, token, request_id in notes]
+    except ValueError as error:
+        raise EntryUnreadable(f"notes of a turn: {error}") from error
+
+
+def _listed(data: bytes, word: bytes) -> list[str]:
+    """What the first line lists behind `word`."""
+    line, _, _ = data.partition(b"\n")
+    _, found, rest = line.partition(word)
+    return rest.split(b" ", 1)[0].decode().split(",") if found else []
 
 
 def writer_of(data: bytes) -> str:

@@ -9,6 +9,7 @@ at.<resource>.out.<caller>.<n>   a single, republished to its caller
 any.-.out.<caller>.<n>           the outcome of a group request, republished too; who folds the log does not read it
 at.<resource>.state              the newest checkpoint
 end.<resource>.<caller>.<n>      the caller gave up
+try.<caller>.<n>                 how many begins of a group request are noted; who folds the log does not read it
 
 The kind comes first, so that no name of a resource can be taken for one. What the server republishes has seven tokens
 behind the prefix, and nothing else has: a stream has one rule for republishing.
@@ -75,6 +76,9 @@ class LogSubjects:
 
     def end(self, resource: str, request_id: str) -> str:
         return f"{self._log}end.{encode_token(resource)}.{request_id}"
+
+    def begins(self, request_id: str) -> str:
+        return f"{self._log}try.{request_id}"
 
     @property
     def checkpoints(self) -> str:

@@ -139,6 +139,7 @@ class Saver:
             sessions=held.sessions.dump(),
             ended=dict(held.ended),
             unsent=[(number, list(contents)) for number, contents in held.unsent.items()],
+            begun=dict(held.begun),
             values=to_json(held.values),
         )
         return held.saving
@@ -195,5 +196,6 @@ def restored(name: str, checkpoint: Checkpoint | None, *, kept: bool = False) ->
     held.ended = dict(checkpoint.ended)
     held.number = checkpoint.number
     held.unsent = {number: list(contents) for number, contents in checkpoint.unsent}
+    held.begun = dict(checkpoint.begun)
     held.saved, held.saved_bytes = checkpoint.read, len(checkpoint.values)
     return held

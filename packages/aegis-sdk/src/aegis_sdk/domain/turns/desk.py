@@ -63,6 +63,7 @@ class Desk:
         """Its outcome is stored."""
         work.step(event)
         work.outcome = outcome
+        work.found = event is WorkEvent.FOUND
         self.open.pop(work.request.request_id, None)
         self.remember(work.request.request_id, outcome)
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 from aegis_sdk.contract.envelope import Outcome
 from aegis_sdk.contract.turns.checkpoint import Checkpoint
+from aegis_sdk.contract.turns.entries import Begun
 
 # Not `frozen`, though never changed: that makes their making five times as slow (contract/envelope.py).
 
@@ -42,6 +43,8 @@ class Own:
     seq: int
     number: int
     moves: Mapping[str, str]
+    stored_s: float = 0.0
+    why: str = ""
 
 
 @dataclass(slots=True)
@@ -61,6 +64,8 @@ class Turn:
     """Unix time, by the log."""
     sent: Mapping[str, int] = field(default_factory=dict)
     """For each resource named, up to which of its outcomes all that they hand in was sent."""
+    begun: Sequence[Begun] = ()
+    """Requests that are begun once more (begins.py)."""
 
 
 @dataclass(slots=True)

@@ -25,6 +25,9 @@ from aegis_sdk.domain.turns.work import Work, Write
 Compute = Callable[[Request, Mapping[str, Any], int], Outcome]
 """A pure handler: (request, the resource's values, epoch) to an outcome. It never raises."""
 
+Expire = Callable[[Request, int], Outcome]
+"""What is said of a request whose deadline has passed: (request, epoch) to an outcome."""
+
 _NOTHING: Mapping[str, Any] = {}
 
 
@@ -59,9 +62,11 @@ class Group:
             return
         if self._desk.is_too_old(work, now_s):
             self._desk.drop(work, Why.LATE)
-        elif not work.looked_up and (work.request.attempt > 1 or is_keyed(work.request.request_id)):
+        elif not work.looked_up and (
+            work.suspect or work.request.attempt > 1 or is_keyed(work.request.request_id)
+        ):
             self._desk.ask(work)
-        elif work.pure:
+        elif work.pure and not work.suspect:
             self._computed(work, self._compute(work.request, _NOTHING, 0))
         else:
             work.step(WorkEvent.BEGUN)
@@ -72,6 +77,14 @@ class Group:
         """A handler that waits has finished."""
         self._running -= 1
         self._computed(work, outcome)
+
+    def moved(self, more: int) -> None:
+        """So many more handlers are at work than before: one that waits for others is not."""
+        self._running += more
+
+    @property
+    def is_idle(self) -> bool:
+        return not (self._running or self._waiting or self._ready)
 
     def _computed(self, work: Work, outcome: Outcome) -> None:
         work.step(WorkEvent.COMPUTED)

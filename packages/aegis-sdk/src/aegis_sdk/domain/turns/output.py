@@ -44,6 +44,7 @@ class Output:
         "keep",
         "left",
         "look_up",
+        "noted",
         "run",
         "save",
         "send",
@@ -68,6 +69,8 @@ class Output:
         """Handlers to begin, each on its resource's `values` as they are now."""
         self.cancel: list[Work] = []
         """Handlers whose outcome can't count any more."""
+        self.noted: list[Work] = []
+        """Handlers that were to be noted first, and may run now."""
         self.look_up: list[Work] = []
         self.keep: list[Work] = []
         """A group's requests to store under their own ids before their outcomes are: each is fed back to `kept`."""
@@ -84,5 +87,5 @@ class Output:
         return bool(
             (self.store or self.answer or self.run or self.dropped or self.look_up or self.cancel)
             or (self.stop or self.shut_out or self.serving or self.left)
-            or (self.send or self.save or self.keep or self.unknown)
+            or (self.noted or self.send or self.save or self.keep or self.unknown)
         )

@@ -40,6 +40,10 @@ class Tenure:
     """Writers that lost the resource and have no gate behind that entry yet: their turns may still come."""
     told: int = 0
     """The last ownership entry that its checkpoint knew."""
+    since_s: float = 0.0
+    """When that entry was stored (Unix time, by the log); 0.0 when nobody had the resource before."""
+    why: str = ""
+    """What it says of its reason."""
 
 
 class Ownership:
@@ -73,7 +77,9 @@ class Ownership:
             for writer in tenure.open:
                 self._waiting.setdefault(writer, {})[resource] = None
 
-    def read_own(self, number: int, moves: Mapping[str, str]) -> list[str]:
+    def read_own(
+        self, number: int, moves: Mapping[str, str], at_s: float = 0.0, why: str = ""
+    ) -> list[str]:
         """Fold ownership entry `number`; the resources whose owner changed.
 
         Raises: MissingOwnership.
@@ -87,9 +93,11 @@ class Ownership:
                 f"ownership entry {number} follows {self.number} in what was read: the log is not whole"
             )
         self.number = number
-        return [resource for resource, owner in moves.items() if self._move(resource, owner)]
+        return [
+            resource for resource, owner in moves.items() if self._move(resource, owner, at_s, why)
+        ]
 
-    def _move(self, resource: str, owner: str) -> bool:
+    def _move(self, resource: str, owner: str, at_s: float, why: str) -> bool:
         old = self._tenures.get(resource)
         if old is None:
             self._tenures[resource] = Tenure(owner, self.number)
@@ -98,7 +106,7 @@ class Ownership:
             return False
         unshut = old.open | {old.owner}
         unshut -= {owner, NOBODY}  # a writer's own turns are in order with what it does now
-        self._tenures[resource] = Tenure(owner, self.number, unshut)
+        self._tenures[resource] = Tenure(owner, self.number, unshut, since_s=at_s, why=why)
         for writer in unshut:
             self._waiting.setdefault(writer, {})[resource] = None
         return True
@@ -127,6 +135,16 @@ class Ownership:
         """The fencing token: rises with each change of owner; 0 before the first."""
         tenure = self._tenures.get(resource)
         return 0 if tenure is None else tenure.epoch
+
+    def since_s(self, resource: str) -> float:
+        """Since when its owner has it from another (Unix time, by the log); 0.0 when it is the first one."""
+        tenure = self._tenures.get(resource)
+        return 0.0 if tenure is None else tenure.since_s
+
+    def why(self, resource: str) -> str:
+        """Why its owner has it, as the ownership entry says."""
+        tenure = self._tenures.get(resource)
+        return "" if tenure is None else tenure.why
 
     def is_whole(self, resource: str) -> bool:
         """Whether no writer before the owner can store a turn of the resource any more."""

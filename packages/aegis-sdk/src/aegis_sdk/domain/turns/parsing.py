@@ -11,6 +11,7 @@ from aegis_sdk.contract.turns.checkpoint import Checkpoint
 from aegis_sdk.contract.turns.entries import (
     EntryUnreadable,
     Moves,
+    begun_of,
     decode_turn,
     marks_of,
     writer_of,
@@ -38,7 +39,7 @@ def _turn(
         return None
     turn = Turn(seq, writer, int(number), (), data, at_s)
     if writer != own:
-        turn.settled, turn.sent = _settled(data), marks_of(data)
+        turn.settled, turn.sent, turn.begun = _settled(data), marks_of(data), begun_of(data)
     return turn
 
 
@@ -81,7 +82,8 @@ def _own(words: list[str], _: str, data: bytes, seq: int, at_s: float, own: str)
     number = words[1]
     if not (number.isdecimal() and number.isascii()):
         return None
-    return Own(seq, int(number), Moves.decode(data).moves)
+    said = Moves.decode(data)
+    return Own(seq, int(number), said.moves, at_s, said.why)
 
 
 def _end(words: list[str], _: str, data: bytes, seq: int, at_s: float, own: str) -> Entry | None:

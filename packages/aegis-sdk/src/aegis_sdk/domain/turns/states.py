@@ -17,6 +17,8 @@ class WorkState(StrEnum):
     """In its resource's queue."""
     ASKED = "asked"
     """The log is asked whether it has an outcome."""
+    NOTING = "noting"
+    """It is being noted that it begins once more (begins.py)."""
     RUNNING = "running"
     """Its handler, one that waits, has begun."""
     READY = "ready"
@@ -34,6 +36,10 @@ class WorkEvent(StrEnum):
     """It may have an outcome that this writer does not know."""
     FOUND = "found"
     NOT_FOUND = "not found"
+    SUSPECTED = "suspected"
+    """An earlier begin may have ended its process."""
+    NOTED = "noted"
+    """That is in the log."""
     BEGUN = "begun"
     COMPUTED = "computed"
     """Its outcome is known: by its handler, or by what is to be said without running it."""
@@ -52,6 +58,7 @@ _W, _E = WorkState, WorkEvent
 
 WORK: Final[Mapping[tuple[WorkState, WorkEvent], WorkState]] = {
     (_W.WAITING, _E.DOUBTED): _W.ASKED,
+    (_W.WAITING, _E.SUSPECTED): _W.NOTING,
     (_W.WAITING, _E.BEGUN): _W.RUNNING,
     (_W.WAITING, _E.COMPUTED): _W.READY,
     (_W.WAITING, _E.COMPOSED): _W.STORING,
@@ -60,6 +67,8 @@ WORK: Final[Mapping[tuple[WorkState, WorkEvent], WorkState]] = {
     (_W.ASKED, _E.FOUND): _W.DONE,
     (_W.ASKED, _E.NOT_FOUND): _W.WAITING,
     (_W.ASKED, _E.LOST): _W.DROPPED,
+    (_W.NOTING, _E.NOTED): _W.WAITING,
+    (_W.NOTING, _E.LOST): _W.DROPPED,
     (_W.RUNNING, _E.COMPUTED): _W.READY,
     (_W.RUNNING, _E.LOST): _W.DROPPED,
     (_W.READY, _E.COMPOSED): _W.STORING,

@@ -7,12 +7,15 @@ is missing from what this reader was given: the trim went past it while it slept
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Mapping
 from typing import Any, Final
 
 from aegis_sdk.contract.envelope import Change, Outcome, Request
 from aegis_sdk.contract.turns.checkpoint import Checkpoint
+from aegis_sdk.contract.turns.entries import Begun
+from aegis_sdk.domain.delivery import Verdict
 from aegis_sdk.domain.turns.sessions import Sessions, split
 from aegis_sdk.domain.turns.states import (
     HELD,
@@ -40,19 +43,27 @@ class Work:
 
     __slots__ = (
         "after",
+        "began_s",
+        "begun",
+        "born_s",
         "caller",
+        "came_s",
         "epoch",
+        "found",
         "is_aside",
         "looked_up",
         "number",
         "outcome",
         "pure",
+        "ready_s",
         "request",
         "sent_s",
         "single",
         "state",
         "stored_seq",
+        "suspect",
         "unsent",
+        "verdict",
         "why",
     )  # fmt: skip
 
@@ -65,6 +76,8 @@ class Work:
         single: bool = False,
         stored_seq: int = 0,
         after: int = 0,
+        born_s: float = math.inf,
+        suspect: bool = False,
     ) -> None:
         self.request = request
         self.caller, self.number = split(request.request_id)
@@ -77,6 +90,13 @@ class Work:
         """Its place in the request stream; 0 for one that was sent."""
         self.after = after
         """The last place its caller stored for this resource: what stands there comes first."""
+        self.born_s = born_s
+        """Unix time: since when somebody may have begun it."""
+        self.suspect = suspect
+        """An earlier begin may have ended its process, and this one is not noted yet (begins.py)."""
+        self.begun = 1
+        """Which begin of it is the next, or this one. Given up: how many there were."""
+        self.verdict = Verdict.RUN
         self.state = WorkState.WAITING
         self.outcome: Outcome | None = None
         self.looked_up = False
@@ -87,6 +107,10 @@ class Work:
         """Of the state on which its outcome was computed."""
         self.unsent = 0
         """Of a group's request: what it hands in and was not sent yet."""
+        self.found = False
+        """Its outcome was there before."""
+        # For the metrics, by the host's clock:
+        self.came_s = self.began_s = self.ready_s = 0.0
         self.why: Why | None = None
         """Why it was dropped."""
 
@@ -98,7 +122,9 @@ class Work:
 class Write:
     """An entry on its way to the log: a turn (`k` > 0), or a single."""
 
-    __slots__ = ("content", "gate", "is_done", "k", "saves", "sent", "singles", "size", "works")
+    __slots__ = (
+        "content", "gate", "is_done", "k", "notes", "saves", "sent", "singles", "size", "works",
+    )  # fmt: skip
 
     def __init__(self, k: int, gate: int) -> None:
         self.k = k
@@ -113,6 +139,8 @@ class Write:
         """Checkpoints in the same batch."""
         self.sent: dict[str, int] = {}
         """Part of the entry: for each resource, up to which outcome all that they hand in was sent."""
+        self.notes: list[Work] = []
+        """Part of the entry: these begin once more when it is stored."""
         self.size = 0
         self.is_done = False
         """What became of it is known: it is stored, or never will be."""
@@ -141,15 +169,24 @@ class Write:
 
     @property
     def is_empty(self) -> bool:
-        return not (self.works or self.singles or self.saves or self.sent)
+        return not (self.works or self.singles or self.saves or self.says_more)
+
+    @property
+    def says_more(self) -> bool:
+        return bool(self.sent or self.notes)
+
+    @property
+    def begun(self) -> list[Begun]:
+        """The entry's notes: a first begin is not among them."""
+        return [(w.request.resource or "", w.request.request_id, w.begun - 1) for w in self.notes]
 
 
 class Held:
     """One resource that this writer serves or follows."""
 
     __slots__ = (
-        "change_bytes", "changes", "early", "ended", "in_flight", "is_changed", "is_due", "kept", "name", "number",
-        "queue", "saved", "saved_bytes", "saved_s", "saving", "sessions", "state", "stored_to", "unsent", "values",
+        "begun", "change_bytes", "changes", "early", "ended", "in_flight", "is_changed", "is_due", "kept", "name", "number",
+        "queue", "saved", "saved_bytes", "saved_s", "saving", "sessions", "since_s", "state", "stored_to", "unsent", "values",
     )  # fmt: skip
 
     def __init__(self, name: str, *, kept: bool = False) -> None:
@@ -164,6 +201,10 @@ class Held:
         """Requests whose callers gave up, and when (Unix time, by the log)."""
         self.unsent: dict[int, list[Mapping[str, Any]]] = {}
         """What its outcomes hand in and is not known to be sent, by their numbers (outbox.py)."""
+        self.begun: dict[str, int] = {}
+        """Of requests without an outcome, how many begins are noted (begins.py)."""
+        self.since_s = 0.0
+        """Unix time: what was sent or stored earlier may have been begun by another owner. 0.0: there was none."""
         self.state = HeldState.FOLLOWING
         self.queue: deque[Work] = deque()
         self.early: list[Work] = []
@@ -192,6 +233,7 @@ class Held:
         """The caller gave up. To its session that is the same as an outcome: the request is not to be run any more."""
         caller, number = split(request_id)
         self.sessions.add(caller, number, at_s)
+        self.begun.pop(request_id, None)
         self.ended[request_id] = at_s
         self.is_changed = True
 

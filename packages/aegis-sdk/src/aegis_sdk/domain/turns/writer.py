@@ -13,7 +13,8 @@ stored under its own name, and is alone for its resource until it is settled. It
 can't check one gate twice at the same time (`batched`, three nodes), it travels with the turn in one atomic batch.
 
 Parts with a theory of their own: who may write (ownership.py), what was done already (sessions.py), the end of each request
-(desk.py), requests without a resource (group.py), checkpoints (checkpoints.py), what handlers hand in (outbox.py).
+(desk.py), requests without a resource (group.py), checkpoints (checkpoints.py), what handlers hand in (outbox.py), and
+requests that may end their process (begins.py).
 
 What must stay true (the rules' numbers are those of docs/turns.md):
 - R1: what a turn is judged by (who owns a resource, what has ended, what is a duplicate) is never older than the gate it names.
@@ -36,13 +37,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from aegis_sdk.contract.envelope import Change, Outcome
-from aegis_sdk.contract.ids import is_keyed
+from aegis_sdk.contract.ids import is_keyed, is_nested
 from aegis_sdk.contract.turns.checkpoint import Checkpoint
 from aegis_sdk.domain.journal import Ahead
+from aegis_sdk.domain.turns.begins import Begins
 from aegis_sdk.domain.turns.checkpoints import Every, Saver, restored
 from aegis_sdk.domain.turns.desk import RECENT_MAX, Desk
 from aegis_sdk.domain.turns.entries import End, Entry, Gate, Own, Saved, Turn
-from aegis_sdk.domain.turns.group import Compute, Group
+from aegis_sdk.domain.turns.group import Compute, Expire, Group
 from aegis_sdk.domain.turns.outbox import Outbox
 from aegis_sdk.domain.turns.output import Output, Save, Sending
 from aegis_sdk.domain.turns.ownership import Ownership
@@ -56,9 +58,11 @@ GROUP_AT_A_TIME: Final = 256
 OUTCOMES_KEPT_S: Final = 86_400.0
 
 _UNSETTLED: Final = frozenset(
-    {WorkState.WAITING, WorkState.ASKED, WorkState.RUNNING, WorkState.READY}
+    {WorkState.WAITING, WorkState.ASKED, WorkState.NOTING, WorkState.RUNNING, WorkState.READY}
 )
 """Nothing of it was sent to the log, and it is not done with."""
+_ELSEWHERE: Final = frozenset({WorkState.ASKED, WorkState.NOTING, WorkState.RUNNING})
+"""It is not for `compose` to go on with."""
 
 
 class Writer:
@@ -70,13 +74,14 @@ class Writer:
         compute: Compute,
         *,
         ends_kept_s: float,
+        expire: Expire | None = None,
         outcomes_kept_s: float = OUTCOMES_KEPT_S,
         batched: bool = False,
         recent_max: int = RECENT_MAX,
         every: Every | None = None,
         log: str = "",
     ) -> None:
-        """`outcomes_kept_s`: how long the log has what duplicates are told by. `log`: its identity."""
+        """`expire`: what is said of a request whose deadline has passed; else its handler is asked. `outcomes_kept_s`: how long the log has what duplicates are told by. `log`: its identity."""
         self.name = name
         self.ownership = Ownership()
         self.held: dict[str, Held] = {}
@@ -87,6 +92,7 @@ class Writer:
         self.desk = Desk(ends_kept_s=ends_kept_s, recent_max=recent_max)
         self.group = Group(self.desk, compute, at_a_time=GROUP_AT_A_TIME)
         self._compute = compute
+        self._expire = expire
         self._ends_kept_s = ends_kept_s
         self._batched = batched
         self._saver = Saver(
@@ -97,8 +103,11 @@ class Writer:
             log=log,
         )
         self._outbox = Outbox()
+        self._begins = Begins()
         self._is_fold = False
         """It only reads: what stands under its name is not its own doing."""
+        self.is_quiet = False
+        """A suspect runs alone: pure handlers begin only for requests that it may be waiting for (begins.py)."""
         self._owned = 0
         """How many resources are not another writer's."""
         self._begins_after = -1
@@ -190,6 +199,7 @@ class Writer:
         if held is None or held.kept or held.state is HeldState.FOLLOWING:
             self.desk.drop(work, Why.MOVED)
         elif self.desk.admit(work):
+            work.suspect = work.born_s < held.since_s
             self._enqueue(held, work)
         if held is not None and work.stored_seq > held.stored_to:
             held.stored_to = work.stored_seq
@@ -216,9 +226,12 @@ class Writer:
         if work.request.resource is None:
             self.group.cancel(work, outcome)
         elif self._is_new(self._held_of(work), work):
-            work.step(WorkEvent.COMPUTED)
-            work.outcome, work.is_aside = outcome, True
-            self._aside.append(work)
+            self._put_aside(work, outcome)
+
+    def _put_aside(self, work: Work, outcome: Outcome) -> None:
+        work.step(WorkEvent.COMPUTED)
+        work.outcome, work.is_aside = outcome, True
+        self._aside.append(work)
 
     def computed(self, work: Work, outcome: Outcome) -> None:
         """A handler that waits has finished. Of one that was dropped meanwhile, nothing comes."""
@@ -254,6 +267,10 @@ class Writer:
             work.step(WorkEvent.NOT_FOUND)
             work.looked_up = True
         self._make_due(held)
+
+    def note(self, work: Work) -> None:
+        """A suspect is about to run, and nothing else does: it comes back in `Output.noted`."""
+        self._begins.note(work)
 
     def sent(self, sending: Sending) -> None:
         """What an outcome hands in is stored in its service's requests."""
@@ -311,10 +328,14 @@ class Writer:
             if held is not None:
                 caller, number = split(settled.request_id)
                 held.fold(caller, number, settled.outcome, turn.stored_s)
+                held.begun.pop(settled.request_id, None)
                 self.desk.remember(settled.request_id, settled.outcome)
         for resource, number in turn.sent.items():
             if (held := self.held.get(resource)) is not None:
                 self._outbox.read(held, number)
+        for resource, request_id, n in turn.begun:
+            if (held := self.held.get(resource)) is not None:
+                held.begun[request_id] = n
 
     def _read_own_turn(self, turn: Turn) -> None:
         write = self._unread.pop(turn.name, None)
@@ -336,7 +357,7 @@ class Writer:
 
     def _read_own(self, own: Own) -> None:
         self._worth = own.seq
-        changed = self.ownership.read_own(own.number, own.moves)
+        changed = self.ownership.read_own(own.number, own.moves, own.stored_s, own.why)
         owned, given = self._owned, []
         for resource in changed:
             held = self.held.get(resource)
@@ -354,6 +375,7 @@ class Writer:
 
     def _give(self, held: Held) -> None:
         held.step(HeldEvent.GIVEN)
+        held.since_s = self.ownership.since_s(held.name)
         self._owned += 1
 
     def _shut_out(self, given: Iterable[str], *, is_first: bool) -> None:
@@ -442,6 +464,7 @@ class Writer:
             self._due
             or self._aside
             or self._outbox.is_due
+            or self._begins.is_due
             or (self._batched and self._saver.is_due)
         )
 
@@ -456,7 +479,9 @@ class Writer:
             held = due.popleft()
             held.is_due = False
             self._compose_of(held, turn, now_s)
-        if turn.works or turn.singles or self._outbox.is_due:
+        self._compose_aside(turn, now_s)  # what has turned out to be late
+        turn.notes = self._begins.take()
+        if turn.works or turn.singles or turn.notes or self._outbox.is_due:
             turn.sent = self._outbox.take()
         if not turn.is_empty:
             self.k = turn.k
@@ -502,6 +527,8 @@ class Writer:
             if before is not None:
                 values = _behind(before, values, held)
             if work.state is WorkState.WAITING and work.pure:
+                if self.is_quiet and not is_nested(work.request.request_id):
+                    break
                 outcome = self._compute(work.request, values, epoch)
             elif work.state is not WorkState.READY:
                 break
@@ -551,7 +578,12 @@ class Writer:
         elif self.desk.is_too_old(work, now_s):
             self.desk.drop(work, Why.LATE)
         elif self._is_new(held, work):
-            return True
+            deadline_s = work.request.deadline_s
+            if deadline_s is not None and now_s >= deadline_s and self._expire is not None:
+                # Nobody waits for it and it changes nothing: all that are late end in one turn.
+                self._put_aside(work, self._expire(work.request, self.ownership.epoch(held.name)))
+                return False
+            return not work.suspect or self._begins.judge(held, work)
         elif (known := self.desk.known(request_id)) is not None:
             self.desk.settle(work, known, WorkEvent.FOUND)
         else:
@@ -582,7 +614,7 @@ class Writer:
             if not head.pure:
                 self._to_begin.append(held)
                 return
-        elif head.state is WorkState.RUNNING or head.state is WorkState.ASKED:
+        elif head.state in _ELSEWHERE:
             return
         held.is_due = True
         self._due.append(held)
@@ -606,6 +638,8 @@ class Writer:
             return
         self._settle_all(write.works, at_s)
         self._settle_all(write.singles, at_s)
+        for held in self._begins.stored(write.notes, self.held, self.desk.out):
+            self._make_due(held)
         for checkpoint in write.saves:
             self._saver.saved(self.held[checkpoint.resource], checkpoint, at_s)
         self._landed(write)
@@ -616,6 +650,8 @@ class Writer:
             outcome, held = work.outcome, self._held_of(work)
             assert outcome is not None
             held.fold(work.caller, work.number, outcome, at_s)
+            if held.begun:
+                held.begun.pop(work.request.request_id, None)
             if not work.is_aside:
                 held.in_flight -= 1
             desk.settle(work, outcome, WorkEvent.STORED)
@@ -651,6 +687,7 @@ class Writer:
             # Numbers have no gaps, so that two processes of one identity collide (R10).
             self.k = write.k - 1
         self._outbox.put_back(write.sent)
+        self._begins.undone(write.notes)
         for work in reversed((*write.works, *write.singles)):
             if work.state is WorkState.STORING:
                 self._undo_one(work)

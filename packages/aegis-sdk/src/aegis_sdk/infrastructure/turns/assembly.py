@@ -7,11 +7,13 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Final, TypeVar
 
 from aegis_sdk.application.handlers import Runner
-from aegis_sdk.application.ports import DeliverySource, Directory
+from aegis_sdk.application.isolation import Isolation
+from aegis_sdk.application.ports import Directory
 from aegis_sdk.application.requester import Requester
 from aegis_sdk.application.threads import Threads
 from aegis_sdk.application.tracing import LOG_TRACER, Tracer
 from aegis_sdk.application.turns.caller import Caller
+from aegis_sdk.application.turns.deliveries import CREDIT
 from aegis_sdk.application.turns.host import TurnHost
 from aegis_sdk.application.turns.sending import UNSENT_S
 from aegis_sdk.context import Asks
@@ -39,8 +41,6 @@ Req = TypeVar("Req")
 Rep = TypeVar("Rep")
 
 ENDS_KEPT_S: Final = 600.0
-GROUP_CREDIT: Final = 64
-"""Stored group requests in hand at once."""
 
 
 class TurnInstance:
@@ -84,6 +84,7 @@ class TurnInstance:
             ),
             log_=self.log,
             sent=SentRequests(link, names),
+            isolation=Isolation(),
             requests=NatsRequestLog(link, subjects),
             letters=NatsLetters(link, subjects),
             connected=link.connected,
@@ -97,7 +98,6 @@ class TurnInstance:
         self._names = names
         self._service = service.name
         self._deliveries = NatsDeliveries(link, subjects)
-        self._group: DeliverySource | None = None
         self._reader = LogReader(
             link,
             names,
@@ -119,8 +119,10 @@ class TurnInstance:
         self._link.on_restored(self._restored)
         await self.host.start()
         await self.host.until(lambda: self.host.may_write)
-        self._group = await self._deliveries.open_group(
-            self._service, credit=GROUP_CREDIT, on_delivery=self.host.group_delivery
+        self.host.deliveries.begin(
+            await self._deliveries.open_group(
+                self._service, credit=CREDIT, on_delivery=self.host.group_delivery
+            )
         )
 
     async def stop(self) -> None:
@@ -130,8 +132,7 @@ class TurnInstance:
             await self._client.close()
         await self._reader.stop()
         await self._stored.stop()
-        if self._group is not None:
-            await self._group.stop()
+        await self.host.deliveries.stop()
 
     @property
     def lag_entries(self) -> int:

@@ -22,7 +22,7 @@ from aegis_sdk.application.ports import (
     StoreUnreachable,
 )
 from aegis_sdk.contract.envelope import Outcome, Request
-from aegis_sdk.contract.turns.entries import Moves, encode_record, marked, turn_head, turn_header
+from aegis_sdk.contract.turns.entries import Moves, encode_record, noted, turn_head, turn_header
 from aegis_sdk.contract.turns.subjects import LogSubjects
 from aegis_sdk.domain.turns.output import Save
 from aegis_sdk.domain.turns.sessions import is_single
@@ -103,7 +103,7 @@ class TurnLog:
     def store(self, write: Write) -> bool:
         """Send it; whether the server republishes its one outcome to its caller."""
         works = write.works
-        write.content = marked(self._head, write.sent) + b"".join(
+        write.content = self._first_line(write) + b"".join(
             [
                 encode_record(work.request, work.outcome)
                 for work in works
@@ -129,6 +129,9 @@ class TurnLog:
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(SWEEP_S, self._sweep)
         return len(works) == 1
+
+    def _first_line(self, write: Write) -> bytes:
+        return noted(self._head, write.sent, write.begun) if write.says_more else self._head
 
     def push(self) -> None:
         self._link.push()
@@ -201,6 +204,16 @@ class TurnLog:
 
     async def _put(self, subject: str, body: bytes, headers: dict[str, str]) -> Stored:
         return await self._link.store(subject, body, headers, timeout_s=STORE_TIMEOUT_S)
+
+    async def begins(self, request_id: str) -> int:
+        """Raises: StoreError."""
+        found = await last_message(self._link, self._names.stream, self._names.begins(request_id))
+        return int(found.payload) if found is not None and found.payload.isdigit() else 0
+
+    async def note_begin(self, request_id: str, n: int) -> None:
+        """Raises: StoreError."""
+        headers = {ROLLUP: "sub", TTL: OUTCOMES_KEPT}
+        await self._put(self._names.begins(request_id), str(n).encode(), headers)
 
     async def save(self, save: Save) -> None:
         """Raises: FenceRefused, StoreError: it may be stored, or still be."""
