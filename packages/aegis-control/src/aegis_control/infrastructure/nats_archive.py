@@ -14,9 +14,9 @@ from typing import Any, Final
 from aegis_sdk.contract.bodies import Fence
 from aegis_sdk.contract.control import EventRecord, LeaseRecord
 from aegis_sdk.contract.dead_letter import DeadLetter
-from aegis_sdk.contract.envelope import MSG_ID, Outcome, OutcomeKind, Request
+from aegis_sdk.contract.envelope import MSG_ID, OutcomeKind, Request
 from aegis_sdk.contract.ids import is_request_id
-from aegis_sdk.contract.names import NO_RESOURCE, decode_token
+from aegis_sdk.contract.names import decode_token
 from aegis_sdk.contract.subjects import Subjects
 from aegis_sdk.contract.trace import trace_id
 from aegis_sdk.errors import Unavailable
@@ -35,6 +35,7 @@ from aegis_control.domain.operators.story import (
     Queue,
     StoredRequest,
 )
+from aegis_control.infrastructure.nats_outcomes import NatsOutcomes
 
 LIFE_EVENTS: Final = (
     "lease_granted",
@@ -65,6 +66,7 @@ class NatsArchive:
     def __init__(self, link: JetStream, subjects: Subjects) -> None:
         self._link = link
         self._subjects = subjects
+        self._outcomes = NatsOutcomes(link, subjects)
 
     # --- requests and outcomes ---------------------------------------------------------------------
     async def services(self) -> list[str]:
@@ -79,9 +81,12 @@ class NatsArchive:
                 return sorted(map(self._subjects.service_of_stream, names))
 
     async def ended(self, service: str, request_id: str) -> Ended | None:
-        subject = self._subjects.outcome_anywhere(service, request_id)
-        stored = await self._last(self._subjects.journal_stream(service), subject)
-        return None if stored is None else _ended(stored)
+        return await self._outcomes.named(service, request_id)
+
+    async def ended_with_others(
+        self, service: str, request_id: str, *, since_s: float | None
+    ) -> Ended | None:
+        return await self._outcomes.shared(service, request_id, since_s=since_s)
 
     async def noted(self, service: str, request_id: str) -> Noted | None:
         subject = self._subjects.attempt_anywhere(service, request_id)
@@ -138,14 +143,10 @@ class NatsArchive:
         return after
 
     async def children(self, service: str, caller: str) -> list[Child]:
-        subject = self._subjects.outcome_anywhere(service, f"{caller}.*")
-        stream = self._subjects.journal_stream(service)
-        found = []
-        async for stored in self._read(stream, [subject], _start(1) | {"headers_only": True}):
-            outcome = Outcome.parse(stored.headers, b"")
-            request_id = stored.subject.split(".", 5)[5]
-            found.append(Child(request_id, service, OutcomeKind(outcome.kind), stored.at_s))
-        return found
+        return [
+            Child(request_id, service, OutcomeKind(ended.outcome.kind), ended.at_s)
+            async for request_id, ended in self._outcomes.of_caller(service, caller)
+        ]
 
     # --- routes --------------------------------------------------------------------------------------
     async def lease(self, service: str, resource: str) -> LeaseRecord | None:
@@ -319,13 +320,6 @@ _start = from_seq
 def server_time(info: dict[str, Any]) -> float:
     """The server's clock as it answered, Unix time."""
     return parse_time(info["ts"])
-
-
-def _ended(stored: Kept) -> Ended:
-    outcome = Outcome.parse(stored.headers, stored.payload)
-    token = stored.subject.split(".")[3]
-    resource = None if token == NO_RESOURCE else decode_token(token)
-    return Ended(outcome, stored.seq, stored.at_s, resource)
 
 
 def _letter(stored: Kept) -> KeptLetter | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from aegis_sdk.contract.dead_letter import DeadLetter
 from aegis_sdk.contract.envelope import Outcome, Request
 from aegis_sdk.contract.subjects import Subjects
@@ -10,6 +12,9 @@ from aegis_sdk.nats.codes import ERR_NO_STREAM
 from aegis_sdk.nats.jetstream import ApiRefused, JetStream, Kept, Outgoing
 
 from aegis_control.application.ports import RequestsFull
+from aegis_control.infrastructure.nats_outcomes import NatsOutcomes
+
+_AROUND_ITS_LETTER_S: Final = 600.0
 
 
 class NatsLetters:
@@ -18,6 +23,7 @@ class NatsLetters:
     def __init__(self, link: JetStream, subjects: Subjects) -> None:
         self._link = link
         self._subjects = subjects
+        self._outcomes = NatsOutcomes(link, subjects)
 
     async def find(self, request_id: str) -> DeadLetter | None:
         subject = self._subjects.dead_letter_anywhere(request_id)
@@ -30,9 +36,14 @@ class NatsLetters:
             ) from error
 
     async def outcome(self, service: str, request_id: str) -> Outcome | None:
-        subject = self._subjects.outcome_anywhere(service, request_id)
-        stored = await self._last(self._subjects.journal_stream(service), subject)
-        return None if stored is None else Outcome.parse(stored.headers, stored.payload)
+        ended = await self._outcomes.named(service, request_id)
+        if ended is None:
+            subject = self._subjects.dead_letter(service, request_id)
+            letter = await self._last(self._subjects.dlq_stream, subject)
+            if letter is not None:  # it was kept shortly before, or after, its outcome was stored
+                since_s = letter.at_s - _AROUND_ITS_LETTER_S
+                ended = await self._outcomes.shared(service, request_id, since_s=since_s)
+        return None if ended is None else ended.outcome
 
     async def send(self, request: Request) -> None:
         subject = self._subjects.request(request.service, request.resource)

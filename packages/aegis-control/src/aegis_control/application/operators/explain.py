@@ -26,6 +26,7 @@ from aegis_control.domain.operators.story import (
     Queue,
     StoredRequest,
     Story,
+    follows_log,
     relevant,
     tell,
 )
@@ -60,7 +61,15 @@ class Archive(Protocol):
         """The services that have a request stream."""
         ...
 
-    async def ended(self, service: str, request_id: str) -> Ended | None: ...
+    async def ended(self, service: str, request_id: str) -> Ended | None:
+        """How it ended, if its outcome has a name of its own."""
+        ...
+
+    async def ended_with_others(
+        self, service: str, request_id: str, *, since_s: float | None
+    ) -> Ended | None:
+        """How it ended, if its outcome shares an entry: all since that time are looked through."""
+        ...
 
     async def noted(self, service: str, request_id: str) -> Noted | None: ...
 
@@ -116,6 +125,8 @@ class Explain:
             services = [name for name in services if name == service]
         await self._find_outcome(facts, services)
         complete = await self._find_request(facts, services)
+        if facts.ended is None:
+            complete = await self._search_outcome(facts, services) and complete
         if not facts.found:
             raise NotFound(request_id, complete=complete)
         facts.trace_id = trace_id(facts.traceparent)
@@ -134,6 +145,22 @@ class Explain:
             if ended is not None or noted is not None:
                 facts.service, facts.ended, facts.noted = name, ended, noted
                 return
+
+    async def _search_outcome(self, facts: Facts, services: Sequence[str]) -> bool:
+        """True when it was found, or certainly isn't there."""
+        since_s = facts.accepted.at_s if facts.accepted else None
+        try:
+            async with asyncio.timeout(self._search_s):
+                for name in [facts.service] if facts.service else services:
+                    facts.ended = await self._archive.ended_with_others(
+                        name, facts.request_id, since_s=since_s
+                    )
+                    if facts.ended is not None:
+                        facts.service = name
+                        break
+        except TimeoutError:
+            return False
+        return True
 
     async def _find_request(self, facts: Facts, services: Sequence[str]) -> bool:
         """True when it was found, or certainly isn't there."""
@@ -184,17 +211,18 @@ class Explain:
             return
         facts.lease = await self._archive.lease(facts.service, facts.resource)
         facts.fence = await self._archive.fence(facts.service, facts.resource)
-        if facts.ended is None and facts.lease and facts.lease.state is LeaseState.HELD:
+        if facts.ended is None and facts.lease and follows_log(facts.lease):
+            await self._count_earlier(facts, from_seq=1)
+        elif facts.ended is None and facts.lease and facts.lease.state is LeaseState.HELD:
             facts.queue = await self._archive.queue(facts.service, facts.lease.grant)
-            await self._count_earlier(facts, facts.queue)
+            if facts.queue.made:
+                await self._count_earlier(facts, from_seq=facts.queue.ack_floor + 1)
 
-    async def _count_earlier(self, facts: Facts, queue: Queue) -> None:
-        """Below the acknowledgement floor all have an outcome; above it each is looked up."""
-        if facts.accepted is None or not queue.made:
+    async def _count_earlier(self, facts: Facts, *, from_seq: int) -> None:
+        """Before `from_seq` all have an outcome; from there on each is looked up."""
+        if facts.accepted is None:
             return
-        reading = self._archive.headers(
-            facts.service, resource=facts.resource, from_seq=queue.ack_floor + 1
-        )
+        reading = self._archive.headers(facts.service, resource=facts.resource, from_seq=from_seq)
         looked_at = 0
         async with aclosing(reading) as headers:
             async for header in headers:

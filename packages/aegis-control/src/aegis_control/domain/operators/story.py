@@ -45,6 +45,8 @@ class Ended:
     seq: int
     at_s: float
     resource: str | None
+    request: Request | None = None
+    """As the outcome's own entry tells it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,10 +121,12 @@ class Facts:
 
     @property
     def request(self) -> Request | None:
-        """As it was stored, or as its dead letter kept it."""
+        """As it was stored, or as its dead letter or its outcome kept it."""
         if self.accepted is not None:
             return self.accepted.request
-        return self.died.letter.request if self.died else None
+        if self.died is not None:
+            return self.died.letter.request
+        return self.ended.request if self.ended else None
 
     @property
     def traceparent(self) -> str:
@@ -364,6 +368,9 @@ def _at_resource(facts: Facts) -> str:
 
 def _at_active(facts: Facts, lease: LeaseRecord) -> str:
     fence, queue = facts.fence, facts.queue
+    if follows_log(lease):
+        behind = f", behind at most {facts.earlier} earlier ones" if facts.earlier else ""
+        return f"is stored, and waits for {lease.owner}, the active{behind}"
     if fence is None or fence.fence.epoch < lease.epoch:
         return f"waits: {lease.owner} is chosen for epoch {lease.epoch}, whose fence is not written"
     if queue is None or not queue.made:
@@ -374,6 +381,11 @@ def _at_active(facts: Facts, lease: LeaseRecord) -> str:
         more = "" if facts.earlier_is_all else "at least "
         return f"{where}, behind {more}{facts.earlier} earlier requests of its resource"
     return f"{where}, the first of its resource" + ("; its handler may be running" if given else "")
+
+
+def follows_log(lease: LeaseRecord) -> bool:
+    """Whether the service's log decides who owns the resource, and nobody's consumer gives its requests out."""
+    return lease.grant == f"own-{lease.epoch}"
 
 
 def _seq(facts: Facts) -> int:

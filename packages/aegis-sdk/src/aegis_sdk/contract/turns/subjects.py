@@ -90,6 +90,11 @@ class LogSubjects:
         return [f"{self._log}turn.>", f"{self._log}at.*.out.>"]
 
     @property
+    def turns(self) -> list[str]:
+        """Those of several outcomes."""
+        return [f"{self._log}turn.*.*"]
+
+    @property
     def group_outcomes(self) -> str:
         return f"{self._log}any.>"
 
