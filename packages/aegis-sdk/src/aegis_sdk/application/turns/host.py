@@ -88,12 +88,12 @@ class TurnHost:
         letters: Letters,
         connected: Connected,
         ends_kept_s: float,
+        on_stopped: Callable[[str], None],
         deliveries: Deliveries | None = None,
         unsent_s: float = UNSENT_S,
         outcomes_kept_s: float = OUTCOMES_KEPT_S,
         log_id: str = "",
         recorder: Recorder = NO_RECORDER,
-        on_stopped: Callable[[str], None],
     ) -> None:
         """`name` is the writer's, `log_id` its log's. `on_stopped` is told why, when this instance must not go on."""
         self.writer = Writer(
