@@ -6,13 +6,15 @@ lose an acknowledgement, let somebody else write first, or be away.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 from aegis_control.application.assembly import assemble
+from aegis_control.application.leading.own import LogLeases
 from aegis_control.application.ports import (
     BucketEntry,
     FenceWrite,
@@ -27,7 +29,7 @@ from aegis_control.application.world import Api, World
 from aegis_control.domain.events import Event
 from aegis_control.domain.leading.liveness import Limits
 from aegis_control.domain.leading.logs import Sight
-from aegis_control.domain.leading.owning import StoredGate, StoredMoves
+from aegis_control.domain.leading.owning import Owned, StoredGate, StoredMoves
 from aegis_sdk.contract.control import (
     Ack,
     Command,
@@ -47,6 +49,7 @@ from aegis_sdk.contract.envelope import Outcome, Request
 from aegis_sdk.contract.subjects import Subjects
 from aegis_sdk.contract.turns.checkpoint import SavedUpTo
 from aegis_sdk.contract.turns.entries import Moves
+from aegis_sdk.contract.turns.writers import run_of
 from aegis_sdk.errors import Unavailable
 
 SERVICE = "accounts"
@@ -359,8 +362,14 @@ def _nobody(_: Api) -> AbstractAsyncContextManager[None]:
 class Office:
     """A leader of control whose world is in memory. `Office(office.world)` is another replica's term."""
 
-    def __init__(self, other: Office | None = None, *, turns: bool = False) -> None:
-        self.turns: bool = other.turns if other else turns
+    in_turns: ClassVar[bool] = False
+    """Whether the services' logs decide who owns what, where a test does not say."""
+
+    leases_follow = True
+    """False: what writes them is `pending`."""
+
+    def __init__(self, other: Office | None = None, *, turns: bool | None = None) -> None:
+        self.turns: bool = other.turns if other else self.in_turns if turns is None else turns
         self.own_log: MemoryOwnLog = other.own_log if other else MemoryOwnLog()
         self.clock: ManualClock = other.clock if other else ManualClock()
         self.registry: MemoryBucket = other.registry if other else MemoryBucket()
@@ -398,10 +407,21 @@ class Office:
             own_log=self.own_log if self.turns else None,
         )
         self.pending: list[Coroutine[Any, Any, object]] = []
-        self.parts = parts = assemble(self.world, spawn=self.pending.append)
+        self.parts = parts = assemble(self.world, spawn=self._spawn)
         self.state, self.roster, self.granting = parts.state, parts.roster, parts.leases
         self.fail_over, self.watch, self.reconcile = parts.fail_over, parts.watch, parts.reconcile
         self.register, self.leave, self.admin = parts.register, parts.leave, parts.admin
+
+    def _spawn(self, coroutine: Coroutine[Any, Any, object]) -> None:
+        """Leases follow the log by themselves: here at once, since memory makes nobody wait."""
+        if (
+            self.leases_follow
+            and getattr(coroutine, "__name__", "") == LogLeases._write_leases.__name__
+        ):
+            with contextlib.suppress(StopIteration, Unavailable):
+                coroutine.send(None)
+        else:
+            self.pending.append(coroutine)
 
     async def registers(
         self,
@@ -481,9 +501,24 @@ class Office:
         return LeaseRecord.model_validate_json(entry.value)
 
     def fence(self, resource: str = "R1") -> str:
-        """`b 2`: the owner and the epoch of the last fence."""
+        """`b 2`: the owner and the epoch of the last fence, or as the log says them."""
+        if self.turns:
+            owned = Owned()
+            for entry in self.own_log.entries[SERVICE]:
+                owned.read(entry)
+            ownership = owned.ownership
+            return f"{run_of(ownership.owner(resource))[0]} {ownership.epoch(resource)}"
         fence = self.journal.fences[SERVICE, resource].fence
         return f"{fence.owner} {fence.epoch}"
+
+    def given_up(self, epoch: int) -> int:
+        """The epoch of a resource that has become nobody's: where the log decides, that is an entry, too."""
+        return epoch + 1 if self.turns else epoch
+
+    @property
+    def decides(self) -> MemoryJournal | MemoryOwnLog:
+        """Where epochs are begun."""
+        return self.own_log if self.turns else self.journal
 
     def member(self, instance_id: str) -> Member:
         return self.state.services[SERVICE].members[instance_id]

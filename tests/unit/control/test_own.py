@@ -221,6 +221,7 @@ async def test_a_second_failover_does_not_wait_for_the_leases_of_the_first() -> 
         return await write(writes)
 
     office.leases.write = slow  # type: ignore[method-assign]
+    office.leases_follow = False
     await office.fail_over.lose(table, office.member("a"), InstanceState.LOST, reason="test")
     following = asyncio.ensure_future(office.pending.pop())
     await office.fail_over.lose(table, office.member("b"), InstanceState.LOST, reason="test")

@@ -80,9 +80,10 @@ async def test_a_lease_that_can_not_be_read_stops_nobody_else(value: bytes) -> N
     checkup = (await after.admin("checkup", b"")).data
     assert [one["key"] for one in checkup["unreadable"]] == ["accounts.R1"]
     assert (await after.registers("c", Role.AUTO, ("R1", "R3"))).ok
-    assert after.route("R3") == "c 1 held"
+    assert after.lease("R3").owner == "c"
 
 
+@pytest.mark.fences
 async def test_a_stray_lease_that_is_deleted_goes_on_behind_its_fence() -> None:
     """G5: the epoch does not start again."""
     office = await pair()
@@ -98,6 +99,7 @@ async def test_a_stray_lease_that_is_deleted_goes_on_behind_its_fence() -> None:
 
 
 @pytest.mark.parametrize("known", [True, False], ids=["with a lease", "without one"])
+@pytest.mark.fences
 async def test_a_fence_that_can_not_be_read(known: bool) -> None:
     """G5: with its lease the epoch is known, and the fence is written again; without, nobody is served."""
     office = await pair()
@@ -225,7 +227,7 @@ def test_whatever_is_in_the_buckets_control_leads_and_instances_start(
         after = await successor(office)
         await after.reconcile()
         assert (await after.registers("new", Role.AUTO, ("R9",))).ok
-        assert after.route("R9") == "new 1 held"
+        assert after.lease("R9").owner == "new"
         if "accounts.R2" not in touched:
             await after.registers("b", Role.STANDBY, ("R1", "R2"), returning=True)
             await after.passes(1.0, "b", "new")

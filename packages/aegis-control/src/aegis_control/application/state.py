@@ -114,6 +114,8 @@ class ServiceTable:
     """instance id: the revision with which its record was deleted; older news of it is stale."""
     owned: Owned | None = None
     """What the service's log says, where that decides (own.py); None: not read, or the leases decide."""
+    highest_told: int = 0
+    """The highest epoch that instances knew when its log began again."""
     leases_behind: set[str] = field(default_factory=set)
     """Resources whose lease is changed here, and not stored yet."""
     handovers: int = 0

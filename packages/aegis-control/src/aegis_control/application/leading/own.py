@@ -104,6 +104,7 @@ class LogLeases(Leases):
     ) -> None:
         """What the log says from before the loss is void: everything is nobody's, above every number ever told."""
         table.owned = None
+        table.highest_told = max((record.epoch for record in changes.values()), default=0)
         owned = await self._owned(table)
         for number in owned.missing(_highest_epoch(table)):
             await self._write(table, owned, number, Moves({}, "loss_accepted", log_id))
@@ -241,4 +242,5 @@ class LogLeases(Leases):
 
 
 def _highest_epoch(table: ServiceTable) -> int:
-    return max((lease.record.epoch for lease in table.leases.values()), default=0)
+    known = max((lease.record.epoch for lease in table.leases.values()), default=0)
+    return max(known, table.highest_told)
