@@ -23,6 +23,7 @@ import pytest
 from aegis_control.infrastructure.embedded_nats import EmbeddedNats
 from aegis_sdk import Aegis, Method, ResourceContext, Role, Service
 from aegis_sdk.contract.subjects import Subjects
+from aegis_sdk.instance import Requests
 from nats.aio.client import Client
 
 from tests.integration.control.support import control
@@ -154,7 +155,9 @@ class Place:
 
     async def knows_the_log_of_both(self) -> bool:
         """Two requests are accepted and waited for, and the client has noted in which log they are."""
-        waited_for = self.aegis._requests._way._open
+        requests = self.aegis._requests
+        assert isinstance(requests, Requests)
+        waited_for = requests._way._open
         noted = [entry for entry in waited_for if entry.accepted is not None and entry.log]
         return len(noted) == 2
 

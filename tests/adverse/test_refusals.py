@@ -19,6 +19,7 @@ import pytest
 from aegis_control.bootstrap import Control
 from aegis_control.infrastructure.embedded_nats import free_ports
 from aegis_sdk import OutcomeUnknown, RefusedByNats, Role, Unavailable
+from aegis_sdk.application.serving import Serving
 from aegis_sdk.domain.journal import Follow
 from aegis_sdk.nats import connection
 
@@ -267,7 +268,10 @@ async def test_an_active_that_lacks_a_right_when_it_is_replaced_follows_once_it_
         first = await aegis.serve(totals(), resources={"T-1": Role.AUTO})
 
         async def reads_fences() -> bool:
-            return first._host is not None and first._host.actors["T-1"].follow is Follow.FENCES
+            return (
+                isinstance(first._serving, Serving)
+                and first._serving.host.actors["T-1"].follow is Follow.FENCES
+            )
 
         async def misses_the_right() -> bool:
             return any("CONSUMER.CREATE" in line.get("subject", "") for line in warnings(caplog))

@@ -11,6 +11,8 @@ import aegis_sdk
 import pytest
 from aegis_control.infrastructure.embedded_nats import EmbeddedNats
 from aegis_sdk import Aegis, Method, ResourceContext, Role, Service
+from aegis_sdk.application.resource_host import ResourceHost
+from aegis_sdk.application.serving import Serving
 from aegis_sdk.instance import Instance
 
 from tests.integration.control.support import Broker, control, until
@@ -109,12 +111,16 @@ async def test_what_no_checkpoint_covers_holds_the_trim_up_until_its_instance_is
     await other.stop()
 
 
+def host_of(instance: Instance) -> ResourceHost:
+    assert isinstance(instance._serving, Serving)
+    return instance._serving.host
+
+
 async def test_a_large_state_keeps_the_parts_of_its_newest_checkpoint_alone(
     aegis: Aegis, broker: Broker
 ) -> None:
     active = await serve(aegis, R1=Role.ACTIVE)
-    assert active._host is not None
-    written = active._host.actors["R1"].journal
+    written = host_of(active).actors["R1"].journal
     sizes = range(400_000, 400_006)
 
     async def covered() -> bool:
@@ -128,8 +134,7 @@ async def test_a_large_state_keeps_the_parts_of_its_newest_checkpoint_alone(
     standby = await serve(aegis, R1=Role.STANDBY)
     await active.stop()
     await until_active(standby, "R1")
-    assert standby._host is not None
-    values = standby._host.actors["R1"].journal.values
+    values = host_of(standby).actors["R1"].journal.values
     assert {len(values[f"large-{size}"]) for size in sizes} == set(sizes)
 
 
@@ -151,8 +156,7 @@ async def test_a_standby_that_was_away_for_all_of_a_large_history_takes_over(
         await in_flight(client, changes, 64)
         began = time.monotonic()
         standby = await serve(client, R1=Role.STANDBY)
-        assert standby._host is not None
-        behind = standby._host.actors["R1"].journal
+        behind = host_of(standby).actors["R1"].journal
 
         async def caught_up() -> bool:
             return behind.last_request_seq == chunks + changes

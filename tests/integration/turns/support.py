@@ -330,7 +330,10 @@ async def read_log(world: World) -> tuple[dict[str, list[Outcome]], dict[str, li
 
     unreadable: list[str] = []
     reader = LogReader(
-        link, world.names, on_entry=read, on_unreadable=lambda seq, why: unreadable.append(why)
+        link,
+        world.names,
+        on_entry=read,
+        on_unreadable=lambda seq, why, words: unreadable.append(why),
     )
     await reader.start()
     async with asyncio.timeout(WAIT_S):

@@ -154,19 +154,56 @@ async def test_a_copy_of_a_process_makes_its_original_stop(small_world: World) -
 
 
 @pytest.mark.parametrize("kind", ["own.2", "turn.w.1"])
-async def test_an_instance_that_cannot_read_an_entry_serves_nothing_more(
+async def test_an_instance_that_cannot_read_an_entry_serves_nothing_that_it_may_concern(
     small_world: World, kind: str
 ) -> None:
     """Of a newer version, or damaged: what the state is is not known here."""
-    why: list[str] = []
-    instance = await small_world.instance("accounts-1", ["A"], on_stopped=why.append)
+    instance = await small_world.instance("accounts-1", ["A"])
+    told: list[str] = []
+    instance.on_unreadable = told.append
     await give(small_world, instance, ["A"])
-    link = await small_world.link()
-    subject = small_world.names.all.replace(">", kind)
-    await link.store(subject, b"9 from the future", {"aegis-turn": "c.1"}, timeout_s=2)
+    await store_unreadable(small_world, kind)
     async with asyncio.timeout(5):
         await instance.host.until(lambda: not instance.host.serving)
-    assert subject in why[0]
+    assert told == ["A"]
+    assert instance.unreadable == 1
+
+
+async def test_an_entry_that_cannot_be_read_concerns_what_its_writer_may_write(
+    small_world: World,
+) -> None:
+    """Another's resource is not known here any more, and one's own is served as before."""
+    instance = await small_world.instance("accounts-1", ["A", "B"])
+    other = await small_world.instance("accounts-2", ["B"])
+    told: list[str] = []
+    instance.on_unreadable = told.append
+    await give(small_world, instance, ["A"])
+    await give(small_world, other, ["B"])
+    await store_unreadable(small_world, f"turn.{other.writer}.99")
+    outcome = await Told().call(await small_world.client(), "A")
+    assert outcome is not None
+    assert told == ["B"]
+    assert instance.active_resources == ["A"]
+
+
+async def store_unreadable(world: World, kind: str) -> None:
+    link = await world.link()
+    subject = world.names.all.replace(">", kind)
+    await link.store(subject, b"9 from the future", {"aegis-turn": "c.1"}, timeout_s=2)
+
+
+async def test_a_resource_that_is_given_later_is_read_and_served(small_world: World) -> None:
+    """G6: an instance that does not hold it reads what others did before it serves."""
+    first = await small_world.instance("accounts-1", ["A", "B"])
+    second = await small_world.instance("accounts-2", ["A"])
+    await give(small_world, first, ["B"])
+    client, told = await small_world.client(), Told()
+    for _ in range(5):
+        await told.call(client, "B")
+    await give(small_world, second, ["B"])
+    outcome = await told.call(client, "B")
+    assert outcome is not None
+    assert b'"count":6' in outcome.body
 
 
 async def test_strangers_in_the_log_change_nothing(small_world: World) -> None:

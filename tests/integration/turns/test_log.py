@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import bisect
+from collections.abc import Sequence
 
 import pytest
 from aegis_sdk.application.ports import StoreError
@@ -182,5 +183,5 @@ async def test_a_reader_goes_on_behind_what_it_gave(small_world: World) -> None:
     assert isinstance(seen[0], Gate)
 
 
-def _never(seq: int, why: str) -> None:
+def _never(seq: int, why: str, words: Sequence[str]) -> None:
     raise AssertionError(f"{seq}: {why}")

@@ -134,7 +134,7 @@ async def log_of(world: World) -> tuple[Ownership, list[Own]]:
         link,
         world.names,
         on_entry=read,
-        on_unreadable=lambda seq, why: pytest.fail(why),
+        on_unreadable=lambda seq, why, words: pytest.fail(why),
         filters=world.names.ownership_and_ends,
     )
     await reader.start()

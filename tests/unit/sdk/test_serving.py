@@ -39,7 +39,7 @@ async def test_the_group_begins_when_the_journal_was_read_unless_it_ended_meanwh
     runner: Any = SimpleNamespace(stop=nothing)
     host: Any = SimpleNamespace(caught_up=caught_up, stop=nothing)
     members: Any = group
-    serving = Serving(runner, host, members, has_group=True)
+    serving = Serving(runner, host, members, has_group=True, resources=[])
     starting = asyncio.create_task(serving.start_group(unless=lambda: drains))
     await reads.wait()
     assert group.started == 0

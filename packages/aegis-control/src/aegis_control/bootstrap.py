@@ -18,6 +18,7 @@ from aegis_sdk.contract.control import AdminReply
 from aegis_sdk.contract.metrics import Snapshot
 from aegis_sdk.contract.subjects import Subjects
 from aegis_sdk.errors import RefusedByNats, Unavailable
+from aegis_sdk.form import TURNS
 from aegis_sdk.nats.jetstream import JetStream
 from aegis_sdk.nats.link import Link
 from nats.aio.msg import Msg
@@ -61,7 +62,7 @@ _MAKE_AGAIN_S = 1.0
 class Control:
     """One replica of control. `run` works until `stop`; `started` is set when it serves."""
 
-    def __init__(self, settings: Settings, *, turns: bool = False) -> None:
+    def __init__(self, settings: Settings, *, turns: bool = TURNS) -> None:
         """`turns`: in the protocol's second form, which the product does not use yet (docs/turns.md)."""
         self._settings = settings
         self._turns = turns

@@ -16,8 +16,8 @@ from aegis_sdk import process
 from aegis_sdk.application.membership import Membership, obey
 from aegis_sdk.application.ports import StoreError
 from aegis_sdk.application.requester import Requester
-from aegis_sdk.application.resource_host import CHECKPOINT_AGE_S, ResourceHost
-from aegis_sdk.application.serving import Ports, Serving, assemble
+from aegis_sdk.application.resource_host import CHECKPOINT_AGE_S
+from aegis_sdk.application.serving import Ports, Served, assemble
 from aegis_sdk.application.stored_way import StoredWay
 from aegis_sdk.application.tracing import Tracer
 from aegis_sdk.contract import arguments
@@ -34,6 +34,7 @@ from aegis_sdk.contract.names import check_instance
 from aegis_sdk.contract.subjects import Subjects
 from aegis_sdk.domain.recorder import Recorder
 from aegis_sdk.errors import Copied, Evicted, Fenced, InvalidArgument, RefusedByNats, Unavailable
+from aegis_sdk.form import TURNS
 from aegis_sdk.infrastructure.control_client import NatsControl
 from aegis_sdk.infrastructure.directory import NatsDirectory
 from aegis_sdk.infrastructure.journal import NatsJournal
@@ -42,6 +43,7 @@ from aegis_sdk.infrastructure.micro import MicroService
 from aegis_sdk.infrastructure.pulse import Pulse
 from aegis_sdk.infrastructure.replies import NatsReplies
 from aegis_sdk.infrastructure.requests import NatsDeliveries, NatsRequestLog
+from aegis_sdk.infrastructure.turns.assembly import TurnClient, TurnInstance
 from aegis_sdk.nats.link import Link
 from aegis_sdk.nats.login import Server
 from aegis_sdk.service import Service
@@ -103,6 +105,22 @@ class Requests:
         self._way.recheck_all()
 
 
+def calling_side(
+    link: Link,
+    subjects: Subjects,
+    recorder: Recorder,
+    tracer: Tracer,
+    *,
+    turns: bool = TURNS,
+    outcome_ttl_s: float = 86_400.0,
+) -> Requests | TurnClient:
+    """`turns`: by the protocol's second form."""
+    if turns:
+        return TurnClient(link, subjects, recorder=recorder, tracer=tracer)
+    journal = NatsJournal(link, subjects, outcome_ttl_s=outcome_ttl_s)
+    return Requests(link, subjects, journal, recorder, tracer)
+
+
 async def _unless_forbidden(
     link: Link,
     subjects: Subjects,
@@ -149,8 +167,11 @@ class Instance:
         instance_id: str,
         recorder: Recorder,
         tracer: Tracer,
+        turns: bool = TURNS,
     ) -> None:
+        """`turns`: it serves by the protocol's second form (docs/turns.md)."""
         self.id = instance_id
+        self._turns = turns
         self.service = service.name
         self._incarnation = new_token(8)
         self._service = service
@@ -168,9 +189,8 @@ class Instance:
         self._ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._draining: asyncio.Task[None] | None = None
         self._stopped = False
-        self._requests: Requests | None = None
-        self._serving: Serving | None = None
-        self._host: ResourceHost | None = None
+        self._requests: Requests | TurnClient | None = None
+        self._serving: Served | None = None
         self._watch: LogWatch | None = None
         self._lost = ""
         """What this instance saw of a loss of the journal; told by its heartbeats until it begins again."""
@@ -190,6 +210,7 @@ class Instance:
         wait_s: float,
         recorder: Recorder,
         tracer: Tracer,
+        turns: bool = TURNS,
     ) -> Instance:
         """Connect, register and serve in the background."""
         if instance_id is None:
@@ -208,6 +229,7 @@ class Instance:
                 instance_id=instance_id,
                 recorder=recorder,
                 tracer=tracer,
+                turns=turns,
             )
         except BaseException:
             await link.close()
@@ -285,9 +307,7 @@ class Instance:
     @property
     def active_resources(self) -> list[str]:
         """The resources that this instance believes to be active for, sorted."""
-        if self._host is None:
-            return []
-        return sorted(r for r, actor in self._host.actors.items() if actor.is_active)
+        return self._serving.active_resources if self._serving is not None else []
 
     # --- start ------------------------------------------------------------------------------------------------
     def _registration(self) -> Registration:
@@ -305,8 +325,7 @@ class Instance:
     async def _start(self, give_up_s: float) -> None:
         await self._control.listen(self.id, self._on_command)
         reply = await self._membership.register(wait_s=max(0.0, give_up_s - time.monotonic()))
-        journal = NatsJournal(self._link, self._subjects, outcome_ttl_s=reply.outcome_ttl_s)
-        self._requests = Requests(self._link, self._subjects, journal, self._recorder, self._tracer)
+        self._requests = self._calling(reply)
         await self._requests.start()
         self._link.on_restored(self._reconnected)
         await self._start_hosts(reply)
@@ -347,21 +366,44 @@ class Instance:
         watch.on_lost = self._lose_log
         watch.on_requests_lost = self._lose_requests
         self._watch = watch
-        journal = NatsJournal(
-            self._link, self._subjects, outcome_ttl_s=reply.outcome_ttl_s, watch=watch
-        )
         self._recorder.serves(
             self.service,
             [(name, handler.targeted) for name, handler in self._service.handlers.items()],
             lag_entries=self._lag_entries,
         )
+        make = self._in_turns if self._turns else self._one_by_one
+        self._serving = serving = make(reply, watch, self._requests)
+        serving.on_copied = self._copied
+        serving.on_behind = self._begin_anew_behind
+        serving.on_lost = self._lose_log
+        serving.on_unreadable = self._stand_back
+        await serving.begin()
+
+    def _calling(self, reply: RegistrationReply) -> Requests | TurnClient:
+        return calling_side(
+            self._link,
+            self._subjects,
+            self._recorder,
+            self._tracer,
+            turns=self._turns,
+            outcome_ttl_s=reply.outcome_ttl_s,
+        )
+
+    def _one_by_one(
+        self, reply: RegistrationReply, watch: LogWatch, calling: Requests | TurnClient
+    ) -> Served:
+        """The first form."""
+        journal = NatsJournal(
+            self._link, self._subjects, outcome_ttl_s=reply.outcome_ttl_s, watch=watch
+        )
         deliveries = NatsDeliveries(self._link, self._subjects, watch)
-        self._serving = serving = assemble(
+        return assemble(
             self._service,
             Ports(self._link.connected, journal, journal, deliveries),
             instance_id=self.id,
             incarnation=self._incarnation,
-            asks=self._requests.requester,
+            resources=self._resources,
+            asks=calling.requester,
             ack_wait_s=reply.ack_wait_s,
             batches=reply.replicas > 1,
             recorder=self._recorder,
@@ -369,19 +411,34 @@ class Instance:
             log_id=reply.journal_id,
             checkpoint_age_s=min(CHECKPOINT_AGE_S, reply.outcome_ttl_s / 4),
         )
-        self._host = serving.host
-        self._host.on_copied = self._copied
-        self._host.on_lost = self._lose_log
-        self._host.on_unreadable = self._stand_back
-        await serving.start(self._resources)
+
+    def _in_turns(
+        self, reply: RegistrationReply, watch: LogWatch, calling: Requests | TurnClient
+    ) -> Served:
+        """The second form."""
+        return TurnInstance(
+            self._link,
+            self._subjects,
+            self._service,
+            instance_id=self.id,
+            incarnation=self._incarnation,
+            resources=self._resources,
+            asks=calling.requester,
+            outcomes_kept_s=reply.outcome_ttl_s,
+            ack_wait_s=reply.ack_wait_s,
+            log_id=reply.journal_id,
+            watch=watch,
+            recorder=self._recorder,
+            tracer=self._tracer,
+        )
 
     def _known_end(self) -> int:
         """How far the journal goes at least."""
-        read = self._host.journal_seq if self._host else 0
+        read = self._serving.position if self._serving else 0
         return max(read, self._watch.end if self._watch else 0)
 
     def _lag_entries(self) -> int:
-        return 0 if self._stopped or self._host is None else self._host.lag_entries
+        return 0 if self._stopped or self._serving is None else self._serving.lag_entries
 
     def _loop_late(self, late_s: float) -> None:
         self._recorder.loop_late(self.service, late_s)
@@ -389,11 +446,10 @@ class Instance:
             self._serving.runner.blocked(late_s)
 
     def _heartbeat(self, n: int, loop_lag_s: float) -> Heartbeat:
-        host, serving = self._host, self._serving
-        assert host is not None
+        serving = self._serving
         assert serving is not None
         assert self._watch is not None
-        active = host.active
+        active = serving.active
         return Heartbeat(
             service=self.service,
             instance_id=self.id,
@@ -405,15 +461,16 @@ class Instance:
             requests_id=self._watch.requests_id,
             journal_seq=self._known_end(),
             request_seq=self._watch.newest_request.seq,
+            requests_done=serving.requests_done,
             log_lost=self._lost,
             requests_lost=self._requests_lost,
-            lag_entries=host.lag_entries,
+            lag_entries=serving.lag_entries,
             running=serving.runner.running,
             active=active,
             standby=len(self._resources) - active,
-            paused=host.paused,
+            paused=serving.paused,
             draining=self._draining is not None,
-            unreadable=host.unreadable,
+            unreadable=serving.unreadable,
             wall_s=time.time(),
         )
 
@@ -422,17 +479,17 @@ class Instance:
         done = obey(command, membership=self._membership, incarnation=self._incarnation)
         if done is not None:
             return done
-        if self._host is None:
+        if self._serving is None:
             return Ack(ok=False, message="not serving yet")
         if command.kind is CommandKind.HALT:
             self._halt(command.reason)
             return Ack(ok=True)
         if command.kind is CommandKind.PAUSE:
-            ended = await self._host.pause(
+            ended = await self._serving.pause(
                 command.resources, timeout_s=PAUSE_TIMEOUT_S, lease_s=command.lease_s
             )
             return Ack(ok=ended, message="" if ended else "a request is still running")
-        self._host.resume(command.resources)
+        self._serving.resume(command.resources)
         return Ack(ok=True)
 
     def _evict(self, reason: str) -> None:
@@ -462,19 +519,26 @@ class Instance:
         self._requests_lost = reason
         self._halt(reason)
 
-    def _halt(self, reason: str) -> None:
+    def _begin_anew_behind(self, reason: str) -> None:
+        """What it needs of the log was trimmed before it was read: the checkpoints have it."""
+        self._halt(reason, event="read_anew")
+
+    def _halt(self, reason: str, *, event: str = "log_lost") -> None:
         if self._draining is not None or (self._halted is not None and not self._halted.done()):
             return
-        log.error("log_lost", service=self.service, instance_id=self.id, reason=reason)
+        log.error(event, service=self.service, instance_id=self.id, reason=reason)
         self._halted = asyncio.create_task(self._begin_anew())
 
     async def _begin_anew(self) -> None:
         """Serve nothing; when control lets this instance in again, read everything from the log as it is."""
         await self._stop_hosts()
-        seen = self._host.seen() if self._host else {}
+        seen = self._serving.seen() if self._serving else {}
         newest = self._watch.newest_request if self._watch else None
-        if self._host is not None:
-            self._host.withdraw()
+        if self._serving is not None:
+            self._serving.withdraw()
+        if self._turns:  # a writer is never begun twice
+            self._incarnation = new_token(8)
+            self._membership.renew(self._incarnation)
         try:
             reply = await self._membership.return_when_allowed(
                 journal_id=self._watch.log_id if self._watch else "",
@@ -498,11 +562,11 @@ class Instance:
             await self._serving.stop()
 
     async def _reconnected(self) -> None:
-        if self._host is None or self._watch is None:
+        if self._serving is None or self._watch is None:
             return
         self._watch.reconnected()
         self._link.aside(self._make_sure(self._watch))
-        self._host.reconnected()
+        self._serving.reconnected()
 
     async def _make_sure(self, watch: LogWatch) -> None:
         """Also where nothing is committed: a standby would go on reading behind what another log does not have."""

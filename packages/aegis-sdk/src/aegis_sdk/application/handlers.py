@@ -54,7 +54,6 @@ class Runner:
         tracer: Tracer = LOG_TRACER,
     ) -> None:
         self.instance_id = instance_id
-        self.service = service.name
         self._service = service
         self._tracer = tracer
         self._asks = asks

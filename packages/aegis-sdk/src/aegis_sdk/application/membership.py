@@ -120,6 +120,10 @@ class Membership:
         self._registration = self._registration.model_copy(update={"resources": resources})
         self.come_back()
 
+    def renew(self, incarnation: str) -> None:
+        """From the next registration on it is another run of the instance."""
+        self._registration = self._registration.model_copy(update={"incarnation": incarnation})
+
     def stop(self) -> None:
         if self._again is not None:
             self._again.cancel()

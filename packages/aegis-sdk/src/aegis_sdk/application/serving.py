@@ -7,9 +7,9 @@ others serve it better. It ends first: from the pause of its resources to their 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 from aegis_sdk.application.group_host import GroupHost
 from aegis_sdk.application.handlers import Runner
@@ -19,6 +19,7 @@ from aegis_sdk.application.requester import Requester
 from aegis_sdk.application.resource_host import CHECKPOINT_AGE_S, ResourceHost
 from aegis_sdk.application.threads import Threads
 from aegis_sdk.application.tracing import Tracer
+from aegis_sdk.contract.control import ResourceSeen
 from aegis_sdk.domain.recorder import Recorder
 from aegis_sdk.service import Service
 
@@ -37,18 +38,74 @@ class Ports:
     deliveries: Deliveries
 
 
+class Served(Protocol):
+    """What serves in an instance, in either form of the protocol. After a loss of the log there is a new one."""
+
+    runner: Runner
+    on_copied: Callable[[str], None]
+    on_behind: Callable[[str], None]
+    """It has to begin anew, from what the log has now: nothing is served any more."""
+    on_lost: Callable[[str], None]
+    on_unreadable: Callable[[str], None]
+
+    async def begin(self) -> None:
+        """Reads the log from now on, and serves what is this instance's."""
+
+    async def start_group(self, *, unless: Callable[[], bool]) -> None: ...
+
+    async def drain(self, *, timeout_s: float) -> None: ...
+
+    async def stop(self) -> None: ...
+
+    async def pause(
+        self, resources: Sequence[str] | None, *, timeout_s: float, lease_s: float
+    ) -> bool: ...
+
+    def resume(self, resources: Sequence[str] | None) -> None: ...
+
+    def reconnected(self) -> None: ...
+
+    def withdraw(self) -> None: ...
+
+    def seen(self) -> dict[str, ResourceSeen]: ...
+
+    @property
+    def active_resources(self) -> list[str]: ...
+
+    @property
+    def active(self) -> int: ...
+
+    @property
+    def paused(self) -> int: ...
+
+    @property
+    def unreadable(self) -> int: ...
+
+    @property
+    def lag_entries(self) -> int: ...
+
+    @property
+    def position(self) -> int:
+        """The last entry of the log that was read."""
+
+    @property
+    def requests_done(self) -> int:
+        """Up to here, each stored request to a resource that is held here has an outcome; 0 where that is not told."""
+
+
 @dataclass(slots=True)
 class Serving:
-    """The parts of one registration: after a loss of the log there are new ones."""
+    """The first form's parts of one registration."""
 
     runner: Runner
     host: ResourceHost
     group: GroupHost
     has_group: bool
+    resources: Sequence[str]
     _ended: bool = False
 
-    async def start(self, resources: Iterable[str]) -> None:
-        await self.host.start(list(resources))
+    async def begin(self) -> None:
+        await self.host.start(self.resources)
 
     async def start_group(self, *, unless: Callable[[], bool] = lambda: False) -> None:
         """`unless`: asked when the journal was read; an instance that drains by then takes nothing new."""
@@ -73,6 +130,83 @@ class Serving:
         await self.host.stop()
         await self.runner.stop()
 
+    async def pause(
+        self, resources: Sequence[str] | None, *, timeout_s: float, lease_s: float
+    ) -> bool:
+        return await self.host.pause(resources, timeout_s=timeout_s, lease_s=lease_s)
+
+    def resume(self, resources: Sequence[str] | None) -> None:
+        self.host.resume(resources)
+
+    def reconnected(self) -> None:
+        self.host.reconnected()
+
+    def withdraw(self) -> None:
+        self.host.withdraw()
+
+    def seen(self) -> dict[str, ResourceSeen]:
+        return self.host.seen()
+
+    @property
+    def on_copied(self) -> Callable[[str], None]:
+        return self.host.on_copied
+
+    @on_copied.setter
+    def on_copied(self, told: Callable[[str], None]) -> None:
+        self.host.on_copied = told
+
+    @property
+    def on_behind(self) -> Callable[[str], None]:
+        """Never told: in this form nobody has to begin anew by itself."""
+        return self.host.on_lost
+
+    @on_behind.setter
+    def on_behind(self, told: Callable[[str], None]) -> None: ...
+
+    @property
+    def on_lost(self) -> Callable[[str], None]:
+        return self.host.on_lost
+
+    @on_lost.setter
+    def on_lost(self, told: Callable[[str], None]) -> None:
+        self.host.on_lost = told
+
+    @property
+    def on_unreadable(self) -> Callable[[str], None]:
+        return self.host.on_unreadable
+
+    @on_unreadable.setter
+    def on_unreadable(self, told: Callable[[str], None]) -> None:
+        self.host.on_unreadable = told
+
+    @property
+    def active_resources(self) -> list[str]:
+        return sorted(r for r, actor in self.host.actors.items() if actor.is_active)
+
+    @property
+    def active(self) -> int:
+        return self.host.active
+
+    @property
+    def paused(self) -> int:
+        return self.host.paused
+
+    @property
+    def unreadable(self) -> int:
+        return self.host.unreadable
+
+    @property
+    def lag_entries(self) -> int:
+        return self.host.lag_entries
+
+    @property
+    def position(self) -> int:
+        return self.host.journal_seq
+
+    @property
+    def requests_done(self) -> int:
+        return 0
+
 
 def assemble(
     service: Service,
@@ -80,6 +214,7 @@ def assemble(
     *,
     instance_id: str,
     incarnation: str,
+    resources: Iterable[str],
     asks: Requester,
     ack_wait_s: float,
     batches: bool,
@@ -122,4 +257,4 @@ def assemble(
         recorder=recorder,
     )
     has_group = any(not handler.targeted for handler in service.handlers.values())
-    return Serving(runner, host, group, has_group)
+    return Serving(runner, host, group, has_group, list(resources))

@@ -77,6 +77,8 @@ class LogWatch:
         self._kept_s = kept_s
         self.on_lost: Callable[[str], None] = lambda reason: None
         self.on_requests_lost: Callable[[str], None] = lambda reason: None
+        self.kept: Callable[[], str] = lambda: ""
+        """The subject of an entry that nobody removes, if one is known."""
         self._link = link
         self._subjects = subjects
         self._sure_of = link.connected.session
@@ -191,6 +193,7 @@ class LogWatch:
                 young = time.monotonic() - mark.at_s < self._kept_s / 2
                 await self._find(mark, stream, state, _subject_of, self._tell, must_be=young)
             await self._find_passed(known.passed, stream, int(state["last_seq"]))
+            await self._find_kept(stream)
         except StoreMissing as error:
             if "stream not found" not in str(error):
                 raise StoreUnreachable(str(error)) from error
@@ -210,6 +213,12 @@ class LogWatch:
             if found.subject != entry.subject or abs(found.at_s - entry.stored_s) > SAME_S:
                 self._tell(f"at {entry.seq} is another {found.subject} than was read there")
             return
+
+    async def _find_kept(self, stream: str) -> None:
+        """Raises: StoreError."""
+        subject = self.kept()
+        if subject and await last_message(self._link, stream, subject) is None:
+            self._tell(f"{subject} is gone")
 
     async def _look_at_requests(self, given: Mark) -> None:
         stream, tell = self._subjects.request_stream(self.service), self._tell_requests

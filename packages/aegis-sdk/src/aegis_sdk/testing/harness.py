@@ -176,6 +176,7 @@ class MemoryInstance:
             Ports(self.link.connected, self.link.journal, self.link.journal, self.link.deliveries),
             instance_id=instance_id,
             incarnation=self._registration.incarnation,
+            resources=self._registration.resources,
             asks=self._requester,
             ack_wait_s=bus.ack_wait_s,
             batches=True,
@@ -198,7 +199,7 @@ class MemoryInstance:
     async def start(self) -> None:
         """Register and serve. Raises: SecondActive."""
         await self._membership.register(wait_s=0.0)
-        await self._serving.start(self._registration.resources)
+        await self._serving.begin()
         await self._serving.start_group()
 
     async def kill(self) -> None:

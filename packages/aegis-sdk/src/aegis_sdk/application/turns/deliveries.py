@@ -94,6 +94,9 @@ class Deliveries:
     def __contains__(self, request_id: str) -> bool:
         return request_id in self._in_hand
 
+    def __len__(self) -> int:
+        return len(self._in_hand)
+
     def _look_later(self) -> None:
         self._timer = asyncio.get_running_loop().call_later(self._ack_wait_s / 3, self._extend)
 

@@ -17,10 +17,11 @@ import itertools
 import math
 import secrets
 import time
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, Final
 
+from aegis_sdk.application.callbacks import Callbacks
 from aegis_sdk.application.following import until_answered
 from aegis_sdk.application.handlers import Execution, Runner
 from aegis_sdk.application.isolation import ALONE_S_MAX, Isolation
@@ -31,6 +32,7 @@ from aegis_sdk.application.ports import (
     Connected,
     Delivery,
     FenceRefused,
+    GroupSource,
     Letters,
     RequestLog,
     StoreError,
@@ -52,6 +54,7 @@ from aegis_sdk.contract.turns.checkpoint import Checkpoint
 from aegis_sdk.contract.turns.sent import Answer
 from aegis_sdk.domain.delivery import Verdict, backoff_s, could_be_second
 from aegis_sdk.domain.recorder import NO_RECORDER, Recorder
+from aegis_sdk.domain.roles import InstanceRole
 from aegis_sdk.domain.turns.begins import decide
 from aegis_sdk.domain.turns.claims import Claims
 from aegis_sdk.domain.turns.entries import Claim, End, Entry, Gate, Turn
@@ -62,6 +65,7 @@ from aegis_sdk.domain.turns.states import HeldState, Why
 from aegis_sdk.domain.turns.work import BehindTrim, Work, Write
 from aegis_sdk.domain.turns.writer import OUTCOMES_KEPT_S, Writer
 from aegis_sdk.errors import Cancelled
+from aegis_sdk.service import Service
 from aegis_sdk.telemetry import about, log
 
 TICK_S: Final = 1.0
@@ -76,7 +80,7 @@ _SAID: Final = {Why.BUSY: Answer.BUSY, Why.MOVED: Answer.MOVED, Why.LATE: Answer
 class TurnHost:
     """One instance of a service, in the second form."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0915 - one line for each part
         self,
         name: str,
         *,
@@ -88,14 +92,18 @@ class TurnHost:
         letters: Letters,
         connected: Connected,
         ends_kept_s: float,
-        on_stopped: Callable[[str], None],
+        service: Service,
+        on_copied: Callable[[str], None],
+        on_behind: Callable[[str], None],
         deliveries: Deliveries | None = None,
         unsent_s: float = UNSENT_S,
         outcomes_kept_s: float = OUTCOMES_KEPT_S,
         log_id: str = "",
         recorder: Recorder = NO_RECORDER,
     ) -> None:
-        """`name` is the writer's, `log_id` its log's. `on_stopped` is told why, when this instance must not go on."""
+        """`name` is the writer's, `log_id` its log's. `on_copied` is told that another process has this one's identity,
+        `on_behind` that something is missing in what was read: it has to begin anew. Nothing is served any more then.
+        """
         self.writer = Writer(
             name,
             self._compute,
@@ -112,7 +120,16 @@ class TurnHost:
         self._requests = requests
         self._letters = letters
         self._connected = connected
-        self._on_stopped = on_stopped
+        self._on_copied = on_copied
+        self._on_behind = on_behind
+        self.on_unreadable: Callable[[str], None] = lambda resource: None
+        """Told of each resource whose state is not known here any more."""
+        self.on_unknown: Callable[[list[str]], None] = lambda resources: None
+        """Told what the log gives to this writer and it does not hold."""
+        self._service = service
+        self._callbacks = Callbacks(service.name, instance_id=runner.instance_id)
+        self._preparing: dict[str, asyncio.Task[None]] = {}
+        """What a resource's first request waits for: the callbacks of its promotion."""
         self._sender = Sender(
             requests,
             letters,
@@ -148,6 +165,12 @@ class TurnHost:
         """Resources that are about to be given away, and the end of their pause."""
         self.on_moved: Callable[[list[str], list[str]], None] = lambda serving, left: None
         """Told what is served from now on, and what no longer."""
+        self._served: set[str] = set()
+        """What it served when it was stopped."""
+        self.is_draining = False
+        self.unreadable_count = 0
+        self.taps: list[Callable[[Entry], None]] = []
+        """Told each entry when it is folded."""
         self._changed = asyncio.Event()
         log_.on_stored, log_.on_refused, log_.on_taken = self._stored, self._refused, self._taken
         sent.on_request, sent.on_cancel = self._request, self._cancel
@@ -170,18 +193,36 @@ class TurnHost:
         """The log is read from now on. Raises: StoreUnreachable."""
         await self._log.open()
         self._claim()
-        self._sent.serve_group(self._runner.instance_id)
         self._loop.call_later(TICK_S, self._tick)
 
+    def begin_group(self, source: GroupSource) -> None:
+        """Its requests are taken from now on. Raises: StoreUnreachable, when the connection is closed."""
+        self.deliveries.begin(source)
+        self._sent.serve_group(self._runner.instance_id)
+
     async def stop(self) -> None:
-        """At once; what is under way ends elsewhere."""
+        """At once; what is under way ends elsewhere. Safe twice."""
         self._end()
         for task in list(self._tasks):
             task.cancel()
         for drop in list(self._running.values()):
             drop()
         self._running.clear()
+        self._callbacks.stop()
+        await self.deliveries.stop()
         await self._runner.stop()
+
+    async def leave_group(self) -> None:
+        """Take nothing more of the group's; returns when all that was taken has ended."""
+        self._sent.leave_group()
+        self.is_draining = True
+        await self.deliveries.retire()
+        await self.until(lambda: not self._has_of_group)
+
+    @property
+    def _has_of_group(self) -> bool:
+        of_group = (work.request.resource is None for work in self.writer.desk.open.values())
+        return bool(self.deliveries) or any(of_group)
 
     async def until(self, true: Callable[[], bool]) -> None:
         """Return when `true` of what is served and read."""
@@ -189,21 +230,37 @@ class TurnHost:
             self._changed.clear()
             await self._changed.wait()
 
-    async def pause(self, resources: Iterable[str], *, lease_s: float) -> None:
-        """Begin nothing new on them; returns when nothing of them is under way.
+    async def pause(self, resources: Iterable[str] | None, *, lease_s: float) -> None:
+        """Begin nothing new on them (None: on all, for good); returns when nothing of them is under way.
 
-        They go on by themselves after `lease_s`, unless they belong to another by then.
+        Those that are named go on by themselves after `lease_s`, unless they belong to another by then.
         """
-        names = [name for name in resources if name in self.serving]
+        self.is_draining = self.is_draining or resources is None
+        names = [name for name in (resources or self.serving) if name in self.serving]
         for name in names:
             self._end_pause(name)
-            self.paused[name] = self._loop.call_later(lease_s, self.resume, (name,))
+            if resources is not None:
+                self.paused[name] = self._loop.call_later(lease_s, self._forgotten, name)
         # Each of them is paused, whatever the first one says.
-        await self.until(lambda: False not in [self.writer.pause(name) for name in names])
+        await self.until(lambda: False not in [self._pause(name) for name in names])
 
-    def resume(self, resources: Iterable[str]) -> None:
-        for name in resources:
-            if self._end_pause(name):
+    def _pause(self, resource: str) -> bool:
+        return self.writer.pause(resource) if resource in self.serving else True
+
+    def _forgotten(self, resource: str) -> None:
+        log.warning(
+            "pause_ended",
+            service=self._service.name,
+            instance_id=self._runner.instance_id,
+            resource=resource,
+            reason="no handover came: control is gone, or gave it up",
+        )
+        self.resume((resource,))
+
+    def resume(self, resources: Iterable[str] | None = None) -> None:
+        """One that leaves stays paused."""
+        for name in list(self.paused) if resources is None else resources:
+            if self._end_pause(name) and not self.is_draining and name not in self._preparing:
                 self.writer.resume(name)
         self._soon()
 
@@ -212,6 +269,10 @@ class TurnHost:
         if timer is not None:
             timer.cancel()
         return timer is not None
+
+    @property
+    def has_stopped(self) -> bool:
+        return self._stopped
 
     @property
     def unsent(self) -> int:
@@ -305,15 +366,23 @@ class TurnHost:
         try:
             self._read(entry)
         except (MissingOwnership, BehindTrim, ValueError) as error:
-            self.unreadable(entry.seq, str(error))
+            self._halt(f"entry {entry.seq} of the log: {error}", self._on_behind)
+        self._soon()
+
+    def adopt(self, fold: Writer) -> None:
+        """Serve and follow what that one holds, too, which has read just as far."""
+        self.writer.adopt(fold)
         self._soon()
 
     def _read(self, entry: Entry | Claim) -> None:
         if isinstance(entry, Claim):
             if why := self._claims.read_claim(entry.writer, entry.nonce):
-                self._halt(why)
+                self._halt(why, self._on_copied)
             return
         self.writer.read(entry)
+        if self.taps:
+            for tap in tuple(self.taps):
+                tap(entry)
         if isinstance(entry, Gate):
             self._claims.read_gate(entry.writer)
             self._changed.set()
@@ -323,9 +392,20 @@ class TurnHost:
         elif self._kept and isinstance(entry, End):
             self._forget(entry.resource, entry.request_id)
 
-    def unreadable(self, seq: int, why: str) -> None:
-        """The state behind it is not known here: somebody who can read it has to serve."""
-        self._halt(f"entry {seq} of the log can't be read: {why}")
+    def unreadable(self, seq: int, why: str, words: Sequence[str]) -> None:
+        """The state of what that entry concerns is not known here: somebody who can read it has to serve it."""
+        for resource in self.writer.concerned(words):
+            log.error(
+                "resource_unreadable",
+                service=self._service.name,
+                resource=resource,
+                instance_id=self._runner.instance_id,
+                reason=f"entry {seq}: {why}; run the version that wrote it, or remove that message",
+            )
+            self.writer.stand_back(resource)
+            self.unreadable_count += 1
+            self.on_unreadable(resource)
+        self._soon()
 
     def restored(self) -> None:
         """There is a new connection."""
@@ -340,7 +420,7 @@ class TurnHost:
 
     def _refused(self, write: Write) -> None:
         log.info("turn_refused", writer=self.writer.name, turn=write.name, gate=write.gate)
-        self._recorder.fenced(self._runner.service)
+        self._recorder.fenced(self._service.name)
         self.writer.refused(write)
         self._soon()
 
@@ -367,13 +447,15 @@ class TurnHost:
         self._is_due = False
         if self._stopped:
             return
+        if self._holds_back and self.writer.desk.out.serving:
+            self._hold_back(self.writer.desk.out.serving)
         if self.may_write:
             self.writer.compose(time.time())
         out = self.writer.take_output()
-        if self.paused:
+        if self.paused or self.is_draining:
             self._changed.set()  # something may have ended
         if out.stop:
-            self._halt(out.stop)
+            self._halt(out.stop, self._on_copied)
         else:
             self._execute(out)
             self._log.push()
@@ -403,7 +485,7 @@ class TurnHost:
             self._aside(self._save(save))
         self._sender.send(out.send)
         if out.unknown:
-            log.error("resources_not_followed", writer=self.writer.name, resources=out.unknown)
+            self.on_unknown(out.unknown)
         if out.serving or out.left:
             self._moved(out)
 
@@ -455,6 +537,9 @@ class TurnHost:
         self.serving.difference_update(out.left)
         for resource in out.left:
             self._end_pause(resource)
+            self._demoted(resource)
+        for resource in out.serving:
+            self._promoted(resource)
         for resource in out.serving:  # what is stored comes before what is sent from now on (G7)
             for request, seq, born_s in self._kept.pop(resource, {}).values():
                 self._accept(request, sent_s=math.inf, stored_seq=seq, born_s=born_s)
@@ -462,6 +547,56 @@ class TurnHost:
         self.serving.update(out.serving)
         self._changed.set()
         self.on_moved(out.serving, out.left)
+
+    @property
+    def _holds_back(self) -> bool:
+        """Whether what is served from now on has to wait."""
+        return self.is_draining or bool(self._service.promoted_callbacks)
+
+    def _hold_back(self, resources: Iterable[str]) -> None:
+        """Before the first request is begun."""
+        for resource in resources:
+            self.writer.pause(resource)
+
+    def _promoted(self, resource: str) -> None:
+        log.info(
+            "promoted",
+            service=self._service.name,
+            resource=resource,
+            instance_id=self._runner.instance_id,
+            epoch=self.writer.ownership.epoch(resource),
+            role=InstanceRole.ACTIVE.value,
+        )
+        called = self._callbacks.promoted(self._service.promoted_callbacks, resource)
+        if called is not None:
+            self._preparing[resource] = called
+            called.add_done_callback(lambda done: self._is_prepared(resource, done))
+
+    def _is_prepared(self, resource: str, called: asyncio.Task[None]) -> None:
+        if self._preparing.get(resource) is not called:
+            return
+        del self._preparing[resource]
+        if resource in self.serving and resource not in self.paused and not self.is_draining:
+            self.writer.resume(resource)
+            self._soon()
+
+    def _demoted(self, resource: str) -> None:
+        self._preparing.pop(resource, None)
+        log.warning(
+            "demoted",
+            service=self._service.name,
+            resource=resource,
+            instance_id=self._runner.instance_id,
+            epoch=self.writer.ownership.epoch(resource),
+            role=InstanceRole.FOLLOWING.value,
+        )
+        self._callbacks.demoted(self._service.demoted_callbacks, resource)
+
+    def withdraw(self) -> None:
+        """After `stop`, when it has to begin anew: what was served here is not any more."""
+        for resource in self._served:
+            self._demoted(resource)
+        self._served = set()
 
     def _has_to_send(self, sending: Sending) -> bool:
         return sending.work is not None or sending.resource in self.serving
@@ -731,15 +866,17 @@ class TurnHost:
             self._soon()
             self._loop.call_later(TICK_S, self._tick)
 
-    def _halt(self, why: str) -> None:
+    def _halt(self, why: str, tell: Callable[[str], None]) -> None:
         if not self._stopped:
             log.critical("writer_stopped", writer=self.writer.name, reason=why)
             self._end()
-            self._on_stopped(why)
+            tell(why)
 
     def _end(self) -> None:
+        if self._stopped:
+            return
         self._stopped = True
         self._sent.leave_all()
         self._log.close()
-        self.serving.clear()
+        self._served, self.serving = self.serving, set()
         self._changed.set()

@@ -186,7 +186,8 @@ class Held:
 
     __slots__ = (
         "begun", "change_bytes", "changes", "early", "ended", "in_flight", "is_changed", "is_due", "kept", "name", "number",
-        "queue", "saved", "saved_bytes", "saved_s", "saving", "sessions", "since_s", "state", "stored_to", "unsent", "values",
+        "queue", "saved", "saved_bytes", "saved_s", "saving", "sessions", "since_s", "state", "stored_to",
+        "unreadable", "unsent", "values",
     )  # fmt: skip
 
     def __init__(self, name: str, *, kept: bool = False) -> None:
@@ -206,6 +207,8 @@ class Held:
         self.since_s = 0.0
         """Unix time: what was sent or stored earlier may have been begun by another owner. 0.0: there was none."""
         self.state = HeldState.FOLLOWING
+        self.unreadable = False
+        """Its state is not known here any more."""
         self.queue: deque[Work] = deque()
         self.early: list[Work] = []
         """Sent requests that name a stored one which has not come yet."""

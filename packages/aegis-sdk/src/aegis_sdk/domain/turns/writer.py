@@ -38,6 +38,7 @@ from typing import Any, Final
 
 from aegis_sdk.contract.envelope import Change, Outcome
 from aegis_sdk.contract.ids import is_keyed, is_nested
+from aegis_sdk.contract.names import encode_token
 from aegis_sdk.contract.turns.checkpoint import Checkpoint
 from aegis_sdk.domain.journal import Ahead
 from aegis_sdk.domain.turns.begins import Begins
@@ -325,7 +326,7 @@ class Writer:
             return
         for settled in turn.settled:
             held = self.held.get(settled.resource)
-            if held is not None:
+            if held is not None and not held.unreadable:
                 caller, number = split(settled.request_id)
                 held.fold(caller, number, settled.outcome, turn.stored_s)
                 held.begun.pop(settled.request_id, None)
@@ -365,6 +366,8 @@ class Writer:
             if held is None:
                 if is_ours:
                     self.desk.out.unknown.append(resource)
+            elif held.unreadable:
+                continue
             elif is_ours:
                 self._give(held)
                 given.append(resource)
@@ -411,6 +414,23 @@ class Writer:
         held.queue.clear()
         held.early.clear()
 
+    def concerned(self, words: Sequence[str]) -> list[str]:
+        """The resources that an entry with this subject may change: what is held of them can't be told without it."""
+        kind, *rest = words
+        if kind == "turn" and rest:
+            known = [name for name in self.held if rest[0] in self.ownership.may_write(name)]
+            return known or list(self.held)
+        if kind == "at" and len(rest) > 1 and rest[1] != "state":
+            return [name for name in self.held if encode_token(name) == rest[0]]
+        return list(self.held) if kind == "own" else []
+
+    def stand_back(self, resource: str) -> None:
+        """Neither serve nor follow it any more: what was read of it is not all there is."""
+        held = self.held[resource]
+        held.unreadable = True
+        if held.state is not HeldState.FOLLOWING:
+            self._lose(held)
+
     def _read_end(self, end: End) -> None:
         self._log_s = max(self._log_s, end.stored_s)
         held = self.held.get(end.resource)
@@ -427,7 +447,7 @@ class Writer:
         self._log_s = max(self._log_s, saved.stored_s)
         checkpoint = saved.checkpoint
         held = self.held.get(checkpoint.resource)
-        if held is None:
+        if held is None or held.unreadable:
             return
         if checkpoint.number > held.number:
             raise BehindTrim(

@@ -61,7 +61,7 @@ class _Owners:
         elif isinstance(entry, Gate):
             self.ownership.read_gate(entry.writer, entry.seq)
 
-    def _cannot(self, seq: int, why: str) -> None:
+    def _cannot(self, seq: int, why: str, _: Sequence[str] = ()) -> None:
         self.unreadable = f"entry {seq}: {why}"
 
     async def may_write(self, resources: Collection[str]) -> set[str]:

@@ -8,6 +8,7 @@ repeated as it is, which is harmless: its subject takes one message, and if the 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import time
 from collections.abc import Callable, Collection, Mapping
@@ -18,6 +19,7 @@ from aegis_sdk.application.ports import (
     AlreadyStored,
     FenceRefused,
     StoreError,
+    StoreMissing,
     StoreTooLarge,
     StoreUnreachable,
 )
@@ -27,6 +29,7 @@ from aegis_sdk.contract.turns.subjects import LogSubjects
 from aegis_sdk.domain.turns.output import Save
 from aegis_sdk.domain.turns.sessions import is_single
 from aegis_sdk.domain.turns.work import Write
+from aegis_sdk.infrastructure.log_watch import LogWatch
 from aegis_sdk.infrastructure.messages import last_message
 from aegis_sdk.infrastructure.turns.search import outcome_at, outcomes_up_to
 from aegis_sdk.nats.codes import EXPECTED_SEQ, EXPECTED_SUBJECT, ROLLUP, TTL
@@ -44,6 +47,8 @@ TROUBLE_WAIT_S: Final = 0.05
 STORE_TIMEOUT_S: Final = 2.0
 OUTCOMES_KEPT: Final = "86400s"
 """Of group requests: nothing else removes them."""
+LOOK_S: Final = 0.5
+"""Between two looks at whether it is the same log."""
 FEW: Final = 4
 """More are found by one reading of all headers."""
 FINDS_AT_ONCE_MAX: Final = 64
@@ -67,13 +72,23 @@ class TurnLog:
     """The log of one service, for one writer. `nonce` is known to this process alone."""
 
     def __init__(
-        self, link: Link, names: LogSubjects, *, writer: str, log_id: str = "", nonce: str
+        self,
+        link: Link,
+        names: LogSubjects,
+        *,
+        writer: str,
+        log_id: str = "",
+        nonce: str,
+        watch: LogWatch | None = None,
     ) -> None:
+        """`watch` is asked whether it is still the same log before anything is claimed in it."""
         self._link = link
         self._names = names
         self._writer = writer
         self._gate = names.gate(writer)
         self._log_id = log_id
+        self._watch = watch
+        self._looked_s = 0.0
         self._head = turn_head(writer, log_id, nonce)
         self._tries: dict[str, _Try] = {}
         self._tokens = itertools.count(1)
@@ -179,6 +194,8 @@ class TurnLog:
 
     def _not_stored(self, token: str, each: _Try, answer: Message) -> None:
         said = stored_or_why(answer)
+        if self._watch is not None and isinstance(said, FenceRefused | StoreMissing):
+            self._look_soon(self._watch)
         if isinstance(said, FenceRefused | AlreadyStored):
             del self._tries[token]
             told = self.on_refused if isinstance(said, FenceRefused) else self.on_taken
@@ -188,13 +205,22 @@ class TurnLog:
             log.debug("turn_not_stored", subject=each.subject, error=str(said))
             asyncio.get_running_loop().call_later(wait_s, self._send_again, token)
 
+    def _look_soon(self, watch: LogWatch) -> None:
+        """There is a newer gate, or no log any more that holds it."""
+        now_s = time.monotonic()
+        if now_s - self._looked_s >= LOOK_S:
+            self._looked_s = now_s
+            self._link.aside(_look(watch))
+
     # --- single entries ---------------------------------------------------------------------------------------
     async def gate(self, writer: str) -> int:
         """Raises: StoreError."""
         return await store_gate(self._link, self._names, writer)
 
     async def claim(self, nonce: str) -> int:
-        """Raises: StoreError."""
+        """Raises: StoreError, also while it is not known to be the same log."""
+        if self._watch is not None:
+            await self._watch.make_sure()
         return (await self._put(self._names.claim(self._writer, nonce), b"", {})).seq
 
     async def own(self, number: int, moves: Mapping[str, str], *, why: str = "") -> int:
@@ -300,6 +326,11 @@ async def store_end(
             raise StoreUnreachable(f"what stood at {subject} has expired") from None
         return found.seq
     return stored.seq
+
+
+async def _look(watch: LogWatch) -> None:
+    with contextlib.suppress(StoreError):
+        await watch.make_sure()
 
 
 def _nobody(*_: object) -> None:

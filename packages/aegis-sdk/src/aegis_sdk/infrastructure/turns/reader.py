@@ -16,6 +16,7 @@ from aegis_sdk.domain.turns.entries import Claim, Entry
 from aegis_sdk.domain.turns.parsing import parse_entry
 from aegis_sdk.infrastructure.consumer import Meta, PullLoop
 from aegis_sdk.infrastructure.journal import make_reader
+from aegis_sdk.infrastructure.log_watch import LogWatch
 from aegis_sdk.nats.link import Link
 from aegis_sdk.nats.wire import Message
 from aegis_sdk.telemetry import log
@@ -25,7 +26,8 @@ CREDIT: Final = 128
 _TURN: Final = TURN.encode()
 
 OnEntry = Callable[[Entry | Claim], None]
-OnUnreadable = Callable[[int, str], None]
+OnUnreadable = Callable[[int, str, Sequence[str]], None]
+"""Its place, why, and the words of its subject behind the service."""
 
 
 class LogReader:
@@ -40,13 +42,16 @@ class LogReader:
         on_unreadable: OnUnreadable,
         filters: Sequence[str] = (),
         own: str = "",
+        watch: LogWatch | None = None,
     ) -> None:
+        """`watch` is told what is read, and asked whether it is still the same log before a consumer is made again."""
         self._link = link
         self._names = names
         self._filters = list(filters) or names.folded
         self._on_entry = on_entry
         self._on_unreadable = on_unreadable
         self._own = own
+        self._watch = watch
         self.position = 0
         """The last entry that was given."""
         self._moved = asyncio.Event()
@@ -81,6 +86,8 @@ class LogReader:
             await self._moved.wait()
 
     async def _make(self, again: bool, timeout_s: float) -> str:
+        if again and self._watch is not None:
+            await self._watch.make_sure()
         start: dict[str, Any] = {
             "deliver_policy": "by_start_sequence",
             "opt_start_seq": self.position + 1,
@@ -91,8 +98,10 @@ class LogReader:
         return name
 
     def _read(self, message: Message, meta: Meta) -> None:
+        words = self._names.words(message.subject)
+        if self._watch is not None:
+            self._watch.passed(meta.stream_seq, message.subject, meta.stored_s)
         try:
-            words = self._names.words(message.subject)
             header = message.header(_TURN)
             entry = parse_entry(
                 words, header, message.data, meta.stream_seq, meta.stored_s, own=self._own
@@ -101,7 +110,7 @@ class LogReader:
             log.error(
                 "entry_unreadable", subject=message.subject, seq=meta.stream_seq, error=str(error)
             )
-            self._on_unreadable(meta.stream_seq, f"{message.subject}: {error}")
+            self._on_unreadable(meta.stream_seq, f"{message.subject}: {error}", words)
         else:
             if entry is None:
                 log.warning("entry_of_no_known_kind", subject=message.subject, seq=meta.stream_seq)

@@ -50,7 +50,11 @@ class SentRequests:
 
     def leave_all(self) -> None:
         self.leave(list(self._subscriptions))
+        self.leave_group()
+
+    def leave_group(self) -> None:
         self._link.drop_all(self._group)
+        self._group = []
 
     def answer(self, request_id: str, outcome: Outcome) -> None:
         self._link.publish(self._names.reply(request_id), outcome.body, reply_headers(outcome))

@@ -14,6 +14,7 @@ from aegis_sdk.contract.names import decode_token
 from aegis_sdk.contract.subjects import Subjects
 from aegis_sdk.infrastructure.consumer import Meta, PullLoop
 from aegis_sdk.infrastructure.journal import make_reader
+from aegis_sdk.infrastructure.log_watch import LogWatch
 from aegis_sdk.nats.link import Link
 from aegis_sdk.nats.wire import Message
 from aegis_sdk.telemetry import log
@@ -26,8 +27,16 @@ OnStored = Callable[[Request, int, float], None]
 
 class StoredRequests:
     def __init__(
-        self, link: Link, subjects: Subjects, service: str, *, on_request: OnStored
+        self,
+        link: Link,
+        subjects: Subjects,
+        service: str,
+        *,
+        on_request: OnStored,
+        watch: LogWatch | None = None,
     ) -> None:
+        """`watch` is told what comes."""
+        self._watch = watch
         self._link = link
         self._service = service
         self._stream = subjects.request_stream(service)
@@ -75,4 +84,6 @@ class StoredRequests:
                 "request_unreadable", service=self._service, seq=meta.stream_seq, error=repr(error)
             )
             return
+        if self._watch is not None:
+            self._watch.given(meta.stream_seq, request.request_id)
         self._on_request(request, meta.stream_seq, meta.stored_s)

@@ -1,0 +1,69 @@
+"""Resources that a running instance is given and does not hold: another fold reads them up to where it is, and is adopted.
+
+Two readers read the same log. What the instance reads from now on is kept, so the fold needs to read no further than to the
+first of that: the rest is given to it from there, in the moment in which both have read just as far.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from aegis_sdk.application.turns.host import TurnHost
+from aegis_sdk.domain.turns.entries import Claim, Entry
+from aegis_sdk.domain.turns.ownership import MissingOwnership
+from aegis_sdk.domain.turns.work import BehindTrim
+from aegis_sdk.domain.turns.writer import Writer
+from aegis_sdk.telemetry import log
+
+
+class Further:
+    """`done` says whether the fold was adopted; else it has to begin anew, from newer checkpoints."""
+
+    def __init__(self, fold: Writer, host: TurnHost) -> None:
+        self._fold = fold
+        self._host = host
+        self._begun_at = host.writer.position
+        self._tail: list[Entry] = []
+        self.done: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        host.taps.append(self._tap)
+        self._try()
+
+    def entry(self, entry: Entry | Claim) -> None:
+        """What the fold's own reader brings."""
+        if not self.done.done() and not isinstance(entry, Claim):
+            self._read(entry)
+            self._try()
+
+    def unreadable(self, seq: int, why: str, words: Sequence[str]) -> None:
+        for resource in self._fold.concerned(words):
+            log.error("resource_unreadable", resource=resource, reason=f"entry {seq}: {why}")
+            self._fold.stand_back(resource)
+
+    def _tap(self, entry: Entry) -> None:
+        self._tail.append(entry)
+        self._try()
+
+    def _try(self) -> None:
+        """Adopt it, if it has read to where the kept entries begin."""
+        fold, host = self._fold, self._host
+        if self.done.done() or fold.position < self._begun_at:
+            return
+        for entry in self._tail:
+            self._read(entry)
+        self._tail.clear()
+        if fold.position == host.writer.position and not self.done.done():
+            host.adopt(fold)
+            self._end(adopted=True)
+
+    def _read(self, entry: Entry) -> None:
+        try:
+            self._fold.read(entry)
+        except (MissingOwnership, BehindTrim, ValueError) as error:
+            log.info("read_anew", writer=self._fold.name, reason=str(error))
+            self._end(adopted=False)
+
+    def _end(self, *, adopted: bool) -> None:
+        if not self.done.done():
+            self.done.set_result(adopted)
+            self._host.taps.remove(self._tap)
