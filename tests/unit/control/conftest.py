@@ -8,10 +8,13 @@ import pytest
 
 from tests.unit.control.support import Office
 
+OF_BOTH = ("admin", "failover", "register", "unreadable", "later_logs", "leadership")
+
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "_form" in metafunc.fixturenames:
-        one = metafunc.definition.get_closest_marker("fences") is not None
+        one = metafunc.module.__name__.rpartition(".test_")[2] not in OF_BOTH
+        one = one or metafunc.definition.get_closest_marker("fences") is not None
         metafunc.parametrize("_form", [False] if one else [False, True], indirect=True)
 
 

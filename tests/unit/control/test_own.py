@@ -202,7 +202,7 @@ async def test_after_an_accepted_loss_everything_is_nobodys_and_no_number_is_giv
     [table] = other.state.services.values()
     await other.granting.begin_again(table, {"R1": other.lease()}, log_id="log-2")
     await other.settled()
-    assert log_of(office) == ["1 R1>a", "2", "3 R1>", "gate a"]
+    assert log_of(office) == ["1 R1>a", "2", "3 R1>", "gate a", "gate b"]
     assert office.route() == "b 3 vacant"
 
 

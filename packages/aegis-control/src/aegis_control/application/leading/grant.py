@@ -116,6 +116,10 @@ class Leases:
             await self._write_fences(table, behind)
         return list(behind)
 
+    async def lacks(self, table: ServiceTable) -> bool:
+        """Whether the journal does not have what the leases say it has."""
+        return bool(table.leases) and not table.fences
+
     async def begin_again(
         self, table: ServiceTable, changes: Mapping[str, LeaseRecord], *, log_id: str
     ) -> None:

@@ -90,7 +90,7 @@ class LogKeeper:
         await self._keep(table, record)
         table.fences_loaded = False
         await self._roster.load_fences(table)
-        if table.leases and not table.fences:
+        if await self._leases.lacks(table):
             sight = await self._world.logs.look(journal)
             await self._lose(table, [emptied(journal, sight, list(table.leases))] if sight else [])
 
@@ -194,7 +194,9 @@ class LogKeeper:
         return max([mark.end, self._world.logs.seen_end(stream, mark.id), *seen])
 
     async def _emptied(self, table: ServiceTable, stream: str, sight: Sight) -> Loss | None:
-        """Fences stay for ever: a journal that begins behind one that is known was purged."""
+        """Fences stay for ever, and so does the newest ownership entry: a journal that begins behind one that is known was purged."""
+        if table.owned is not None and sight.first_seq > table.owned.newest_seq > 0:
+            return emptied(stream, sight, list(table.leases))
         known = {name: fence.seq for name, fence in table.fences.items()}
         if not known or (sight.first_seq <= min(known.values()) and not table.unfenced):
             return None

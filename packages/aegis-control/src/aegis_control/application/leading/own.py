@@ -17,10 +17,12 @@ from typing import Final
 
 from aegis_sdk.contract.control import LeaseRecord, LeaseState
 from aegis_sdk.contract.turns.entries import Moves
+from aegis_sdk.contract.turns.writers import writer_name
 from aegis_sdk.domain.turns.ownership import NOBODY, MissingOwnership
 from aegis_sdk.errors import Unavailable
 
 from aegis_control.application.leading.grant import Leases, note_loss
+from aegis_control.application.leading.torn import begin_behind_holes
 from aegis_control.application.leading.watch import Spawn
 from aegis_control.application.ports import NotWritten, OwnLog, Write
 from aegis_control.application.state import ControlState, Member, ServiceTable
@@ -102,15 +104,30 @@ class LogLeases(Leases):
     async def begin_again(
         self, table: ServiceTable, changes: Mapping[str, LeaseRecord], *, log_id: str
     ) -> None:
-        """What the log says from before the loss is void: everything is nobody's, above every number ever told."""
-        table.owned = None
+        """What the log says from before the loss is void: everything is nobody's, above every number ever told.
+
+        Whoever may have written is shut out: the entries that say who are lost, perhaps.
+        """
+        table.owned = owned = Owned()  # its beginning may be lost
         table.highest_told = max((record.epoch for record in changes.values()), default=0)
-        owned = await self._owned(table)
+        writers = {_writer(lease.record) for lease in table.leases.values()}
+        await self._read(table)
         for number in owned.missing(_highest_epoch(table)):
             await self._write(table, owned, number, Moves({}, "loss_accepted", log_id))
         await self._move(
             table, owned, dict.fromkeys(changes, NOBODY), Moves({}, "loss_accepted", log_id)
         )
+        writers |= owned.ownership.gates.keys()
+        if None in await self._log.shut_out(table.name, sorted(writers - {NOBODY})):
+            raise Unavailable(f"not every writer of {table.name} was shut out")
+        if self._world.log_space is not None:
+            kept_s = self._world.outcome_ttl_s
+            await begin_behind_holes(self._world.log_space, table, log_id=log_id, kept_s=kept_s)
+
+    async def lacks(self, table: ServiceTable) -> bool:
+        """Entries that leases name are not there."""
+        owned = await self._owned(table)
+        return owned.is_behind(_highest_epoch(table))
 
     # --- the steps of a move ----------------------------------------------------------------------------
     async def _move(
@@ -239,6 +256,10 @@ class LogLeases(Leases):
             note_loss(table.owner_of(lease) if lease else None, to)
         self._tell_fenced(table, {resource: before[resource] for resource in given}, to)
         self._tell(table, given, to, reason)
+
+
+def _writer(record: LeaseRecord) -> str:
+    return writer_name(record.owner, record.incarnation) if record.incarnation else NOBODY
 
 
 def _highest_epoch(table: ServiceTable) -> int:

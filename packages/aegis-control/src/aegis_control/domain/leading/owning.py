@@ -110,6 +110,10 @@ class Owned:
             )
         return number + 1
 
+    def is_behind(self, highest_epoch: int) -> bool:
+        """Whether a lease names an entry that the log does not have."""
+        return highest_epoch > self.ownership.number
+
     def missing(self, highest_epoch: int) -> range:
         """Numbers that an older copy of the log lacks: they are given to nothing, so that none is given twice."""
         return range(self.ownership.number + 1, highest_epoch + 1) if self._told else range(0)

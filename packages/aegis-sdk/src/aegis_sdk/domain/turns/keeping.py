@@ -20,7 +20,7 @@ from pydantic_core import to_json
 
 from aegis_sdk.contract.turns.checkpoint import Checkpoint
 from aegis_sdk.domain.turns.checkpoints import restored
-from aegis_sdk.domain.turns.entries import Claim, End, Entry, Own, Saved, Turn
+from aegis_sdk.domain.turns.entries import Claim, End, Entry, Own, Saved, Settled, Turn
 from aegis_sdk.domain.turns.outbox import Outbox
 from aegis_sdk.domain.turns.ownership import NOBODY, MissingOwnership
 from aegis_sdk.domain.turns.sessions import split
@@ -59,10 +59,13 @@ class Keeping:
         self._log_s = max(self._log_s, turn.stored_s)
         for settled in turn.settled:
             if (held := self.held.get(settled.resource)) is not None:
-                held.fold(*split(settled.request_id), settled.outcome, turn.stored_s)
+                self._fold(held, settled, turn.stored_s)
         for resource, number in turn.sent.items():
             if (held := self.held.get(resource)) is not None:
                 self._outbox.read(held, number)
+
+    def _fold(self, held: Held, settled: Settled, at_s: float) -> None:
+        held.fold(*split(settled.request_id), settled.outcome, at_s)
 
     def checkpoint(self, resource: str, *, read: int, epoch: int, kept_s: float) -> Checkpoint:
         """As it is at the entry `read`. `kept_s`: how long outcomes, and so the sessions of silent callers, are kept."""
@@ -82,3 +85,27 @@ class Keeping:
             unsent=[(number, list(contents)) for number, contents in held.unsent.items()],
             values=to_json(held.values),
         )
+
+
+class Remains(Keeping):
+    """The same of a log that lost something, and goes on without that since an operator said so.
+
+    A resource of which outcomes are missing has lost its state: it begins again without one. Its callers' requests that are
+    in the log count as done.
+    """
+
+    def __init__(self, newest: Mapping[str, Checkpoint | None], *, own: int, log: str) -> None:
+        super().__init__(newest, own=own, log=log)
+        self.torn: set[str] = set()
+        """Resources of which outcomes are missing."""
+
+    def _fold(self, held: Held, settled: Settled, at_s: float) -> None:
+        if held.name not in self.torn:
+            try:
+                super()._fold(held, settled, at_s)
+                return
+            except BehindTrim:
+                self.torn.add(held.name)
+                held.values, held.unsent = {}, {}
+        held.number = max(held.number, settled.outcome.number)
+        held.sessions.add(*split(settled.request_id), at_s)
