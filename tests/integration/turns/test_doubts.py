@@ -36,6 +36,25 @@ async def test_what_nobody_serves_is_stored_and_served_later(small_world: World)
     assert (await call).total == 1
 
 
+async def test_calls_that_a_failover_meets_are_sent_to_the_new_owner(small_world: World) -> None:
+    """G8: and are not stored first, however many they are; each caller's own order holds."""
+    names = [f"R-{n}" for n in range(200)]
+    worker = await Worker.start(small_world, "accounts-1", names)
+    second = await small_world.instance("accounts-2", names)
+    owners, client = Owners(await small_world.link(), small_world.names), await small_world.client()
+    await owners.move(dict.fromkeys(names, worker.writer))
+    told = Told()
+    await asyncio.gather(*(told.call(client, name) for name in names))
+    before = client.caller.stored
+    worker.send(signal.SIGKILL)
+    calls = [asyncio.create_task(told.call(client, name)) for name in names * 2]
+    await asyncio.sleep(0.1)  # longer than a silence that is a doubt
+    await owners.move(dict.fromkeys(names, second.writer))
+    await asyncio.gather(*calls)
+    assert client.caller.stored == before
+    assert told.wrong(*await read_log(small_world)) == []
+
+
 @pytest.mark.parametrize("method", [ADD, ADD_SLOWLY], ids=["pure", "waits"])
 async def test_an_owner_that_was_away_has_one_effect_for_both_copies(
     small_world: World, method: Method[Add, object]

@@ -1,6 +1,6 @@
 """Transcripts of a caller: what comes in, a command a line, and what goes out, each line behind a `>`.
 
-call c.1 acc [for=2000] [keyed]       a request to acc is sent, with so many ms until its deadline
+call c.1 acc [for=2000] [keyed] [group]   a request to acc is sent, with so many ms until its deadline
 at 40                 it is 40 ms after the beginning; whatever was to be looked at until then was looked at
 sleep 900             … but this process was stopped until then
 answer c.1 i1         instance i1 has answered it
@@ -11,7 +11,8 @@ stored c.1            it is stored
 lost c.1              … in a log that is no more
 hopeless c.1          it can't be stored
 restored              there is a new connection
-owner acc i2          i2 owns acc from now on
+served acc i2         i2 serves acc from now on
+moved c.1             whoever was asked is not the owner
 """
 
 from __future__ import annotations
@@ -49,7 +50,13 @@ class CallPlayer:
 
     def _call(self, request_id: str, resource: str, *flags: str, **named: str) -> None:
         deadline_s = self._now_s + int(named.get("for", "2000")) / 1000
-        call = Call(request_id, ("s", resource), sent_s=self._now_s, deadline_s=deadline_s)
+        call = Call(
+            request_id,
+            ("s", resource),
+            sent_s=self._now_s,
+            deadline_s=deadline_s,
+            is_group="group" in flags,
+        )
         self.doubts.sent(call, stored_as=Because.KEYED if "keyed" in flags else None)
 
     def _at(self, ms: str) -> None:
@@ -77,10 +84,10 @@ class CallPlayer:
             self._heard(instance, resource)
 
     def _busy(self, request_id: str) -> None:
-        self.doubts.refused(request_id, Because.BUSY)
+        self.doubts.refused(request_id, Because.BUSY, self._now_s)
 
     def _no_responder(self, request_id: str) -> None:
-        self.doubts.refused(request_id, Because.NO_RESPONDER)
+        self.doubts.refused(request_id, Because.NO_RESPONDER, self._now_s)
 
     def _stored(self, request_id: str) -> None:
         self.doubts.stored(request_id, self._now_s)
@@ -94,5 +101,8 @@ class CallPlayer:
     def _restored(self) -> None:
         self.doubts.restored()
 
-    def _owner(self, resource: str, instance: str) -> None:
-        self.doubts.owner_changed(("s", resource), instance, self._now_s)
+    def _served(self, resource: str, instance: str) -> None:
+        self.doubts.served("s", {resource}, instance, self._now_s)
+
+    def _moved(self, request_id: str) -> None:
+        self.doubts.refused(request_id, Because.OWNER_CHANGED, self._now_s)

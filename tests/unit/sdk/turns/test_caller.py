@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import pytest
 from aegis_sdk.application.ports import Accepted, StoreUnreachable
@@ -24,6 +24,7 @@ class Owner:
     def __init__(self) -> None:
         self.on_outcome: Callable[[str, Outcome], None] = lambda request_id, outcome: None
         self.on_answer: Callable[[str, Answer], None] = lambda request_id, answer: None
+        self.on_served: Callable[[str, str, Collection[str]], None] = lambda *_: None
         self.sent: list[tuple[str, int]] = []
         self.cancelled: list[str] = []
         self.members: list[str] = []
@@ -181,7 +182,22 @@ async def test_a_silent_owner_is_in_doubt(world: World) -> None:
     assert world.stream.requests == ["c.1"]
 
 
-@pytest.mark.parametrize("answer", list(Answer))
+@pytest.mark.parametrize("answer", [Answer.MOVED, Answer.NOBODY])
+async def test_what_nobody_serves_waits_for_the_new_owner(world: World, answer: Answer) -> None:
+    """After a failover thousands of calls are open: they are sent to the new owner, and not stored first."""
+    waiting = [world.call("slow", resource) for resource in ("A", "B", "A")]
+    await asyncio.sleep(0)
+    for n in (1, 2, 3):
+        world.owner.on_answer(f"c.{n}", answer)
+    world.owner.on_served("accounts", "accounts-2", {"A", "B"})
+    assert [request_id for request_id, _ in world.owner.sent] == ["c.1", "c.2", "c.3"] * 2
+    for n in (1, 2, 3):
+        world.owner.answer(f"c.{n}")
+    await asyncio.gather(*waiting)
+    assert world.stream.requests == []
+
+
+@pytest.mark.parametrize("answer", [Answer.BUSY, Answer.LATE])
 async def test_what_is_not_taken_is_stored_at_once(world: World, answer: Answer) -> None:
     waiting = world.call("slow")
     await asyncio.sleep(0)

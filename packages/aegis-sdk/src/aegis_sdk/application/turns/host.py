@@ -17,7 +17,7 @@ import itertools
 import math
 import secrets
 import time
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, Final
 
@@ -412,6 +412,7 @@ class TurnHost:
         for write in self._log.forget_unanswered():
             self.writer.refused(write)  # under the gate that it names: the claim brings a newer one
         self._claim()
+        self._announce(self.serving)  # what was sent meanwhile is lost
 
     # --- what became of entries ---------------------------------------------------------------------------------
     def _stored(self, write: Write, at_s: float) -> None:
@@ -545,6 +546,7 @@ class TurnHost:
                 self._accept(request, sent_s=math.inf, stored_seq=seq, born_s=born_s)
         self._sent.serve(out.serving)
         self.serving.update(out.serving)
+        self._announce(out.serving)
         self._changed.set()
         self.on_moved(out.serving, out.left)
 
@@ -604,6 +606,11 @@ class TurnHost:
     def _is_sent(self, sending: Sending) -> None:
         self.writer.sent(sending)
         self._soon()
+
+    def _announce(self, resources: Collection[str]) -> None:
+        """Callers have requests in hand that nobody answers."""
+        if resources:
+            self._sent.announce(self._runner.instance_id, resources)
 
     # --- handlers ---------------------------------------------------------------------------------------------------
     def _compute(self, request: Request, values: Any, epoch: int) -> Outcome:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterator
 from dataclasses import replace
 from typing import Any, Final
 
@@ -140,6 +140,7 @@ class OpenCalls:
         self.stored = 0
         """Requests that were stored, most of them in doubt."""
         calls.on_outcome, calls.on_answer = self._on_outcome, self._on_answer
+        calls.on_served = self._on_served
 
     async def outcome_of(
         self, request: Request, *, ends_s: float, check_key: CheckKey | None = None
@@ -157,7 +158,13 @@ class OpenCalls:
             waiting.call_id = f"{waiting.call_id} {id(waiting)}"
         place = self._place(waiting)
         self._waiting[waiting.call_id] = waiting
-        call = Call(waiting.call_id, place, sent_s=self._loop.time(), deadline_s=ends_s)
+        call = Call(
+            waiting.call_id,
+            place,
+            sent_s=self._loop.time(),
+            deadline_s=ends_s,
+            is_group=request.resource is None,
+        )
         try:
             if check_key is None:
                 self._doubts.sent(call)
@@ -271,9 +278,14 @@ class OpenCalls:
 
     def _on_answer(self, request_id: str, answer: Answer) -> None:
         """Nothing of it was stored by whoever says so."""
-        self._doubts.refused(request_id, _BECAUSE[answer])
+        because, now_s = _BECAUSE[answer], self._loop.time()
+        self._doubts.refused(request_id, because, now_s)
         for each in self._beside.get(request_id, ()):
-            self._doubts.refused(each.call_id, _BECAUSE[answer])
+            self._doubts.refused(each.call_id, because, now_s)
+        self._act()
+
+    def _on_served(self, service: str, instance_id: str, resources: Collection[str]) -> None:
+        self._doubts.served(service, resources, instance_id, self._loop.time())
         self._act()
 
     # --- looking after what is open -----------------------------------------------------------------------------

@@ -80,6 +80,9 @@ class Sent(Protocol):
 
     def leave_all(self) -> None: ...
 
+    def announce(self, instance_id: str, resources: Collection[str]) -> None:
+        """Tell callers that these are served here from now on. It may not reach them."""
+
     def answer(self, request_id: str, outcome: Outcome) -> None: ...
 
     def refuse(self, request_id: str, answer: Answer) -> None: ...
@@ -90,6 +93,8 @@ class CallsOut(Protocol):
 
     on_outcome: Callable[[str, Outcome], None]
     on_answer: Callable[[str, Answer], None]
+    on_served: Callable[[str, str, Collection[str]], None]
+    """Of a service that was called: which instance serves which resources from now on."""
 
     def send(self, request: Request, *, sent_s: float, after: int, member: str) -> None:
         """To its resource's active; a group request to `member`, or to nobody. Raises: StoreTooLarge, StoreUnreachable."""

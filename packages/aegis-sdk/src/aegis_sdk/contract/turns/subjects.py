@@ -17,6 +17,7 @@ behind the prefix, and nothing else has: a stream has one rule for republishing.
 <prefix>.at.<service>.<resource>   a request, sent to the resource's active
 <prefix>.any.<service>.<instance>  a group request, sent to one of the instances
 <prefix>.rep.<caller>.<n>          answers, by request id
+<prefix>.now.<service>             an instance tells callers what it serves from now on
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ class LogSubjects:
         self._log = self.all[:-1]
         self._sent = f"{subjects.prefix}.at.{service}."
         self._sent_to_any = f"{subjects.prefix}.any.{service}."
+        self.served = f"{subjects.prefix}.now.{service}"
         self._parts = self._log.count(".")
         self.republish_source = f"{subjects.prefix}.jrn.*.*.*.*.*.*"
         self.republish_destination = f"{self.replies}{{{{wildcard(5)}}}}.{{{{wildcard(6)}}}}"

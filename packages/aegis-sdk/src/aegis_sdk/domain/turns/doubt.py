@@ -4,12 +4,18 @@ Theory of operation. A request is sent to its resource's active and nothing else
 id, when it is in doubt. *Doubt is about the owner, not about one request*: an owner that has answered anything within SILENCE_S
 is alive, and a request that waits in its queue is no reason to store it. Else an overloaded active would be given its
 work twice, the more so the more it has. A core NATS message is lost only with a connection. So whoever has a new
-connection, or hears of a new owner, stores what is open; and what is open for OPEN_S is stored in any case.
+connection stores what is open; and what is open for OPEN_S is stored in any case.
+
+A resource that nobody serves is *vacant*: most often its next owner comes in a moment, and tells its callers (`served`). So what is
+refused there is kept for TAKEOVER_S, to be sent to the new owner. It is stored when that is over. One refusal tells of its owner,
+too: what else it was sent is not about a silence any more. Therefore a silent owner is sent one request again before any is stored.
+If its process is dead, the server refuses that immediately. What would break without that: after a failover of thousands of
+resources, thousands of requests are stored at once, and hold up the one that takes over.
 
 At its deadline the caller asks the active to end the request unless it has begun (politely). If nobody says how it ended within
 POLITE_S, the caller gives up: it ends the doubt itself (giveup.py).
 
-What comes in: `sent`, `heard`, `ended`, `refused`, `stored`, `lost`, `hopeless`, `restored`, `owner_changed`, and `look` at
+What comes in: `sent`, `heard`, `ended`, `refused`, `stored`, `lost`, `hopeless`, `restored`, `served`, and `look` at
 `next_look_s`. What comes out stands in `Asked`. The host executes it. Times are of one monotonic clock.
 
 What must stay true: a request is stored at most once in one log, and is given up only when it was asked to end. A caller that was away
@@ -20,7 +26,7 @@ without that: a process that was stopped for a second stores everything it has o
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from enum import StrEnum
 from typing import Final
 
@@ -37,6 +43,8 @@ OPEN_S: Final = 1.0
 AGAIN_S: Final = 0.5
 """A stored request without an answer is sent again so often: the answer itself may have been lost."""
 POLITE_S: Final = 0.1
+TAKEOVER_S: Final = 0.5
+"""In which a new owner has come, as a rule, also of thousands of resources. Meanwhile a request is not stored."""
 
 
 class Because(StrEnum):
@@ -57,14 +65,24 @@ class Because(StrEnum):
 class Call:
     """One open request of this caller."""
 
-    __slots__ = ("after_s", "because", "deadline_s", "place", "request_id", "sent_s", "state")
+    __slots__ = (
+        "after_s", "because", "deadline_s", "is_group", "place", "request_id", "sent_s", "state",
+    )  # fmt: skip
 
     def __init__(
-        self, request_id: str, place: tuple[str, str], *, sent_s: float, deadline_s: float
+        self,
+        request_id: str,
+        place: tuple[str, str],
+        *,
+        sent_s: float,
+        deadline_s: float,
+        is_group: bool = False,
     ) -> None:
         self.request_id = request_id
         self.place = place
-        """Service and resource."""
+        """Service and resource; of the group, service and member."""
+        self.is_group = is_group
+        """Another member serves it as well, and has it from the stream."""
         self.sent_s = sent_s
         self.deadline_s = deadline_s
         self.state = CallState.SENT
@@ -112,7 +130,13 @@ class Doubts:
         self._awake_s = 0.0
         """Since when this process was not away."""
         self._owners: dict[tuple[str, str], str] = {}
-        """The instance that answered last."""
+        """The instance that answered last, or said that it serves there."""
+        self._vacant_s: dict[tuple[str, str], float] = {}
+        """Since when nobody serves there, as far as is known."""
+        self._probed_s: dict[str | tuple[str, str], float] = {}
+        """When a silent owner was sent something again: by its instance, or the place where it is not known."""
+        self._gone_s: dict[str, float] = {}
+        """Instances that do not serve what they did, and were not heard since then."""
 
     def take_asked(self) -> Asked:
         asked, self._asked = self._asked, Asked()
@@ -135,6 +159,10 @@ class Doubts:
         """It has answered a request for that place."""
         self._heard_s[instance] = now_s
         self._owners[place] = instance
+        if self._gone_s:
+            self._gone_s.pop(instance, None)
+        if self._vacant_s:
+            self._vacant_s.pop(place, None)
 
     def ended(self, request_id: str) -> None:
         """It has its answer, or nobody waits for one any more."""
@@ -142,12 +170,19 @@ class Doubts:
         if call is not None:
             call.step(CallEvent.ENDED)
 
-    def refused(self, request_id: str, because: Because) -> None:
+    def refused(self, request_id: str, because: Because, now_s: float) -> None:
         """Whoever was asked has not stored anything of it: it is full, or not the owner, or nobody is there."""
         call = self.open.get(request_id)
-        if call is not None:
-            if because is not Because.BUSY:
-                self._owners.pop(call.place, None)
+        if call is None:
+            return
+        if call.is_group or because not in _VACANT:
+            self._store(call, because)
+            return
+        owner = self._owners.pop(call.place, "")
+        if owner:
+            self._gone_s.setdefault(owner, now_s)
+        since_s = self._vacant_s.setdefault(call.place, now_s)
+        if now_s - since_s >= TAKEOVER_S:
             self._store(call, because)
 
     def stored(self, request_id: str, now_s: float) -> None:
@@ -175,14 +210,20 @@ class Doubts:
         """There is a new connection: whatever was sent before may be lost, and its answer too."""
         self._doubt(self.open.values(), Because.RECONNECTED)
 
-    def owner_changed(self, place: tuple[str, str], instance: str, now_s: float) -> None:
-        """What is open there is stored, and sent to the new owner."""
-        if self._owners.get(place) == instance:
-            return
-        self.heard(instance, place, now_s)
-        calls = [call for call in self.open.values() if call.place == place]
-        self._doubt(calls, Because.OWNER_CHANGED)
-        self._asked.send += [call for call in calls if call.state in _UNDECIDED]
+    def served(self, service: str, resources: Collection[str], instance: str, now_s: float) -> None:
+        """An instance serves them from now on, or is back: what is open there is sent to it, in its order."""
+        self._heard_s[instance] = now_s
+        self._gone_s.pop(instance, None)
+        for place in [(service, resource) for resource in resources]:
+            self._vacant_s.pop(place, None)
+            if place in self._owners:
+                self._owners[place] = instance
+        for call in self.open.values():
+            if call.place[0] == service and call.place[1] in resources and not call.is_group:
+                self._owners[call.place] = instance
+                if call.state in _UNDECIDED:
+                    call.after_s = now_s + AGAIN_S
+                    self._asked.send.append(call)
 
     def _doubt(self, calls: Iterable[Call], because: Because) -> None:
         for call in calls:
@@ -230,12 +271,31 @@ class Doubts:
         self._asked.cancel.append(call)
 
     def _look_for_silence(self, call: Call, now_s: float) -> None:
-        heard_s = self._heard_s.get(self._owners.get(call.place, ""), 0.0)
-        if now_s - max(call.sent_s, heard_s, self._awake_s) >= SILENCE_S:
-            self._store(call, Because.OWNER_SILENT)
+        owner = self._owners.get(call.place, "")
+        if self._vacant_s or self._gone_s:
+            vacant_s = self._vacant_s.get(call.place, 0.0) or self._gone_s.get(owner, 0.0)
+            if vacant_s:
+                if now_s - vacant_s >= TAKEOVER_S:
+                    self._store(call, Because.NO_RESPONDER)
+                return
+        since_s = max(call.sent_s, self._heard_s.get(owner, 0.0), self._awake_s)
+        if now_s - since_s >= SILENCE_S:
+            self._doubt_silent(call, owner, since_s, now_s)
         elif now_s - call.sent_s >= OPEN_S:
             self._store(call, Because.OPEN_LONG)
 
+    def _doubt_silent(self, call: Call, owner: str, since_s: float, now_s: float) -> None:
+        """Of an owner that is gone the server says so, when it is sent something once more."""
+        key = owner or call.place
+        probed_s = self._probed_s.get(key, 0.0)
+        if call.is_group or since_s <= probed_s < now_s:
+            self._store(call, Because.OWNER_SILENT)
+        elif probed_s < since_s:
+            self._probed_s[key] = now_s
+            self._asked.send.append(call)
 
+
+_VACANT: Final = frozenset({Because.NO_RESPONDER, Because.OWNER_CHANGED})
+"""Somebody else will serve the resource, in a moment most often."""
 _UNDECIDED: Final = frozenset({CallState.SENT, CallState.STORING, CallState.STORED})
 """Nobody was asked to end it."""

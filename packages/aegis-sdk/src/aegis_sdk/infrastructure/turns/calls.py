@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from functools import partial
 from typing import Final
 
 from nats.aio.subscription import Subscription
@@ -11,7 +12,7 @@ from aegis_sdk.contract.envelope import OUTCOME, Outcome, Request
 from aegis_sdk.contract.names import NO_RESOURCE
 from aegis_sdk.contract.subjects import Subjects
 from aegis_sdk.contract.turns.entries import TURN, EntryUnreadable, decode_turn
-from aegis_sdk.contract.turns.sent import ANSWER, CANCEL, SENT, Answer, sent_header
+from aegis_sdk.contract.turns.sent import ANSWER, CANCEL, SENT, Answer, read_served, sent_header
 from aegis_sdk.contract.turns.subjects import LogSubjects
 from aegis_sdk.nats.link import Link
 from aegis_sdk.nats.wire import Message
@@ -39,6 +40,7 @@ class Calls:
         self._prefix = len(subjects.reply(""))
         self.on_outcome: Callable[[str, Outcome], None] = lambda request_id, outcome: None
         self.on_answer: Callable[[str, Answer], None] = lambda request_id, answer: None
+        self.on_served: Callable[[str, str, Collection[str]], None] = _nobody
 
     async def start(self) -> None:
         """Raises: StoreUnreachable."""
@@ -71,9 +73,11 @@ class Calls:
             self._link.drop(subscription)
 
     def names(self, service: str) -> LogSubjects:
+        """Raises: StoreUnreachable, when the connection is closed."""
         names = self._names.get(service)
         if names is None:
             names = self._names[service] = LogSubjects(self._subjects, service)
+            self._link.subscribe_all([names.served], partial(self._served, service))
         return names
 
     def send(self, request: Request, *, sent_s: float, after: int, member: str) -> None:
@@ -104,6 +108,14 @@ class Calls:
         elif (word := message.header(_ANSWER)) in Answer.__members__.values():
             self.on_answer(request_id, Answer(word))
 
+    def _served(self, service: str, message: Message) -> None:
+        try:
+            instance_id, resources = read_served(message.data)
+        except ValueError as error:
+            log.error("announcement_unreadable", subject=message.subject, error=repr(error))
+            return
+        self.on_served(service, instance_id, resources)
+
     def _outcome(self, request_id: str, said: str, message: Message) -> None:
         try:
             outcome = Outcome.read(said, message.data)
@@ -121,6 +133,10 @@ class Calls:
         for record in records:
             if record.request_id == request_id:
                 self.on_outcome(request_id, record.outcome)
+
+
+def _nobody(service: str, instance_id: str, resources: Collection[str]) -> None:
+    """Nobody listens yet."""
 
 
 def _to(names: LogSubjects, request: Request, member: str) -> str:

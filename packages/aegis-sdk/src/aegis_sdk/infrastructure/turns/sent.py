@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Final
 
 from nats.aio.subscription import Subscription
 
 from aegis_sdk.contract.envelope import Outcome, Request
 from aegis_sdk.contract.turns.entries import reply_headers
-from aegis_sdk.contract.turns.sent import ANSWER, CANCEL, SENT, Answer, read_sent
+from aegis_sdk.contract.turns.sent import ANSWER, CANCEL, SENT, Answer, read_sent, served_body
 from aegis_sdk.contract.turns.subjects import LogSubjects
 from aegis_sdk.nats.link import Link
 from aegis_sdk.nats.wire import Message
 from aegis_sdk.telemetry import log
 
+ANNOUNCED_MAX: Final = 1000
+"""Names in one message: the longest ones fit."""
 _CANCEL: Final = CANCEL.encode()
 
 OnRequest = Callable[[Request, float, int], None]
@@ -55,6 +57,12 @@ class SentRequests:
     def leave_group(self) -> None:
         self._link.drop_all(self._group)
         self._group = []
+
+    def announce(self, instance_id: str, resources: Collection[str]) -> None:
+        names = list(resources)
+        for at in range(0, len(names), ANNOUNCED_MAX):
+            body = served_body(instance_id, names[at : at + ANNOUNCED_MAX])
+            self._link.publish(self._names.served, body)
 
     def answer(self, request_id: str, outcome: Outcome) -> None:
         self._link.publish(self._names.reply(request_id), outcome.body, reply_headers(outcome))
