@@ -135,6 +135,7 @@ class World:
             service or adder(),
             instance_id=instance_id,
             resources=resources,
+            batched=self.replicas > 1,
             **more,
         )
         self.stack.push_async_callback(made.stop)

@@ -427,6 +427,7 @@ class Instance:
             outcomes_kept_s=reply.outcome_ttl_s,
             ack_wait_s=reply.ack_wait_s,
             log_id=reply.journal_id,
+            batched=reply.replicas > 1,
             watch=watch,
             recorder=self._recorder,
             tracer=self._tracer,

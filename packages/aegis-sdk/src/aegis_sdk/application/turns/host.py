@@ -99,6 +99,7 @@ class TurnHost:
         unsent_s: float = UNSENT_S,
         outcomes_kept_s: float = OUTCOMES_KEPT_S,
         log_id: str = "",
+        batched: bool = False,
         recorder: Recorder = NO_RECORDER,
     ) -> None:
         """`name` is the writer's, `log_id` its log's. `on_copied` is told that another process has this one's identity,
@@ -110,6 +111,7 @@ class TurnHost:
             ends_kept_s=ends_kept_s,
             expire=self._expire,
             outcomes_kept_s=outcomes_kept_s,
+            batched=batched,
             log=log_id,
         )
         self._runner = runner
@@ -172,7 +174,8 @@ class TurnHost:
         self.taps: list[Callable[[Entry], None]] = []
         """Told each entry when it is folded."""
         self._changed = asyncio.Event()
-        log_.on_stored, log_.on_refused, log_.on_taken = self._stored, self._refused, self._taken
+        log_.on_stored, log_.on_refused = self._stored, self._refused
+        log_.on_taken, log_.on_clashed = self._taken, self._clashed
         sent.on_request, sent.on_cancel = self._request, self._cancel
 
     def follow(
@@ -429,6 +432,10 @@ class TurnHost:
         """A turn that is in the log already comes from there, ours or another's (R10)."""
         if not write.k:
             self._aside(self._who_was_first(write))
+
+    def _clashed(self, write: Write) -> None:
+        self.writer.clashed(write)
+        self._soon()
 
     async def _who_was_first(self, write: Write) -> None:
         """The subject of a single is taken: by an earlier try of ours, which the reader brings, or for good."""

@@ -18,6 +18,7 @@ class WriterLog(Protocol):
     on_stored: Callable[[Write, float], None]
     on_refused: Callable[[Write], None]
     on_taken: Callable[[Write], None]
+    on_clashed: Callable[[Write], None]
 
     @property
     def outcome_bytes_max(self) -> int:

@@ -49,7 +49,7 @@ def _single(
     if words[2] != "out" or not header:
         return None
     writer = writer_of(data)
-    settled = () if writer == own else _settled(data)
+    settled = () if own and writer == own else _settled(data)
     return Turn(seq, writer, f"{words[3]}.{words[4]}", settled, data, at_s)
 
 

@@ -73,12 +73,14 @@ class TurnInstance:
         outcomes_kept_s: float = OUTCOMES_KEPT_S,
         ack_wait_s: float = 1.0,
         log_id: str = "",
+        batched: bool = False,
         watch: LogWatch | None = None,
         recorder: Recorder = NO_RECORDER,
         tracer: Tracer = LOG_TRACER,
         on_stopped: Callable[[str], None] = lambda why: None,
     ) -> None:
         """`asks` makes its handlers' requests; without one, it takes everybody to be there. `watch` knows the log's identity.
+        `batched`: the log has several copies, where checks of one gate refuse each other.
         `on_stopped`: why nothing is served any more, unless `on_copied` or `on_behind` are set.
         """
         self._client: TurnClient | None = None
@@ -118,6 +120,7 @@ class TurnInstance:
             unsent_s=unsent_s,
             outcomes_kept_s=outcomes_kept_s,
             log_id=log_id,
+            batched=batched,
             recorder=recorder,
             on_copied=self._is_copied,
             on_behind=self._is_behind,

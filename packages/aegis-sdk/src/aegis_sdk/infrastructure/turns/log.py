@@ -28,7 +28,7 @@ from aegis_sdk.contract.turns.entries import Moves, encode_record, noted, turn_h
 from aegis_sdk.contract.turns.subjects import LogSubjects
 from aegis_sdk.domain.turns.output import Save
 from aegis_sdk.domain.turns.sessions import is_single
-from aegis_sdk.domain.turns.work import Write
+from aegis_sdk.domain.turns.work import Work, Write
 from aegis_sdk.infrastructure.log_watch import LogWatch
 from aegis_sdk.infrastructure.messages import last_message
 from aegis_sdk.infrastructure.turns.search import outcome_at, outcomes_up_to
@@ -96,6 +96,9 @@ class TurnLog:
         self._timer: asyncio.TimerHandle | None = None
         self.on_stored: Callable[[Write, float], None] = _nobody
         self.on_refused: Callable[[Write], None] = _nobody
+        self._closed = False
+        self.on_clashed: Callable[[Write], None] = _nobody
+        """One of its singles has an outcome already, and nothing of it is stored."""
         self.on_taken: Callable[[Write], None] = _nobody
         """Its subject holds an entry: this one, stored by an earlier try, or another."""
 
@@ -105,6 +108,7 @@ class TurnLog:
         await self._link.subscribe(f"{self._inbox}*", self._on_answer)
 
     def close(self) -> None:
+        self._closed = True
         self._tries.clear()
         if self._timer is not None:
             self._timer.cancel()
@@ -117,6 +121,19 @@ class TurnLog:
     # --- turns and singles ----------------------------------------------------------------------------------
     def store(self, write: Write) -> bool:
         """Send it; whether the server republishes its one outcome to its caller."""
+        subject, headers = self._entry(write)
+        if write.singles or write.saves:
+            self._link.aside(self._store_batch(write, subject, headers))
+            return False
+        token = str(next(self._tokens))
+        self._tries[token] = each = _Try(write, subject, headers)
+        self._send(token, each)
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(SWEEP_S, self._sweep)
+        return len(write.works) == 1
+
+    def _entry(self, write: Write) -> tuple[str, dict[str, str]]:
+        """The entry's subject and headers; its content is made."""
         works = write.works
         write.content = self._first_line(write) + b"".join(
             [
@@ -138,12 +155,49 @@ class TurnLog:
             subject = self._names.turn_of_one(self._writer, write.k, works[0].request.request_id)
         else:
             subject = self._names.turn(self._writer, write.k)
-        token = str(next(self._tokens))
-        self._tries[token] = each = _Try(write, subject, headers)
-        self._send(token, each)
-        if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(SWEEP_S, self._sweep)
-        return len(works) == 1
+        return subject, headers
+
+    async def _store_batch(self, write: Write, subject: str, headers: dict[str, str]) -> None:
+        """A turn with its singles and checkpoints: all of it or nothing, under the one check of the gate."""
+        posts = [(subject, write.content, headers)]
+        posts += [self._single(work) for work in write.singles]
+        for checkpoint in write.saves:
+            named = {ROLLUP: "sub"} | checkpoint.headers()
+            posts.append((self._names.checkpoint(checkpoint.resource), checkpoint.encode(), named))
+        while not self._closed:
+            try:
+                await self._link.store_together(posts, timeout_s=STORE_TIMEOUT_S)
+            except FenceRefused:
+                self._look_at_log()
+                self.on_refused(write)
+                return
+            except AlreadyStored:
+                if await self._is_clash(subject):
+                    self.on_clashed(write)
+                return  # else an earlier try of it is in the log: the reader brings it
+            except StoreError as error:
+                log.debug("turn_not_stored", subject=subject, error=str(error))
+                await asyncio.sleep(TROUBLE_WAIT_S)
+            else:
+                self.on_stored(write, time.time())
+                return
+
+    def _single(self, work: Work) -> tuple[str, bytes, dict[str, str]]:
+        request, outcome = work.request, work.outcome
+        assert outcome is not None
+        subject = self._names.single(request.resource, request.request_id)
+        content = self._head + encode_record(request, outcome)
+        return subject, content, turn_header([request.request_id])
+
+    async def _is_clash(self, subject: str) -> bool:
+        """Whether the turn itself is not in the log, so that one of its singles was there before."""
+        while not self._closed:
+            try:
+                return await last_message(self._link, self._names.stream, subject) is None
+            except StoreError as error:
+                log.debug("turn_not_found", subject=subject, error=str(error))
+            await asyncio.sleep(TROUBLE_WAIT_S)
+        return False
 
     def _first_line(self, write: Write) -> bytes:
         return noted(self._head, write.sent, write.begun) if write.says_more else self._head
@@ -194,8 +248,8 @@ class TurnLog:
 
     def _not_stored(self, token: str, each: _Try, answer: Message) -> None:
         said = stored_or_why(answer)
-        if self._watch is not None and isinstance(said, FenceRefused | StoreMissing):
-            self._look_soon(self._watch)
+        if isinstance(said, FenceRefused | StoreMissing):
+            self._look_at_log()
         if isinstance(said, FenceRefused | AlreadyStored):
             del self._tries[token]
             told = self.on_refused if isinstance(said, FenceRefused) else self.on_taken
@@ -205,12 +259,12 @@ class TurnLog:
             log.debug("turn_not_stored", subject=each.subject, error=str(said))
             asyncio.get_running_loop().call_later(wait_s, self._send_again, token)
 
-    def _look_soon(self, watch: LogWatch) -> None:
+    def _look_at_log(self) -> None:
         """There is a newer gate, or no log any more that holds it."""
         now_s = time.monotonic()
-        if now_s - self._looked_s >= LOOK_S:
+        if self._watch is not None and now_s - self._looked_s >= LOOK_S:
             self._looked_s = now_s
-            self._link.aside(_look(watch))
+            self._link.aside(_look(self._watch))
 
     # --- single entries ---------------------------------------------------------------------------------------
     async def gate(self, writer: str) -> int:
