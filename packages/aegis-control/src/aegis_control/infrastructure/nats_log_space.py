@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from aegis_sdk.contract.subjects import Subjects
 from aegis_sdk.contract.turns.checkpoint import Checkpoint
 from aegis_sdk.contract.turns.entries import TURN, EntryUnreadable
@@ -14,6 +16,8 @@ from aegis_sdk.nats.jetstream import ApiRefused, JetStream, Outgoing, from_seq
 
 from aegis_control.application.ports import Going
 
+PART_BYTES_MAX: Final = 700_000
+"""Of a checkpoint: below NATS's usual `max_payload`."""
 _MARKER = "control"
 """Its gate shows where the reading ends: nobody writes under this name."""
 
@@ -43,9 +47,22 @@ class NatsLogSpace:
         if stored is None:
             return None, 0
         try:
-            return Checkpoint.decode(stored.payload), stored.seq
+            return await self._whole(names, Checkpoint.decode(stored.payload)), stored.seq
+        except ApiRefused as error:
+            raise Unavailable(f"log {names.stream}: {error}") from error
         except ValueError as error:
             raise EntryUnreadable(f"{stored.subject}: {error}") from error
+
+    async def _whole(self, names: LogSubjects, checkpoint: Checkpoint) -> Checkpoint:
+        """With its parts. Raises: ApiRefused, Unavailable, ValueError."""
+        data = b""
+        for n in range(checkpoint.parts):
+            subject = names.part(checkpoint.resource, checkpoint.id, n)
+            part = await self._js.last_message(names.stream, subject)
+            if part is None:
+                raise Unavailable(f"{subject}: there is a newer checkpoint by now")
+            data += part.payload
+        return Checkpoint.decode(data) if data else checkpoint
 
     async def fold(self, service: str, keeping: Keeping, *, outcomes: bool) -> int:
         names = LogSubjects(self._subjects, service)
@@ -74,9 +91,16 @@ class NatsLogSpace:
         return seq
 
     async def keep(self, service: str, checkpoint: Checkpoint, *, after_seq: int) -> bool:
-        subject = LogSubjects(self._subjects, service).checkpoint(checkpoint.resource)
-        headers = {EXPECTED_SEQ: str(after_seq), ROLLUP: "sub"} | checkpoint.headers()
-        [seq] = await self._js.publish_all([Outgoing(subject, checkpoint.encode(), headers)])
+        names, resource = LogSubjects(self._subjects, service), checkpoint.resource
+        head, parts = checkpoint.split(PART_BYTES_MAX)
+        for n, part in enumerate(parts):
+            subject = names.part(resource, checkpoint.id, n)
+            [seq] = await self._js.publish_all([Outgoing(subject, part, {ROLLUP: "sub"})])
+            if not isinstance(seq, int):
+                return False
+        headers = {EXPECTED_SEQ: str(after_seq), ROLLUP: "sub"} | head.headers()
+        subject = names.checkpoint(resource)
+        [seq] = await self._js.publish_all([Outgoing(subject, head.encode(), headers)])
         return isinstance(seq, int)
 
     async def remove(self, service: str, going: Going) -> int:

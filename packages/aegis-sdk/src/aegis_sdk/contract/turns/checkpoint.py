@@ -5,7 +5,8 @@
     {"position":5}
 
 The first line is all that a caller and an operator need. The second may be large, and is left as it is. Who trims the log, or
-wants to know who owns what, reads a header alone:
+wants to know who owns what, reads a header alone. One that is larger than a message is stored in parts: the message of
+the checkpoint says how many there are, and nothing that can be large. The header:
 
     aegis-saved: <read> <number> <epoch> <own>[ <writer>]
 """
@@ -13,7 +14,7 @@ wants to know who owns what, reads a header alone:
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from pydantic_core import from_json, to_json
@@ -70,6 +71,24 @@ class Checkpoint:
     begun: Mapping[str, int] = field(default_factory=dict)
     """Of requests without an outcome, whose begins may have ended their processes: how many are noted."""
     values: bytes = b"{}"
+    parts: int = 0
+    """It is in so many other messages (`id`), and this one is without sessions, ends and values; 0: it is whole."""
+
+    @property
+    def id(self) -> str:
+        """Names its parts."""
+        return f"{self.read}-{self.number}"
+
+    def split(self, bytes_max: int) -> tuple[Checkpoint, list[bytes]]:
+        """What is stored as the checkpoint, and its parts, which are stored before; none when it fits into one message."""
+        data = self.encode()
+        if len(data) <= bytes_max:
+            return self, []
+        parts = [data[at : at + bytes_max] for at in range(0, len(data), bytes_max)]
+        head = replace(
+            self, sessions=(), ended={}, unsent=(), begun={}, values=b"{}", parts=len(parts)
+        )
+        return head, parts
 
     def headers(self) -> dict[str, str]:
         """Of the message that stores it."""
@@ -89,6 +108,8 @@ class Checkpoint:
             "unsent": self.unsent,
             "begun": self.begun,
         }
+        if self.parts:
+            head["parts"] = self.parts
         return to_json(head) + b"\n" + self.values
 
     @classmethod
@@ -113,6 +134,7 @@ class Checkpoint:
                 unsent=[(int(number), _objects(sends)) for number, sends in head["unsent"]],
                 begun={_text(i): _count("begun", n) for i, n in head.get("begun", {}).items()},
                 values=values,
+                parts=_count("parts", head.get("parts", 0)),
                 **counts,
             )
         except (KeyError, TypeError, AttributeError, OverflowError) as error:

@@ -8,6 +8,7 @@ turn.<writer>.<k>.<caller>.<n>   a turn of one outcome, republished to its calle
 at.<resource>.out.<caller>.<n>   a single, republished to its caller
 any.-.out.<caller>.<n>           the outcome of a group request, republished too; who folds the log does not read it
 at.<resource>.state              the newest checkpoint
+part.<resource>.<id>.<n>         a part of one that is larger than a message; who folds the log does not read it
 end.<resource>.<caller>.<n>      the caller gave up
 try.<caller>.<n>                 how many begins of a group request are noted; who folds the log does not read it
 
@@ -72,6 +73,12 @@ class LogSubjects:
 
     def checkpoint(self, resource: str) -> str:
         return f"{self._log}at.{encode_token(resource)}.state"
+
+    def part(self, resource: str, checkpoint_id: str, n: int) -> str:
+        return f"{self._log}part.{encode_token(resource)}.{checkpoint_id}.{n}"
+
+    def parts(self, resource: str) -> str:
+        return f"{self._log}part.{encode_token(resource)}.>"
 
     def turn_of_one_anywhere(self, request_id: str) -> str:
         return f"{self._log}turn.*.*.{request_id}"

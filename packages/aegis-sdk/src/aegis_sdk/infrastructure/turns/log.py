@@ -12,7 +12,7 @@ import contextlib
 import itertools
 import time
 from collections.abc import Callable, Collection, Mapping
-from typing import Final
+from typing import Any, Final
 
 from aegis_sdk.application.outcomes import cancelled_at_deadline
 from aegis_sdk.application.ports import (
@@ -24,6 +24,7 @@ from aegis_sdk.application.ports import (
     StoreUnreachable,
 )
 from aegis_sdk.contract.envelope import Outcome, Request
+from aegis_sdk.contract.turns.checkpoint import Checkpoint
 from aegis_sdk.contract.turns.entries import Moves, encode_record, noted, turn_head, turn_header
 from aegis_sdk.contract.turns.subjects import LogSubjects
 from aegis_sdk.domain.turns.output import Save
@@ -97,6 +98,8 @@ class TurnLog:
         self.on_stored: Callable[[Write, float], None] = _nobody
         self.on_refused: Callable[[Write], None] = _nobody
         self._closed = False
+        self._parted: set[str] = set()
+        """Resources whose newest checkpoint is in parts."""
         self.on_clashed: Callable[[Write], None] = _nobody
         """One of its singles has an outcome already, and nothing of it is stored."""
         self.on_taken: Callable[[Write], None] = _nobody
@@ -161,12 +164,13 @@ class TurnLog:
         """A turn with its singles and checkpoints: all of it or nothing, under the one check of the gate."""
         posts = [(subject, write.content, headers)]
         posts += [self._single(work) for work in write.singles]
-        for checkpoint in write.saves:
-            named = {ROLLUP: "sub"} | checkpoint.headers()
-            posts.append((self._names.checkpoint(checkpoint.resource), checkpoint.encode(), named))
+        heads: list[tuple[str, bytes, dict[str, str]]] = []
+        parted: dict[str, int] = {}
         while not self._closed:
             try:
-                await self._link.store_together(posts, timeout_s=STORE_TIMEOUT_S)
+                if len(heads) < len(write.saves):
+                    heads = [await self._head_of(checkpoint, parted) for checkpoint in write.saves]
+                await self._link.store_together([*posts, *heads], timeout_s=STORE_TIMEOUT_S)
             except FenceRefused:
                 self._look_at_log()
                 self.on_refused(write)
@@ -180,7 +184,41 @@ class TurnLog:
                 await asyncio.sleep(TROUBLE_WAIT_S)
             else:
                 self.on_stored(write, time.time())
+                await self._drop_parts(parted)
                 return
+
+    async def _head_of(
+        self, checkpoint: Checkpoint, parted: dict[str, int]
+    ) -> tuple[str, bytes, dict[str, str]]:
+        """What is stored as the checkpoint, when its parts are. `parted` is told where those begin that are needed.
+
+        Raises: StoreError.
+        """
+        names, resource = self._names, checkpoint.resource
+        head, parts = checkpoint.split(self._part_bytes_max)
+        for n, part in enumerate(parts):
+            subject = names.part(resource, checkpoint.id, n)
+            stored = await self._put(subject, part, {ROLLUP: "sub"})
+            parted.setdefault(resource, stored.seq)
+        if not parts and resource in self._parted:
+            parted[resource] = 0
+        return names.checkpoint(resource), head.encode(), {ROLLUP: "sub"} | head.headers()
+
+    async def _drop_parts(self, parted: Mapping[str, int]) -> None:
+        """Of older checkpoints: all before the first that is needed, or simply all."""
+        for resource, seq in parted.items():
+            which: dict[str, Any] = {"filter": self._names.parts(resource)}
+            if seq:
+                self._parted.add(resource)
+                which["seq"] = seq
+            else:
+                self._parted.discard(resource)
+            with contextlib.suppress(StoreError):  # the next one drops them
+                await self._link.api(f"STREAM.PURGE.{self._names.stream}", which)
+
+    @property
+    def _part_bytes_max(self) -> int:
+        return self._link.payload_bytes_max * 3 // 4
 
     def _single(self, work: Work) -> tuple[str, bytes, dict[str, str]]:
         request, outcome = work.request, work.outcome
@@ -297,13 +335,11 @@ class TurnLog:
 
     async def save(self, save: Save) -> None:
         """Raises: FenceRefused, StoreError: it may be stored, or still be."""
-        checkpoint = save.checkpoint
-        headers = {
-            EXPECTED_SEQ: str(save.gate),
-            EXPECTED_SUBJECT: self._gate,
-            ROLLUP: "sub",
-        } | checkpoint.headers()
-        await self._put(self._names.checkpoint(checkpoint.resource), checkpoint.encode(), headers)
+        parted: dict[str, int] = {}
+        subject, body, headers = await self._head_of(save.checkpoint, parted)
+        headers |= {EXPECTED_SEQ: str(save.gate), EXPECTED_SUBJECT: self._gate}
+        await self._put(subject, body, headers)
+        await self._drop_parts(parted)
 
     # --- reading ------------------------------------------------------------------------------------------------
     async def find_all(self, request_ids: Collection[str], *, to_seq: int) -> dict[str, Outcome]:

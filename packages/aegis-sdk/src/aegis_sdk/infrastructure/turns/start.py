@@ -8,6 +8,7 @@ from typing import Final
 from aegis_sdk.application.ports import StoreUnreachable
 from aegis_sdk.contract.turns.checkpoint import SAVED, Checkpoint, SavedUpTo
 from aegis_sdk.contract.turns.subjects import LogSubjects
+from aegis_sdk.infrastructure.messages import last_message
 from aegis_sdk.nats.jetstream import parse_time
 from aegis_sdk.nats.link import Link
 from aegis_sdk.telemetry import log
@@ -51,7 +52,7 @@ async def newest_checkpoints(
         )
         for message in messages:
             try:
-                checkpoint = Checkpoint.decode(message.data)
+                checkpoint = await _whole(link, names, Checkpoint.decode(message.data))
                 stored_s = parse_time(message.headers["Nats-Time-Stamp"])
             except (KeyError, ValueError) as error:
                 log.error(
@@ -62,3 +63,17 @@ async def newest_checkpoints(
                 continue
             found[checkpoint.resource] = checkpoint, stored_s
     return found
+
+
+async def _whole(link: Link, names: LogSubjects, checkpoint: Checkpoint) -> Checkpoint:
+    """With its parts. Raises: ValueError, StoreError: also when a newer one has replaced it meanwhile."""
+    if not checkpoint.parts:
+        return checkpoint
+    data = b""
+    for n in range(checkpoint.parts):
+        subject = names.part(checkpoint.resource, checkpoint.id, n)
+        part = await last_message(link, names.stream, subject)
+        if part is None:
+            raise StoreUnreachable(f"{subject}: there is a newer checkpoint by now")
+        data += part.payload
+    return Checkpoint.decode(data)
