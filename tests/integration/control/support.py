@@ -27,6 +27,9 @@ from aegis_sdk.contract.control import (
 )
 from aegis_sdk.contract.names import session_name
 from aegis_sdk.contract.subjects import Subjects
+from aegis_sdk.contract.turns.entries import Moves
+from aegis_sdk.contract.turns.subjects import LogSubjects
+from aegis_sdk.contract.turns.writers import run_of
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.errors import NoRespondersError
@@ -111,7 +114,22 @@ class Broker:
     async def fence(self, resource: str = "R1") -> Fence | None:
         stream = self.subjects.journal_stream(SERVICE)
         data = await self.last(stream, self.subjects.fence(SERVICE, resource))
-        return Fence.model_validate_json(data) if data else None
+        return Fence.model_validate_json(data) if data else await self._told_by_log(resource)
+
+    async def _told_by_log(self, resource: str) -> Fence | None:
+        """As an ownership entry has it: the one that the lease names."""
+        lease, names = await self.lease(resource), LogSubjects(self.subjects, SERVICE)
+        if lease is None:
+            return None
+        data = await self.last(names.stream, names.own(lease.epoch))
+        if data is None:
+            return None
+        owner, incarnation = run_of(Moves.decode(data).moves[resource])
+        if not owner:  # nobody's: the lease says who it was
+            owner, incarnation = lease.owner, lease.incarnation
+        return Fence(
+            epoch=lease.epoch, owner=owner, incarnation=incarnation, grant=lease.grant, start_seq=1
+        )
 
     async def owner(self, resource: str = "R1") -> str:
         """`b 2 held`, and `b 2` of the fence when both agree; else what differs."""

@@ -17,6 +17,7 @@ from aegis_control.infrastructure.nats_endpoints import NatsEvents
 from aegis_control.infrastructure.nats_streams import NatsStreams, StreamSettings
 from aegis_sdk.contract.control import CommandKind, Role
 from aegis_sdk.contract.subjects import Subjects
+from aegis_sdk.form import TURNS
 from aegis_sdk.nats.jetstream import JetStream
 from aegis_sdk.nats.link import Link
 from aegis_sdk.nats.login import Server
@@ -89,6 +90,7 @@ async def test_closed_connections_are_seen_long_before_heartbeats_are_missed(
         assert moved_s < 5.0
 
 
+@pytest.mark.skipif(TURNS, reason="of the first form alone")
 async def test_the_new_active_starts_at_the_old_consumers_ack_floor(
     server: EmbeddedNats, prefix: str, broker: Broker, start: Start
 ) -> None:
@@ -157,7 +159,7 @@ async def test_disconnect_evicts_and_drain_and_failover_reach_the_instance(
         assert (await broker.admin("drain", instance_id="a")).ok
         reply = await broker.admin("disconnect", instance_id="b", reason="test")
         assert reply.data["vacant"] == ["R1"]
-        assert await broker.owner() == "b 2 vacant"
+        assert await broker.owner() == f"b {3 if TURNS else 2} vacant"
 
         async def told() -> bool:
             return {command.kind.value for command in b.commands} == {"evict"}
@@ -346,16 +348,17 @@ async def test_a_thousand_resources_register_and_fail_over_in_well_under_a_secon
         assert (await a.register(Role.ACTIVE, names)).ok
         registered_s = time.monotonic() - before
         assert (await b.register(Role.STANDBY, names)).ok
-        fenced = 0
+        moved = 0
         done = asyncio.Event()
 
         async def count(_: Msg) -> None:
-            nonlocal fenced
-            fenced += 1
-            if fenced == resources:
+            nonlocal moved
+            moved += 1
+            if moved == resources:
                 done.set()
 
-        await broker.client.subscribe(broker.subjects.fences(SERVICE), cb=count)
+        leases = f"$KV.{broker.subjects.leases_bucket}.{SERVICE}.*"
+        await broker.client.subscribe(leases, cb=count)
         await broker.client.flush()
         before = time.monotonic()
         await a.close()
@@ -364,7 +367,7 @@ async def test_a_thousand_resources_register_and_fail_over_in_well_under_a_secon
         moved_s = time.monotonic() - before
         print(  # noqa: T201 - what one runs this test for
             f"\n{resources} resources: registered in {registered_s * 1e3:.0f} ms,"
-            f" from closed connections to the last fence {moved_s * 1e3:.0f} ms"
+            f" from closed connections to the last lease {moved_s * 1e3:.0f} ms"
         )
         # Generous: other tests may share the machine.
         assert registered_s < 5.0

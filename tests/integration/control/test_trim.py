@@ -13,10 +13,14 @@ from aegis_control.infrastructure.embedded_nats import EmbeddedNats
 from aegis_sdk import Aegis, Method, ResourceContext, Role, Service
 from aegis_sdk.application.resource_host import ResourceHost
 from aegis_sdk.application.serving import Serving
+from aegis_sdk.form import TURNS
 from aegis_sdk.instance import Instance
 
 from tests.integration.control.support import Broker, control, until
 
+pytestmark = pytest.mark.skipif(
+    TURNS, reason="of the first form: tests/integration/turns/test_trim.py"
+)
 KEEP_S = 2.0
 ADD = Method("ledger", "add", request=int, reply=int)
 READ = Method("ledger", "read", request=int, reply=int)

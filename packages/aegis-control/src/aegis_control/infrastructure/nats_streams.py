@@ -15,6 +15,7 @@ from aegis_sdk.contract.subjects import GROUP_CONSUMER, SUSPECT_TO, Subjects
 from aegis_sdk.contract.turns.streams import log_stream
 from aegis_sdk.contract.turns.subjects import LogSubjects
 from aegis_sdk.errors import Unavailable
+from aegis_sdk.form import TURNS
 from aegis_sdk.nats.codes import ERR_NO_CONSUMER, ERR_NO_STREAM
 from aegis_sdk.nats.jetstream import ApiRefused, JetStream
 
@@ -43,7 +44,7 @@ class StreamSettings:
     events_max_age_s: float = 30 * 86_400.0
     events_max_bytes: int = 64 << 20
     ack_wait_s: float = 1.0
-    turns: bool = False
+    turns: bool = TURNS
     """The journals are logs of the protocol's second form."""
 
 
@@ -207,7 +208,20 @@ class NatsStreams:
         for info in await self._pages(f"CONSUMER.LIST.{stream}", "consumers"):
             route = "any" if info["name"] == GROUP_CONSUMER else "at"
             depths[route] += int(info["num_pending"]) + int(info["num_ack_pending"])
+        if self._settings.turns:
+            depths["at"] = await self._stored(service, stream)
         return depths
+
+    async def _stored(self, service: str, stream: str) -> int:
+        """Requests to resources that are stored: one that is done goes a moment later."""
+        asked = {"subjects_filter": self._subjects.targeted_requests(service)}
+        try:
+            info = await self._link.api(f"STREAM.INFO.{stream}", asked)
+        except ApiRefused as error:
+            if error.code == ERR_NO_STREAM:
+                return 0
+            raise Unavailable(f"stream {stream}: {error}") from error
+        return sum((info["state"].get("subjects") or {}).values())
 
     async def backlog(self, services: Sequence[str]) -> Backlog:
         """What waits in the streams of `services`, and the dead letters. Raises: Unavailable."""
