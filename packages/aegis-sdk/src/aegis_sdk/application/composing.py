@@ -75,8 +75,8 @@ class Composer:
         resource: str | None,
         parent: Request,
         calls: Calls,
-        deadline_s: float | None = None,
         waits: bool,
+        deadline_s: float | None = None,
     ) -> Request:
         """The request that the handler of `parent` makes; `waits`: for its outcome.
 
