@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from aegis_sdk.form import TURNS
 from aegis_sdk.testing.clock import Clock
 from aegis_sdk.testing.connection import MemoryConnection
 from aegis_sdk.testing.control import MemoryControl, MemoryControlPort
@@ -12,23 +13,32 @@ from aegis_sdk.testing.journal import MemoryJournal
 from aegis_sdk.testing.replies import MemoryReplies
 from aegis_sdk.testing.requests import MemoryRequestLog
 from aegis_sdk.testing.server import MemoryServer
+from aegis_sdk.testing.turns import MemoryCalls, MemoryLastWord, MemoryOutcomes
 
 
 class MemoryBus(MemoryServer):
     """Streams, registry and control of one environment. `link` connects a client to it."""
 
     def __init__(
-        self, *, faults: Faults | None = None, clock: Clock | None = None, ack_wait_s: float = 1.0
+        self,
+        *,
+        faults: Faults | None = None,
+        clock: Clock | None = None,
+        ack_wait_s: float = 1.0,
+        turns: bool = TURNS,
     ) -> None:
+        """`turns`: by the protocol's second form."""
         super().__init__(faults=faults, clock=clock, ack_wait_s=ack_wait_s)
-        self.control = MemoryControl(self)
+        self.turns = turns
+        self.control = MemoryControl(self, turns=turns)
         self.links: list[MemoryLink] = []
 
     def link(self, name: str = "client") -> MemoryLink:
         """A new connection; `name` is for messages only."""
         link = MemoryLink(self, name)
         self.links.append(link)
-        self.on_outcome.append(link.replies.arrive)
+        self.on_outcome += [link.replies.arrive, link.calls.hear]
+        self.callers.append(link.calls)
         return link
 
 
@@ -42,6 +52,9 @@ class MemoryLink(MemoryConnection):
         self.requests = MemoryRequestLog(self)
         self.journal = MemoryJournal(self)
         self.replies = MemoryReplies(self)
+        self.calls = MemoryCalls(self)
+        self.outcomes = MemoryOutcomes(self)
+        self.last_word = MemoryLastWord(self)
         self.directory = MemoryDirectory(self, bus.control)
         self.deliveries = MemoryDeliveries(self, self.requests)
         self.control = MemoryControlPort(self, bus.control)
@@ -51,3 +64,5 @@ class MemoryLink(MemoryConnection):
         if self in self.bus.links:
             self.bus.links.remove(self)
             self.bus.on_outcome.remove(self.replies.arrive)
+            self.bus.on_outcome.remove(self.calls.hear)
+            self.bus.callers.remove(self.calls)

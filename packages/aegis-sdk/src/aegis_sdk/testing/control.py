@@ -21,6 +21,9 @@ from aegis_sdk.contract.control import (
     Role,
     ServiceRecord,
 )
+from aegis_sdk.contract.turns.entries import Moves
+from aegis_sdk.contract.turns.writers import writer_name
+from aegis_sdk.domain.turns.ownership import NOBODY
 from aegis_sdk.errors import SecondActive, Unavailable
 from aegis_sdk.testing.connection import MemoryConnection
 from aegis_sdk.testing.server import MemoryServer
@@ -29,8 +32,12 @@ from aegis_sdk.testing.server import MemoryServer
 class MemoryControl:
     """The registry, the leases, and who gets what. `running = False`: no control answers."""
 
-    def __init__(self, bus: MemoryServer) -> None:
+    def __init__(self, bus: MemoryServer, *, turns: bool) -> None:
+        """`turns`: ownership is told by the services' logs, and not by fences."""
         self.running = True
+        self._turns = turns
+        self._owns: dict[str, int] = {}
+        """By service: the last ownership entry."""
         self.services: dict[str, ServiceRecord] = {}
         self.instances: dict[tuple[str, str], InstanceRecord] = {}
         self.leases: dict[tuple[str, str], LeaseRecord] = {}
@@ -82,8 +89,19 @@ class MemoryControl:
             start_seq=max(floor + 1, old.start_seq if old else 1),
         )
         self.leases[service, resource] = lease
-        self._bus.write_fence(service, resource, _fence_of(lease))
+        if self._turns:
+            self._own(service, resource, old, to=writer_name(to, new.incarnation))
+        else:
+            self._bus.write_fence(service, resource, _fence_of(lease))
         return lease
+
+    def _own(self, service: str, resource: str, old: LeaseRecord | None, *, to: str) -> None:
+        """An ownership entry, and the gate that shuts the old owner out."""
+        log = self._bus.log(service)
+        self._owns[service] = number = self._owns.get(service, 0) + 1
+        log.write(f"own.{number}", Moves({resource: to}).encode())
+        if old is not None and old.state is not LeaseState.VACANT:
+            log.write(f"gate.{writer_name(old.owner, old.incarnation)}", rollup=True)
 
     def set_lease_state(self, service: str, resource: str, state: LeaseState) -> None:
         """Change a lease without a new epoch, as when its active is lost and nobody can follow."""
@@ -127,6 +145,8 @@ class MemoryControl:
         if standbys:
             self.grant(lease.service, lease.resource, standbys[0])
         else:
+            if self._turns:
+                self._own(lease.service, lease.resource, lease, to=NOBODY)
             self.set_lease_state(lease.service, lease.resource, LeaseState.VACANT)
 
 

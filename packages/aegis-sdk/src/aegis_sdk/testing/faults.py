@@ -13,6 +13,8 @@ class Op(StrEnum):
 
     APPEND = "append"
     """Storing a request."""
+    SEND = "send"
+    """A request on its way to whoever serves it, without being stored."""
     COMMIT = "commit"
     """Storing an outcome, a caller's `cancelled` included."""
     COMMITS = "commits"

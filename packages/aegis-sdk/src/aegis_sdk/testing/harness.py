@@ -3,23 +3,31 @@
 from __future__ import annotations
 
 import itertools
+import secrets
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
+from aegis_sdk.application.group_host import GroupHost
 from aegis_sdk.application.membership import Membership
 from aegis_sdk.application.requester import TIMEOUT_S, Requester
-from aegis_sdk.application.serving import Ports, assemble
+from aegis_sdk.application.resource_host import ResourceHost
+from aegis_sdk.application.serving import Ports, Served, Serving, assemble
 from aegis_sdk.application.stored_way import StoredWay
 from aegis_sdk.application.tracing import LOG_TRACER, Tracer
+from aegis_sdk.application.turns.caller import Caller
+from aegis_sdk.application.turns.serving import TurnPorts, TurnServing
+from aegis_sdk.application.way import RESOLVE_S, Way
 from aegis_sdk.context import Ticket
 from aegis_sdk.contract import arguments
 from aegis_sdk.contract.control import Registration, Role, roles_of
 from aegis_sdk.contract.method import Method
 from aegis_sdk.contract.names import check_instance
+from aegis_sdk.contract.turns.writers import writer_name
 from aegis_sdk.domain.recorder import NO_RECORDER, Recorder
 from aegis_sdk.service import Service
 from aegis_sdk.testing.bus import MemoryBus, MemoryLink
+from aegis_sdk.testing.turns import MemoryReaders, MemorySent, MemoryTurnLog
 
 Req = TypeVar("Req")
 Rep = TypeVar("Rep")
@@ -171,36 +179,80 @@ class MemoryInstance:
             resources=dict(resources),
         )
         self._membership = Membership(self.link.control, self._registration)
-        self._serving = assemble(
-            service,
-            Ports(self.link.connected, self.link.journal, self.link.journal, self.link.deliveries),
-            instance_id=instance_id,
-            incarnation=self._registration.incarnation,
-            resources=self._registration.resources,
-            asks=self._requester,
-            ack_wait_s=bus.ack_wait_s,
-            batches=True,
-            recorder=recorder,
-            tracer=tracer,
-        )
-        self.host, self.group = self._serving.host, self._serving.group
-        self.link.on_restored.append(self.host.reconnected)
+        make = self._in_turns if bus.turns else self._one_by_one
+        self._serving: Served = make(recorder, tracer)
+        self.link.on_restored.append(self._serving.reconnected)
         recorder.serves(
             service.name,
             [(name, handler.targeted) for name, handler in service.handlers.items()],
-            lag_entries=lambda: self.host.lag_entries,
+            lag_entries=lambda: self._serving.lag_entries,
+        )
+
+    @property
+    def host(self) -> ResourceHost:
+        """Of the first form."""
+        assert isinstance(self._serving, Serving)
+        return self._serving.host
+
+    @property
+    def group(self) -> GroupHost:
+        """Of the first form."""
+        assert isinstance(self._serving, Serving)
+        return self._serving.group
+
+    def _in_turns(self, recorder: Recorder, tracer: Tracer) -> TurnServing:
+        link, service = self.link, self._service
+        writer = writer_name(self.id, self._registration.incarnation)
+        self.bus.provision(service.name)
+        ports = TurnPorts(
+            connected=link.connected,
+            log=MemoryTurnLog(link, service.name, writer=writer, nonce=secrets.token_hex(8)),
+            sent=MemorySent(link, service.name),
+            requests=link.requests,
+            letters=link.journal,
+            readers=MemoryReaders(
+                link,
+                service.name,
+                writer=writer,
+                deliveries=link.deliveries,
+            ),
+        )
+        return TurnServing(
+            service,
+            ports,
+            writer=writer,
+            instance_id=self.id,
+            resources=self._registration.resources,
+            asks=self._requester,
+            ack_wait_s=self.bus.ack_wait_s,
+            recorder=recorder,
+            tracer=tracer,
+        )
+
+    def _one_by_one(self, recorder: Recorder, tracer: Tracer) -> Serving:
+        return assemble(
+            self._service,
+            Ports(self.link.connected, self.link.journal, self.link.journal, self.link.deliveries),
+            instance_id=self.id,
+            incarnation=self._registration.incarnation,
+            resources=self._registration.resources,
+            asks=self._requester,
+            ack_wait_s=self.bus.ack_wait_s,
+            batches=True,
+            recorder=recorder,
+            tracer=tracer,
         )
 
     @property
     def active_resources(self) -> list[str]:
         """The resources that this instance believes to be active for, sorted."""
-        return sorted(name for name, actor in self.host.actors.items() if actor.is_active)
+        return self._serving.active_resources
 
     async def start(self) -> None:
         """Register and serve. Raises: SecondActive."""
         await self._membership.register(wait_s=0.0)
         await self._serving.begin()
-        await self._serving.start_group()
+        await self._serving.start_group(unless=lambda: False)
 
     async def kill(self) -> None:
         """Its process is gone, and control has noticed."""
@@ -230,15 +282,33 @@ def make_requester(
     tracer: Tracer = LOG_TRACER,
 ) -> Requester:
     """The calling side over `link`."""
-    way = StoredWay(
-        log_=link.requests, journal=link.journal, replies=link.replies, directory=link.directory
-    )
-    requester = Requester(
+    way = _sent_way(link, recorder) if link.bus.turns else _stored_way(link)
+    return Requester(
         way,
-        caller=caller,
+        caller=caller.replace("-", ""),  # as no client's own token has one
         payload_bytes_max=lambda: link.bus.limits.payload_bytes_max,
         recorder=recorder,
         tracer=tracer,
     )
+
+
+def _stored_way(link: MemoryLink) -> Way:
+    way = StoredWay(
+        log_=link.requests, journal=link.journal, replies=link.replies, directory=link.directory
+    )
     link.on_restored.append(way.recheck_all)
-    return requester
+    return way
+
+
+def _sent_way(link: MemoryLink, recorder: Recorder) -> Way:
+    way = Caller(
+        calls=link.calls,
+        requests=link.requests,
+        last_word=link.last_word,
+        outcomes=link.outcomes,
+        directory=link.directory,
+        recorder=recorder,
+        resolve_s=RESOLVE_S,
+    )
+    link.on_restored.append(way.restored)
+    return way

@@ -3,20 +3,30 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from typing import TypeVar
+from collections.abc import Callable, Collection
+from typing import Protocol, TypeVar
 
 from aegis_sdk.application.ports import StoreMissing
 from aegis_sdk.contract.bodies import Fence
 from aegis_sdk.contract.envelope import Outcome, Request
 from aegis_sdk.contract.subjects import resource_token
+from aegis_sdk.contract.turns.sent import Answer
 from aegis_sdk.domain.journal import EntryKind
 from aegis_sdk.testing.clock import Clock, LoopClock
 from aegis_sdk.testing.faults import Faults
 from aegis_sdk.testing.groups import GroupConsumer
+from aegis_sdk.testing.log_stream import LogStream
 from aegis_sdk.testing.streams import JournalStream, Limits, RequestStream, fence_key, outcome_of
 
 T = TypeVar("T")
+
+
+class Hearer(Protocol):
+    """A caller of the second form."""
+
+    def hear_answer(self, request_id: str, answer: Answer) -> None: ...
+
+    def hear_of(self, service: str, instance_id: str, resources: Collection[str]) -> None: ...
 
 
 class MemoryServer:
@@ -36,6 +46,11 @@ class MemoryServer:
         self._requests: dict[str, RequestStream] = {}
         self._journals: dict[str, JournalStream] = {}
         self._groups: dict[str, GroupConsumer] = {}
+        self._logs: dict[str, LogStream] = {}
+        self.served: dict[tuple[str, str], object] = {}
+        """Who is sent the requests of a service's resources and members (turns.py)."""
+        self.callers: list[Hearer] = []
+        """Who hears what those who serve say."""
 
     def provision(self, service: str) -> None:
         """Make a service's streams, as control does when an instance registers. Safe twice."""
@@ -43,6 +58,7 @@ class MemoryServer:
             self._requests[service] = RequestStream(service, self.limits)
             self._journals[service] = JournalStream(self.limits)
             self._groups[service] = GroupConsumer(self, self._requests[service])
+            self._logs[service] = LogStream(self.limits)
 
     def requests(self, service: str) -> RequestStream:
         """Raises: StoreMissing."""
@@ -51,6 +67,10 @@ class MemoryServer:
     def journal(self, service: str) -> JournalStream:
         """Raises: StoreMissing."""
         return self._known(self._journals, service)
+
+    def log(self, service: str) -> LogStream:
+        """Raises: StoreMissing."""
+        return self._known(self._logs, service)
 
     def group(self, service: str) -> GroupConsumer:
         """Raises: StoreMissing."""
@@ -62,7 +82,7 @@ class MemoryServer:
             name: outcome_of(entry)
             for (_, kind, name), entry in self.journal(service).entries()
             if kind is EntryKind.OUTCOME
-        }
+        } | {record.request_id: record.outcome for record in self.log(service).records()}
 
     def write_fence(self, service: str, resource: str, fence: Fence) -> int:
         """Begin an epoch as control does; the fence's journal sequence."""

@@ -7,12 +7,12 @@ log's order, each entry once, none left out but gates that were replaced and end
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Final
 
+from aegis_sdk.application.turns.serving import OnEntry, OnUnreadable
 from aegis_sdk.contract.turns.entries import TURN, EntryUnreadable
 from aegis_sdk.contract.turns.subjects import LogSubjects
-from aegis_sdk.domain.turns.entries import Claim, Entry
 from aegis_sdk.domain.turns.parsing import parse_entry
 from aegis_sdk.infrastructure.consumer import Meta, PullLoop
 from aegis_sdk.infrastructure.journal import make_reader
@@ -25,8 +25,6 @@ CREDIT: Final = 128
 """Entries on their way to a reader: turns, a few kilobytes each under load."""
 _TURN: Final = TURN.encode()
 
-OnEntry = Callable[[Entry | Claim], None]
-OnUnreadable = Callable[[int, str, Sequence[str]], None]
 """Its place, why, and the words of its subject behind the service."""
 
 

@@ -6,9 +6,9 @@ No consumer knows what is done: the log does.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, Final
 
+from aegis_sdk.application.turns.serving import OnStored
 from aegis_sdk.contract.envelope import Request
 from aegis_sdk.contract.names import decode_token
 from aegis_sdk.contract.subjects import Subjects
@@ -20,9 +20,6 @@ from aegis_sdk.nats.wire import Message
 from aegis_sdk.telemetry import log
 
 CREDIT: Final = 256
-
-OnStored = Callable[[Request, int, float], None]
-"""A request, its place in the stream, and when it was stored (Unix time)."""
 
 
 class StoredRequests:

@@ -1,0 +1,309 @@
+"""What serves in an instance in the second form, over its ports: put together here alone, for NATS and for the bus in memory.
+
+Also the order in which the parts begin and end (Served, application/serving.py). The group begins last, when this instance has
+read the log: until then others serve it better. It ends first: from the pause of its resources to their handover nobody serves
+them. Resources that the log gives to this instance and that it does not hold are read by another fold, beside it (further.py).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from aegis_sdk.application.following import until_answered
+from aegis_sdk.application.handlers import Runner
+from aegis_sdk.application.isolation import Isolation
+from aegis_sdk.application.ports import Connected, Delivery, GroupSource, Letters, RequestLog
+from aegis_sdk.application.resource_host import PAUSE_LEASE_S, SEEN_TOLD_MAX
+from aegis_sdk.application.serving import CATCH_UP_S_MAX
+from aegis_sdk.application.threads import Threads
+from aegis_sdk.application.tracing import LOG_TRACER, Tracer
+from aegis_sdk.application.turns.deliveries import CREDIT, Deliveries
+from aegis_sdk.application.turns.further import Further
+from aegis_sdk.application.turns.host import TurnHost
+from aegis_sdk.application.turns.ports import Sent, WriterLog
+from aegis_sdk.application.turns.sending import UNSENT_S
+from aegis_sdk.context import Asks
+from aegis_sdk.contract.control import ResourceSeen
+from aegis_sdk.contract.envelope import Request
+from aegis_sdk.contract.turns.checkpoint import Checkpoint
+from aegis_sdk.domain.recorder import NO_RECORDER, Recorder
+from aegis_sdk.domain.turns.entries import Claim, Entry
+from aegis_sdk.domain.turns.writer import OUTCOMES_KEPT_S
+from aegis_sdk.service import Service
+from aegis_sdk.telemetry import log
+
+ENDS_KEPT_S: Final = 600.0
+
+OnEntry = Callable[[Entry | Claim], None]
+OnUnreadable = Callable[[int, str, Sequence[str]], None]
+OnStored = Callable[[Request, int, float], None]
+"""A request, its place in the stream, and when it was stored (Unix time)."""
+
+
+class Source(Protocol):
+    """A running reader, of the log or of the stored requests: what it gives comes in order."""
+
+    async def start(self, *, after: int = 0) -> None:
+        """Give what is behind position `after`. Raises: StoreForbidden."""
+
+    async def stop(self) -> None: ...
+
+
+class LogSource(Source, Protocol):
+    @property
+    def position(self) -> int:
+        """The last entry that was given."""
+
+    @property
+    def lag_entries(self) -> int:
+        """Stored and not given yet, as of the last one given."""
+
+
+class Readers(Protocol):
+    """Makes the readers of one service's log and requests."""
+
+    def log(self, on_entry: OnEntry, on_unreadable: OnUnreadable, *, is_main: bool) -> LogSource:
+        """`is_main`: the instance's own, by which it knows that it is still the same log."""
+
+    def requests(self, on_request: OnStored) -> Source: ...
+
+    async def checkpoints(
+        self, resources: Collection[str]
+    ) -> Mapping[str, tuple[Checkpoint, float]]:
+        """The newest of each, and when it was stored (Unix time). Raises: StoreError."""
+
+    async def open_group(
+        self, *, credit: int, on_delivery: Callable[[Delivery], None]
+    ) -> GroupSource:
+        """Raises: StoreError."""
+
+
+@dataclass(frozen=True, slots=True)
+class TurnPorts:
+    """What serving needs from outside."""
+
+    connected: Connected
+    log: WriterLog
+    sent: Sent
+    requests: RequestLog
+    letters: Letters
+    readers: Readers
+
+
+class TurnServing:
+    """Follows `resources`, and serves those that the log gives to `writer`."""
+
+    def __init__(
+        self,
+        service: Service,
+        ports: TurnPorts,
+        *,
+        writer: str,
+        instance_id: str,
+        resources: Iterable[str],
+        asks: Asks,
+        ends_kept_s: float = ENDS_KEPT_S,
+        unsent_s: float = UNSENT_S,
+        outcomes_kept_s: float = OUTCOMES_KEPT_S,
+        ack_wait_s: float = 1.0,
+        log_id: str = "",
+        batched: bool = False,
+        recorder: Recorder = NO_RECORDER,
+        tracer: Tracer = LOG_TRACER,
+        on_stopped: Callable[[str], None] = lambda why: None,
+    ) -> None:
+        """`asks` makes its handlers' requests. `batched`: the log has several copies, where checks of one gate refuse
+        each other. `on_stopped`: why nothing is served any more, unless `on_copied` or
+        `on_behind` are set.
+        """
+        self.writer = writer
+        self.log_id = log_id
+        self.on_copied: Callable[[str], None] = on_stopped
+        self.on_behind: Callable[[str], None] = on_stopped
+        self.on_lost: Callable[[str], None] = _unheard
+        self.on_unreadable: Callable[[str], None] = _unheard
+        self.runner = Runner(
+            service,
+            instance_id=instance_id,
+            asks=asks,
+            threads=Threads(f"aegis-{service.name}"),
+            tracer=tracer,
+        )
+        self.host = TurnHost(
+            writer,
+            service=service,
+            runner=self.runner,
+            log_=ports.log,
+            sent=ports.sent,
+            isolation=Isolation(),
+            requests=ports.requests,
+            letters=ports.letters,
+            connected=ports.connected,
+            deliveries=Deliveries(ack_wait_s=ack_wait_s),
+            ends_kept_s=ends_kept_s,
+            unsent_s=unsent_s,
+            outcomes_kept_s=outcomes_kept_s,
+            log_id=log_id,
+            batched=batched,
+            recorder=recorder,
+            on_copied=self._is_copied,
+            on_behind=self._is_behind,
+        )
+        self.host.on_unreadable = self._is_unreadable
+        self.host.on_unknown = self._hold
+        self._resources = list(resources)
+        self._service = service
+        self._readers = ports.readers
+        self._reader = ports.readers.log(self.host.entry, self.host.unreadable, is_main=True)
+        self._stored = ports.readers.requests(self.host.stored_request)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._stopped = False
+
+    def _is_copied(self, why: str) -> None:
+        self.on_copied(why)
+
+    def _is_behind(self, why: str) -> None:
+        self.on_behind(why)
+
+    def _is_unreadable(self, resource: str) -> None:
+        self.on_unreadable(resource)
+
+    async def start(self) -> None:
+        """Returns when all that was stored before is read."""
+        await self.begin()
+        await self.host.until(lambda: self.host.may_write or self.host.has_stopped)
+        await self.start_group()
+
+    async def begin(self) -> None:
+        """Reads the log from now on, and serves what is this writer's."""
+        checkpoints = await until_answered(lambda: self._readers.checkpoints(self._resources))
+        await self._reader.start(after=self.host.follow(self._resources, checkpoints))
+        await self._stored.start()
+        await self.host.start()
+
+    async def start_group(self, *, unless: Callable[[], bool] = lambda: False) -> None:
+        """When the log is read, or soon: these need nothing of it, and this instance may be the only one that serves them.
+        `unless`: asked then; an instance that drains by then takes nothing new.
+        """
+        if all(handler.targeted for handler in self._service.handlers.values()):
+            return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(CATCH_UP_S_MAX):
+                await self.host.until(lambda: self.host.may_write or self.host.has_stopped)
+        if self._stopped or unless():
+            return
+        source = await until_answered(
+            lambda: self._readers.open_group(credit=CREDIT, on_delivery=self.host.group_delivery)
+        )
+        self.host.begin_group(source)
+
+    async def drain(self, *, timeout_s: float) -> None:
+        """Finish what has begun, and begin nothing more. The group first: from the pause of its resources to their
+        handover nobody serves them.
+        """
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                await self.host.leave_group()
+                await self.host.pause(None, lease_s=0.0)
+        self.host.deliveries.give_up_all()
+
+    async def pause(
+        self, resources: Sequence[str] | None, *, timeout_s: float, lease_s: float = PAUSE_LEASE_S
+    ) -> bool:
+        """Begin nothing new on `resources`; True when all that had begun has ended."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self.host.pause(resources, lease_s=lease_s)
+        except TimeoutError:
+            return False
+        return True
+
+    def resume(self, resources: Sequence[str] | None = None) -> None:
+        self.host.resume(resources)
+
+    async def stop(self) -> None:
+        """At once; safe twice."""
+        self._stopped = True
+        for task in list(self._tasks):
+            task.cancel()
+        await self.host.stop()
+        await self._reader.stop()
+        await self._stored.stop()
+
+    def withdraw(self) -> None:
+        self.host.withdraw()
+
+    def seen(self) -> dict[str, ResourceSeen]:
+        """What is known of resources, as many as one message can tell of."""
+        writer = self.host.writer
+        ours_first = sorted(
+            writer.held, key=lambda name: writer.ownership.owner(name) != writer.name
+        )
+        return {
+            name: ResourceSeen(epoch=writer.ownership.epoch(name))
+            for name in ours_first[:SEEN_TOLD_MAX]
+        }
+
+    @property
+    def active_resources(self) -> list[str]:
+        return sorted(self.host.serving)
+
+    @property
+    def active(self) -> int:
+        return len(self.host.serving)
+
+    @property
+    def paused(self) -> int:
+        return len(self.host.paused)
+
+    @property
+    def unreadable(self) -> int:
+        return self.host.unreadable_count
+
+    @property
+    def requests_done(self) -> int:
+        return self.host.requests_done
+
+    @property
+    def lag_entries(self) -> int:
+        """What it has yet to read of the log."""
+        return self._reader.lag_entries
+
+    @property
+    def position(self) -> int:
+        """The last entry of the log that it read."""
+        return self._reader.position
+
+    def reconnected(self) -> None:
+        self.host.restored()
+
+    # --- resources that come later --------------------------------------------------------------------------------
+    def _hold(self, resources: list[str]) -> None:
+        task = asyncio.get_running_loop().create_task(self._read_further(resources))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _read_further(self, resources: list[str]) -> None:
+        """The log gives them to this writer, which does not hold them: another fold reads them, and is adopted."""
+        log.info("resources_read_later", writer=self.writer, resources=len(resources))
+        while True:
+            fold = self.host.writer.further()
+            checkpoints = await until_answered(lambda: self._readers.checkpoints(resources))
+            for resource in resources:
+                checkpoint, saved_s = checkpoints.get(resource, (None, 0.0))
+                fold.restore(resource, checkpoint, saved_s=saved_s)
+            further = Further(fold, self.host)
+            reader = self._readers.log(further.entry, further.unreadable, is_main=False)
+            await reader.start(after=fold.position)
+            try:
+                if await further.done:
+                    return
+            finally:
+                await reader.stop()
+
+
+def _unheard(_: str) -> None: ...
