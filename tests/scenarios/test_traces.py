@@ -101,7 +101,8 @@ async def test_one_trace_id_connects_all_who_had_a_request_in_hand(story: Story)
     assert (begun["event"], begun["attempt"], begun["epoch"]) == ("request_begun", 1, 1)
     assert (asked["event"], asked["resource"]) == ("request_sent", "B")
     [again] = story.lines(story.new, event="request_begun")
-    assert (again["level"], again["attempt"], again["epoch"]) == ("info", 2, 2)
+    assert (again["level"], again["attempt"]) == ("info", 2)
+    assert again["epoch"] > begun["epoch"]
     assert again["request_id"] == begun["request_id"]
     [asked_again] = story.lines(story.new, event="request_sent")
     assert asked_again["request_id"] == asked["request_id"]
@@ -126,7 +127,8 @@ async def test_one_trace_of_spans_survives_the_death_of_an_active(story: Story) 
     booked = by_name[f"process {book}", "nested"]
     assert sent["parent"] == user["span_id"]
     assert (run["parent"], asked["parent"]) == (sent["span_id"], run["span_id"])
-    assert (run["attributes"]["aegis.attempt"], run["attributes"]["aegis.epoch"]) == (2, 2)
+    assert run["attributes"]["aegis.attempt"] == 2
+    assert run["attributes"]["aegis.epoch"] > 1
     assert asked["links"] == [booked["parent"]], "the killed process's own question, asked again"
     assert (sent["kind"], run["kind"]) == ("PRODUCER", "CONSUMER")
     assert {span["trace_id"] for span in spans} == {story.trace_id}

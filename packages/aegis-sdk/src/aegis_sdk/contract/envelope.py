@@ -28,6 +28,7 @@ DEADLINE: Final = "aegis-deadline"
 ATTEMPT: Final = "aegis-attempt"
 CHAIN: Final = "aegis-chain"
 FINGERPRINT: Final = "aegis-fingerprint"
+GIVEN_TO: Final = "aegis-given-to"
 TRACEPARENT: Final = "traceparent"
 TRACESTATE: Final = "tracestate"
 OUTCOME: Final = "aegis-outcome"
@@ -80,6 +81,8 @@ class Request:
     chain: tuple[str, ...] = ()
     traceparent: str = ""
     tracestate: str = ""
+    given_to: str = ""
+    """Of a group request: the member that it was sent to, and that may run it when it is stored besides."""
 
     def headers(self) -> dict[str, str]:
         headers = {MSG_ID: self.request_id, METHOD: self.method}
@@ -95,6 +98,8 @@ class Request:
             headers[TRACEPARENT] = self.traceparent
         if self.tracestate:
             headers[TRACESTATE] = self.tracestate
+        if self.given_to:
+            headers[GIVEN_TO] = self.given_to
         return headers
 
     @classmethod
@@ -125,6 +130,7 @@ class Request:
             chain=tuple(_checked(_CHAIN, CHAIN, chain).split(",")) if chain else (),
             traceparent=_known(TRACEPARENT_FORM, headers.get(TRACEPARENT, "")),
             tracestate=_known(_TRACESTATE, headers.get(TRACESTATE, "")),
+            given_to=_checked(_WORD, GIVEN_TO, headers.get(GIVEN_TO, "")),
         )
 
 

@@ -184,6 +184,7 @@ class MemorySent:
         self._waiting: list[Callable[[], None]] = []
         self.on_request: Callable[[Request, float, int], None] = lambda request, sent_s, after: None
         self.on_cancel: Callable[[str], None] = lambda request_id: None
+        self.on_asked: Callable[[str], bool] = lambda request_id: False
         link.add_pump(Flow.DELIVERIES, self._pump)
 
     @property
@@ -210,6 +211,12 @@ class MemorySent:
         served = self._link.bus.served
         for key in [k for k, who in served.items() if who is self and leaves(k[1])]:
             del served[key]
+
+    async def has_in_hand(self, instance_id: str, request_id: str) -> bool | None:
+        member = self._link.bus.served.get((self._service, f"any {instance_id}"))
+        if not isinstance(member, MemorySent) or not member._link.lets(Flow.DELIVERIES):
+            return None
+        return member.on_asked(request_id)
 
     def announce(self, instance_id: str, resources: Collection[str]) -> None:
         names = frozenset(resources)

@@ -15,7 +15,7 @@ from typing import Final
 from aegis_sdk.application.ports import Delivery, GroupSource
 from aegis_sdk.contract.ids import is_nested
 
-CREDIT: Final = 64
+CREDIT: Final = 16
 """Requests at work at once. A paused instance delays these by one ack_wait, and those whose handlers wait."""
 AWAY_MAX: Final = 1000
 """Clients' requests whose handlers wait for others or hang."""
@@ -72,11 +72,11 @@ class Deliveries:
             found[0].ack()
             self.credit_back()
 
-    def give_up(self, request_id: str) -> bool:
-        """It is not served here; whether it was in hand."""
+    def give_up(self, request_id: str, *, later: bool = False) -> bool:
+        """It is not served here; whether it was in hand. `later`: it may have ended elsewhere when it comes again."""
         found = self._in_hand.pop(request_id, None)
         if found is not None:
-            self.hand_back(found[0], SOON_S)
+            self.hand_back(found[0], self._ack_wait_s if later else SOON_S)
         return found is not None
 
     def give_up_all(self) -> None:

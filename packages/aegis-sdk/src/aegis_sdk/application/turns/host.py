@@ -18,6 +18,7 @@ import math
 import secrets
 import time
 from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, Final
 
@@ -177,6 +178,7 @@ class TurnHost:
         log_.on_stored, log_.on_refused = self._stored, self._refused
         log_.on_taken, log_.on_clashed = self._taken, self._clashed
         sent.on_request, sent.on_cancel = self._request, self._cancel
+        sent.on_asked = self._has_in_hand
 
     def follow(
         self,
@@ -314,12 +316,28 @@ class TurnHost:
         if self._is_full(request):
             self.deliveries.hand_back(delivery, AWAY_DELAY_S)
         elif self.deliveries.take(delivery):
-            self._accept(
-                request,
-                sent_s=math.inf,
-                stored_seq=arrival.stream_seq,
-                suspect=could_be_second(arrival),
-            )
+            if request.given_to in ("", self._runner.instance_id):
+                self._accept_delivery(delivery, suspect=could_be_second(arrival))
+            else:
+                self._aside(self._take_over(delivery))
+
+    def _accept_delivery(self, delivery: Delivery, *, suspect: bool) -> None:
+        seq = delivery.arrival.stream_seq
+        self._accept(delivery.request, sent_s=math.inf, stored_seq=seq, suspect=suspect)
+
+    async def _take_over(self, delivery: Delivery) -> None:
+        """Another member was sent it. If that one has it in hand, it is only slow; if it says nothing, it may have died of it."""
+        request = delivery.request
+        has = await self._sent.has_in_hand(request.given_to, request.request_id)
+        if has:
+            self.deliveries.give_up(request.request_id, later=True)
+        else:
+            delivery.request = replace(request, attempt=2)  # it may have an outcome by now
+            suspect = has is None or could_be_second(delivery.arrival)
+            self._accept_delivery(delivery, suspect=suspect)
+
+    def _has_in_hand(self, request_id: str) -> bool:
+        return request_id in self.writer.desk.open
 
     def stored_request(self, request: Request, seq: int, stored_s: float) -> None:
         """Its end outlives it in the log, so it may wait as long as it has to (R9)."""
@@ -423,7 +441,7 @@ class TurnHost:
         self._soon()
 
     def _refused(self, write: Write) -> None:
-        log.info("turn_refused", writer=self.writer.name, turn=write.name, gate=write.gate)
+        log.debug("turn_refused", service=self._service.name, writer=self.writer.name)
         self._recorder.fenced(self._service.name)
         self.writer.refused(write)
         self._soon()
@@ -529,6 +547,13 @@ class TurnHost:
 
     def _dropped(self, work: Work) -> None:
         request, why = work.request, work.why
+        if why is Why.MOVED and work.began_s:  # whatever comes of it can't be stored any more
+            log.warning(
+                "commit_fenced",
+                **about(request),
+                instance_id=self._runner.instance_id,
+                epoch=work.epoch,
+            )
         if work in self._spans:
             self._spans.pop(work).cancel()
         if self.deliveries.give_up(request.request_id) or why is None or why is Why.ENDED:
@@ -639,6 +664,7 @@ class TurnHost:
         if request.resource is None:
             place = GroupPlace(self.deliveries, request.request_id, moved=self._group_moved)
         epoch, values = self._state_of(request)
+        work.epoch = epoch
         span = self._runner.span(request, begun=work.begun, epoch=epoch)
         is_plain = work.verdict is Verdict.RUN or work.verdict is Verdict.RUN_NOTED
         if (

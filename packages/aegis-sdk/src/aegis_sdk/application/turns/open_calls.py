@@ -248,6 +248,7 @@ class OpenCalls:
         if members:
             self._turn += 1
             waiting.member = members[self._turn % len(members)]
+            waiting.request = replace(request, given_to=waiting.member)
         return request.service, f"any {waiting.member}"
 
     def _send(self, waiting: Waiting) -> None:

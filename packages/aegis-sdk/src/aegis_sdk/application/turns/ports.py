@@ -68,6 +68,8 @@ class Sent(Protocol):
 
     on_request: Callable[[Request, float, int], None]
     on_cancel: Callable[[str], None]
+    on_asked: Callable[[str], bool]
+    """Whether a group's request is in hand here."""
 
     def serve(self, resources: Iterable[str]) -> None:
         """Raises: StoreUnreachable, when the connection is closed."""
@@ -78,6 +80,9 @@ class Sent(Protocol):
     def leave(self, resources: Iterable[str]) -> None: ...
 
     def leave_group(self) -> None: ...
+
+    async def has_in_hand(self, instance_id: str, request_id: str) -> bool | None:
+        """Whether that member has the group's request in hand; None when it does not say."""
 
     def leave_all(self) -> None: ...
 

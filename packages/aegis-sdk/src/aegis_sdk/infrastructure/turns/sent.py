@@ -7,7 +7,8 @@ from typing import Final
 
 from nats.aio.subscription import Subscription
 
-from aegis_sdk.contract.envelope import Outcome, Request
+from aegis_sdk.application.ports import StoreError
+from aegis_sdk.contract.envelope import MSG_ID, Outcome, Request
 from aegis_sdk.contract.turns.entries import reply_headers
 from aegis_sdk.contract.turns.sent import ANSWER, CANCEL, SENT, Answer, read_sent, served_body
 from aegis_sdk.contract.turns.subjects import LogSubjects
@@ -18,6 +19,11 @@ from aegis_sdk.telemetry import log
 ANNOUNCED_MAX: Final = 1000
 """Names in one message: the longest ones fit."""
 _CANCEL: Final = CANCEL.encode()
+_MSG_ID: Final = MSG_ID.encode()
+_YES: Final = b"1"
+_NO: Final = b"0"
+ASK_S: Final = 0.3
+"""A member whose loop runs answers in a moment; one that does not is taken for gone."""
 
 OnRequest = Callable[[Request, float, int], None]
 """A request, when it was sent (Unix time), and the stored one that comes before it."""
@@ -33,6 +39,7 @@ class SentRequests:
         self._group: list[Subscription] = []
         self.on_request: OnRequest = lambda request, sent_s, after: None
         self.on_cancel: Callable[[str], None] = lambda request_id: None
+        self.on_asked: Callable[[str], bool] = lambda request_id: False
 
     def serve(self, resources: Iterable[str]) -> None:
         """Raises: StoreUnreachable, when the connection is closed."""
@@ -58,6 +65,14 @@ class SentRequests:
         self._link.drop_all(self._group)
         self._group = []
 
+    async def has_in_hand(self, instance_id: str, request_id: str) -> bool | None:
+        subject = self._names.sent_to_member(instance_id)
+        try:
+            said = await self._link.request(subject, request_id.encode(), timeout_s=ASK_S)
+        except StoreError:
+            return None
+        return said == _YES
+
     def announce(self, instance_id: str, resources: Collection[str]) -> None:
         names = list(resources)
         for at in range(0, len(names), ANNOUNCED_MAX):
@@ -73,6 +88,10 @@ class SentRequests:
     def _receive(self, message: Message) -> None:
         if cancelled := message.header(_CANCEL):
             self.on_cancel(cancelled)
+            return
+        if message.reply and not message.header(_MSG_ID):
+            has = self.on_asked(message.data.decode(errors="replace"))
+            self._link.publish(message.reply, _YES if has else _NO)
             return
         try:
             headers = message.headers
