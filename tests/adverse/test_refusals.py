@@ -23,7 +23,7 @@ from aegis_sdk.application.serving import Serving
 from aegis_sdk.domain.journal import Follow
 from aegis_sdk.nats import connection
 
-from tests.adverse.support_doors import ADD, Guarded, totals
+from tests.adverse.support_doors import ADD, DOUBLE, Guarded, totals
 from tests.adverse.test_secrets import run_control
 from tests.integration.cli.support import run_cli
 from tests.integration.control.support import control, settings, until
@@ -172,7 +172,9 @@ async def until_refused(aegis: aegis_sdk.Aegis) -> None:
 # --- permissions ----------------------------------------------------------------------------------------------
 async def test_a_caller_without_the_right_to_ask_is_told_so_at_once(guarded: Guarded) -> None:
     """The subject is named, and it is no timeout: it takes a fraction of the deadline."""
-    guarded.start(LIMITED.format('publish: { deny: "aegis.req.totals.at.T-1" }'))
+    guarded.start(
+        LIMITED.format('publish: { deny: ["aegis.req.totals.at.T-1", "aegis.at.totals.T-1"] }')
+    )
     url = f"nats://{guarded.host}"
     async with (
         control(url, "aegis", user="c", password="c"),
@@ -310,7 +312,8 @@ async def test_a_right_that_each_request_misses_is_said_once(
     async with serving(guarded) as aegis:
         await aegis.serve(totals(), resources={"T-1": Role.AUTO})
         for n in range(30):
-            assert await aegis.request(ADD, 1, resource="T-1") == n + 1
+            ticket = await aegis.submit(DOUBLE, n)
+            assert await aegis.attach(ticket.id, DOUBLE) == 2 * n
 
         async def said() -> bool:
             return any(line["event"] == "nats_forbade" for line in warnings(caplog))

@@ -12,8 +12,9 @@ import asyncio
 import contextlib
 import itertools
 import time
+from collections.abc import Coroutine
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from aegis_sdk.application.calls import Calls
 from aegis_sdk.application.keys import is_same, key_reused
@@ -43,6 +44,8 @@ from aegis_sdk.errors import (
     Unavailable,
     UnknownService,
 )
+
+Found = TypeVar("Found")
 
 LOOK_S: Final = 0.25
 """Who attached looks into the log so often, at first; the answer itself may have been missed."""
@@ -170,18 +173,21 @@ class Caller:
         try:
             await self._expect(request_id)
             waiting.log = self._directory.requests_log(request.service)
+            looking = self._outcomes.anywhere(request, timeout_s=max(timeout_s, LOOK_S))
             try:
-                outcome = await self._outcomes.anywhere(request, timeout_s=max(timeout_s, LOOK_S))
+                outcome = await _unless_told(waiting, looking)
             except StoreForbidden as error:
                 raise RefusedByNats(f"{request_id} can't be looked up: {error}") from error
             except StoreError:
                 outcome = None  # looked for again
             if outcome is None:
                 outcome = await self._heard(waiting, timeout_s)
+            if outcome is None:
+                outcome = await _unless_told(waiting, self._late(request, timeout_s))
         finally:
             self.open.leave(waiting)
             self._calls.forget(request_id)
-        return outcome or await self._late(request, timeout_s)
+        return outcome
 
     async def _heard(self, waiting: Waiting, timeout_s: float) -> Outcome | None:
         """What is answered, to whomever, or found in the log."""
@@ -196,7 +202,7 @@ class Caller:
             if left_s <= 0:
                 return None
             if self._began_again(waiting):
-                return await self._late(request, timeout_s)
+                return await _unless_told(waiting, self._late(request, timeout_s))
             if (known := await self._known(request)) is not None:
                 return known.outcome
         raise AssertionError("unreachable")
@@ -265,6 +271,18 @@ class Caller:
         if record is None or not is_same(request, method, _request_of(record, request.service)):
             raise key_reused(request)
         return outcome
+
+
+async def _unless_told(waiting: Waiting, looking: Coroutine[Any, Any, Found]) -> Found | Outcome:
+    """What `looking` finds, unless the answer comes first. Raises: what `looking` does, Draining, OutcomeUnknown."""
+    task = asyncio.create_task(looking)
+    try:
+        first: set[asyncio.Future[Any]] = {task, waiting.answer}
+        await asyncio.wait(first, return_when=asyncio.FIRST_COMPLETED)
+        return waiting.answer.result() if waiting.answer.done() else task.result()
+    finally:
+        if not task.cancel() and not task.cancelled():
+            task.exception()  # known, whoever was first
 
 
 def _request_of(record: Record, service: str) -> Request:
