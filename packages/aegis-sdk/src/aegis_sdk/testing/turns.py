@@ -201,9 +201,6 @@ class MemorySent:
     def leave(self, resources: Iterable[str]) -> None:
         self._leave(lambda place: place in {f"at {resource}" for resource in resources})
 
-    def leave_group(self) -> None:
-        self._leave(lambda place: place.startswith("any "))
-
     def leave_all(self) -> None:
         self._leave(lambda place: True)
 

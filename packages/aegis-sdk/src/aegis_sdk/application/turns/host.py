@@ -219,7 +219,6 @@ class TurnHost:
 
     async def leave_group(self) -> None:
         """Take nothing more of the group's; returns when all that was taken has ended."""
-        self._sent.leave_group()
         self.is_draining = True
         await self.deliveries.retire()
         await self.until(lambda: not self._has_of_group)
@@ -298,8 +297,9 @@ class TurnHost:
 
     # --- what comes in ----------------------------------------------------------------------------------------
     def _request(self, request: Request, sent_s: float, after: int) -> None:
-        if request.resource is None and self._is_full(request):
-            self._sent.refuse(request.request_id, Answer.BUSY)
+        if request.resource is None and (self.is_draining or self._is_full(request)):
+            answer = Answer.MOVED if self.is_draining else Answer.BUSY
+            self._sent.refuse(request.request_id, answer)
             return
         sent_s = sent_s or time.time()
         self._accept(request, sent_s=sent_s, after=after, born_s=sent_s)

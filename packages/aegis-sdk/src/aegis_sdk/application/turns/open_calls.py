@@ -280,6 +280,9 @@ class OpenCalls:
     def _on_answer(self, request_id: str, answer: Answer) -> None:
         """Nothing of it was stored by whoever says so."""
         because, now_s = _BECAUSE[answer], self._loop.time()
+        waiting = self._waiting.get(request_id)
+        if waiting is not None and waiting.request.given_to:
+            waiting.request = replace(waiting.request, given_to="")
         self._doubts.refused(request_id, because, now_s)
         for each in self._beside.get(request_id, ()):
             self._doubts.refused(each.call_id, because, now_s)

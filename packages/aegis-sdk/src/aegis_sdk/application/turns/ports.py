@@ -79,8 +79,6 @@ class Sent(Protocol):
 
     def leave(self, resources: Iterable[str]) -> None: ...
 
-    def leave_group(self) -> None: ...
-
     async def has_in_hand(self, instance_id: str, request_id: str) -> bool | None:
         """Whether that member has the group's request in hand; None when it does not say."""
 

@@ -59,9 +59,6 @@ class SentRequests:
 
     def leave_all(self) -> None:
         self.leave(list(self._subscriptions))
-        self.leave_group()
-
-    def leave_group(self) -> None:
         self._link.drop_all(self._group)
         self._group = []
 
