@@ -225,3 +225,17 @@ async def test_strangers_in_the_log_change_nothing(small_world: World) -> None:
     outcome = await told.call(await small_world.client(), "A")
     assert outcome is not None
     assert outcome.kind is OutcomeKind.EXECUTED
+
+
+async def test_a_turn_fits_into_a_message_however_small_the_server_wants_it() -> None:
+    """G1: what arrives together is parted; payloads are left out before an outcome is."""
+    with EmbeddedNats(max_payload=10_000) as server:
+        async with a_world(server) as world:
+            await give(world, await world.instance("accounts-1", RESOURCES), RESOURCES)
+            client, told = await world.client(), Told()
+            payload = b'{"n":1,"more":"' + b"x" * 2_000 + b'"}'
+            await asyncio.gather(
+                *(told.call_with(client, r, "add", payload, timeout_s=10.0) for r in RESOURCES * 20)
+            )
+            await check(world, told)
+            assert all(o.kind is OutcomeKind.EXECUTED for o in told.outcomes.values())

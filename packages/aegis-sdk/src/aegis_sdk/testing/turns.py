@@ -72,6 +72,10 @@ class MemoryTurnLog:
     def outcome_bytes_max(self) -> int:
         return self._link.bus.limits.payload_bytes_max * 3 // 4
 
+    @property
+    def turn_bytes_max(self) -> int:
+        return self._link.bus.limits.payload_bytes_max // 8
+
     async def open(self) -> None: ...
 
     def close(self) -> None:

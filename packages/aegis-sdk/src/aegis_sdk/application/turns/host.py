@@ -197,6 +197,7 @@ class TurnHost:
     async def start(self) -> None:
         """The log is read from now on. Raises: StoreUnreachable."""
         await self._log.open()
+        self.writer.turn_bytes_max = self._log.turn_bytes_max
         self._claim()
         self._loop.call_later(TICK_S, self._tick)
 
@@ -430,6 +431,7 @@ class TurnHost:
 
     def restored(self) -> None:
         """There is a new connection."""
+        self.writer.turn_bytes_max = self._log.turn_bytes_max
         for write in self._log.forget_unanswered():
             self.writer.refused(write)  # under the gate that it names: the claim brings a newer one
         self._claim()

@@ -24,6 +24,10 @@ class WriterLog(Protocol):
     def outcome_bytes_max(self) -> int:
         """What one outcome may take, its reply and its change together."""
 
+    @property
+    def turn_bytes_max(self) -> int:
+        """Beyond it a turn takes no further outcome."""
+
     async def open(self) -> None:
         """Raises: StoreUnreachable."""
 

@@ -112,9 +112,11 @@ def writer_of(data: bytes) -> str:
     return rest.split(b" ", 1)[0].decode(errors="replace")
 
 
-def encode_record(request: Request, outcome: Outcome) -> bytes:
+def encode_record(
+    request: Request, outcome: Outcome, kept_bytes_max: int = PAYLOAD_KEPT_BYTES_MAX
+) -> bytes:
     payload = request.payload
-    if len(payload) > PAYLOAD_KEPT_BYTES_MAX:
+    if len(payload) > kept_bytes_max:
         payload = b""
     body, change = outcome.body, outcome.change
     line = (

@@ -22,8 +22,6 @@ from aegis_sdk.domain.turns.output import Output
 from aegis_sdk.domain.turns.states import WorkEvent, WorkState
 from aegis_sdk.domain.turns.work import Held, Work
 
-NOTES_MAX: Final = 256
-"""In one entry."""
 _NOTING: Final = frozenset({WorkState.NOTING, WorkState.RUNNING})
 
 
@@ -53,10 +51,10 @@ class Begins:
         """It is about to run, and nothing else does."""
         self._to_note.append(work)
 
-    def take(self) -> list[Work]:
+    def take(self, most: int) -> list[Work]:
         """For the entry that is being made."""
         taken: list[Work] = []
-        while self._to_note and len(taken) < NOTES_MAX:
+        while self._to_note and len(taken) < most:
             work = self._to_note.popleft()
             if work.state in _NOTING:  # it was not ended meanwhile
                 taken.append(work)

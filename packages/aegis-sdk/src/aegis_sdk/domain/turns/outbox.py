@@ -12,13 +12,9 @@ next owner would not send it. What is sent twice is told by its id, so that mark
 from __future__ import annotations
 
 from itertools import islice
-from typing import Final
 
 from aegis_sdk.domain.turns.output import Output, Sending
 from aegis_sdk.domain.turns.work import Held
-
-MARKS_MAX: Final = 256
-"""In one entry."""
 
 
 class Outbox:
@@ -64,9 +60,9 @@ class Outbox:
     def tick(self) -> None:
         self.is_due = bool(self._marks)
 
-    def take(self) -> dict[str, int]:
+    def take(self, most: int) -> dict[str, int]:
         """Marks for the entry that is being made."""
-        marks = dict(islice(self._marks.items(), MARKS_MAX))
+        marks = dict(islice(self._marks.items(), most))
         for resource in marks:
             del self._marks[resource]
         self.is_due = False

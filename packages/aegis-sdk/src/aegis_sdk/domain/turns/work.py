@@ -30,8 +30,8 @@ from aegis_sdk.domain.turns.states import (
 
 TURN_MAX: Final = 256
 """Outcomes in one turn."""
-TURN_BYTES_MAX: Final = 256 * 1024
-"""A turn is closed beyond it: a quarter of NATS's usual `max_payload`, since the last one added may be large."""
+TURN_BYTES_MAX: Final = 128 * 1024
+"""A turn is closed beyond it: an eighth of NATS's usual `max_payload`, since the last one added may be large."""
 
 
 class BehindTrim(Exception):
@@ -123,10 +123,11 @@ class Write:
     """An entry on its way to the log: a turn (`k` > 0), or a single."""
 
     __slots__ = (
-        "content", "gate", "is_done", "k", "notes", "saves", "sent", "singles", "size", "works",
+        "bytes_max", "content", "gate", "is_done", "k", "notes", "saves", "sent", "singles", "size", "works",
     )  # fmt: skip
 
-    def __init__(self, k: int, gate: int) -> None:
+    def __init__(self, k: int, gate: int, bytes_max: int = TURN_BYTES_MAX) -> None:
+        self.bytes_max = bytes_max
         self.k = k
         self.gate = gate
         """The sequence that the writer's gate must have; 0 for a group's outcome, which no gate guards."""
@@ -156,7 +157,9 @@ class Write:
     def _take(self, work: Work, outcome: Outcome) -> None:
         work.step(WorkEvent.COMPOSED)
         work.outcome = outcome
-        self.size += len(outcome.body) + len(outcome.change) + len(work.request.payload) + 128
+        request = work.request
+        self.size += len(outcome.body) + len(outcome.change) + len(request.payload)
+        self.size += 2 * len(request.request_id) + 128
 
     @property
     def name(self) -> int | str:
@@ -165,7 +168,7 @@ class Write:
 
     @property
     def is_full(self) -> bool:
-        return len(self.works) + len(self.singles) >= TURN_MAX or self.size >= TURN_BYTES_MAX
+        return len(self.works) + len(self.singles) >= TURN_MAX or self.size >= self.bytes_max
 
     @property
     def is_empty(self) -> bool:

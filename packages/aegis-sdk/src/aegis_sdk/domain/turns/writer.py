@@ -51,8 +51,10 @@ from aegis_sdk.domain.turns.output import Output, Save, Sending
 from aegis_sdk.domain.turns.ownership import Ownership
 from aegis_sdk.domain.turns.sessions import Seen, split
 from aegis_sdk.domain.turns.states import HeldEvent, HeldState, Why, WorkEvent, WorkState
-from aegis_sdk.domain.turns.work import BehindTrim, Held, Work, Write
+from aegis_sdk.domain.turns.work import TURN_BYTES_MAX, BehindTrim, Held, Work, Write
 
+NOTE_BYTES: Final = 512
+"""Of a mark or a note, about."""
 SHARE_MAX: Final = 64
 """Outcomes of one resource in one turn, so that a hot resource leaves room for the others."""
 GROUP_AT_A_TIME: Final = 256
@@ -107,6 +109,8 @@ class Writer:
         self._begins = Begins()
         self._is_fold = False
         """It only reads: what stands under its name is not its own doing."""
+        self.turn_bytes_max = TURN_BYTES_MAX
+        """The log's bound for one message says it."""
         self.is_quiet = False
         """A suspect runs alone: pure handlers begin only for requests that it may be waiting for (begins.py)."""
         self._owned = 0
@@ -477,7 +481,7 @@ class Writer:
             made = self._saver.take(gate, self.position, self._log_s)
             self.desk.out.save += [Save(checkpoint, gate) for checkpoint in made]
         if self._turn is None and self._is_worth_a_turn():
-            self._compose(Write(self.k + 1, gate), now_s)
+            self._compose(Write(self.k + 1, gate, self.turn_bytes_max), now_s)
 
     def _is_worth_a_turn(self) -> bool:
         return bool(
@@ -500,9 +504,9 @@ class Writer:
             held.is_due = False
             self._compose_of(held, turn, now_s)
         self._compose_aside(turn, now_s)  # what has turned out to be late
-        turn.notes = self._begins.take()
+        turn.notes = self._begins.take(turn.bytes_max // NOTE_BYTES)
         if turn.works or turn.singles or turn.notes or self._outbox.is_due:
-            turn.sent = self._outbox.take()
+            turn.sent = self._outbox.take(turn.bytes_max // NOTE_BYTES)
         if not turn.is_empty:
             self.k = turn.k
             self._turn = turn

@@ -25,11 +25,18 @@ from aegis_sdk.application.ports import (
 )
 from aegis_sdk.contract.envelope import Outcome, Request
 from aegis_sdk.contract.turns.checkpoint import Checkpoint
-from aegis_sdk.contract.turns.entries import Moves, encode_record, noted, turn_head, turn_header
+from aegis_sdk.contract.turns.entries import (
+    PAYLOAD_KEPT_BYTES_MAX,
+    Moves,
+    encode_record,
+    noted,
+    turn_head,
+    turn_header,
+)
 from aegis_sdk.contract.turns.subjects import LogSubjects
 from aegis_sdk.domain.turns.output import Save
 from aegis_sdk.domain.turns.sessions import is_single
-from aegis_sdk.domain.turns.work import Work, Write
+from aegis_sdk.domain.turns.work import TURN_BYTES_MAX, Work, Write
 from aegis_sdk.infrastructure.log_watch import LogWatch
 from aegis_sdk.infrastructure.messages import last_message
 from aegis_sdk.infrastructure.turns.search import outcome_at, outcomes_up_to
@@ -121,6 +128,16 @@ class TurnLog:
         """What one outcome may take, its reply and its change together."""
         return self._link.payload_bytes_max * 3 // 4
 
+    @property
+    def turn_bytes_max(self) -> int:
+        """Beyond it a turn takes no further outcome: the last one may be as large as one can be."""
+        return min(TURN_BYTES_MAX, self._link.payload_bytes_max // 8)
+
+    @property
+    def _kept_bytes_max(self) -> int:
+        """Of a request's payload, in the entry of its outcome."""
+        return min(PAYLOAD_KEPT_BYTES_MAX, self._link.payload_bytes_max // 16)
+
     # --- turns and singles ----------------------------------------------------------------------------------
     def store(self, write: Write) -> bool:
         """Send it; whether the server republishes its one outcome to its caller."""
@@ -137,10 +154,10 @@ class TurnLog:
 
     def _entry(self, write: Write) -> tuple[str, dict[str, str]]:
         """The entry's subject and headers; its content is made."""
-        works = write.works
+        works, kept = write.works, self._kept_bytes_max
         write.content = self._first_line(write) + b"".join(
             [
-                encode_record(work.request, work.outcome)
+                encode_record(work.request, work.outcome, kept)
                 for work in works
                 if work.outcome is not None
             ]
@@ -224,7 +241,7 @@ class TurnLog:
         request, outcome = work.request, work.outcome
         assert outcome is not None
         subject = self._names.single(request.resource, request.request_id)
-        content = self._head + encode_record(request, outcome)
+        content = self._head + encode_record(request, outcome, self._kept_bytes_max)
         return subject, content, turn_header([request.request_id])
 
     async def _is_clash(self, subject: str) -> bool:
