@@ -17,6 +17,7 @@ from aegis_sdk.contract.control import InstanceRecord, InstanceState, LeaseRecor
 from aegis_sdk.contract.envelope import METHOD, MSG_ID, Outcome
 from aegis_sdk.contract.names import decode_token
 from aegis_sdk.contract.subjects import Subjects
+from aegis_sdk.contract.turns.entries import TURN, Record, decode_turn
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
@@ -58,13 +59,28 @@ async def control_is_there(client: Client, subjects: Subjects) -> None:
 
 
 async def read_accepted(client: Client, subjects: Subjects) -> list[AcceptedBooking]:
-    """Every booking that the request stream accepted, in order."""
-    accepted = []
+    """Every booking that is stored: as a request, or in the entry of its outcome."""
+    accepted: dict[str, AcceptedBooking] = {}
     async for message in _read(client, subjects.request_stream(SERVICE)):
         headers = message.headers or {}
         if headers.get(METHOD) == BOOK.name:
-            accepted.append(AcceptedBooking(headers[MSG_ID], json.loads(message.data)["order_id"]))
-    return accepted
+            _take(accepted, headers[MSG_ID], message.data)
+    async for record in _records(client, subjects):
+        if record.method == BOOK.name:
+            _take(accepted, record.request_id, record.payload)
+    return list(accepted.values())
+
+
+def _take(accepted: dict[str, AcceptedBooking], request_id: str, payload: bytes) -> None:
+    accepted[request_id] = AcceptedBooking(request_id, json.loads(payload)["order_id"])
+
+
+async def _records(client: Client, subjects: Subjects) -> AsyncIterator[Record]:
+    """Every outcome in the log, with its request, in order."""
+    async for message in _read(client, subjects.journal_stream(SERVICE)):
+        if TURN in (message.headers or {}):
+            for record in decode_turn(message.data):
+                yield record
 
 
 async def read_journal(client: Client, subjects: Subjects) -> list[JournalEntry]:
@@ -78,6 +94,17 @@ async def read_journal(client: Client, subjects: Subjects) -> list[JournalEntry]
             entries.append(
                 entry_of(request_id, account, outcome.kind.value, outcome.body, outcome.change)
             )
+    async for record in _records(client, subjects):
+        outcome = record.outcome
+        entries.append(
+            entry_of(
+                record.request_id,
+                record.resource or "",
+                outcome.kind.value,
+                outcome.body,
+                outcome.change,
+            )
+        )
     return entries
 
 

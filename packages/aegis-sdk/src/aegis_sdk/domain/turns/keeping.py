@@ -60,6 +60,10 @@ class Keeping:
         for settled in turn.settled:
             if (held := self.held.get(settled.resource)) is not None:
                 self._fold(held, settled, turn.stored_s)
+                held.begun.pop(settled.request_id, None)
+        for resource, request_id, n in turn.begun:
+            if (held := self.held.get(resource)) is not None:
+                held.begun[request_id] = n
         for resource, number in turn.sent.items():
             if (held := self.held.get(resource)) is not None:
                 self._outbox.read(held, number)
@@ -83,6 +87,7 @@ class Keeping:
             sessions=held.sessions.dump(),
             ended={i: at_s for i, at_s in held.ended.items() if at_s >= old_s},
             unsent=[(number, list(contents)) for number, contents in held.unsent.items()],
+            begun=dict(held.begun),
             values=to_json(held.values),
         )
 
