@@ -67,6 +67,10 @@ class Child:
     def pause(self) -> None:
         self._send(signal.SIGSTOP)
 
+    def hesitate(self) -> None:
+        """It stops itself before the next turn that it stores; `wake` ends that."""
+        self._send(signal.SIGUSR1)
+
     def wake(self) -> None:
         self._send(signal.SIGCONT)
 

@@ -17,6 +17,7 @@ from aegis_sdk.contract.bodies import Fence
 from aegis_sdk.contract.envelope import MSG_ID, Outcome
 from aegis_sdk.contract.names import decode_token
 from aegis_sdk.contract.subjects import Subjects
+from aegis_sdk.contract.turns.entries import TURN, decode_turn
 from aegis_sdk.nats.codes import BATCH_ID
 from nats.aio.client import Client
 from nats.aio.msg import Msg
@@ -58,6 +59,8 @@ async def watch_names(client: Client, names: Names) -> None:
             names.setdefault((message.headers or {})[MSG_ID], json.loads(message.data)["op"])
 
     await client.subscribe(SUBJECTS.all_requests, cb=note)
+    for route in ("at", "any"):  # sent, and stored only in doubt
+        await client.subscribe(f"{SUBJECTS.prefix}.{route}.>", cb=note)
 
 
 Ends = list[tuple[str, str, int, float]]
@@ -94,16 +97,22 @@ async def stored(client: Client, service: str, known: Mapping[str, str]) -> Stor
     """
     found = Stored()
     requests = await kept(client, service)
-    found.accepted += requests.values()
+    ended: set[str] = set()
+    """Whose callers gave up: these need no outcome."""
     every = {**known, **{request_id: entry.op for request_id, entry in requests.items()}}
     async for message in _messages(
         client, SUBJECTS.journal_stream(service), SUBJECTS.journal(service)
     ):
         kind = message.subject.split(".")[4]
-        if kind == "out":
+        if message.subject.split(".")[3] == "end":
+            ended.add(".".join(message.subject.split(".")[5:]))
+        elif TURN in (message.headers or {}):
+            found.outcomes += _records(service, message)
+        elif kind == "out":
             found.outcomes.append(_outcome(service, message, every))
         elif kind == "fence":
             found.fences.append(_fence(service, message))
+    found.accepted += (entry for name, entry in requests.items() if name not in ended)
     return found
 
 
@@ -199,6 +208,26 @@ def _outcome(service: str, message: Msg, names: Mapping[str, str]) -> OutcomeEnt
         changed=bool(outcome.change),
         batched=BATCH_ID in (message.headers or {}),
     )
+
+
+def _records(service: str, message: Msg) -> list[OutcomeEntry]:
+    """All outcomes of an entry."""
+    records = decode_turn(message.data)
+    return [
+        OutcomeEntry(
+            seq=message.metadata.sequence.stream,
+            service=service,
+            resource=record.resource or "",
+            op=json.loads(record.payload)["op"],
+            outcome=record.outcome.kind.value,
+            epoch=record.outcome.epoch,
+            reply=_json(record.outcome.body),
+            changed=bool(record.outcome.change),
+            batched=len(records) > 1,
+            number=record.outcome.number,
+        )
+        for record in records
+    ]
 
 
 def _fence(service: str, message: Msg) -> FenceEntry:

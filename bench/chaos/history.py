@@ -112,6 +112,8 @@ class OutcomeEntry:
     changed: bool = False
     batched: bool = False
     """Stored together with others."""
+    number: int = 0
+    """Its place among its resource's outcomes, where these are numbered."""
 
     @property
     def place(self) -> Place:

@@ -37,6 +37,14 @@ class Kind(StrEnum):
     """Everything between an instance and NATS takes longer."""
     JUMP_CLOCK = "jump_clock"
     """The wall clock of an instance, a control or a client is wrong for a while."""
+    HESITATE = "hesitate"
+    """An instance sleeps between judging a turn and storing it."""
+    BUMP_GATES = "bump_gates"
+    """Gates of all writers of a service are stored anew, many times a second."""
+    MOVE_OWNERSHIP = "move_ownership"
+    """Resources change hands, several times a second."""
+    GIVE_UP = "give_up"
+    """Crowds of callers give up at the same moment, a moment after they asked."""
     FULL_STREAMS = "full_streams"
     """The request streams take no more."""
     DELETE_BUCKET = "delete_bucket"
@@ -59,6 +67,10 @@ ACCIDENTS: Final = (
     Kind.RESTORE_COPY,
 )
 """What takes an operator with the right to destroy; drawn when asked for."""
+
+
+TROUBLES: Final = (Kind.BUMP_GATES, Kind.MOVE_OWNERSHIP, Kind.GIVE_UP)
+"""What anybody may do at any moment: troubles.py."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +169,9 @@ _PARTS = {
     Kind.KILL_NATS: "nats",
     Kind.KILL_CLIENT: "client",
     Kind.JUMP_CLOCK: "clock",
+    Kind.BUMP_GATES: "gates",
+    Kind.MOVE_OWNERSHIP: "ownership",
+    Kind.GIVE_UP: "crowd",
     Kind.FULL_STREAMS: "streams",
     Kind.DELETE_BUCKET: "bucket",
     Kind.DELETE_CONSUMERS: "service",

@@ -23,8 +23,9 @@ from bench.chaos.children import Child
 from bench.chaos.clocks import Clocks
 from bench.chaos.collect import Names
 from bench.chaos.history import Loss
-from bench.chaos.nemesis import ACCIDENTS, Kind
+from bench.chaos.nemesis import ACCIDENTS, TROUBLES, Kind
 from bench.chaos.proxy import Proxy
+from bench.chaos.troubles import Troubles
 from bench.chaos.workloads import WORKLOADS
 
 CONTROLS = 2
@@ -72,6 +73,7 @@ class System:
         self._started = 0
         self.losses: list[Loss] = []
         """What control announced as lost, and we accepted."""
+        self._troubles = Troubles(lambda: self.urls, settings.workloads, settings.seed)
         self._of_nats = asyncio.Lock()
         """Held by whoever starts or ends nodes."""
         self.names: Names = {}
@@ -85,6 +87,9 @@ class System:
             Kind.KILL_NATS: len(self._nodes),
             Kind.KILL_CLIENT: CLIENTS,
             Kind.JUMP_CLOCK: len(CLOCKS),
+            Kind.BUMP_GATES: 1,
+            Kind.MOVE_OWNERSHIP: 1,
+            Kind.GIVE_UP: 1,
             Kind.FULL_STREAMS: 1,
             Kind.DELETE_BUCKET: 3,
             Kind.DELETE_CONSUMERS: 2 * len(self._services),
@@ -140,6 +145,7 @@ class System:
 
     async def stop(self) -> None:
         """Everything ends at once. Safe twice."""
+        await self._troubles.end_all()
         for child in (*self._clients, *self._instances, *self._controls):
             await child.kill()
         for proxy in (proxy for proxies in self._proxies for proxy in proxies):
@@ -226,16 +232,23 @@ class System:
                 return f"{CLOCKS[target]} by {self._of_clocks.jump(CLOCKS[target]):+g} s"
             case Kind.FULL_STREAMS:
                 return "requests" if await bounds.fill(self.urls, self._services) else None
-            case kind if kind in ACCIDENTS:
-                return await self._accident(kind, target)
-        child = self._child(kind, target)
-        if kind in (Kind.PAUSE_INSTANCE, Kind.PAUSE_CONTROL):
+            case kind if kind in (*ACCIDENTS, *TROUBLES):
+                return await self._from_outside(kind, target)
+        return await self._strike_child(kind, self._child(kind, target))
+
+    async def _strike_child(self, kind: Kind, child: Child) -> str:
+        if kind is Kind.HESITATE:
+            child.hesitate()
+        elif kind in (Kind.PAUSE_INSTANCE, Kind.PAUSE_CONTROL):
             child.pause()
         else:
             await child.kill()
         return child.name
 
-    async def _accident(self, kind: Kind, target: int) -> str | None:
+    async def _from_outside(self, kind: Kind, target: int) -> str | None:
+        """What somebody else does to what is stored."""
+        if kind in TROUBLES:
+            return self._troubles.begin(kind)
         service, second = self._service(target), target >= len(self._services)
         match kind:
             case Kind.DELETE_BUCKET:
@@ -251,6 +264,7 @@ class System:
 
     async def heal(self, kind: Kind, target: int) -> None:
         """End a fault; returns when what was down is up again, ready or not."""
+        await self._troubles.end(kind)
         match kind:
             case Kind.KILL_NATS:
                 node = self._nodes[target]
@@ -273,7 +287,7 @@ class System:
                 self.losses += await accidents.accept_all(self.urls, self._services)
             case Kind.JUMP_CLOCK:
                 self._of_clocks.set(CLOCKS[target], 0.0)
-            case Kind.PAUSE_INSTANCE | Kind.PAUSE_CONTROL:
+            case Kind.PAUSE_INSTANCE | Kind.PAUSE_CONTROL | Kind.HESITATE:
                 self._child(kind, target).wake()
             case Kind.KILL_INSTANCE:
                 self._instances[target] = await self._start_instance(target)

@@ -13,6 +13,7 @@ from bench.chaos.checkers import (
     group,
     kept,
     linearizable,
+    numbers,
     once,
     order,
     recovery,
@@ -33,6 +34,7 @@ CHECKERS: dict[str, Checker] = {
     "group": group.check,
     "definite": definite.check,
     "epochs": epochs.check,
+    "numbers": numbers.check,
     "recovery": recovery.check,
     "enough": enough.check,
 }

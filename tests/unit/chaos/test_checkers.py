@@ -10,7 +10,7 @@ import pytest
 
 from bench.chaos.checkers import CHECKERS, check_all
 from bench.chaos.checkers.recovery import recovery_s_max
-from bench.chaos.history import Accepted, History, Operation, Status, nested
+from bench.chaos.history import Accepted, History, Operation, OutcomeEntry, Status, nested
 from tests.unit.chaos.support import Story
 
 
@@ -621,3 +621,23 @@ def test_group_requests_have_no_order() -> None:
     for at, deal in reversed(list(enumerate(deals))):
         story.store(deal, epoch=0, resource="", request_seq=at + 1)
     assert check_all(story.history(), [CHECKERS["order"]]) == []
+
+
+def numbered(*numbers: int) -> History:
+    outcomes = [
+        OutcomeEntry(
+            seq=n, service="s", resource="R", op=f"o{n}", outcome="executed", number=number
+        )
+        for n, number in enumerate(numbers, start=1)
+    ]
+    return History(outcomes=outcomes)
+
+
+@pytest.mark.parametrize(
+    ("numbers", "wrong"), [((1, 2, 3), 0), ((1, 0, 2), 0), ((1, 1, 2), 1), ((1, 3), 1), ((2,), 1)]
+)
+def test_a_number_that_comes_twice_or_is_missing_is_told(
+    numbers: tuple[int, ...], wrong: int
+) -> None:
+    """G2, G5: some writer was not shut out."""
+    assert len(CHECKERS["numbers"](numbered(*numbers))) == wrong

@@ -1,0 +1,139 @@
+"""Troubles that the rules of writers and gates are for: anybody may bump a gate, give up, or be moved, at any moment.
+
+Each goes on until it is healed: gates of random writers are bumped, resources change hands as an operator's word says, and
+crowds of callers give up a moment after they ask. All of it is allowed, so nothing of it may be noticed but time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import Callable, Coroutine, Sequence
+from random import Random
+from typing import Any, Final
+
+import aegis_sdk
+import nats
+from aegis_sdk.contract.subjects import Subjects
+from aegis_sdk.contract.turns.subjects import LogSubjects
+from aegis_sdk.errors import AegisError
+from aegis_sdk.nats.codes import ROLLUP
+from nats.aio.client import Client
+from nats.errors import Error as NatsError
+
+from bench.chaos.nemesis import Kind
+from bench.chaos.workloads import WORKLOADS
+from bench.chaos.workloads.api import Named, Workload
+
+SUBJECTS = Subjects()
+BUMP_S: Final = 0.02
+MOVE_S: Final = 0.1
+CROWD: Final = 300
+CROWD_TIMEOUT_S: Final = 0.02
+CROWD_PAUSE_S: Final = 0.3
+
+
+class Troubles:
+    """Those that are under way, by their kinds."""
+
+    def __init__(
+        self, urls: Callable[[], Sequence[str]], workloads: Sequence[str], seed: int
+    ) -> None:
+        self._urls = urls
+        self._workloads = [WORKLOADS[name] for name in workloads]
+        self._source = Random(f"{seed}/troubles")
+        self._tasks: dict[Kind, asyncio.Task[None]] = {}
+
+    def begin(self, kind: Kind) -> str:
+        """Its name."""
+        makers: dict[Kind, Callable[[], Coroutine[Any, Any, None]]] = {
+            Kind.BUMP_GATES: self._bump_gates,
+            Kind.MOVE_OWNERSHIP: self._move_ownership,
+            Kind.GIVE_UP: self._give_up,
+        }
+        self._tasks[kind] = asyncio.create_task(makers[kind]())
+        return kind.value
+
+    async def end(self, kind: Kind) -> None:
+        """If it is one of ours, and under way."""
+        task = self._tasks.pop(kind, None)
+        if task is not None:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    async def end_all(self) -> None:
+        for kind in list(self._tasks):
+            await self.end(kind)
+
+    async def _bump_gates(self) -> None:
+        """New gates of writers that there are."""
+        async with _connected(self._urls()) as client:
+            while True:
+                with contextlib.suppress(NatsError, TimeoutError, KeyError):
+                    names = LogSubjects(SUBJECTS, self._source.choice(self._workloads).service_name)
+                    gates = await _subjects_of(client, names.stream, names.gate("*"))
+                    for gate in gates:
+                        await client.publish(gate, b"", headers={ROLLUP: "sub"})
+                await asyncio.sleep(BUMP_S)
+
+    async def _move_ownership(self) -> None:
+        """Resources change hands while their turns are under way."""
+        async with _connected(self._urls()) as client:
+            while True:
+                workload = self._source.choice(self._workloads)
+                if workload.resources:
+                    order = {
+                        "resource": self._source.choice(workload.resources),
+                        "service": workload.service_name,
+                        "by": "chaos",
+                    }
+                    with contextlib.suppress(NatsError, TimeoutError):
+                        subject = SUBJECTS.admin("failover")
+                        await client.request(subject, json.dumps(order).encode(), timeout=2.0)
+                await asyncio.sleep(MOVE_S)
+
+    async def _give_up(self) -> None:
+        """Crowds that ask for a value, and give up at the same moment."""
+        async with aegis_sdk.connect(",".join(self._urls())) as aegis:
+            n = 0
+            while True:
+                workload = self._source.choice(self._workloads)
+                if workload.resources:
+                    n += CROWD
+                    asking = (_ask(aegis, workload, n + each) for each in range(CROWD))
+                    await asyncio.gather(*asking)
+                await asyncio.sleep(CROWD_PAUSE_S)
+
+
+async def _ask(aegis: aegis_sdk.Aegis, workload: Workload, n: int) -> None:
+    resource = workload.resources[n % len(workload.resources)]
+    with contextlib.suppress(AegisError):
+        await aegis.request(
+            workload.read,
+            Named(op=f"crowd-{n}"),
+            resource=resource,
+            timeout_s=CROWD_TIMEOUT_S,
+        )
+
+
+async def _subjects_of(client: Client, stream: str, subject: str) -> list[str]:
+    body = json.dumps({"subjects_filter": subject}).encode()
+    message = await client.request(f"$JS.API.STREAM.INFO.{stream}", body, timeout=2.0)
+    state = json.loads(message.data)["state"]
+    return list(state.get("subjects") or {})
+
+
+@contextlib.asynccontextmanager
+async def _connected(urls: Sequence[str]) -> Any:
+    client = await nats.connect(
+        list(urls), max_reconnect_attempts=-1, reconnect_time_wait=0.2, error_cb=_ignore
+    )
+    try:
+        yield client
+    finally:
+        await client.close()
+
+
+async def _ignore(_: Exception) -> None:
+    """The faults are ours."""
