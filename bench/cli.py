@@ -13,10 +13,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from bench.bed import BedError
-from bench.commands import commands
+from bench.commands import Command, commands
 from bench.compiled import use_compiled
 from bench.options import Options
 from bench.report import markdown, write_report
+from bench.runner import say
 
 
 def parser() -> argparse.ArgumentParser:
@@ -39,10 +40,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(arguments: Sequence[str] | None) -> int:
     parsed = parser().parse_args(arguments)
-    options = Options.of(parsed)
+    command = commands()[parsed.command]
+    options = options_of(parsed)
     if not options.pure:
         options = replace(options, pure=not use_compiled())
-    command = commands()[parsed.command]
     try:
         document = asyncio.run(command.run(options, parsed))
     except BedError as error:
@@ -50,5 +51,22 @@ def _run(arguments: Sequence[str] | None) -> int:
         return 3
     if options.report is not None and "rows" in document:
         write_report(document, options.report)
+    if options.report is not None and not {"rows", "documents"}.isdisjoint(document):
+        say(f"the report is in {options.report}")
     print(json.dumps(document) if options.json else markdown(document))
     return 0 if document["passed"] else 1
+
+
+def options_of(parsed: argparse.Namespace) -> Options:
+    """The shared options of a command line."""
+    command = commands()[parsed.command]
+    return Options.of(parsed, narrowed=_narrowed(command, parsed))
+
+
+def _narrowed(command: Command, parsed: argparse.Namespace) -> bool:
+    """Whether any of the command's own arguments is not its default."""
+    own = argparse.ArgumentParser(add_help=False)
+    command.add_arguments(own)
+    return any(
+        getattr(parsed, name) != default for name, default in vars(own.parse_args([])).items()
+    )

@@ -12,6 +12,9 @@ from bench.bed import BedSettings
 from bench.systems import ALL_NAMES
 
 REPORT: Final = Path(__file__).resolve().parent / "report"
+"""The committed report: whole runs alone write here by themselves."""
+SHORT_REPORT: Final = REPORT.with_name("report-quick")
+"""Of runs that were shortened or narrowed, which must not pass for the report. Git ignores it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +49,8 @@ class Options:
         add(
             "--report",
             type=Path,
-            default=REPORT,
-            help="folder of the report (default: bench/report)",
+            help="folder of the report (default: bench/report; of a run with --quick, --systems or "
+            "another option of the command itself: bench/report-quick)",
         )
         add(
             "--pure",
@@ -57,7 +60,10 @@ class Options:
         add("--no-report", action="store_true", help="write no report")
 
     @classmethod
-    def of(cls, parsed: argparse.Namespace) -> Self:
+    def of(cls, parsed: argparse.Namespace, *, narrowed: bool = False) -> Self:
+        """`narrowed`: the command's own arguments are not its defaults."""
+        short = parsed.quick or parsed.systems or narrowed
+        folder = parsed.report or (SHORT_REPORT if short else REPORT)
         return cls(
             quick=parsed.quick,
             json=parsed.json,
@@ -66,7 +72,7 @@ class Options:
             sync=parsed.sync,
             nodes=parsed.nodes,
             systems=tuple(parsed.systems) if parsed.systems else None,
-            report=None if parsed.no_report else parsed.report,
+            report=None if parsed.no_report else folder,
             pure=parsed.pure,
         )
 

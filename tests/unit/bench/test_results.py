@@ -23,7 +23,7 @@ from bench.latencies import Latencies
 from bench.ledger import Ledger, Verdict
 from bench.machine import Noise
 from bench.memory import growth
-from bench.options import Options
+from bench.options import REPORT, SHORT_REPORT, Options
 from bench.report import ORDER, markdown, write_report
 from bench.rows import compare, make_row
 from bench.runner import Results
@@ -267,7 +267,8 @@ def test_every_command_takes_the_shared_options() -> None:
     for name in commands():
         parsed = cli.parser().parse_args([name, "--quick", "--json", "--seed", "4"])
 
-        assert Options.of(parsed) == Options(quick=True, json=True, seed=4)
+        expected = Options(quick=True, json=True, seed=4, report=SHORT_REPORT)
+        assert cli.options_of(parsed) == expected
 
 
 @pytest.mark.parametrize(
@@ -322,3 +323,21 @@ def test_what_a_target_compares_is_measured_one_after_the_other() -> None:
     resources = [Point("resources", count) for count in (1, 10_000, 10, 100, 1000)]
     assert order == [*resources, *(Point("callers", count) for count in (1, 50, 10))]
     assert ends_first([Point("callers", 1)]) == [Point("callers", 1)]
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["latency --quick", "soak --minutes 1", "failover --count 3", "latency --systems aegis"],
+)
+def test_a_run_that_was_shortened_leaves_the_committed_report_alone(words: str) -> None:
+    assert cli.options_of(cli.parser().parse_args(words.split())).report == SHORT_REPORT
+
+
+@pytest.mark.parametrize("words", ["all", "latency", "soak --seed 3", "failover --loop asyncio"])
+def test_a_whole_run_writes_the_report(words: str) -> None:
+    assert cli.options_of(cli.parser().parse_args(words.split())).report == REPORT
+
+
+def test_a_folder_that_is_named_is_taken(tmp_path: Path) -> None:
+    parsed = cli.parser().parse_args(["soak", "--minutes", "30", "--report", str(tmp_path)])
+    assert cli.options_of(parsed).report == tmp_path
