@@ -10,7 +10,7 @@ import signal
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Iterable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO, Any, Final, Self
@@ -112,19 +112,18 @@ class Process:
             async with asyncio.timeout(STOP_TIMEOUT_S):
                 await self._process.wait()
         except TimeoutError:
-            self._process.kill()
-            await self._process.wait()
+            await self.kill()
 
     async def terminate(self) -> None:
         """SIGTERM, wait, SIGKILL; safe twice."""
-        if self._process.returncode is None:
-            self._process.terminate()
+        self.send(signal.SIGTERM)
         await self.stop()
 
     def send(self, number: signal.Signals) -> None:
-        """A signal; nothing when it has ended."""
+        """A signal; nothing when it has ended. `send_signal` takes the exit status from asyncio's watcher."""
         if self.running:
-            self._process.send_signal(number)
+            with suppress(ProcessLookupError):
+                os.kill(self._process.pid, number)
 
     async def kill(self) -> None:
         """SIGKILL; returns when it is gone. Safe twice."""

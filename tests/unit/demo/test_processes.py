@@ -115,6 +115,21 @@ async def test_a_child_that_ignores_sigterm_and_a_paused_one_are_ended_all_the_s
     assert not any(psutil.pid_exists(child.pid) for child in children)
 
 
+async def test_a_signal_to_a_child_that_has_just_ended_says_nothing(
+    crew: Crew, module: Callable[[str], str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """asyncio must find the exit status: otherwise it logs `Unknown child process pid`."""
+    for _ in range(3):
+        child = await start(crew, module("""print('{"event":"ready"}', flush=True)"""))
+        await crew.until_ready(child)
+        child.may_end = True
+        while child.running:  # also while it is ending, which is the moment that matters
+            child.kill()
+            await asyncio.sleep(0)
+        assert child.exit_code in (0, -signal.SIGKILL)
+    assert caplog.text == ""
+
+
 async def test_the_users_settings_do_not_reach_the_demo(
     crew: Crew, module: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
