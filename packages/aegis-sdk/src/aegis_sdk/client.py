@@ -280,10 +280,10 @@ async def connect(
 
     Later losses of the connection are repaired without end, and nobody has to think of them; `wait_s`
     is how long the first connection is tried. `credentials` (JWT and seed) and `nkeys_seed` name files and need
-    `pip install 'aegis-sdk[nkeys]'`; they are read again for each connection, and so are the certificates where
+    `pip install nkeys`; they are read again for each connection, and so are the certificates where
     `tls` is a function that makes the context. What is counted
     here, and by the instances served on it, is shown by control's /metrics unless `metrics=False`. With
-    OpenTelemetry installed (`pip install 'aegis-sdk[otel]'`), requests join the traces of `tracer_provider`,
+    OpenTelemetry installed (`pip install opentelemetry-api`), requests join the traces of `tracer_provider`,
     by default the global one.
 
     Raises:

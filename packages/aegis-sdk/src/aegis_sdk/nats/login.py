@@ -94,7 +94,7 @@ class Server:
         if self.tls is not None and not isinstance(self.tls, ssl.SSLContext):
             arguments.function(self.tls, "tls")
         if (self.credentials or self.nkeys_seed) and importlib.util.find_spec("nkeys") is None:
-            raise Unavailable("credentials and NKEY files need: pip install 'aegis-sdk[nkeys]'")
+            raise Unavailable("credentials and NKEY files need: pip install nkeys")
 
 
 def _found(form: re.Pattern[bytes], path: str, what: str) -> bytes:
