@@ -85,7 +85,7 @@ async def test_of_two_copies_under_load_one_stops_and_no_acknowledged_effect_is_
 
 async def test_a_copy_that_wakes_up_with_old_memory_reads_what_the_other_stored() -> None:
     """G3, G6: it takes over from what is stored, not from what it remembers; the other one stops."""
-    bus = MemoryBus()
+    bus = MemoryBus(turns=False)
     async with testing.harness(bus=bus) as aegis:
         original = await aegis.serve(counters(), resources={"A"}, instance_id="i-1")
         assert await aegis.request(ADD, 1, resource="A") == 1
@@ -107,7 +107,7 @@ async def test_a_copy_that_wakes_up_with_old_memory_reads_what_the_other_stored(
 @pytest.mark.parametrize("turn", range(5))
 async def test_copies_that_reconnect_at_the_same_moment_leave_exactly_one(turn: int) -> None:
     """G5: NATS restarted, and both claim the same fence: the server lets one through."""
-    bus = MemoryBus()
+    bus = MemoryBus(turns=False)
     async with testing.harness(bus=bus) as aegis:
         original = await aegis.serve(counters(), resources={"A"}, instance_id="i-1")
         assert await aegis.request(ADD, 1, resource="A") == 1
@@ -128,7 +128,7 @@ async def test_copies_that_reconnect_at_the_same_moment_leave_exactly_one(turn: 
 
 async def test_one_that_reconnects_alone_goes_on_in_its_epoch() -> None:
     """G8: a connection that comes back costs a claim, not a handover, and tells no callback."""
-    bus, service, told = MemoryBus(), counters(), []
+    bus, service, told = MemoryBus(turns=False), counters(), []
     service.on_promoted(lambda resource: told.append(f"promoted {resource}"))
     service.on_demoted(lambda resource: told.append(f"demoted {resource}"))
     async with testing.harness(bus=bus) as aegis:

@@ -52,7 +52,7 @@ async def test_a_reply_over_max_payload_is_a_failure_with_a_line_at_the_instance
 
     async with testing.harness(service, resources={"A"}) as aegis:
         aegis.bus.limits.payload_bytes_max = 20_000
-        with pytest.raises(HandlerFailed, match=r"ledger\.text can't be stored: .*max_payload"):
+        with pytest.raises(HandlerFailed, match=r"text can't be stored: .*max_payload"):
             await aegis.request(TEXT, 30_000, resource="A")
         assert "outcome_too_large" in caplog.text
         assert await aegis.request(TEXT, 3, resource="A") == "xxx"
@@ -114,7 +114,7 @@ async def test_a_refusal_may_be_made_of_anything(code: Any, details: Any) -> Non
 
 async def test_a_dead_letter_over_the_limit_is_kept_without_its_payload() -> None:
     """G1: the request behind it has waited for ever."""
-    bus = MemoryBus()
+    bus = MemoryBus(turns=False)
     bus.provision("ledger")
     request = Request("c.1", "ledger", "add", "A", b"1" * 19_900, chain=("x/y" * 20,))
     bus.limits.payload_bytes_max = 20_000
@@ -146,7 +146,7 @@ async def test_a_dlq_that_is_full_or_gone_keeps_no_request_from_its_outcome(
     error: Exception, caplog: pytest.LogCaptureFixture
 ) -> None:
     """G1: an operator may have deleted it. The log has what it does not."""
-    bus = MemoryBus()
+    bus = MemoryBus(turns=False)
     bus.provision("ledger")
     journal: Any = _Without(bus.link().journal, error)
     request = Request("c.1", "ledger", "add", "A", b"1")
@@ -174,7 +174,8 @@ class _Poisoned:
 
 async def test_one_bad_answer_does_not_take_the_deadlines_of_all_open_calls_along() -> None:
     """G4: each ends within its own."""
-    async with testing.harness(ledger(), resources={"A"}) as aegis:
+    bus = MemoryBus(turns=False)
+    async with testing.harness(ledger(), resources={"A"}, bus=bus) as aegis:
         link = aegis.bus.link("caller")
         link.journal = _Poisoned(link.journal)  # type: ignore[assignment]
         requester = make_requester(link, caller="caller")
@@ -195,7 +196,7 @@ async def test_one_bad_answer_does_not_take_the_deadlines_of_all_open_calls_alon
 
 async def test_who_replaces_a_stalled_active_says_that_nothing_died() -> None:
     """The short form of the next one."""
-    bus = MemoryBus()
+    bus = MemoryBus(turns=False)
     bus.provision("ledger")
     request = Request("c.1", "ledger", "add", "A", b"1")
     journal = bus.link().journal
@@ -261,7 +262,7 @@ async def test_a_group_handler_that_blocks_its_loop_is_not_begun_again_in_its_ow
         return n
 
     held = asyncio.Event()
-    bus = MemoryBus(ack_wait_s=0.05)
+    bus = MemoryBus(ack_wait_s=0.05, turns=False)
     async with testing.harness(service, bus=bus) as aegis:
         extender = aegis.instances[0].group._extender
         assert extender is not None

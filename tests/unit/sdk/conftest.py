@@ -17,7 +17,7 @@ settings.load_profile("sdk")
 
 @pytest.fixture
 def bus() -> MemoryBus:
-    made = MemoryBus()
+    made = MemoryBus(turns=False)
     made.provision(SERVICE)
     return made
 

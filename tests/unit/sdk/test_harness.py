@@ -24,7 +24,7 @@ from aegis_sdk.application import resource_host, stored_way
 from aegis_sdk.contract.envelope import OutcomeKind
 from aegis_sdk.testing import Faults, ManualClock, MemoryAegis, MemoryBus, harness
 
-from tests.unit.sdk.support import ADD, ECHO, SERVICE, Add, ledger, until
+from tests.unit.sdk.support import ADD, ECHO, SERVICE, WAIT_S, Add, ledger, until
 
 
 def test_the_public_names_are_these() -> None:
@@ -56,12 +56,16 @@ async def test_services_ask_each_other() -> None:
 
     @orders.handles(place)
     async def handle(ctx: Context, n: int) -> int:
+        reply = await ctx.request(ADD, Add(n=n), resource="A")
         await ctx.submit(ADD, Add(n=100), resource="A")
-        return await ctx.request(ADD, Add(n=n), resource="A")
+        return reply
 
     async with harness(ledger()[0], resources={"A"}) as aegis:
         await aegis.serve(orders)
-        assert await aegis.request(place, 3) == 103
+        assert await aegis.request(place, 3) == 3
+        async with asyncio.timeout(WAIT_S):
+            while await aegis.request(ADD, Add(n=0), resource="A") != 103:
+                pass
 
 
 async def test_two_resources_may_ask_each_other_one_way_and_not_both() -> None:

@@ -19,7 +19,7 @@ from aegis_sdk.contract.subjects import Subjects
 from aegis_sdk.contract.trace import new_traceparent, parse_traceparent, span_id, trace_id
 from aegis_sdk.errors import HandlerFailed, UnknownService
 from aegis_sdk.infrastructure.otel import ASK_AGAIN_S, OtelTracer
-from aegis_sdk.testing import harness
+from aegis_sdk.testing import MemoryBus, harness
 from opentelemetry import trace as otel
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
@@ -163,7 +163,9 @@ async def test_requests_that_are_stored_together_have_a_span_each(traced: Traced
         current.append(otel.get_current_span().get_span_context().span_id)
         return request.n
 
-    async with harness(service, resources={"A"}, tracer=traced.ours) as aegis:
+    async with harness(
+        service, resources={"A"}, tracer=traced.ours, bus=MemoryBus(turns=False)
+    ) as aegis:
         await aegis.request(ADD, Add(n=1), resource="A")
         await asyncio.gather(*(aegis.request(ADD, Add(n=n), resource="A") for n in range(2, 6)))
         await traced.served(5)

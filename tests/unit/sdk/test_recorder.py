@@ -240,7 +240,8 @@ def test_an_observation_costs_less_than_two_microseconds() -> None:
 
 async def test_each_way_to_end_is_counted_once_and_in_one_place() -> None:
     runs = Runs()
-    async with harness(ledger(runs)[0], resources={"A"}) as aegis:
+    bus = MemoryBus(turns=False)
+    async with harness(ledger(runs)[0], resources={"A"}, bus=bus) as aegis:
         await until(lambda: aegis.instances[0].active_resources)
         release = runs.hold("held")
         await aegis.request(ADD, Add(n=1), resource="A")
@@ -271,7 +272,7 @@ async def test_each_way_to_end_is_counted_once_and_in_one_place() -> None:
 
 async def test_a_commit_that_is_fenced_is_counted() -> None:
     """G5: so that an operator sees that an old active was stopped."""
-    bus, recorder = MemoryBus(), Recorder()
+    bus, recorder = MemoryBus(turns=False), Recorder()
     one, two = Hosted(bus, "i-1", recorder=recorder), Hosted(bus, "i-2")
     await one.start()
     await two.start()
@@ -292,7 +293,8 @@ async def test_a_commit_that_is_fenced_is_counted() -> None:
 
 async def test_a_second_delivery_and_its_suppression_are_counted() -> None:
     """G3: so that an operator sees what was kept from running twice."""
-    async with harness(ledger()[0], resources={"A"}) as aegis:
+    bus = MemoryBus(turns=False)
+    async with harness(ledger()[0], resources={"A"}, bus=bus) as aegis:
         await until(lambda: aegis.instances[0].active_resources)
         await aegis.bus.link().journal.commit(
             echo_request("c.1"), Outcome(OutcomeKind.EXECUTED, b'"first"'), fence_seq=None

@@ -57,7 +57,8 @@ class CallPlayer:
             deadline_s=deadline_s,
             is_group="group" in flags,
         )
-        self.doubts.sent(call, stored_as=Because.KEYED if "keyed" in flags else None)
+        if not self.doubts.made(call, stored_as=Because.KEYED if "keyed" in flags else None):
+            self._lines.append(f"{self._ms} ms: {request_id} waits")
 
     def _at(self, ms: str) -> None:
         tick = round(TICK_S * 1000)

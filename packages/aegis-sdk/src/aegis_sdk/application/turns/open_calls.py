@@ -166,11 +166,9 @@ class OpenCalls:
             is_group=request.resource is None,
         )
         try:
-            if check_key is None:
-                self._doubts.sent(call)
+            if self._doubts.made(call, stored_as=Because.KEYED if check_key else None):
                 self._send(waiting)
             else:
-                self._doubts.sent(call, stored_as=Because.KEYED)
                 self._act()
             self._look_later()
             outcome = await waiting.answer

@@ -7,7 +7,8 @@ work twice, the more so the more it has. A core NATS message is lost only with a
 connection stores what is open; and what is open for OPEN_S is stored in any case.
 
 A resource that nobody serves is *vacant*: most often its next owner comes in a moment, and tells its callers (`served`). So what is
-refused there is kept for TAKEOVER_S, to be sent to the new owner. It is stored when that is over. One refusal tells of its owner,
+refused there is kept for TAKEOVER_S, to be sent to the new owner, and what is asked for there meanwhile waits behind it. The first one is
+sent again now and then, since the word of a new owner may be missed. All is stored when that time is over. One refusal tells of its owner,
 too: what else it was sent is not about a silence any more. Therefore a silent owner is sent one request again before any is stored.
 If its process is dead, the server refuses that immediately. What would break without that: after a failover of thousands of
 resources, thousands of requests are stored at once, and hold up the one that takes over.
@@ -15,7 +16,7 @@ resources, thousands of requests are stored at once, and hold up the one that ta
 At its deadline the caller asks the active to end the request unless it has begun (politely). If nobody says how it ended within
 POLITE_S, the caller gives up: it ends the doubt itself (giveup.py).
 
-What comes in: `sent`, `heard`, `ended`, `refused`, `stored`, `lost`, `hopeless`, `restored`, `served`, and `look` at
+What comes in: `made`, `heard`, `ended`, `refused`, `stored`, `lost`, `hopeless`, `restored`, `served`, and `look` at
 `next_look_s`. What comes out stands in `Asked`. The host executes it. Times are of one monotonic clock.
 
 What must stay true: a request is stored at most once in one log, and is given up only when it was asked to end. A caller that was away
@@ -43,6 +44,10 @@ OPEN_S: Final = 1.0
 AGAIN_S: Final = 0.5
 """A stored request without an answer is sent again so often: the answer itself may have been lost."""
 POLITE_S: Final = 0.1
+TRY_S: Final = 0.05
+"""A vacant resource is tried again so often: a new owner's word may be missed."""
+TRIES_MAX: Final = 16
+"""Vacant resources that are tried at one look."""
 TAKEOVER_S: Final = 0.5
 """In which a new owner has come, as a rule, also of thousands of resources. Meanwhile a request is not stored."""
 
@@ -87,7 +92,7 @@ class Call:
         self.deadline_s = deadline_s
         self.state = CallState.SENT
         self.after_s = 0.0
-        """Stored: when it is sent again. Asked to end: when it is given up."""
+        """Kept or stored: when it is sent again. Asked to end: when it is given up."""
         self.because: Because | None = None
         """Why it is stored."""
 
@@ -135,6 +140,8 @@ class Doubts:
         """Since when nobody serves there, as far as is known."""
         self._probed_s: dict[str | tuple[str, str], float] = {}
         """When a silent owner was sent something again: by its instance, or the place where it is not known."""
+        self._tried: set[tuple[str, str]] = set()
+        """Vacant places whose first request was looked at, at this look."""
         self._gone_s: dict[str, float] = {}
         """Instances that do not serve what they did, and were not heard since then."""
 
@@ -143,9 +150,14 @@ class Doubts:
         return asked
 
     # --- what comes in ----------------------------------------------------------------------------------------
-    def sent(self, call: Call, *, stored_as: Because | None = None) -> None:
-        """It is on its way. `stored_as`: it is stored, whatever its owner does, and why."""
+    def made(self, call: Call, *, stored_as: Because | None = None) -> bool:
+        """Whether it is to be sent now: not behind others that wait for an owner (G7), nor one that is stored first.
+        `stored_as`: it is stored, whatever its owner does, and why.
+        """
         self.open[call.request_id] = call
+        waits = bool(self._vacant_s) and call.place in self._vacant_s and not call.is_group
+        if waits and call.sent_s - self._vacant_s[call.place] >= TAKEOVER_S:
+            stored_as = stored_as or Because.NO_RESPONDER
         if stored_as is not None:
             self._store(call, stored_as)
         if stored_as is not None or call.deadline_s - call.sent_s < SILENCE_S:
@@ -154,6 +166,7 @@ class Doubts:
             self._young.append(call)
         if not self.next_look_s:
             self.next_look_s = call.sent_s + TICK_S
+        return not waits and stored_as is None
 
     def heard(self, instance: str, place: tuple[str, str], now_s: float) -> None:
         """It has answered a request for that place."""
@@ -161,8 +174,10 @@ class Doubts:
         self._owners[place] = instance
         if self._gone_s:
             self._gone_s.pop(instance, None)
-        if self._vacant_s:
-            self._vacant_s.pop(place, None)
+        if self._vacant_s and self._vacant_s.pop(place, None) is not None:
+            # Who serves it has not said so, or was not heard: what waits there follows.
+            calls = [call for call in self.open.values() if call.place == place]
+            self._asked.send += [call for call in calls if call.state in _UNDECIDED]
 
     def ended(self, request_id: str) -> None:
         """It has its answer, or nobody waits for one any more."""
@@ -242,6 +257,7 @@ class Doubts:
         young = self._young
         while young and (young[0].state is CallState.DONE or now_s - young[0].sent_s >= SILENCE_S):
             self._old.append(young.popleft())
+        self._tried.clear()
         if self._old:
             self._old = [call for call in self._old if call.state is not CallState.DONE]
             for call in self._old:
@@ -277,12 +293,21 @@ class Doubts:
             if vacant_s:
                 if now_s - vacant_s >= TAKEOVER_S:
                     self._store(call, Because.NO_RESPONDER)
+                elif len(self._tried) < TRIES_MAX and call.place not in self._tried:
+                    self._try_again(call, now_s)
                 return
         since_s = max(call.sent_s, self._heard_s.get(owner, 0.0), self._awake_s)
         if now_s - since_s >= SILENCE_S:
             self._doubt_silent(call, owner, since_s, now_s)
         elif now_s - call.sent_s >= OPEN_S:
             self._store(call, Because.OPEN_LONG)
+
+    def _try_again(self, call: Call, now_s: float) -> None:
+        """The first one that waits there."""
+        self._tried.add(call.place)
+        if now_s >= call.after_s:
+            call.after_s = now_s + TRY_S
+            self._asked.send.append(call)
 
     def _doubt_silent(self, call: Call, owner: str, since_s: float, now_s: float) -> None:
         """Of an owner that is gone the server says so, when it is sent something once more."""
