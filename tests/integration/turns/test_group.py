@@ -8,6 +8,7 @@ from collections import Counter
 
 from aegis_sdk import Context, Service
 from aegis_sdk.contract.envelope import OutcomeKind
+from aegis_sdk.domain.turns.work import Write
 from aegis_sdk.infrastructure.turns.log import store_cancel
 from aegis_sdk.infrastructure.turns.search import outcome_at
 
@@ -82,3 +83,29 @@ async def test_a_group_call_that_nobody_answers_is_cancelled(small_world: World)
     stored = await outcome_at(link, names, names.single(None, request_id), request_id)
     assert stored is not None
     assert stored.kind is OutcomeKind.CANCELLED
+
+
+async def test_an_outcome_whose_acknowledgement_is_lost_with_its_connection_is_told(
+    small_world: World,
+) -> None:
+    """G2: it is stored again under its one name, on the new connection, and whoever asked is answered once."""
+    served: list[str] = []
+    instance = await small_world.instance("accounts-0", [], greeter(served))
+    client, told = await small_world.client(members=["accounts-0"]), Told()
+    store = instance.log.store
+
+    def cut(write: Write) -> bool:
+        instance.log.store = store  # type: ignore[method-assign]
+        answers = store(write)
+        instance.log.push()
+        transport = instance._link.client._transport
+        assert transport is not None
+        asyncio.get_running_loop().call_soon(transport.close)
+        return answers
+
+    instance.log.store = cut  # type: ignore[method-assign]
+    async with asyncio.timeout(10):
+        outcome = await told.call(client, None, "greet", timeout_s=8.0)
+        assert outcome is not None
+        assert outcome.kind is OutcomeKind.EXECUTED
+        await instance.host.until(lambda: not instance.host.writer.desk.open)

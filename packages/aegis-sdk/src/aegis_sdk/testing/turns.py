@@ -167,6 +167,10 @@ class MemoryTurnLog:
     async def note_begin(self, request_id: str, n: int) -> None:
         await self._put(Op.ATTEMPT, f"begun.{request_id}", str(n).encode(), rollup=True)
 
+    async def find_of_group(self, request_id: str) -> Outcome | None:
+        found = await self._link.call(Op.READ, lambda: self._stream.record(request_id))
+        return None if found is None else found.outcome
+
     async def find_all(self, request_ids: Collection[str], *, to_seq: int) -> dict[str, Outcome]:
         found = await self._link.call(Op.READ, lambda: map(self._stream.record, request_ids))
         return {record.request_id: record.outcome for record in found if record is not None}

@@ -433,7 +433,12 @@ class TurnHost:
         """There is a new connection."""
         self.writer.turn_bytes_max = self._log.turn_bytes_max
         for write in self._log.forget_unanswered():
-            self.writer.refused(write)  # under the gate that it names: the claim brings a newer one
+            if write.gate:
+                self.writer.refused(
+                    write
+                )  # under the gate that it names: the claim brings a newer one
+            else:
+                self._store(write)
         self._claim()
         self._announce(self.serving)  # what was sent meanwhile is lost
 
@@ -459,9 +464,11 @@ class TurnHost:
 
     async def _who_was_first(self, write: Write) -> None:
         """The subject of a single is taken: by an earlier try of ours, which the reader brings, or for good."""
-        request_id = write.works[0].request.request_id
-        found = await self._look(request_id)
-        if found is not None and found != write.works[0].outcome:
+        (work,) = write.works
+        found = await self._look(work.request)
+        if found is None and work.request.resource is None:
+            self._store(write)  # it was removed meanwhile
+        elif found is not None and (work.request.resource is None or found != work.outcome):
             self.writer.taken(write, found)
             self._soon()
 
@@ -874,11 +881,14 @@ class TurnHost:
         self._soon()
 
     async def _look_up(self, work: Work) -> None:
-        self.writer.looked_up(work, await self._look(work.request.request_id))
+        self.writer.looked_up(work, await self._look(work.request))
         self._soon()
 
-    async def _look(self, request_id: str) -> Outcome | None:
-        """In all that this writer has read so far; whatever comes later it knows."""
+    async def _look(self, request: Request) -> Outcome | None:
+        """In all that this writer has read so far; whatever comes later it knows. What the group has it does not read."""
+        request_id = request.request_id
+        if request.resource is None:
+            return await until_answered(lambda: self._log.find_of_group(request_id))
         return await self._lookups.find(request_id)
 
     def _aside(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:

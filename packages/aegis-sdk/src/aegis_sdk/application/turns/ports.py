@@ -63,6 +63,9 @@ class WriterLog(Protocol):
     async def note_begin(self, request_id: str, n: int) -> None:
         """With this one there are so many. Raises: StoreError."""
 
+    async def find_of_group(self, request_id: str) -> Outcome | None:
+        """The outcome of a group's request, if it has one now. Raises: StoreError."""
+
     async def find_all(self, request_ids: Collection[str], *, to_seq: int) -> dict[str, Outcome]:
         """The outcomes of these among what stands in the log up to the entry at `to_seq`. Raises: StoreError."""
 

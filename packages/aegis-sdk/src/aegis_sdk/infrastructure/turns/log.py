@@ -384,6 +384,11 @@ class TurnLog:
             found |= {i: o for i, o in zip(some, outcomes, strict=True) if o is not None}
         return found
 
+    async def find_of_group(self, request_id: str) -> Outcome | None:
+        """Raises: StoreError."""
+        subject = self._names.single(None, request_id)
+        return await outcome_at(self._link, self._names, subject, request_id)
+
     async def find(self, request_id: str, *, to_seq: int) -> Outcome | None:
         """Its own name is one read; a turn that it shares is found by reading all headers. Raises: StoreError."""
         names = self._names
