@@ -826,7 +826,9 @@ class TurnHost:
         size, limit = len(outcome.body) + len(outcome.change), self._log.outcome_bytes_max
         if size <= limit:
             return outcome
-        return too_large(outcome, request.method, f"{size} bytes, and at most {limit} fit")
+        why = f"{size} bytes, and at most {limit} fit beside the rest in the server's max_payload"
+        log.error("outcome_too_large", **about(request), outcome=outcome.kind.value, error=why)
+        return too_large(outcome, f"{request.service}.{request.method}", why)
 
     # --- the log, aside -----------------------------------------------------------------------------------------------
     def _claim(self) -> None:

@@ -12,6 +12,8 @@ connection. What would break: a copy that stores before that passes its original
 
 from __future__ import annotations
 
+from aegis_sdk.contract.turns.writers import run_of
+
 
 class Claims:
     """The claims of one process for one writer."""
@@ -37,8 +39,8 @@ class Claims:
             return ""
         if nonce not in self._own:
             return (
-                f"writer {writer} was claimed by another process, which has this one's identity"
-                " (a cloned machine or container): this one serves nothing more"
+                f"another process runs as {run_of(writer)[0]}, with the same incarnation: it claimed writer {writer}"
+                " (a cloned process, machine or container?)"
             )
         self._claim_is_read = self._claim_is_read or nonce == self._newest
         return ""
