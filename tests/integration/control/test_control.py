@@ -13,6 +13,7 @@ import nats
 import pytest
 from aegis_control.domain.events import JournalTrimmed
 from aegis_control.infrastructure.embedded_nats import EmbeddedNats
+from aegis_control.infrastructure.loops import keep_doing
 from aegis_control.infrastructure.nats_endpoints import NatsEvents
 from aegis_control.infrastructure.nats_streams import NatsStreams, StreamSettings
 from aegis_sdk.contract.control import CommandKind, Role
@@ -398,7 +399,7 @@ async def test_events_outlast_an_absence_of_nats_and_are_kept_once(
         subjects = Subjects("aegis")
         await NatsStreams(link, subjects, StreamSettings()).provision_common()
         events = NatsEvents(link, subjects, time.time)
-        publishing = asyncio.create_task(events.publish())
+        publishing = asyncio.create_task(keep_doing("events", events.publish, pause_s=0.0))
         events.emit(JournalTrimmed(service="svc", entries=1))
         await events.flush()
         own.kill()

@@ -37,6 +37,7 @@ from aegis_control.infrastructure import http
 from aegis_control.infrastructure.clock import SystemClock
 from aegis_control.infrastructure.console_http import console_routes
 from aegis_control.infrastructure.http_origin import OwnNames
+from aegis_control.infrastructure.loops import keep_doing
 from aegis_control.infrastructure.metrics import REFRESH_INTERVAL_S, Metrics
 from aegis_control.infrastructure.nats_archive import NatsArchive
 from aegis_control.infrastructure.nats_buckets import NatsBucket
@@ -126,11 +127,14 @@ class Control:
             leadership.stop()
         self.started.set()
         beside = [
-            asyncio.ensure_future(events.publish()),
-            asyncio.ensure_future(self._keep_stepping()),
-            asyncio.ensure_future(self._keep_refreshing(metrics)),
-            asyncio.ensure_future(self._keep_following(archive, console)),
-            asyncio.ensure_future(self._keep_provisioned(streams, events)),
+            asyncio.ensure_future(keep_doing(what, step, pause_s=pause_s))
+            for what, step, pause_s in (
+                ("events", events.publish, 0.0),
+                ("history", self._step, STEP_S),
+                ("metrics", lambda: metrics.refresh(self._state()), REFRESH_INTERVAL_S),
+                ("timeline", lambda: self._follow(archive, console), _FOLLOW_RETRY_S),
+                ("streams", lambda: self._make_again(streams, events), _MAKE_AGAIN_S),
+            )
         ]
         try:
             await _unless_hopeless(leadership, self._hopeless)
@@ -144,38 +148,26 @@ class Control:
     def _heard(self, snapshot: Snapshot) -> None:
         self._gather.heard(snapshot, counting=self.leading)
 
-    async def _keep_stepping(self) -> None:
-        while True:
-            self._gather.step()
-            await asyncio.sleep(STEP_S)
+    async def _step(self) -> None:
+        self._gather.step()
 
-    async def _keep_provisioned(self, streams: NatsStreams, events: NatsEvents) -> None:
-        """What belongs to no service is made again: leading itself needs a bucket."""
-        while True:
-            await asyncio.sleep(_MAKE_AGAIN_S)
-            with contextlib.suppress(Unavailable, ProvisionFailed):
-                for name in await streams.make_again():
-                    events.emit(
-                        StreamMadeAgain(
-                            stream=name,
-                            reason="it was gone: what it held is lost, or comes back from elsewhere",
-                        )
+    async def _make_again(self, streams: NatsStreams, events: NatsEvents) -> None:
+        """What belongs to no service: leading itself needs a bucket."""
+        with contextlib.suppress(ProvisionFailed):
+            for name in await streams.make_again():
+                events.emit(
+                    StreamMadeAgain(
+                        stream=name,
+                        reason="it was gone: what it held is lost, or comes back from elsewhere",
                     )
+                )
 
-    async def _keep_refreshing(self, metrics: Metrics) -> None:
-        while True:
-            await metrics.refresh(self._state())
-            await asyncio.sleep(REFRESH_INTERVAL_S)
-
-    async def _keep_following(self, archive: NatsArchive, console: Console) -> None:
+    async def _follow(self, archive: NatsArchive, console: Console) -> None:
         """Whoever emits them, every replica's console shows the events."""
-        while True:
-            with contextlib.suppress(Unavailable):
-                reading = archive.numbered_events(newest=EVENTS_MAX, follow=True)
-                async with contextlib.aclosing(reading) as events:
-                    async for seq, event in events:
-                        console.timeline.keep(seq, event)
-            await asyncio.sleep(_FOLLOW_RETRY_S)
+        reading = archive.numbered_events(newest=EVENTS_MAX, follow=True)
+        async with contextlib.aclosing(reading) as events:
+            async for seq, event in events:
+                console.timeline.keep(seq, event)
 
     def _console(
         self, link: JetStream, streams: NatsStreams, archive: NatsArchive, version: str

@@ -83,7 +83,10 @@ class Term:
             # Late ourselves: heartbeats may lie unread in the socket.
             if clock.monotonic() - before_s > interval_s + self._world.limits.heartbeat_interval_s:
                 self._parts.watch.forgive()
-            self._parts.watch.tick()
+            await self._logged(self._tick(), "judge")
+
+    async def _tick(self) -> None:
+        self._parts.watch.tick()
 
     async def _keep_reconciling(self) -> None:
         while True:

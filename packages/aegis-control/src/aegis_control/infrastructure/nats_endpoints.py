@@ -197,12 +197,13 @@ class NatsEvents:
             self._queue.put_nowait(message)
 
     async def publish(self) -> None:
-        """Send queued events until cancelled."""
-        while True:
-            batch = [await self._queue.get()]
-            while not self._queue.empty() and len(batch) < _EVENTS_A_BATCH_MAX:
-                batch.append(self._queue.get_nowait())
+        """Send the events that are queued, when there are any."""
+        batch = [await self._queue.get()]
+        while not self._queue.empty() and len(batch) < _EVENTS_A_BATCH_MAX:
+            batch.append(self._queue.get_nowait())
+        try:
             await self._store(batch)
+        finally:
             for _ in batch:
                 self._queue.task_done()
 

@@ -14,6 +14,7 @@ from typing import Final
 
 from aegis_sdk.application.ports import Delivery, GroupSource
 from aegis_sdk.contract.ids import is_nested
+from aegis_sdk.telemetry import about, log
 
 CREDIT: Final = 16
 """Requests at work at once. A paused instance delays these by one ack_wait, and those whose handlers wait."""
@@ -101,12 +102,15 @@ class Deliveries:
         self._timer = asyncio.get_running_loop().call_later(self._ack_wait_s / 3, self._extend)
 
     def _extend(self) -> None:
-        """Thrice in an ack_wait."""
-        now_s = time.monotonic()
-        for delivery, since_s in self._in_hand.values():
-            if now_s - since_s < EXTEND_S_MAX:
-                delivery.extend()
+        """Thrice in an ack_wait, whatever becomes of one."""
         self._look_later()
+        now_s = time.monotonic()
+        for delivery, since_s in list(self._in_hand.values()):
+            if now_s - since_s < EXTEND_S_MAX:
+                try:
+                    delivery.extend()
+                except Exception:
+                    log.exception("request_not_extended", **about(delivery.request))
 
 
 class GroupPlace:
