@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.request
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -22,6 +23,7 @@ import pytest
 pytestmark = [pytest.mark.scenario, pytest.mark.timeout(180)]
 
 DEADLINE_S: Final = 90.0
+FILES: Final = Path(__file__).parents[1] / "unit" / "demo" / "files"
 MARK: Final = "DEMO_TEST_MARK"
 COMMAND: Final = (sys.executable, "-m", "aegis_control.entrypoints.service", "demo")
 
@@ -133,9 +135,11 @@ def assert_nothing_is_left(demo: Demo) -> None:
 
 
 def test_a_kill_in_mid_stream_loses_and_doubles_nothing(demo: Callable[..., Demo]) -> None:
-    """G1, G2, G3, G6, G8: the books agree to the cent after a kill -9."""
+    """G1, G2, G3, G6, G8: the books agree exactly after a kill -9, and nothing else is said."""
     running = demo("--orders", "600", "--kill", "--json")
+    running.wait_for("reconciling")
     code, found = result(running)
+    assert not [line for line in running.said if "Unknown child" in line]
     assert_reconciled(found, 600)
     assert code == 0
     assert found["failovers"] == 1
@@ -195,10 +199,47 @@ def test_a_bad_row_is_refused_and_the_rest_reconciles(
     running = demo("--input", str(file), "--json")
     running.wait_for("line 3: side 'hold' is neither buy nor sell")
     code, found = result(running)
-    assert code == 1
+    assert code == 5
     assert_reconciled(found, 2)
+    assert found["closing"] == "reconciled_in_part"
     assert found["seed"] is None
     assert [row["line"] for row in found["refused_rows"]] == [3]
+
+
+@pytest.mark.parametrize(("sample", "accounts"), [("fx", 3), ("jpy", 2), ("crypto", 3)])
+def test_a_real_file_trades_as_it_is(demo: Callable[..., Demo], sample: str, accounts: int) -> None:
+    """Any decimals, zones and account names: nothing is refused, and nothing is rejected or rounded."""
+    code, found = result(demo("--input", str(FILES / f"{sample}.csv"), "--kill", "--json"))
+    assert_reconciled(found, found["orders"])
+    assert (code, found["accounts"], found["failovers"]) == (0, accounts, 1)
+    assert (found["rejected"], found["refused_rows"]) == (0, [])
+
+
+def test_a_file_that_is_mostly_refused_does_not_close_with_reconciled(
+    demo: Callable[..., Demo], tmp_path: Path
+) -> None:
+    file = tmp_path / "orders.csv"
+    file.write_text("09:30,A,buy,1,1,X\n" + "09:30,A,hold,1,1,X\n" * 60)
+    running = demo("--input", str(file))
+    running.wait_for("most of the file is refused: 60 of 61 rows")
+    code, output = running.wait()
+    assert code == 5
+    assert "MOSTLY REFUSED: 60 of 61 rows" in output
+    assert "RECONCILED" not in output
+    assert "p50 –, p99 –" in output
+
+
+def test_the_console_stays_up_until_ctrl_c(demo: Callable[..., Demo]) -> None:
+    running = demo("--orders", "50", "--kill", "--console", "--json")
+    running.wait_for("the system stays up, with its console at http://127.0.0.1:")
+    url = running.said[-1].split(" at ")[1].split()[0]
+    with urllib.request.urlopen(url, timeout=DEADLINE_S) as page:
+        assert "AegisIPC" in page.read().decode()
+    running.process.send_signal(signal.SIGINT)
+    code, found = result(running)
+    assert code == 0
+    assert_reconciled(found, 50)
+    assert_nothing_is_left(running)
 
 
 @pytest.mark.parametrize("content", [None, ""])

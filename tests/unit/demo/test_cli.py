@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
+
 import pytest
 import typer
 from aegis_control.demo import command
@@ -64,6 +66,8 @@ def test_the_options_have_the_defaults_of_the_help(asked: list[DemoOptions]) -> 
         ["--kill", "-1"],
         ["--speed", "-1"],
         ["--in-flight", "0"],
+        ["--cash", "0"],
+        ["--position-limit", "much"],
         ["--nonsense"],
     ],
 )
@@ -72,6 +76,13 @@ def test_a_wrong_value_ends_with_2_before_anything_starts(
 ) -> None:
     assert run(*arguments) == 2
     assert asked == []
+
+
+def test_the_rules_of_the_market_can_be_set(asked: list[DemoOptions]) -> None:
+    assert run("--cash", "1,250.50", "--position-limit", "0.001", "--console") == 0
+    (options,) = asked
+    assert (options.cash, options.position_limit) == (Decimal("1250.50"), Decimal("0.001"))
+    assert options.console
 
 
 def test_a_count_follows_only_where_it_is_missing() -> None:

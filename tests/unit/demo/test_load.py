@@ -17,6 +17,7 @@ from aegis_control.demo.load import (
     trade_until,
     until_open,
 )
+from aegis_control.demo.market import GENERATED
 from aegis_control.demo.orders import account_names
 from aegis_control.demo.pricing import pricing
 from aegis_sdk import Aegis
@@ -28,8 +29,8 @@ from tests.unit.sdk.support import until
 
 async def test_it_trades_until_it_is_stopped_and_every_order_has_an_answer() -> None:
     tally, stopping = Tally(), asyncio.Event()
-    async with harness(accounts, resources=account_names()) as aegis:
-        await aegis.serve(pricing)
+    async with harness(accounts(GENERATED), resources=account_names()) as aegis:
+        await aegis.serve(pricing(GENERATED))
         trading = asyncio.create_task(trade_until(stopping, cast(Aegis, aegis), tally, rate=500.0))
         await until(lambda: tally.outcomes.total() >= 50)
         stopping.set()
@@ -42,13 +43,13 @@ async def test_it_trades_until_it_is_stopped_and_every_order_has_an_answer() -> 
 
 async def test_it_waits_for_services_that_start_later() -> None:
     """No order fails because a caller was up first."""
-    async with harness(accounts, resources=account_names()) as aegis:
+    async with harness(accounts(GENERATED), resources=account_names()) as aegis:
         with capture_logs() as logs:
             trading = asyncio.create_task(
                 keep_trading(cast(Aegis, aegis), rate=500.0, tell_every_s=0.01)
             )
             await until(lambda: any(line["event"] == "load_waits" for line in logs))
-            await aegis.serve(pricing)
+            await aegis.serve(pricing(GENERATED))
             await until(lambda: any(line.get("executed") for line in logs))
             os.kill(os.getpid(), signal.SIGTERM)
             await trading
@@ -59,7 +60,7 @@ async def test_it_waits_for_services_that_start_later() -> None:
 
 async def test_it_ends_while_it_waits() -> None:
     stopping = asyncio.Event()
-    async with harness(pricing) as aegis:
+    async with harness(pricing(GENERATED)) as aegis:
         with capture_logs() as logs:
             waiting = asyncio.create_task(until_open(stopping, cast(Aegis, aegis)))
             await until(lambda: any(line["event"] == "load_waits" for line in logs))
@@ -70,7 +71,7 @@ async def test_it_ends_while_it_waits() -> None:
 
 async def test_an_order_that_nobody_serves_is_an_error_and_does_not_end_it() -> None:
     tally, stopping = Tally(), asyncio.Event()
-    async with harness(pricing) as aegis:
+    async with harness(pricing(GENERATED)) as aegis:
         trading = asyncio.create_task(trade_until(stopping, cast(Aegis, aegis), tally, rate=500.0))
         await until(lambda: tally.outcomes["errors"] >= 5)
         stopping.set()

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import itertools
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
-from aegis_control.demo.market import CLOSE_S, OPEN_S, SYMBOLS, price_of
+from aegis_control.demo.market import CLOSE_S, GENERATED, OPEN_S, SYMBOLS, Market
 from aegis_control.demo.orders import (
     Order,
     Side,
     account_names,
     accounts_of,
     generate,
-    market_price_cents,
+    price_for,
     read_orders,
     write_orders,
 )
@@ -32,7 +33,7 @@ def test_another_seed_makes_another_day() -> None:
 def test_a_day_is_the_same_on_every_machine() -> None:
     """A changed generator would make an old seed tell another story."""
     assert generate(3, seed=1)[0] == Order(
-        "ORD-000001", 35_046.083, "ACC-04", Side.SELL, 160, 28_976, "JPM"
+        "ORD-000001", 35_046.083, "ACC-04", Side.SELL, Decimal(160), Decimal("289.76"), "JPM"
     )
 
 
@@ -70,21 +71,37 @@ def test_every_account_and_symbol_trades_with_and_without_limits() -> None:
     orders = generate(2_000, seed=5)
     assert accounts_of(orders) == account_names()
     assert {order.symbol for order in orders} == set(SYMBOLS)
-    assert {order.limit_cents is None for order in orders} == {True, False}
+    assert {order.limit is None for order in orders} == {True, False}
 
 
 def test_a_price_depends_on_symbol_and_time_alone() -> None:
+    price_of = GENERATED.price_of
     assert price_of("AAPL", 36_000) == price_of("AAPL", 36_059.9)
     assert price_of("AAPL", 36_000) != price_of("AAPL", 36_060)
     assert price_of("AAPL", 36_000) != price_of("MSFT", 36_000)
 
 
 def test_a_buyer_pays_the_ask_and_a_seller_gets_the_bid() -> None:
-    bid, ask = price_of("AAPL", 36_000)
-    buy = Order("1", 36_000, "A", Side.BUY, 1, None, "AAPL")
-    sell = Order("2", 36_000, "A", Side.SELL, 1, None, "AAPL")
+    bid, ask = GENERATED.price_of("AAPL", 36_000)
+    buy = Order("1", 36_000, "A", Side.BUY, Decimal(1), None, "AAPL")
+    sell = Order("2", 36_000, "A", Side.SELL, Decimal(1), None, "AAPL")
     assert 0 < bid < ask
-    assert (market_price_cents(buy), market_price_cents(sell)) == (ask, bid)
+    assert (price_for(buy, GENERATED), price_for(sell, GENERATED)) == (ask, bid)
+
+
+@pytest.mark.parametrize(
+    "reference", ["1.08465", "149.327", "0.00001234", "0.00000001", "64000", "1E+3"]
+)
+def test_a_price_stays_near_its_reference_and_has_its_decimals(reference: str) -> None:
+    """A quote of 137.50 for EUR/USD would make no sense."""
+    near = Decimal(reference)
+    market = Market(opening_cash=near, position_max=near, references={"X": near})
+    for minute in range(100):
+        bid, ask = market.price_of("X", minute * 60.0)
+        assert 0 < bid < ask
+        tick = Decimal(1).scaleb(min(int(near.as_tuple().exponent), 0))
+        assert abs(ask - near) <= near / 50 + tick
+        assert ask % tick == bid % tick == 0
 
 
 def test_the_gateway_reads_what_was_written(tmp_path: Path) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from decimal import Decimal
 
 from aegis_control.demo.ledger import Ledger, Verdict, keep_ledger
+from aegis_control.demo.market import GENERATED
 from aegis_control.demo.orders import Order, generate
 from aegis_control.demo.reconcile import (
     AcceptedBooking,
@@ -20,18 +22,20 @@ from aegis_control.demo.reconcile import (
 from aegis_sdk.contract.envelope import Change, OutcomeKind
 
 ORDERS = generate(400, seed=11)
-LEDGER = keep_ledger(ORDERS)
+LEDGER = keep_ledger(ORDERS, GENERATED)
+CASH = GENERATED.opening_cash
 
 
 def changes(upto: int) -> Change:
     """What the order at `upto` changed: its account's books after it."""
     order = ORDERS[upto]
-    books = keep_ledger(each for each in ORDERS[: upto + 1] if each.account == order.account)
+    own = [each for each in ORDERS[: upto + 1] if each.account == order.account]
+    books = keep_ledger(own, GENERATED)
     account = books.accounts[order.account]
     return Change(
         {
-            "cash_cents": account.cash_cents,
-            f"position/{order.symbol}": account.positions[order.symbol],
+            "cash": str(account.cash),
+            f"position/{order.symbol}": str(account.positions[order.symbol]),
             "version": account.bookings,
         }
     )
@@ -50,7 +54,7 @@ def perfect() -> Evidence:
         journal.append(JournalEntry(request_id, order.account, kind.value, code, change))
         calls.append(Call(order.order_id, request_id, kind.value, code))
     statements = {
-        name: Holding(account.cash_cents, account.positions, account.bookings)
+        name: Holding(account.cash, account.positions, account.bookings)
         for name, account in LEDGER.accounts.items()
     }
     return Evidence(accepted, journal, calls, statements)
@@ -154,22 +158,20 @@ def test_a_retry_of_what_certainly_had_no_effect_is_neither_lost_nor_doubled() -
     assert judge(evidence).reconciled
 
 
-def test_a_cent_of_wrong_cash_in_a_statement_is_found() -> None:
+def test_a_hundred_millionth_of_wrong_cash_in_a_statement_is_found() -> None:
     statement = PERFECT.statements["ACC-01"]
-    cash = statement.cash_cents + 1
-    broken = {**PERFECT.statements, "ACC-01": replace(statement, cash_cents=cash)}
+    cash = statement.cash + Decimal("0.00000001")
+    broken = {**PERFECT.statements, "ACC-01": replace(statement, cash=cash)}
     found = judge(replace(PERFECT, statements=broken))
     assert not found.reconciled
     assert found.accounts_agreeing == 15
     (line,) = found.mismatches
-    assert line == (
-        f"ACC-01: cash_cents is {cash} in the statement, expected {statement.cash_cents}"
-    )
+    assert line == (f"ACC-01: cash is {cash:,f} in the statement, expected {statement.cash:,f}")
 
 
 def test_a_share_too_many_is_found_also_in_a_symbol_that_nobody_traded() -> None:
     statement = PERFECT.statements["ACC-01"]
-    broken = replace(statement, positions={**statement.positions, "GHOST": 1})
+    broken = replace(statement, positions={**statement.positions, "GHOST": Decimal(1)})
     found = judge(replace(PERFECT, statements={**PERFECT.statements, "ACC-01": broken}))
     assert found.mismatches == ["ACC-01: position GHOST is 1 in the statement, expected 0"]
 
@@ -182,10 +184,10 @@ def test_a_journal_whose_changes_do_not_add_up_is_found() -> None:
     ):
         late -= 1
     journal = list(PERFECT.journal)
-    journal[late] = replace(journal[late], change=Change({"cash_cents": 1}))
+    journal[late] = replace(journal[late], change=Change({"cash": "1"}))
     found = judge(replace(PERFECT, journal=journal))
     assert not found.reconciled
-    assert any("cash_cents is 1 in the journal" in line for line in found.mismatches)
+    assert any("cash is 1 in the journal" in line for line in found.mismatches)
 
 
 def test_an_account_without_a_statement_is_found() -> None:
@@ -216,10 +218,10 @@ def test_a_booking_that_is_no_order_of_the_input_is_found() -> None:
 
 def test_a_fold_takes_changes_in_their_order_and_deletions_too() -> None:
     entries = [
-        JournalEntry("a.1", "A", "executed", change=Change({"cash_cents": 5, "position/X": 1})),
+        JournalEntry("a.1", "A", "executed", change=Change({"cash": "5", "position/X": "1"})),
         JournalEntry("a.2", "A", "executed", change=Change({"version": 2}, ("position/X",))),
     ]
-    assert fold(entries) == Holding(5, {}, 2)
+    assert fold(entries, CASH) == Holding(Decimal(5), {}, 2)
 
 
 def test_an_entry_is_read_from_its_stored_parts() -> None:

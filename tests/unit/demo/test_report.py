@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 from aegis_control.demo.disruption import Disruption, Strike
 from aegis_control.demo.events import Finished, Traded
+from aegis_control.demo.market import GENERATED
 from aegis_control.demo.order_file import RefusedRow
 from aegis_control.demo.reconcile import Evidence, Reconciliation
 from aegis_control.demo.report import Report, as_json, make_report, percentile, show
@@ -39,7 +40,7 @@ def report(found: Reconciliation = GOOD, refused: tuple[RefusedRow, ...] = ()) -
         disruptions=[Disruption(Strike.KILL, "accounts-1", 7, 1, 10.0, "accounts-2", 10.02)],
         failovers=1,
     )
-    return make_report(run, found, orders=3, seed=5, refused_rows=refused)
+    return make_report(run, found, orders=3, seed=5, market=GENERATED, refused_rows=refused)
 
 
 def shown(of: Report) -> str:
@@ -67,6 +68,8 @@ def test_json_is_one_object_on_one_line_with_all_that_matters() -> None:
         "reconciled": True,
         "seed": 5,
         "mismatches": [],
+        "opening_cash": "150000",
+        "position_max": "1500",
         "rejections": {"insufficient_cash": 1},
     }
     assert {key: result[key] for key in expected} == expected
@@ -77,10 +80,12 @@ def test_only_a_reconciled_session_ends_with_0() -> None:
     assert report(BAD).exit_code == 1
 
 
-def test_a_refused_row_ends_with_1_while_the_rest_reconciles() -> None:
+def test_a_refused_row_ends_with_5_while_the_rest_reconciles() -> None:
     result = report(GOOD, (RefusedRow(3, "time is empty"),))
-    assert result.exit_code == 1
+    assert result.exit_code == 5
     assert json.loads(as_json(result))["reconciled"] is True
+    assert json.loads(as_json(result))["closing"] == "reconciled_in_part"
+    assert "RECONCILED IN PART: 1 of 4 rows were refused" in shown(result)
     assert json.loads(as_json(result))["refused_rows"] == [{"line": 3, "reason": "time is empty"}]
 
 
@@ -88,6 +93,7 @@ def test_the_table_tells_what_happened() -> None:
     text = shown(report())
     assert "accounts-1 after 1 orders; accounts-2 took over; a caller waited 40 ms at most" in text
     assert "1 (1 insufficient cash)" in text
+    assert "each account opens with 150,000 and may hold 1,500 of a symbol" in text
     assert "RECONCILED" in text
     assert "NOT RECONCILED" not in text
 
@@ -108,5 +114,27 @@ def test_a_percentile_is_one_of_the_values(percent: int, expected: float) -> Non
     assert percentile([float(n) for n in range(100, 0, -1)], percent) == expected
 
 
-def test_a_percentile_of_nothing_is_zero() -> None:
-    assert percentile([], 99) == 0.0
+def test_a_percentile_of_nothing_is_none_and_shown_as_a_dash() -> None:
+    assert percentile([], 99) is None
+    nothing = replace(report(), quote_p50_ms=None, quote_p99_ms=None)
+    assert "p50 –, p99 –" in shown(nothing)
+    assert json.loads(as_json(nothing))["quote_p99_ms"] is None
+
+
+def test_a_file_that_is_mostly_refused_does_not_close_with_reconciled() -> None:
+    """Four orders of three thousand say nothing about the file."""
+    result = report(GOOD, tuple(RefusedRow(n, "time is empty") for n in range(2_997)))
+    assert result.exit_code == 5
+    assert "MOSTLY REFUSED: 2,997 of 3,000 rows" in shown(result)
+    assert "RECONCILED" not in shown(result)
+    found = json.loads(as_json(result))
+    assert (found["reconciled"], found["closing"]) == (False, "mostly_refused")
+
+
+def test_an_error_outweighs_refused_rows() -> None:
+    assert report(BAD, (RefusedRow(3, "time is empty"),)).exit_code == 1
+
+
+def test_an_accounts_name_can_not_move_the_cursor() -> None:
+    wild = replace(BAD, mismatches=["A\x1b[2J: gave no closing statement"])
+    assert "A\\x1b[2J: gave" in shown(report(wild))

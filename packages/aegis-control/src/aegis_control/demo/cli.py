@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import itertools
+from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Final
 
 import typer
 from typer.core import TyperCommand
 
+from aegis_control.demo.amounts import positive
 from aegis_control.demo.options import DemoOptions
 
 ORDERS_MAX: Final = 1_000_000
@@ -33,6 +35,13 @@ def with_counts(args: list[str]) -> list[str]:
     return counted
 
 
+def _amount(text: str) -> Decimal:
+    try:
+        return positive(text)
+    except ValueError as error:
+        raise typer.BadParameter(f"{text!r} {error}") from error
+
+
 def demo(
     *,
     orders: Annotated[
@@ -46,7 +55,8 @@ def demo(
         typer.Option(
             metavar="FILE",
             help="Trade this CSV instead: time,account,side,quantity,price,symbol; an empty price "
-            "asks the pricing service. Bad rows are refused by line number, and the exit code is 1.",
+            "asks the pricing service. Rows that make no sense are refused by line number, and the "
+            "exit code is 5.",
         ),
     ] = None,
     kill: Annotated[
@@ -97,6 +107,30 @@ def demo(
     in_flight: Annotated[
         int, typer.Option(min=1, max=4_096, help="How many orders are under way at once.")
     ] = 64,
+    cash: Annotated[
+        Decimal | None,
+        typer.Option(
+            parser=_amount,
+            metavar="AMOUNT",
+            help="What each account opens with (150,000; with --input: enough for all it buys).",
+        ),
+    ] = None,
+    position_limit: Annotated[
+        Decimal | None,
+        typer.Option(
+            parser=_amount,
+            metavar="QUANTITY",
+            help="The most an account may hold of a symbol, long or short (1,500; with --input: "
+            "enough for all it trades).",
+        ),
+    ] = None,
+    console: Annotated[
+        bool,
+        typer.Option(
+            "--console",
+            help="Serve the console, a page in the browser, and leave the system up until Ctrl-C.",
+        ),
+    ] = False,
 ) -> None:
     """Trade a day of orders over real processes, break some, and prove that
     nothing is lost or doubled.
@@ -107,7 +141,8 @@ def demo(
     from the orders alone, and every request id with the journal.
 
     Exit code 0 only when nothing was lost, nothing was doubled and every
-    account agrees; Ctrl-C ends all processes and leaves nothing behind.
+    account agrees; 5 when rows were refused beside that; 1 otherwise. Ctrl-C
+    ends all processes and leaves nothing behind.
     """
     from aegis_control.demo.command import (
         run_demo,
@@ -124,6 +159,9 @@ def demo(
         log_dir=log_dir,
         speed=speed,
         in_flight=in_flight,
+        cash=cash,
+        position_limit=position_limit,
+        console=console,
     )
     raise typer.Exit(run_demo(options))
 

@@ -1,7 +1,8 @@
 """`aegis-control demo`: input, session, check, report; and nothing left behind, however it ends.
 
-Exit codes: 0 all reconciled · 1 something did not (or a row was refused, or a process failed) ·
-2 the input can't be used · 128 + n ended by signal n (Ctrl-C: 130).
+Exit codes: 0 all reconciled · 1 something did not, or a process failed · 2 the input can't be used ·
+5 rows were refused, and the others reconciled · 128 + n ended by signal n (Ctrl-C: 130) before there
+was a result.
 """
 
 from __future__ import annotations
@@ -21,16 +22,18 @@ from nats.errors import Error as NatsError
 from rich.console import Console
 
 from aegis_control.demo import witness
+from aegis_control.demo.fitted import fitted_market
 from aegis_control.demo.ledger import keep_ledger
+from aegis_control.demo.market import GENERATED, Market
 from aegis_control.demo.options import DemoOptions
-from aegis_control.demo.order_file import OrderFile, OrderFileError, RefusedRow, read_order_file
-from aegis_control.demo.orders import generate
+from aegis_control.demo.order_file import OrderFile, OrderFileError, read_order_file
+from aegis_control.demo.orders import Order, generate
 from aegis_control.demo.processes import ChildFailed, Crew, last_words
 from aegis_control.demo.progress import screen_for
-from aegis_control.demo.reconcile import reconcile
+from aegis_control.demo.reconcile import Reconciliation, reconcile
 from aegis_control.demo.report import Report, as_json, make_report, show
-from aegis_control.demo.session import Run, Screen, Session, SessionFailed
-from aegis_control.infrastructure.embedded_nats import EmbeddedNats, EmbeddedNatsError
+from aegis_control.demo.session import Run, Session, SessionFailed, console_url
+from aegis_control.infrastructure.embedded_nats import EmbeddedNats, EmbeddedNatsError, free_port
 
 FAILED: Final = 1
 USAGE: Final = 2
@@ -49,25 +52,45 @@ class _Interrupted(Exception):
         self.exit_code = _SIGNALLED + what
 
 
+class _Result:
+    """Shows the report, and knows whether there is one."""
+
+    def __init__(self, options: DemoOptions) -> None:
+        self._json = options.json_output
+        self.report: Report | None = None
+
+    def show(self, report: Report) -> None:
+        self.report = report
+        if self._json:
+            print(as_json(report), flush=True)
+        else:
+            show(Console(), report)
+
+    def fail(self, message: str, code: int) -> int:
+        print(f"aegis-control demo: {message}", file=sys.stderr)
+        if self._json and self.report is None:
+            print(json.dumps({"reconciled": False, "error": message.splitlines()[0]}))
+        return code
+
+
 def run_demo(options: DemoOptions) -> int:
     """Run the demo to its end and return the process's exit code. Call it from the main thread."""
-    errors = Console(stderr=True)
+    result = _Result(options)
     try:
         day = _orders(options)
-        _tell_refused(day.refused)
-        report = asyncio.run(_until_signalled(lambda: _demo(options, day, errors)))
+        _tell_refused(day)
+        asyncio.run(_until_signalled(lambda: _demo(options, day, result)))
     except OrderFileError as error:
-        return _fail(options, str(error), USAGE)
+        return result.fail(str(error), USAGE)
     except (ChildFailed, SessionFailed, EmbeddedNatsError, NatsError, OSError) as error:
-        return _fail(options, str(error) or type(error).__name__, FAILED)
+        return result.fail(str(error) or type(error).__name__, FAILED)
     except _Interrupted as interrupted:
-        print("interrupted: all processes ended, nothing left behind", file=sys.stderr)
-        return interrupted.exit_code
-    if options.json_output:
-        print(as_json(report))
-    else:
-        show(Console(), report)
-    return report.exit_code
+        if result.report is None:
+            print("interrupted: all processes ended, nothing left behind", file=sys.stderr)
+            return interrupted.exit_code
+        print("all processes ended, nothing left behind", file=sys.stderr)
+    assert result.report is not None  # the demo came to its end
+    return result.report.exit_code
 
 
 def _orders(options: DemoOptions) -> OrderFile:
@@ -76,21 +99,24 @@ def _orders(options: DemoOptions) -> OrderFile:
     return OrderFile(generate(options.orders, options.seed), [])
 
 
-def _tell_refused(rows: list[RefusedRow]) -> None:
+def _market(options: DemoOptions, orders: list[Order]) -> Market:
+    market = GENERATED if options.input is None else fitted_market(orders)
+    asked = {"opening_cash": options.cash, "position_max": options.position_limit}
+    return market.model_copy(update={k: v for k, v in asked.items() if v is not None})
+
+
+def _tell_refused(day: OrderFile) -> None:
+    rows = day.refused
     for row in rows[:_REFUSALS_SHOWN_MAX]:
         print(f"refused: {row}", file=sys.stderr)
     if len(rows) > _REFUSALS_SHOWN_MAX:
         print(f"refused: … and {len(rows) - _REFUSALS_SHOWN_MAX} more rows", file=sys.stderr)
+    if len(rows) > len(day.orders):
+        total = len(rows) + len(day.orders)
+        print(f"most of the file is refused: {len(rows):,} of {total:,} rows", file=sys.stderr)
 
 
-def _fail(options: DemoOptions, message: str, code: int) -> int:
-    print(f"aegis-control demo: {message}", file=sys.stderr)
-    if options.json_output:
-        print(json.dumps({"reconciled": False, "error": message.splitlines()[0]}))
-    return code
-
-
-async def _until_signalled(main: Callable[[], Awaitable[Report]]) -> Report:
+async def _until_signalled(main: Callable[[], Awaitable[None]]) -> None:
     """Run `main`; a signal cancels it, once, and what it holds is put away. Raises: _Interrupted."""
     task = asyncio.ensure_future(main())
     came: list[signal.Signals] = []
@@ -104,47 +130,67 @@ async def _until_signalled(main: Callable[[], Awaitable[Report]]) -> Report:
     for what in _SIGNALS:
         loop.add_signal_handler(what, stop, what)
     try:
-        return await task
+        await task
     except asyncio.CancelledError:
         if came:
             raise _Interrupted(came[0]) from None
         raise
 
 
-async def _demo(options: DemoOptions, day: OrderFile, errors: Console) -> Report:
-    with screen_for(errors, len(day.orders)) as screen:
-        run = await _run(options, day, screen)
-        screen.say("reconciling with a ledger kept from the orders alone")
-        found = reconcile(day.orders, keep_ledger(day.orders), run.evidence)
+async def _demo(options: DemoOptions, day: OrderFile, result: _Result) -> None:
+    errors = Console(stderr=True)
+    market = _market(options, day.orders)
+    with tempfile.TemporaryDirectory(prefix="aegis-demo-") as folder:
+        work_dir = Path(folder)
+        logs = options.log_dir or work_dir / "logs"
+        logs.mkdir(parents=True, exist_ok=True)
+        errors.print("starting an embedded NATS in a temporary folder", highlight=False)
+        # On this thread, which outlives it: Linux would end it with the thread that started it.
+        with EmbeddedNats(work_dir / "nats") as nats:
+            async with _crew(logs, nats) as crew, witness.observer(nats.url) as client:
+                http_port = free_port() if options.console else 0
+                with screen_for(errors, len(day.orders)) as screen:
+                    session = Session(
+                        options,
+                        day.orders,
+                        market,
+                        client=client,
+                        crew=crew,
+                        work_dir=work_dir,
+                        url=nats.url,
+                        system_url=nats.system_url,
+                        http_port=http_port,
+                        screen=screen,
+                    )
+                    run = await session.run()
+                    screen.say("reconciling with a ledger kept from the orders alone")
+                    found = reconcile(day.orders, keep_ledger(day.orders, market), run.evidence)
+                result.show(_report(options, day, market, run, found))
+                if options.console:
+                    await _stay(crew, http_port, errors)
+
+
+def _report(
+    options: DemoOptions, day: OrderFile, market: Market, run: Run, found: Reconciliation
+) -> Report:
     return make_report(
         run,
         found,
         orders=len(day.orders),
         seed=None if options.input is not None else options.seed,
+        market=market,
         refused_rows=day.refused,
     )
 
 
-async def _run(options: DemoOptions, day: OrderFile, screen: Screen) -> Run:
-    with tempfile.TemporaryDirectory(prefix="aegis-demo-") as folder:
-        work_dir = Path(folder)
-        logs = options.log_dir or work_dir / "logs"
-        logs.mkdir(parents=True, exist_ok=True)
-        screen.say("starting an embedded NATS in a temporary folder")
-        # On this thread, which outlives it: Linux would end it with the thread that started it.
-        with EmbeddedNats(work_dir / "nats") as nats:
-            async with _crew(logs, nats) as crew, witness.observer(nats.url) as client:
-                session = Session(
-                    options,
-                    day.orders,
-                    client=client,
-                    crew=crew,
-                    work_dir=work_dir,
-                    url=nats.url,
-                    system_url=nats.system_url,
-                    screen=screen,
-                )
-                return await session.run()
+async def _stay(crew: Crew, http_port: int, errors: Console) -> None:
+    """Leave everything running until a signal comes. Raises: ChildFailed."""
+    errors.print(
+        f"the system stays up, with its console at {console_url(http_port)} until Ctrl-C",
+        highlight=False,
+        soft_wrap=True,
+    )
+    await crew.attended(asyncio.Event().wait())
 
 
 @contextlib.asynccontextmanager

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Final
+from decimal import Decimal
+from typing import Final
 
 from aegis_sdk import Method
 from pydantic import BaseModel, Field
 
 from aegis_control.demo.orders import Side
 
-CASH_KEY: Final = "cash_cents"
+CASH_KEY: Final = "cash"
 VERSION_KEY: Final = "version"
 POSITION_PREFIX: Final = "position/"
 """The keys of an account's state; a position's key ends with its symbol."""
-
-Cents = Annotated[int, Field(strict=True)]
 
 
 class QuoteRequest(BaseModel):
@@ -24,8 +23,8 @@ class QuoteRequest(BaseModel):
 
 class Quote(BaseModel):
     symbol: str
-    bid_cents: Cents
-    ask_cents: Cents
+    bid: Decimal
+    ask: Decimal
 
 
 class Fill(BaseModel):
@@ -33,8 +32,8 @@ class Fill(BaseModel):
 
     order_id: str
     side: Side
-    quantity: int = Field(gt=0)
-    price_cents: int = Field(gt=0)
+    quantity: Decimal = Field(gt=0)
+    price: Decimal = Field(gt=0)
     symbol: str
 
 
@@ -44,8 +43,8 @@ class Booked(BaseModel):
     order_id: str
     request_id: str
     symbol: str
-    position: int
-    cash_cents: Cents
+    position: Decimal
+    cash: Decimal
     version: int
 
 
@@ -55,8 +54,8 @@ class StatementRequest(BaseModel):
 
 class Statement(BaseModel):
     account: str
-    cash_cents: Cents
-    positions: dict[str, int]
+    cash: Decimal
+    positions: dict[str, Decimal]
     version: int
 
 

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field, TypeAdapter
@@ -33,8 +34,8 @@ class Traded(BaseModel):
 class Stated(BaseModel):
     event: Literal["stated"] = "stated"
     account: str
-    cash_cents: int
-    positions: dict[str, int]
+    cash: Decimal
+    positions: dict[str, Decimal]
     version: int
 
 

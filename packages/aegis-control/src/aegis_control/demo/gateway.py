@@ -13,6 +13,7 @@ import asyncio
 import os
 import sys
 import time
+from decimal import Decimal
 from pathlib import Path
 from typing import Final
 
@@ -120,10 +121,10 @@ class Gateway:
     async def _trade(self, order: Order, before: asyncio.Event | None, done: asyncio.Event) -> None:
         begun_s = time.monotonic()
         try:
-            price_cents, quote_s = await self._price(order)
+            price, quote_s = await self._price(order)
             if before is not None:
                 await before.wait()
-            answer = await self._book(order, price_cents, quote_s)
+            answer = await self._book(order, price, quote_s)
         except AegisError as error:  # pricing is gone, or broken: the order was never booked
             answer = _unpriced(order, error, begun_s)
         self._events.send(answer)
@@ -132,10 +133,10 @@ class Gateway:
         done.set()
         self._slots.release()
 
-    async def _price(self, order: Order) -> tuple[int, float | None]:
+    async def _price(self, order: Order) -> tuple[Decimal, float | None]:
         """(price, how long the quote took). A quote has no effect: it is asked again until it is there."""
-        if order.limit_cents is not None:
-            return order.limit_cents, None
+        if order.limit is not None:
+            return order.limit, None
         begun_s = time.monotonic()
         asked = QuoteRequest(symbol=order.symbol, at_s=order.at_s)
         while True:
@@ -146,16 +147,16 @@ class Gateway:
                 if time.monotonic() - begun_s > GIVE_UP_S:
                     raise
                 await asyncio.sleep(_RETRY_PAUSE_S)
-        price = quote.ask_cents if order.side is Side.BUY else quote.bid_cents
+        price = quote.ask if order.side is Side.BUY else quote.bid
         return price, time.monotonic() - begun_s
 
-    async def _book(self, order: Order, price_cents: int, quote_s: float | None) -> Traded:
+    async def _book(self, order: Order, price: Decimal, quote_s: float | None) -> Traded:
         """Book until there is a definite answer. Only NotExecuted is sent again: it had no effect."""
         fill = Fill(
             order_id=order.order_id,
             side=order.side,
             quantity=order.quantity,
-            price_cents=price_cents,
+            price=price,
             symbol=order.symbol,
         )
         begun_s = time.monotonic()

@@ -10,10 +10,12 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from decimal import Decimal
 from enum import StrEnum
 
-from aegis_control.demo.market import OPENING_CASH_CENTS, POSITION_SHARES_MAX
-from aegis_control.demo.orders import Order, Side, market_price_cents
+from aegis_control.demo.amounts import EXACT
+from aegis_control.demo.market import Market
+from aegis_control.demo.orders import Order, Side, price_for
 
 
 class Verdict(StrEnum):
@@ -26,38 +28,39 @@ class Verdict(StrEnum):
 
 @dataclass(slots=True)
 class LedgerAccount:
-    cash_cents: int = OPENING_CASH_CENTS
-    positions: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+    cash: Decimal
+    positions: dict[str, Decimal] = field(default_factory=lambda: defaultdict(Decimal))
     bookings: int = 0
     """Orders that took effect."""
 
 
 @dataclass(slots=True)
 class Ledger:
+    opening_cash: Decimal
     accounts: dict[str, LedgerAccount]
     verdicts: dict[str, Verdict]
     """By order id."""
 
 
-def keep_ledger(orders: Iterable[Order]) -> Ledger:
+def keep_ledger(orders: Iterable[Order], market: Market) -> Ledger:
     """The books after `orders`, taken in this order."""
-    ledger = Ledger({}, {})
+    ledger = Ledger(market.opening_cash, {}, {})
     for order in orders:
-        account = ledger.accounts.setdefault(order.account, LedgerAccount())
-        ledger.verdicts[order.order_id] = _enter(account, order)
+        account = ledger.accounts.setdefault(order.account, LedgerAccount(market.opening_cash))
+        ledger.verdicts[order.order_id] = _enter(account, order, market)
     return ledger
 
 
-def _enter(account: LedgerAccount, order: Order) -> Verdict:
-    price = order.limit_cents if order.limit_cents is not None else market_price_cents(order)
-    direction = 1 if order.side is Side.BUY else -1
-    cash_after = account.cash_cents - direction * order.quantity * price
-    position_after = account.positions[order.symbol] + direction * order.quantity
+def _enter(account: LedgerAccount, order: Order, market: Market) -> Verdict:
+    change = order.quantity if order.side is Side.BUY else order.quantity.copy_negate()
+    cost = EXACT.multiply(change, price_for(order, market))
+    cash_after = EXACT.subtract(account.cash, cost)
+    position_after = EXACT.add(account.positions[order.symbol], change)
     if cash_after < 0 and order.side is Side.BUY:
         return Verdict.INSUFFICIENT_CASH
-    if abs(position_after) > POSITION_SHARES_MAX:
+    if position_after.copy_abs() > market.position_max:
         return Verdict.POSITION_LIMIT
-    account.cash_cents = cash_after
+    account.cash = cash_after
     account.positions[order.symbol] = position_after
     account.bookings += 1
     return Verdict.EXECUTED

@@ -13,6 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import Final
 
 import structlog
@@ -124,12 +125,12 @@ async def _set_within(event: asyncio.Event, wait_s: float) -> bool:
 async def _trade(aegis: Aegis, order: Order, tally: Tally) -> None:
     begun_s = time.monotonic()
     try:
-        price_cents = order.limit_cents or await _price(aegis, order)
+        price = await _price(aegis, order) if order.limit is None else order.limit
         fill = Fill(
             order_id=order.order_id,
             side=order.side,
             quantity=order.quantity,
-            price_cents=price_cents,
+            price=price,
             symbol=order.symbol,
         )
         await aegis.request(BOOK, fill, resource=order.account, timeout_s=TIMEOUT_S)
@@ -142,10 +143,10 @@ async def _trade(aegis: Aegis, order: Order, tally: Tally) -> None:
     tally.add(outcome, time.monotonic() - begun_s)
 
 
-async def _price(aegis: Aegis, order: Order) -> int:
+async def _price(aegis: Aegis, order: Order) -> Decimal:
     asked = QuoteRequest(symbol=order.symbol, at_s=order.at_s)
     quote = await aegis.request(QUOTE, asked, timeout_s=TIMEOUT_S)
-    return quote.ask_cents if order.side is Side.BUY else quote.bid_cents
+    return quote.ask if order.side is Side.BUY else quote.bid
 
 
 async def _tell(tally: Tally, every_s: float) -> None:

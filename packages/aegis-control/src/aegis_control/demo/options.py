@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 
 
@@ -11,7 +12,8 @@ class DemoOptions:
     """The demo's options, as checked by the command line.
 
     `kills` and `pauses` are spread evenly over the session, kills first. `speed` 0 sends as fast as
-    callers get answers; 60 plays a minute of the orders' time in a second.
+    callers get answers; 60 plays a minute of the orders' time in a second. `cash` and
+    `position_limit` None: the generated day's, or what fits the file. `console` leaves the system up.
     """
 
     orders: int = 1_000
@@ -24,3 +26,6 @@ class DemoOptions:
     log_dir: Path | None = None
     speed: float = 0.0
     in_flight: int = 64
+    cash: Decimal | None = None
+    position_limit: Decimal | None = None
+    console: bool = False

@@ -1,32 +1,29 @@
 """Reads a day of orders from CSV: `time,account,side,quantity,price,symbol`.
 
-A bad row is refused with its line number and the reason, and the others run; a file that can't be
-used at all raises OrderFileError. A first row of column names is optional and sets their order; an
-empty price means the market's. Orders run in the order of the file.
+A row that makes no sense is refused with its line number and the reason, and the others run; a file
+that can't be used at all raises OrderFileError. A first row of column names is optional and sets
+their order; an empty price means the market's. Orders run in the order of the file. Prices and
+quantities keep every decimal.
 """
 
 from __future__ import annotations
 
 import csv
-import datetime as dt
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from pathlib import Path
 from typing import Final
 
 from aegis_sdk.contract.names import encode_token
 from aegis_sdk.errors import InvalidName
 
+from aegis_control.demo.amounts import positive
 from aegis_control.demo.orders import Order, Side
+from aegis_control.demo.times import Moment, read_time
 
 COLUMNS: Final = ("time", "account", "side", "quantity", "price", "symbol")
-_QUANTITY_MAX: Final = 1_000_000_000
-_PRICE_MAX: Final = Decimal(1_000_000_000)
-"""Far above any real row, far below where JSON readers lose digits."""
-_WHOLE: Final = re.compile(r"[+-]?[0-9]{1,18}")
-_SYMBOL_LENGTH_MAX: Final = 32
+_SHOWN_MAX: Final = 40
 _SIDES: Final = {"buy": Side.BUY, "b": Side.BUY, "sell": Side.SELL, "s": Side.SELL}
 
 
@@ -51,6 +48,18 @@ class OrderFile:
     refused: list[RefusedRow]
 
 
+@dataclass(frozen=True, slots=True)
+class _Row:
+    line: int
+    cells: list[str]
+    fault: str = ""
+    """Why it can't be split into cells."""
+
+    def is_comment(self, columns: Sequence[str]) -> bool:
+        """An account and a symbol may begin with `#`; nothing else does."""
+        return self.cells[0].startswith("#") and columns[0] not in ("account", "symbol")
+
+
 def read_order_file(path: Path) -> OrderFile:
     """Raises: OrderFileError when the file is missing, unreadable, or holds no order that can run."""
     try:
@@ -62,33 +71,30 @@ def read_order_file(path: Path) -> OrderFile:
         raise OrderFileError(f"{path}: can't be read: {reason}") from error
 
 
-def _rows(lines: Iterable[str]) -> Iterator[tuple[int, list[str]]]:
-    """(line number, cells), without blank lines and comments. A row is one line: an open quote ends there."""
+def _rows(lines: Iterable[str]) -> Iterator[_Row]:
+    """Without blank lines. A row is one line: an open quote ends there."""
     for number, line in enumerate(lines, start=1):
-        cells = _cells(line)
-        if any(cells) and not cells[0].startswith("#"):
-            yield number, cells
+        try:
+            cells = [cell.strip() for cell in next(csv.reader([line], strict=True), [])]
+            row = _Row(number, cells)
+        except csv.Error as error:
+            row = _Row(number, [line.strip()], f"quotes do not close on the line ({error})")
+        if any(row.cells):
+            yield row
 
 
-def _cells(line: str) -> list[str]:
-    try:
-        return [cell.strip() for cell in next(csv.reader([line], strict=True), [])]
-    except csv.Error:
-        return [line.strip()]  # it has too few columns, and is refused as that
-
-
-def _parse(path: Path, rows: Iterator[tuple[int, list[str]]]) -> OrderFile:
-    first = next(rows, None)
+def _parse(path: Path, rows: Iterator[_Row]) -> OrderFile:
+    first = next((row for row in rows if not row.is_comment(COLUMNS)), None)
     if first is None:
         raise OrderFileError(f"{path}: the file is empty; expected rows of {','.join(COLUMNS)}")
-    columns = _header(path, first[1])
-    found = OrderFile([], [])
+    columns = _header(path, first.cells)
+    reader = _Reader(columns or COLUMNS)
     if columns is None:
-        _add(found, COLUMNS, *first)
-    for line, cells in rows:
-        _add(found, columns or COLUMNS, line, cells)
-    _check_usable(path, found)
-    return found
+        reader.read(first)
+    for row in rows:
+        reader.read(row)
+    _check_usable(path, reader.found)
+    return reader.found
 
 
 def _check_usable(path: Path, found: OrderFile) -> None:
@@ -112,86 +118,101 @@ def _header(path: Path, cells: Sequence[str]) -> tuple[str, ...] | None:
     return names
 
 
-def _add(found: OrderFile, columns: Sequence[str], line: int, cells: Sequence[str]) -> None:
-    try:
-        found.orders.append(_order(columns, line, cells))
-    except ValueError as error:
-        found.refused.append(RefusedRow(line, str(error)))
+class _Reader:
+    """Turns rows into orders, and keeps why it can't."""
+
+    def __init__(self, columns: Sequence[str]) -> None:
+        self.found = OrderFile([], [])
+        self._columns = columns
+        self._dated: bool | None = None
+        """Whether the first order has a date: seconds from midnight and from 1970 can't be mixed."""
+
+    def read(self, row: _Row) -> None:
+        if row.is_comment(self._columns):
+            return
+        try:
+            self.found.orders.append(self._order(row))
+        except ValueError as error:
+            self.found.refused.append(RefusedRow(row.line, str(error)))
+
+    def _order(self, row: _Row) -> Order:
+        """Raises: ValueError with the reason, for people."""
+        cells = self._cells(row)
+        moment = _time(cells["time"])
+        order = Order(
+            order_id=f"LINE-{row.line:06d}",
+            at_s=moment.at_s,
+            account=_name(cells, "account"),
+            side=_side(cells["side"]),
+            quantity=_amount(cells, "quantity"),
+            limit=_amount(cells, "price") if cells["price"] else None,
+            symbol=_symbol(cells),
+        )
+        self._check_kind(moment)
+        return order
+
+    def _cells(self, row: _Row) -> Mapping[str, str]:
+        if row.fault:
+            raise ValueError(row.fault)
+        if len(row.cells) != len(self._columns):
+            names = ",".join(self._columns)
+            raise ValueError(f"{len(row.cells)} columns, expected {len(self._columns)} ({names})")
+        return dict(zip(self._columns, row.cells, strict=True))
+
+    def _check_kind(self, moment: Moment) -> None:
+        if self._dated is None:
+            self._dated = moment.dated
+        if moment.dated is not self._dated:
+            has, others = ("a date", "none") if moment.dated else ("no date", "one")
+            raise ValueError(f"time has {has}, and the orders before it have {others}")
 
 
-def _order(columns: Sequence[str], line: int, cells: Sequence[str]) -> Order:
-    """Raises: ValueError with the reason, for people."""
-    if len(cells) != len(columns):
-        raise ValueError(f"{len(cells)} columns, expected {len(columns)} ({','.join(columns)})")
-    row = dict(zip(columns, cells, strict=True))
-    return Order(
-        order_id=f"LINE-{line:06d}",
-        at_s=_time(row["time"]),
-        account=_account(row),
-        side=_side(row["side"]),
-        quantity=_quantity(row["quantity"]),
-        limit_cents=_price(row["price"]),
-        symbol=_symbol(row["symbol"]),
-    )
-
-
-def _time(text: str) -> float:
-    """Seconds since midnight, of `09:30:00.125` or `2025-03-14T09:30:00.125`."""
+def _time(text: str) -> Moment:
     if not text:
         raise ValueError("time is empty")
     try:
-        moment = dt.datetime.fromisoformat(text).time() if len(text) > 15 else _clock(text)
+        return read_time(text)
     except ValueError as error:
-        raise ValueError(f"time {text!r} is neither HH:MM:SS nor an ISO date and time") from error
-    seconds = moment.hour * 3600 + moment.minute * 60 + moment.second
-    return round(seconds + moment.microsecond / 1e6, 6)
+        raise ValueError(f"time {_short(text)!r} {error}") from error
 
 
-def _clock(text: str) -> dt.time:
-    return dt.time.fromisoformat(f"0{text}" if text[1:2] == ":" else text)
-
-
-def _account(row: Mapping[str, str]) -> str:
+def _name(cells: Mapping[str, str], column: str) -> str:
+    """Any text that can be a resource id. Raises: ValueError."""
+    text = cells[column]
     try:
-        encode_token(row["account"], kind="account")
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            f"{column} {_short(text)!r} is not UTF-8: save the file with that encoding"
+        ) from error
+    try:
+        encode_token(text, kind=column)
     except InvalidName as error:
         raise ValueError(str(error)) from error
-    return row["account"]
+    return text
+
+
+def _symbol(cells: Mapping[str, str]) -> str:
+    symbol = _name(cells, "symbol")
+    if not symbol.isprintable():
+        raise ValueError(f"symbol {_short(symbol)!r} has characters that can't be printed")
+    return symbol
 
 
 def _side(text: str) -> Side:
     side = _SIDES.get(text.lower())
     if side is None:
-        raise ValueError(f"side {text!r} is neither buy nor sell")
+        raise ValueError(f"side {_short(text)!r} is neither buy nor sell")
     return side
 
 
-def _quantity(text: str) -> int:
-    if not _WHOLE.fullmatch(text):
-        raise ValueError(f"quantity {text!r} is not a whole number")
-    quantity = int(text)
-    if not 0 < quantity <= _QUANTITY_MAX:
-        raise ValueError(f"quantity {text} is not between 1 and {_QUANTITY_MAX}")
-    return quantity
-
-
-def _price(text: str) -> int | None:
-    """Cents, or None for the market's price."""
-    if not text:
-        return None
+def _amount(cells: Mapping[str, str], column: str) -> Decimal:
+    text = cells[column]
     try:
-        price = Decimal(text)
-    except InvalidOperation as error:
-        raise ValueError(f"price {text!r} is not a number") from error
-    if not price.is_finite() or not 0 < price <= _PRICE_MAX:
-        raise ValueError(f"price {text} is not between 0.01 and {_PRICE_MAX}")
-    cents = price * 100
-    if cents != cents.to_integral_value():
-        raise ValueError(f"price {text} has more than two decimals")
-    return int(cents)
+        return positive(text)
+    except ValueError as error:
+        raise ValueError(f"{column} {_short(text)!r} {error}") from error
 
 
-def _symbol(text: str) -> str:
-    if not text or len(text) > _SYMBOL_LENGTH_MAX or not text.isprintable():
-        raise ValueError(f"symbol {text!r} is not 1 to {_SYMBOL_LENGTH_MAX} printable characters")
-    return text
+def _short(text: str) -> str:
+    return text if len(text) <= _SHOWN_MAX else f"{text[:_SHOWN_MAX]}…"

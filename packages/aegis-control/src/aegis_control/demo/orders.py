@@ -9,11 +9,13 @@ import json
 import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from decimal import Decimal
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Final
 
-from aegis_control.demo.market import CLOSE_S, OPEN_S, SYMBOLS, price_of
+from aegis_control.demo.amounts import EXACT
+from aegis_control.demo.market import CLOSE_S, GENERATED, OPEN_S, SYMBOLS, Market
 
 ACCOUNTS: Final = 16
 _LIMIT_SHARE: Final = 0.4
@@ -33,20 +35,25 @@ class Side(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """One order. `at_s` counts from midnight; `limit_cents` None means: at the market's price."""
+    """One order. `limit` None means: at the market's price.
+
+    `at_s` counts from midnight, or from 1970 (UTC) when the order's file has dates.
+    """
 
     order_id: str
     at_s: float
     account: str
     side: Side
-    quantity: int
-    limit_cents: int | None
+    quantity: Decimal
+    limit: Decimal | None
     symbol: str
 
 
-def market_price_cents(order: Order) -> int:
-    """What the order pays without a limit: the ask for a buyer, the bid for a seller."""
-    bid, ask = price_of(order.symbol, order.at_s)
+def price_for(order: Order, market: Market) -> Decimal:
+    """Its limit; without one the market's ask for a buyer, the bid for a seller."""
+    if order.limit is not None:
+        return order.limit
+    bid, ask = market.price_of(order.symbol, order.at_s)
     return ask if order.side is Side.BUY else bid
 
 
@@ -88,14 +95,14 @@ def _order(source: random.Random, number: int, at_s: float, accounts: Sequence[s
         at_s=at_s,
         account=source.choice(accounts),
         side=side,
-        quantity=source.randrange(10, 310, 10),
-        limit_cents=None,
+        quantity=Decimal(source.randrange(10, 310, 10)),
+        limit=None,
         symbol=symbol,
     )
     if source.random() >= _LIMIT_SHARE:
         return order
-    limit = max(1, market_price_cents(order) + source.randrange(-50, 51))
-    return replace(order, limit_cents=limit)
+    away = EXACT.scaleb(Decimal(source.randrange(-50, 51)), -2)
+    return replace(order, limit=EXACT.add(price_for(order, GENERATED), away))
 
 
 def accounts_of(orders: Iterable[Order]) -> list[str]:
@@ -118,12 +125,13 @@ def _fields(order: Order) -> list[str | int | float | None]:
         order.at_s,
         order.account,
         order.side,
-        order.quantity,
-        order.limit_cents,
+        str(order.quantity),
+        None if order.limit is None else str(order.limit),
         order.symbol,
     ]
 
 
 def _order_of(fields: list[Any]) -> Order:
-    order_id, at_s, account, side, quantity, limit_cents, symbol = fields
-    return Order(order_id, at_s, account, Side(side), quantity, limit_cents, symbol)
+    order_id, at_s, account, side, quantity, limit, symbol = fields
+    price = None if limit is None else Decimal(limit)
+    return Order(order_id, at_s, account, Side(side), Decimal(quantity), price, symbol)

@@ -1,11 +1,12 @@
 """One instance of `pricing`, a group service: any instance answers any request.
 
-python -m aegis_control.demo.pricing URL INSTANCE_ID
+python -m aegis_control.demo.pricing URL INSTANCE_ID MARKET_FILE
 """
 
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 import aegis_sdk
 from aegis_sdk import Context, Service
@@ -13,26 +14,32 @@ from aegis_sdk import Context, Service
 from aegis_control.demo import child
 from aegis_control.demo.contracts import QUOTE, Quote, QuoteRequest
 from aegis_control.demo.events import Ready
-from aegis_control.demo.market import price_of
-
-pricing = Service("pricing")
+from aegis_control.demo.market import Market
 
 
-@pricing.handles(QUOTE)
-async def quote(ctx: Context, asked: QuoteRequest) -> Quote:
-    """The market's bid and ask."""
-    bid, ask = price_of(asked.symbol, asked.at_s)
-    return Quote(symbol=asked.symbol, bid_cents=bid, ask_cents=ask)
+def pricing(market: Market) -> Service:
+    """The service that quotes `market`."""
+    service = Service("pricing")
+
+    @service.handles(QUOTE)
+    async def quote(ctx: Context, asked: QuoteRequest) -> Quote:
+        """The market's bid and ask."""
+        bid, ask = market.price_of(asked.symbol, asked.at_s)
+        return Quote(symbol=asked.symbol, bid=bid, ask=ask)
+
+    return service
 
 
-async def serve(url: str, instance_id: str) -> None:
+async def serve(url: str, instance_id: str, service: Service) -> None:
     """Serve until the demo ends this process."""
     events = child.EventPipe()
     async with aegis_sdk.connect(url, name=instance_id, wait_s=child.CONNECT_WAIT_S) as aegis:
-        instance = await aegis.serve(pricing, instance_id=instance_id, wait_s=child.CONNECT_WAIT_S)
+        instance = await aegis.serve(service, instance_id=instance_id, wait_s=child.CONNECT_WAIT_S)
         events.send(Ready(instance_id=instance.id))
         await instance.serve_forever()
 
 
 if __name__ == "__main__":
-    child.run(serve(*sys.argv[1:3]))
+    url, instance_id, market_file = sys.argv[1:4]
+    market = Market.model_validate_json(Path(market_file).read_bytes())
+    child.run(serve(url, instance_id, pricing(market)))

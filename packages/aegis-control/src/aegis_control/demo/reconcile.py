@@ -13,13 +13,14 @@ import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import Any, Final
 
 from aegis_sdk.contract.envelope import Change, OutcomeKind
 
+from aegis_control.demo.amounts import plain
 from aegis_control.demo.contracts import CASH_KEY, POSITION_PREFIX, VERSION_KEY
 from aegis_control.demo.ledger import Ledger, LedgerAccount, Verdict
-from aegis_control.demo.market import OPENING_CASH_CENTS
 from aegis_control.demo.orders import Order
 
 MISMATCHES_SHOWN_MAX: Final = 20
@@ -59,8 +60,8 @@ class Call:
 class Holding:
     """An account as somebody reports it. Positions of zero may be named or not."""
 
-    cash_cents: int
-    positions: Mapping[str, int]
+    cash: Decimal
+    positions: Mapping[str, Decimal]
     version: int
 
 
@@ -95,8 +96,11 @@ def reconcile(orders: Sequence[Order], ledger: Ledger, evidence: Evidence) -> Re
     lost = _lost(orders, evidence)
     duplicated, doubled = _duplicated(evidence)
     verdicts = _wrong_verdicts(orders, ledger, evidence, set(lost))
+    journals = _by_account(evidence.journal)
     accounts = {
-        account: _wrong_account(account, ledger.accounts[account], evidence)
+        account: _wrong_account(
+            account, ledger, evidence.statements.get(account), journals[account]
+        )
         for account in sorted(ledger.accounts)
     }
     wrong_accounts = [line for lines in accounts.values() for line in lines]
@@ -184,49 +188,58 @@ def _wrong_verdicts(
     return wrong
 
 
-def _wrong_account(account: str, expected: LedgerAccount, evidence: Evidence) -> list[str]:
+def _by_account(journal: Iterable[JournalEntry]) -> Mapping[str, list[JournalEntry]]:
+    entries: dict[str, list[JournalEntry]] = defaultdict(list)
+    for entry in journal:
+        entries[entry.account].append(entry)
+    return entries
+
+
+def _wrong_account(
+    account: str, ledger: Ledger, statement: Holding | None, entries: Sequence[JournalEntry]
+) -> list[str]:
     """Both the account's own statement and the journal's sum must be what the ledger says."""
-    statement = evidence.statements.get(account)
     if statement is None:
         return [f"{account}: gave no closing statement"]
-    journal = fold(entry for entry in evidence.journal if entry.account == account)
+    journal = fold(entries, ledger.opening_cash)
+    expected = ledger.accounts[account]
     return [
         *_differences(account, "statement", expected, statement),
         *_differences(account, "journal", expected, journal),
     ]
 
 
-def fold(entries: Iterable[JournalEntry]) -> Holding:
+def fold(entries: Iterable[JournalEntry], opening_cash: Decimal) -> Holding:
     """One account's state as the sum of its state changes."""
-    state: dict[str, Any] = {CASH_KEY: OPENING_CASH_CENTS, VERSION_KEY: 0}
+    state: dict[str, Any] = {CASH_KEY: str(opening_cash), VERSION_KEY: 0}
     for entry in entries:
         state.update(entry.change.set)
         for key in entry.change.delete:
             state.pop(key, None)
     positions = {
-        key.removeprefix(POSITION_PREFIX): value
+        key.removeprefix(POSITION_PREFIX): Decimal(value)
         for key, value in state.items()
         if key.startswith(POSITION_PREFIX)
     }
-    return Holding(state[CASH_KEY], positions, state[VERSION_KEY])
+    return Holding(Decimal(state[CASH_KEY]), positions, state[VERSION_KEY])
 
 
 def _differences(account: str, who: str, expected: LedgerAccount, got: Holding) -> list[str]:
     lines = []
-    if got.cash_cents != expected.cash_cents:
-        lines.append(_line(account, who, "cash_cents", expected.cash_cents, got.cash_cents))
+    if got.cash != expected.cash:
+        lines.append(_line(account, who, "cash", expected.cash, got.cash))
     if got.version != expected.bookings:
         lines.append(_line(account, who, "bookings", expected.bookings, got.version))
-    positions = defaultdict(int, got.positions)
     for symbol in sorted(set(expected.positions) | set(got.positions)):
-        if positions[symbol] != expected.positions.get(symbol, 0):
-            wanted = expected.positions.get(symbol, 0)
-            lines.append(_line(account, who, f"position {symbol}", wanted, positions[symbol]))
+        wanted = expected.positions.get(symbol, Decimal(0))
+        held = got.positions.get(symbol, Decimal(0))
+        if held != wanted:
+            lines.append(_line(account, who, f"position {symbol}", wanted, held))
     return lines
 
 
-def _line(account: str, who: str, what: str, expected: int, got: int) -> str:
-    return f"{account}: {what} is {got} in the {who}, expected {expected}"
+def _line(account: str, who: str, what: str, expected: Decimal | int, got: Decimal | int) -> str:
+    return f"{account}: {what} is {plain(Decimal(got))} in the {who}, expected {plain(Decimal(expected))}"
 
 
 def entry_of(request_id: str, account: str, kind: str, body: bytes, change: bytes) -> JournalEntry:

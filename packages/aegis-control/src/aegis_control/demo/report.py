@@ -6,14 +6,38 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
 
 from rich.console import Console
 from rich.table import Table
 
+from aegis_control.demo.amounts import plain
 from aegis_control.demo.disruption import Disruption, Strike, longest_wait_s
+from aegis_control.demo.market import Market
 from aegis_control.demo.order_file import RefusedRow
 from aegis_control.demo.reconcile import MISMATCHES_SHOWN_MAX, Reconciliation
 from aegis_control.demo.session import Run
+
+
+class Closing(StrEnum):
+    """The word that a session ends with."""
+
+    RECONCILED = "reconciled"
+    RECONCILED_IN_PART = "reconciled_in_part"
+    """All that was traded; some rows of the file were refused."""
+    MOSTLY_REFUSED = "mostly_refused"
+    """What was traded reconciles, and says little about the file."""
+    NOT_RECONCILED = "not_reconciled"
+
+
+EXIT_CODES: Final = {
+    Closing.RECONCILED: 0,
+    Closing.RECONCILED_IN_PART: 5,
+    Closing.MOSTLY_REFUSED: 5,
+    Closing.NOT_RECONCILED: 1,
+}
+_NOTHING: Final = "–"
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +47,7 @@ class Report:
     orders: int
     seed: int | None
     """None: the orders came from a file."""
+    market: Market
     refused_rows: Sequence[RefusedRow]
     reconciliation: Reconciliation
     rejections: dict[str, int]
@@ -31,18 +56,28 @@ class Report:
     gaps_ms: list[float]
     """For each disruption, the longest wait of a caller through it."""
     failovers: int
-    p50_ms: float
-    p99_ms: float
-    quote_p50_ms: float
-    quote_p99_ms: float
+    p50_ms: float | None
+    p99_ms: float | None
+    quote_p50_ms: float | None
+    """None: no order asked for a quote."""
+    quote_p99_ms: float | None
     throughput_per_s: float
     duration_s: float
     held_s: float
 
     @property
+    def closing(self) -> Closing:
+        """What may honestly be said of the whole file, and not of its orders alone."""
+        if not self.reconciliation.reconciled:
+            return Closing.NOT_RECONCILED
+        if len(self.refused_rows) > self.orders:
+            return Closing.MOSTLY_REFUSED
+        return Closing.RECONCILED_IN_PART if self.refused_rows else Closing.RECONCILED
+
+    @property
     def exit_code(self) -> int:
         """0: nothing lost, nothing doubled, every account agrees, and no row was refused."""
-        return 0 if self.reconciliation.reconciled and not self.refused_rows else 1
+        return EXIT_CODES[self.closing]
 
 
 def make_report(
@@ -51,6 +86,7 @@ def make_report(
     *,
     orders: int,
     seed: int | None,
+    market: Market,
     refused_rows: Sequence[RefusedRow],
 ) -> Report:
     """Put a session's figures together."""
@@ -60,6 +96,7 @@ def make_report(
     return Report(
         orders=orders,
         seed=seed,
+        market=market,
         refused_rows=refused_rows,
         reconciliation=reconciliation,
         rejections=dict(Counter(trade.code for trade in run.trades if trade.outcome == "rejected")),
@@ -76,10 +113,10 @@ def make_report(
     )
 
 
-def percentile(values: Sequence[float], percent: int) -> float:
-    """The smallest value that `percent` of all are not above; 0 of none."""
+def percentile(values: Sequence[float], percent: int) -> float | None:
+    """The smallest value that `percent` of all are not above; None of none."""
     if not values:
-        return 0.0
+        return None
     rank = -(-len(values) * percent // 100)
     return sorted(values)[max(rank, 1) - 1]
 
@@ -94,7 +131,8 @@ def as_json(report: Report) -> str:
         "rejections": report.rejections,
         "lost": found.lost,
         "duplicated": found.duplicated,
-        "reconciled": found.reconciled,
+        "reconciled": report.closing in (Closing.RECONCILED, Closing.RECONCILED_IN_PART),
+        "closing": report.closing.value,
         "accounts": found.accounts,
         "accounts_agreeing": found.accounts_agreeing,
         "failovers": report.failovers,
@@ -103,18 +141,24 @@ def as_json(report: Report) -> str:
             _disruption(each, gap_ms)
             for each, gap_ms in zip(report.disruptions, report.gaps_ms, strict=True)
         ],
-        "p50_ms": round(report.p50_ms, 3),
-        "p99_ms": round(report.p99_ms, 3),
-        "quote_p50_ms": round(report.quote_p50_ms, 3),
-        "quote_p99_ms": round(report.quote_p99_ms, 3),
+        "p50_ms": _rounded(report.p50_ms),
+        "p99_ms": _rounded(report.p99_ms),
+        "quote_p50_ms": _rounded(report.quote_p50_ms),
+        "quote_p99_ms": _rounded(report.quote_p99_ms),
         "throughput_per_s": round(report.throughput_per_s, 1),
         "duration_s": round(report.duration_s, 3),
         "held_s": round(report.held_s, 3),
         "seed": report.seed,
+        "opening_cash": str(report.market.opening_cash),
+        "position_max": str(report.market.position_max),
         "refused_rows": [{"line": row.line, "reason": row.reason} for row in report.refused_rows],
         "mismatches": found.mismatches,
     }
     return json.dumps(result)
+
+
+def _rounded(ms: float | None) -> float | None:
+    return None if ms is None else round(ms, 3)
 
 
 def _disruption(disruption: Disruption, gap_ms: float) -> dict[str, object]:
@@ -137,10 +181,15 @@ def show(console: Console, report: Report) -> None:
         table.add_row(name, value)
     console.print(table)
     for line in found.mismatches[:MISMATCHES_SHOWN_MAX]:
-        console.print(f"  {line}", markup=False, highlight=False, soft_wrap=True)
+        console.print(f"  {_printable(line)}", markup=False, highlight=False, soft_wrap=True)
     if len(found.mismatches) > MISMATCHES_SHOWN_MAX:
         console.print(f"  … and {len(found.mismatches) - MISMATCHES_SHOWN_MAX} more (--json: all)")
     console.print(_verdict(report), soft_wrap=True, highlight=False)
+
+
+def _printable(text: str) -> str:
+    """An account's name may be any text, also what moves a terminal's cursor."""
+    return "".join(each if each.isprintable() else repr(each)[1:-1] for each in text)
 
 
 def _rows(report: Report) -> list[tuple[str, str]]:
@@ -148,6 +197,11 @@ def _rows(report: Report) -> list[tuple[str, str]]:
     source = "from the file" if report.seed is None else f"generated, seed {report.seed}"
     rows = [
         ("orders", f"{report.orders:,} ({source})"),
+        (
+            "rules",
+            f"each account opens with {plain(report.market.opening_cash)} and may hold "
+            f"{plain(report.market.position_max)} of a symbol",
+        ),
         ("executed", f"{found.executed:,}"),
         ("rejected", f"{found.rejected:,}{_by_code(report.rejections)}"),
         ("lost", str(found.lost)),
@@ -159,8 +213,8 @@ def _rows(report: Report) -> list[tuple[str, str]]:
         for each, gap_ms in zip(report.disruptions, report.gaps_ms, strict=True)
     ]
     rows += [
-        ("booking", f"p50 {report.p50_ms:.1f} ms, p99 {report.p99_ms:.1f} ms (as callers saw it)"),
-        ("quote", f"p50 {report.quote_p50_ms:.1f} ms, p99 {report.quote_p99_ms:.1f} ms"),
+        ("booking", f"{_percentiles(report.p50_ms, report.p99_ms)} (as callers saw it)"),
+        ("quote", _percentiles(report.quote_p50_ms, report.quote_p99_ms)),
         ("throughput", f"{report.throughput_per_s:,.0f} orders/s in {report.duration_s:.1f} s"),
         (
             "accounts",
@@ -168,8 +222,20 @@ def _rows(report: Report) -> list[tuple[str, str]]:
         ),
     ]
     if report.refused_rows:
-        rows.append(("refused rows", f"{len(report.refused_rows)} (listed above)"))
+        rows.append(("refused rows", f"{_refused(report)} (listed above)"))
     return rows
+
+
+def _percentiles(p50_ms: float | None, p99_ms: float | None) -> str:
+    return f"p50 {_ms(p50_ms)}, p99 {_ms(p99_ms)}"
+
+
+def _ms(ms: float | None) -> str:
+    return _NOTHING if ms is None else f"{ms:.1f} ms"
+
+
+def _refused(report: Report) -> str:
+    return f"{len(report.refused_rows):,} of {len(report.refused_rows) + report.orders:,}"
 
 
 def _by_code(rejections: dict[str, int]) -> str:
@@ -197,10 +263,23 @@ def _what(disruption: Disruption, gap_ms: float) -> str:
 
 
 def _verdict(report: Report) -> str:
-    if not report.reconciliation.reconciled:
-        return "[bold red]NOT RECONCILED[/]: what happened is not what the orders say; see above."
-    return (
-        "[bold green]RECONCILED[/]: every accepted request has exactly one outcome in the journal, "
-        "and every account holds\nto the cent and share what a ledger kept apart, from the orders "
-        "alone, says it must hold."
+    agreed = (
+        "every accepted request has exactly one outcome in the journal, and every account holds\n"
+        "exactly what a ledger kept apart, from the orders alone, says it must hold."
     )
+    match report.closing:
+        case Closing.RECONCILED:
+            return f"[bold green]RECONCILED[/]: {agreed}"
+        case Closing.RECONCILED_IN_PART:
+            refused = f"{_refused(report)} rows were refused"
+            return f"[bold yellow]RECONCILED IN PART[/]: {refused}; of the others, {agreed}"
+        case Closing.MOSTLY_REFUSED:
+            return (
+                f"[bold red]MOSTLY REFUSED[/]: {_refused(report)} rows make no sense as orders (see "
+                f"above).\nThe other {report.orders:,} agree with the ledger, which says little about "
+                "the file."
+            )
+        case Closing.NOT_RECONCILED:
+            return (
+                "[bold red]NOT RECONCILED[/]: what happened is not what the orders say; see above."
+            )

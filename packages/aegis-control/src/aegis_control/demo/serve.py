@@ -22,6 +22,7 @@ from aegis_sdk import Aegis, Role, Service
 
 from aegis_control.demo.accounts import accounts
 from aegis_control.demo.load import keep_trading
+from aegis_control.demo.market import GENERATED
 from aegis_control.demo.orders import account_names
 from aegis_control.demo.pricing import pricing
 from aegis_control.infrastructure.logs import set_up
@@ -53,12 +54,12 @@ class Options:
 
 async def serve_accounts(options: Options) -> None:
     """Active for what is vacant, standby for the rest."""
-    await _serve(options, accounts, dict.fromkeys(account_names(), Role.AUTO))
+    await _serve(options, accounts(GENERATED), dict.fromkeys(account_names(), Role.AUTO))
 
 
 async def serve_pricing(options: Options) -> None:
     """One more of the group."""
-    await _serve(options, pricing, {})
+    await _serve(options, pricing(GENERATED), {})
 
 
 async def trade(options: Options) -> None:

@@ -22,6 +22,7 @@ from nats.aio.client import Client
 from aegis_control.demo import witness
 from aegis_control.demo.disruption import Disruption, Planned, Strike, flowing_at, plan
 from aegis_control.demo.events import Event, Finished, Limit, Stated, Traded
+from aegis_control.demo.market import Market
 from aegis_control.demo.options import DemoOptions
 from aegis_control.demo.orders import Order, accounts_of, write_orders
 from aegis_control.demo.processes import Child, Crew
@@ -77,9 +78,7 @@ class Tape:
                 self.trades.append(event)
                 self._tell()
             case Stated():
-                self.statements[event.account] = Holding(
-                    event.cash_cents, event.positions, event.version
-                )
+                self.statements[event.account] = Holding(event.cash, event.positions, event.version)
             case Finished():
                 self.finished = event
                 self.ended.set()
@@ -105,21 +104,25 @@ class Session:
         self,
         options: DemoOptions,
         orders: list[Order],
+        market: Market,
         *,
         client: Client,
         crew: Crew,
         work_dir: Path,
         url: str,
         system_url: str,
+        http_port: int,
         screen: Screen,
     ) -> None:
         self._options = options
         self._orders = orders
+        self._market = market
         self._client = client
         self._crew = crew
         self._work_dir = work_dir
         self._url = url
         self._system_url = system_url
+        self._http_port = http_port
         self._screen = screen
         self._subjects = Subjects()
         self._directory = witness.Directory()
@@ -135,6 +138,8 @@ class Session:
         control = await self._start_control()
         services = await self._start_services()
         await self._until_control_answers(control)
+        if self._options.console:
+            self._screen.say(f"watch it in a browser: {console_url(self._http_port)}")
         async with self._directory.watching(self._client, self._subjects):
             gateway = await self._until_all_serve(*services)
             epochs = self._directory.epochs()
@@ -159,7 +164,7 @@ class Session:
             raise control.failure("does not answer") from error
 
     def _control_environment(self) -> dict[str, str]:
-        environment = {"AEGIS_URL": self._url, "AEGIS_HTTP_PORT": "0"}
+        environment = {"AEGIS_URL": self._url, "AEGIS_HTTP_PORT": str(self._http_port)}
         if not self._options.heartbeats_only:
             environment["AEGIS_SYSTEM_URL"] = self._system_url
         return environment
@@ -185,6 +190,11 @@ class Session:
     def _files(self) -> None:
         write_orders(self._work_dir / "orders.jsonl", self._orders)
         (self._work_dir / "accounts.json").write_text(json.dumps(self._accounts), "utf-8")
+        self._market_file.write_text(self._market.model_dump_json(), "utf-8")
+
+    @property
+    def _market_file(self) -> Path:
+        return self._work_dir / "market.json"
 
     async def _start_accounts(self, role: Role) -> Child:
         name = f"accounts-{next(self._numbers)}"
@@ -192,7 +202,7 @@ class Session:
         child = await self._crew.start(
             name,
             "aegis_control.demo.accounts",
-            [self._url, name, role.value, file],
+            [self._url, name, role.value, file, str(self._market_file)],
             on_event=_unheard,
         )
         self._instances[name] = child
@@ -201,7 +211,10 @@ class Session:
     async def _start_pricing(self, number: int) -> Child:
         name = f"pricing-{number}"
         return await self._crew.start(
-            name, "aegis_control.demo.pricing", [self._url, name], on_event=_unheard
+            name,
+            "aegis_control.demo.pricing",
+            [self._url, name, str(self._market_file)],
+            on_event=_unheard,
         )
 
     async def _start_gateway(self) -> Child:
@@ -305,6 +318,10 @@ class Session:
         ]
         evidence = Evidence(accepted, journal, calls, self._tape.statements)
         return Run(self._tape.trades, evidence, finished, self._disruptions, failovers)
+
+
+def console_url(http_port: int) -> str:
+    return f"http://127.0.0.1:{http_port}/"
 
 
 def _unheard(_: Event) -> None:
