@@ -174,7 +174,8 @@ class NatsDirectory:
             task.result()
 
     def _begin_following(self, service: str) -> asyncio.Task[None]:
-        self._services.setdefault(service, Routes(service, self._subjects.prefix))
+        if service not in self._services:
+            self._services[service] = Routes(service, self._subjects.prefix)
         task = self._followed.get(service)
         if task is None or (task.done() and not task.cancelled() and task.exception()):
             task = self._followed[service] = asyncio.create_task(self._start(service))

@@ -238,9 +238,9 @@ class OpenCalls:
         request = waiting.request
         if request.resource is not None:
             place = request.service, request.resource
-            if self._last_stored:
-                after, log_id = self._last_stored.get(place, (0, ""))
-                waiting.after = after if log_id == self._log_of(request.service) else 0
+            last = self._last_stored.get(place)
+            if last is not None and last[1] == self._log_of(request.service):
+                waiting.after = last[0]
             return place
         members = self._directory.members(request.service)
         if members:
