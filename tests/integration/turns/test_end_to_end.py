@@ -239,3 +239,28 @@ async def test_a_turn_fits_into_a_message_however_small_the_server_wants_it() ->
             )
             await check(world, told)
             assert all(o.kind is OutcomeKind.EXECUTED for o in told.outcomes.values())
+
+
+async def test_of_two_processes_of_one_identity_the_last_to_claim_goes_on(
+    small_world: World,
+) -> None:
+    """G3, G5, G6: it takes over what the other one stored under their name; the other one stops."""
+    why: list[str] = []
+    first = await small_world.instance("accounts-1", ["A"], incarnation="x", on_stopped=why.append)
+    await give(small_world, first, ["A"])
+    client, told = await small_world.client(), Told()
+    for _ in range(5):
+        await told.call(client, "A")
+    late: list[str] = []
+    second = await small_world.instance(
+        "accounts-1", ["A"], incarnation="x", on_stopped=late.append
+    )
+    async with asyncio.timeout(10):
+        await first.host.until(lambda: first.host.has_stopped)
+        await second.host.until(lambda: "A" in second.host.serving)
+        outcome = await told.call(client, "A")
+    assert outcome is not None
+    assert b'"count":6' in outcome.body
+    assert "another process runs as accounts-1" in why[0]
+    assert late == []
+    await check(small_world, told)

@@ -400,6 +400,7 @@ class TurnHost:
         if isinstance(entry, Claim):
             if why := self._claims.read_claim(entry.writer, entry.nonce):
                 self._halt(why, self._on_copied)
+            self.writer.is_claimed = self._claims.is_claimed
             return
         self.writer.read(entry)
         if self.taps:
@@ -840,6 +841,7 @@ class TurnHost:
         for n in itertools.count(1):
             session, nonce = self._connected.session, secrets.token_hex(8)
             self._claims.begin(nonce, session)
+            self.writer.is_claimed = False
             try:
                 await self._log.claim(nonce)
                 await self._log.gate(self.writer.name)

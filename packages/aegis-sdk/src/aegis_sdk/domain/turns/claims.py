@@ -4,7 +4,9 @@ Theory of operation. A process can be copied with all that it knows: a cloned ma
 the same writer's name, and the server takes its turns. Turns with one outcome have a subject of their own, so that not even
 their numbers collide. But a copy never shares the connection to NATS: it has to connect anew. So a process that
 connects stores a *claim*, an entry that is never replaced, with a nonce that it has just drawn, and behind it a gate
-of its own writer. It stores nothing before it has read both. Who reads a claim of its writer that it did not make stops.
+of its own writer. It stores nothing before it has read both. Who reads, behind its own newest claim, one of its writer that it
+did not make stops: so of those that claim, the last one goes on. What another stored under that name before the own claim, it
+folds as anybody's.
 
 What must stay true: every turn is stored under a connection whose claim, and a gate behind it, were read on that
 connection. What would break: a copy that stores before that passes its original, and both answer for what only one did.
@@ -38,12 +40,19 @@ class Claims:
         if writer != self.writer:
             return ""
         if nonce not in self._own:
+            if not self._claim_is_read:
+                return ""  # its process reads ours, which comes behind it
             return (
                 f"another process runs as {run_of(writer)[0]}, with the same incarnation: it claimed writer {writer}"
                 " (a cloned process, machine or container?)"
             )
         self._claim_is_read = self._claim_is_read or nonce == self._newest
         return ""
+
+    @property
+    def is_claimed(self) -> bool:
+        """Whether the newest claim was read: from there on nobody else stores anything as this writer."""
+        return self._claim_is_read
 
     def read_gate(self, writer: str) -> None:
         """Any gate behind the claim will do: a copy's older turns are refused from there on."""

@@ -40,11 +40,12 @@ from aegis_sdk.contract.envelope import Change, Outcome
 from aegis_sdk.contract.ids import is_keyed, is_nested
 from aegis_sdk.contract.names import encode_token
 from aegis_sdk.contract.turns.checkpoint import Checkpoint
+from aegis_sdk.contract.turns.entries import begun_of, decode_turn, marks_of
 from aegis_sdk.domain.journal import Ahead
 from aegis_sdk.domain.turns.begins import Begins
 from aegis_sdk.domain.turns.checkpoints import Every, Saver, restored
 from aegis_sdk.domain.turns.desk import RECENT_MAX, Desk
-from aegis_sdk.domain.turns.entries import End, Entry, Gate, Own, Saved, Turn
+from aegis_sdk.domain.turns.entries import End, Entry, Gate, Own, Saved, Settled, Turn
 from aegis_sdk.domain.turns.group import Compute, Expire, Group
 from aegis_sdk.domain.turns.outbox import Outbox
 from aegis_sdk.domain.turns.output import Output, Save, Sending
@@ -111,6 +112,10 @@ class Writer:
         """It only reads: what stands under its name is not its own doing."""
         self.turn_bytes_max = TURN_BYTES_MAX
         """The log's bound for one message says it."""
+        self.is_claimed = True
+        """This process has read that it is the one writer of its name (claims.py)."""
+        self._k_min = 0
+        """Of the last turn that another process stored as this writer."""
         self.is_quiet = False
         """A suspect runs alone: pure handlers begin only for requests that it may be waiting for (begins.py)."""
         self._owned = 0
@@ -327,7 +332,10 @@ class Writer:
         self._log_s = max(self._log_s, turn.stored_s)
         if turn.writer == self.name and not self._is_fold:
             self._read_own_turn(turn)
-            return
+        else:
+            self._fold(turn)
+
+    def _fold(self, turn: Turn) -> None:
         for settled in turn.settled:
             held = self.held.get(settled.resource)
             if held is not None and not held.unreadable:
@@ -343,7 +351,12 @@ class Writer:
                 held.begun[request_id] = n
 
     def _read_own_turn(self, turn: Turn) -> None:
-        write = self._unread.pop(turn.name, None)
+        write = self._unread.get(turn.name)
+        is_ours = write is not None and (write.name != turn.name or write.content == turn.content)
+        if not (is_ours or self.is_claimed):
+            self._read_copys(turn)
+            return
+        self._unread.pop(turn.name, None)
         if write is None:
             self._stop_as_clone(turn.name)
         elif write.name != turn.name:
@@ -352,6 +365,37 @@ class Writer:
             self._stop_as_clone(turn.name)
         else:
             self.stored(write, turn.stored_s)
+
+    def _read_copys(self, turn: Turn) -> None:
+        """Another process of this identity stored it, before this one claimed the name: what was begun here is void."""
+        if isinstance(turn.name, int):
+            self.k = self._k_min = max(self.k, turn.name)
+        records = decode_turn(turn.content)
+        for name in {record.resource for record in records if record.resource in self.held}:
+            self._forget_begun(self.held[name or ""])
+        settled = [Settled(r.request_id, r.resource or "", r.outcome) for r in records]
+        self._fold(
+            Turn(
+                turn.seq,
+                "",
+                turn.name,
+                settled,
+                stored_s=turn.stored_s,
+                sent=marks_of(turn.content),
+                begun=begun_of(turn.content),
+            )
+        )
+
+    def _forget_begun(self, held: Held) -> None:
+        for work in (*held.queue, *held.early):
+            if work.state in _UNSETTLED:
+                self.desk.drop(work, Why.MOVED)
+        held.queue.clear()
+        held.early.clear()
+        for write in self._unread.values():
+            for work in (*write.works, *write.singles):
+                if work.request.resource == held.name:
+                    work.epoch = -1  # of a state that is no more
 
     def _read_gate(self, gate: Gate) -> None:
         self._became_whole(self.ownership.read_gate(gate.writer, gate.seq))
@@ -709,7 +753,7 @@ class Writer:
             self._unread.pop(work.request.request_id, None)
         if write.k:
             # Numbers have no gaps, so that two processes of one identity collide (R10).
-            self.k = write.k - 1
+            self.k = max(write.k - 1, self._k_min)
         self._outbox.put_back(write.sent)
         self._begins.undone(write.notes)
         for work in reversed((*write.works, *write.singles)):
