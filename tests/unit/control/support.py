@@ -215,6 +215,7 @@ class MemoryRequests:
     floors: dict[str, int] = field(default_factory=dict)
     provisioned: list[str] = field(default_factory=list)
     deleted: list[str] = field(default_factory=list)
+    forgotten: dict[str, int] = field(default_factory=dict)
 
     async def provision(self, service: str) -> None:
         self.provisioned.append(service)
@@ -234,6 +235,9 @@ class MemoryRequests:
 
     async def remove_settled(self, service: str, *, done_seq: int, held: Collection[str]) -> int:
         return 0
+
+    async def forget(self, service: str, starts: Mapping[str, int]) -> None:
+        self.forgotten = dict(starts)
 
     async def make_room(self, service: str, starts: Mapping[str, int]) -> int:
         return 0

@@ -277,6 +277,10 @@ class Requests(Protocol):
         """
         ...
 
+    async def forget(self, service: str, starts: Mapping[str, int]) -> None:
+        """Forget the stored requests of these resources that stand before a place each: they are done."""
+        ...
+
     async def make_room(self, service: str, starts: Mapping[str, int]) -> int:
         """If the request stream is nearly full, forget requests that have an outcome; how many.
 

@@ -168,6 +168,15 @@ class NatsStreams:
             raise Unavailable(f"stream {stream}: {error}") from error
         return int(answer["purged"])
 
+    async def forget(self, service: str, starts: Mapping[str, int]) -> None:
+        stream = self._subjects.request_stream(service)
+        try:
+            for resource, seq in starts.items():
+                which = {"filter": self._subjects.request(service, resource), "seq": seq}
+                await self._link.api(f"STREAM.PURGE.{stream}", which)
+        except ApiRefused as error:
+            raise Unavailable(f"stream {stream}: {error}") from error
+
     async def _group_floor(self, stream: str, last_seq: int) -> int:
         """`last_seq` was read before. Raises: ApiRefused."""
         info = await self._link.api(f"CONSUMER.INFO.{stream}.{GROUP_CONSUMER}")

@@ -120,6 +120,8 @@ class LogLeases(Leases):
         writers |= owned.ownership.gates.keys()
         if None in await self._log.shut_out(table.name, sorted(writers - {NOBODY})):
             raise Unavailable(f"not every writer of {table.name} was shut out")
+        done = {name: r.start_seq for name, r in changes.items() if r.start_seq > 1}
+        await self._world.requests.forget(table.name, done)
         if self._world.log_space is not None:
             kept_s = self._world.outcome_ttl_s
             await begin_behind_holes(self._world.log_space, table, log_id=log_id, kept_s=kept_s)

@@ -292,9 +292,23 @@ class TurnHost:
     @property
     def requests_done(self) -> int:
         """Up to here, each stored request to a resource that is held here has an outcome."""
-        waiting = [seq for kept in list(self._kept.values()) for _, seq, _ in list(kept.values())]
-        waiting += [w.stored_seq for w in list(self.writer.desk.open.values()) if w.stored_seq]
-        return min([seq - 1 for seq in waiting], default=self._stored_to)
+        return min([seq - 1 for seq in self.waits_from().values()], default=self._stored_to)
+
+    def requests_done_of(self, resource: str, waits_from: Mapping[str, int]) -> int:
+        """The same of one resource."""
+        return waits_from.get(resource, self._stored_to + 1) - 1
+
+    def waits_from(self) -> dict[str, int]:
+        """For each resource with a stored request that has no outcome, the first one."""
+        found: dict[str, int] = {}
+        for resource, kept in list(self._kept.items()):
+            for _, seq, _ in list(kept.values()):
+                found[resource] = min(seq, found.get(resource, seq))
+        for work in list(self.writer.desk.open.values()):
+            if work.stored_seq:
+                resource, seq = work.request.resource or "", work.stored_seq
+                found[resource] = min(seq, found.get(resource, seq))
+        return found
 
     # --- what comes in ----------------------------------------------------------------------------------------
     def _request(self, request: Request, sent_s: float, after: int) -> None:

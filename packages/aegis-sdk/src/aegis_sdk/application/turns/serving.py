@@ -243,8 +243,12 @@ class TurnServing:
         ours_first = sorted(
             writer.held, key=lambda name: writer.ownership.owner(name) != writer.name
         )
+        waits_from = self.host.waits_from()
         return {
-            name: ResourceSeen(epoch=writer.ownership.epoch(name))
+            name: ResourceSeen(
+                epoch=writer.ownership.epoch(name),
+                done=self.host.requests_done_of(name, waits_from),
+            )
             for name in ours_first[:SEEN_TOLD_MAX]
         }
 
