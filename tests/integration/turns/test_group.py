@@ -6,9 +6,11 @@ import asyncio
 import os
 from collections import Counter
 
+import pytest
 from aegis_sdk import Context, Service
 from aegis_sdk.contract.envelope import OutcomeKind
 from aegis_sdk.domain.turns.work import Write
+from aegis_sdk.infrastructure.turns.assembly import TurnInstance
 from aegis_sdk.infrastructure.turns.log import store_cancel
 from aegis_sdk.infrastructure.turns.search import outcome_at
 
@@ -109,3 +111,33 @@ async def test_an_outcome_whose_acknowledgement_is_lost_with_its_connection_is_t
         assert outcome is not None
         assert outcome.kind is OutcomeKind.EXECUTED
         await instance.host.until(lambda: not instance.host.writer.desk.open)
+
+
+async def test_a_member_that_still_reads_the_log_leaves_the_group_to_others(
+    small_world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """G8: a group request in its hands would wait for its reading."""
+    monkeypatch.setattr("aegis_sdk.application.turns.serving.CATCH_UP_S_MAX", 60.0)
+    served: list[str] = []
+    await small_world.instance("accounts-1", [], greeter(served))
+    behind = TurnInstance(
+        await small_world.link(),
+        small_world.subjects,
+        greeter(served),
+        instance_id="accounts-0",
+        resources=[],
+    )
+    small_world.stack.push_async_callback(behind.stop)
+    monkeypatch.setattr(behind.host._claims, "may_write", lambda session: False)
+    await behind.begin()
+    starting = asyncio.create_task(behind.start_group())
+    client, told = await small_world.client(members=["accounts-0", "accounts-1"]), Told()
+    await asyncio.gather(*(told.call(client, None, "greet") for _ in range(10)))
+    assert set(served) == {"accounts-1"}
+    assert not starting.done()
+    monkeypatch.setattr(behind.host._claims, "may_write", lambda session: True)
+    behind.host._changed.set()
+    async with asyncio.timeout(10):
+        await starting
+        await asyncio.gather(*(told.call(client, None, "greet") for _ in range(10)))
+    assert set(served) == {"accounts-0", "accounts-1"}
