@@ -217,3 +217,23 @@ async def test_a_run_that_offers_a_resource_no_more_gives_it_up() -> None:
         "b 2 held",
         f"a {office.given_up(2)if office.turns else 1} vacant",
     )
+
+
+async def test_a_run_that_takes_the_place_of_its_own_last_one_is_let_in() -> None:
+    """Its log was lost before control noticed: to control its last run lives. A stranger's run is refused."""
+    office = Office()
+    await office.registers("a")
+    office.beats("a")
+    registration = Registration(
+        service=SERVICE,
+        instance_id="a",
+        incarnation="run2",
+        methods=[MethodSpec(name="book", targeted=True)],
+        resources={"R1": Role.AUTO},
+        returning=True,
+    )
+    reply = await office.register(registration.model_dump_json().encode())
+    assert reply.code == "evicted"
+    renewed = registration.model_copy(update={"renews": "run1"})
+    assert (await office.register(renewed.model_dump_json().encode())).ok
+    assert office.lease().incarnation == "run2"

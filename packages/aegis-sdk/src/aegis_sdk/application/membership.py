@@ -105,7 +105,9 @@ class Membership:
         registration = self._registration.model_copy(update={"returning": True, **seen})
         while True:
             try:
-                return await self._register(registration, time.monotonic() + RETURN_TRY_S)
+                reply = await self._register(registration, time.monotonic() + RETURN_TRY_S)
+                self._registration = self._registration.model_copy(update={"renews": ""})
+                return reply
             except Evicted as error:
                 self.on_evicted(str(error))
                 raise
@@ -121,8 +123,10 @@ class Membership:
         self.come_back()
 
     def renew(self, incarnation: str) -> None:
-        """From the next registration on it is another run of the instance."""
-        self._registration = self._registration.model_copy(update={"incarnation": incarnation})
+        """From the next registration on it is another run of the instance, in the place of the one that was registered."""
+        r = self._registration
+        changes = {"incarnation": incarnation, "renews": r.renews or r.incarnation}
+        self._registration = r.model_copy(update=changes)
 
     def stop(self) -> None:
         if self._again is not None:

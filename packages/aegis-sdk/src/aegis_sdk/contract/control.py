@@ -245,6 +245,8 @@ class Registration(_Wire):
     methods: list[MethodSpec]
     resources: dict[str, Role] = {}
     returning: bool = False
+    renews: str = ""
+    """The run that this one takes the place of, in the same process: its log was lost, or it had fallen behind it."""
 
 
 class RegistrationReply(_Wire):

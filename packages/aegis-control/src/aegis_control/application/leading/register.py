@@ -173,7 +173,7 @@ class Register:
         known = table.members.get(registration.instance_id)
         if known is None:
             return None
-        if known.record.incarnation == registration.incarnation:
+        if known.record.incarnation in (registration.incarnation, registration.renews):
             if known.record.state is not InstanceState.EVICTED:
                 return None
             why = f" ({known.record.reason})" if known.record.reason else ""
