@@ -206,7 +206,7 @@ def test_orders_keep_the_order_of_the_file(tmp_path: Path) -> None:
         ("09:30,A,buy,10,1e-31,X", "price '1e-31' has more than 30 digits"),
         ("09:30,A,buy,10,1e999999999,X", "price '1e999999999' is not a number"),
         ("09:30,A,buy,10,1.00,", "symbol is empty"),
-        ('09:30,"A,buy,10,1.00,X', "quotes do not close on the line"),
+        ('09:30,"A,buy,10,1.00,X', "no CSV row (unexpected end of data)"),
         (b"09:30,A\xff,buy,10,1.00,X", "is not UTF-8: save the file with that encoding"),
         (b"09:30,A,buy,10,1.00,X\x07", "symbol 'X\\x07' has characters that can't be printed"),
     ],

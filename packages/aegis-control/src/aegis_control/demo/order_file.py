@@ -78,7 +78,8 @@ def _rows(lines: Iterable[str]) -> Iterator[_Row]:
             cells = [cell.strip() for cell in next(csv.reader([line], strict=True), [])]
             row = _Row(number, cells)
         except csv.Error as error:
-            row = _Row(number, [line.strip()], f"quotes do not close on the line ({error})")
+            fault = f"no CSV row ({error}): it is one line, and its quotes close"
+            row = _Row(number, [line.strip()], fault)
         if any(row.cells):
             yield row
 
