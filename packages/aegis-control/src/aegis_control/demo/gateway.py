@@ -19,7 +19,7 @@ from typing import Final
 
 import aegis_sdk
 from aegis_sdk import Aegis
-from aegis_sdk.errors import AegisError, NotExecuted, OutcomeUnknown, Rejected
+from aegis_sdk.errors import AegisError, NotExecuted, OutcomeUnknown, Rejected, Unavailable
 
 from aegis_control.demo import child
 from aegis_control.demo.contracts import (
@@ -143,7 +143,7 @@ class Gateway:
             try:
                 quote = await self._aegis.request(QUOTE, asked, timeout_s=REQUEST_TIMEOUT_S)
                 break
-            except (NotExecuted, OutcomeUnknown):
+            except (NotExecuted, OutcomeUnknown, Unavailable):
                 if time.monotonic() - begun_s > GIVE_UP_S:
                     raise
                 await asyncio.sleep(_RETRY_PAUSE_S)
@@ -151,7 +151,7 @@ class Gateway:
         return price, time.monotonic() - begun_s
 
     async def _book(self, order: Order, price: Decimal, quote_s: float | None) -> Traded:
-        """Book until there is a definite answer. Only NotExecuted is sent again: it had no effect."""
+        """Book until there is a definite answer. Only what certainly had no effect is sent again."""
         fill = Fill(
             order_id=order.order_id,
             side=order.side,
@@ -185,7 +185,7 @@ class Gateway:
             booked = await self._definite(fill, account)
         except Rejected as refused:
             return str(refused.details.get("request_id", "")), "rejected", refused.code
-        except NotExecuted as error:
+        except (NotExecuted, Unavailable) as error:
             return "", "not_executed", error.code
         except OutcomeUnknown as error:
             return error.request_id, "unknown", error.code
