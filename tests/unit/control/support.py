@@ -256,6 +256,9 @@ class MemoryLogs:
     async def request_at(self, stream: str, seq: int) -> str:
         return f"c.{seq}"
 
+    async def holds(self, stream: str, seq: int) -> bool:
+        return True
+
     def seen_end(self, stream: str, identity: str) -> int:
         return 0
 

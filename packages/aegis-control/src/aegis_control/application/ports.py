@@ -301,6 +301,10 @@ class Logs(Protocol):
         """The id of the request at that place; empty when none is there."""
         ...
 
+    async def holds(self, stream: str, seq: int) -> bool:
+        """Whether there is a message at that place."""
+        ...
+
     def seen_end(self, stream: str, identity: str) -> int:
         """The highest end that this process ever saw of that log; 0 for none. No waiting."""
         ...

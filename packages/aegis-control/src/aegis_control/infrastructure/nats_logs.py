@@ -65,6 +65,13 @@ class NatsLogs:
             return ""
         return stored.headers.get(MSG_ID, "")
 
+    async def holds(self, stream: str, seq: int) -> bool:
+        try:
+            await self._link.message(stream, seq)
+        except ApiRefused:
+            return False
+        return True
+
     def seen_end(self, stream: str, identity: str) -> int:
         return self._ends.get((stream, identity), 0)
 

@@ -195,8 +195,12 @@ class LogKeeper:
 
     async def _emptied(self, table: ServiceTable, stream: str, sight: Sight) -> Loss | None:
         """Fences stay for ever, and so does the newest ownership entry: a journal that begins behind one that is known was purged."""
-        if table.owned is not None and sight.first_seq > table.owned.newest_seq > 0:
-            return emptied(stream, sight, list(table.leases))
+        if table.owned is not None and (seq := table.owned.newest_seq):
+            if await self._world.logs.holds(stream, seq):
+                return None
+            await self._leases.restore(table)  # there may be a newer one, and the trim took this
+            if table.owned is None or table.owned.newest_seq == seq:
+                return emptied(stream, sight, list(table.leases))
         known = {name: fence.seq for name, fence in table.fences.items()}
         if not known or (sight.first_seq <= min(known.values()) and not table.unfenced):
             return None
