@@ -339,12 +339,13 @@ async def test_wrong_clocks_can_not_undo_a_cancel(system: System) -> None:
     )
     async with aegis_sdk.connect(system.url) as aegis:
         clocks.set("one", -3600.0)
-        slow = Booking(op="slow", hold_s=0.6)
+        slow = Booking(op="slow", hold_s=2.0)
         with pytest.raises(Cancelled):
-            await aegis.request(methods.book, slow, resource="A", timeout_s=0.2)
+            await aegis.request(methods.book, slow, resource="A", timeout_s=1.0)
         clocks.set("one", 3600.0)
         with pytest.raises(NotExecuted):
             await aegis.request(methods.book, Booking(op="fast"), resource="A", timeout_s=5.0)
+        await one.wait_for("begun", op="slow")
         assert one.count("begun", op="slow") == 1
         assert one.count("begun", op="fast") == 0
         clocks.set("one", 0.0)

@@ -86,14 +86,14 @@ def samples(text: bytes) -> dict[str, float]:
 
 
 async def test_a_scrape_of_ten_thousand_resources_takes_less_than_50_ms(metrics: Metrics) -> None:
-    """The least of several, since the machine may be busy with other things."""
+    """The least of several, of this process alone, since the machine may be busy with other things."""
     state = large_state()
     await metrics.refresh(state)
     took_s, sizes = [], []
     for _ in range(7):
-        begun_s = time.perf_counter()
+        begun_s = time.process_time()
         text = metrics.render(state, connected=True)
-        took_s.append(time.perf_counter() - begun_s)
+        took_s.append(time.process_time() - begun_s)
         sizes.append(len(text))
     print(f"\n{min(took_s) * 1e3:.1f} ms, {sizes[0]} bytes")  # noqa: T201
     assert min(took_s) < 0.05
