@@ -363,6 +363,13 @@ async def test_a_deleted_bucket_is_made_again_and_fills_itself(tmp_path: Path, n
 
             await until(served)
         assert await place.add() == 4
+
+        async def is_led() -> bool:
+            with contextlib.suppress(AssertionError):
+                return bool(await place.cli("show-route", "A"))
+            return False
+
+        await until(is_led)  # without its bucket control has no leader for a moment
         # A failover afterwards works, too: the epoch goes on from where it was.
         [before] = await place.cli("show-route", "A")
         standby = {"i-0": "i-1", "i-1": "i-0"}[before["active"]]
