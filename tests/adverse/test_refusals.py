@@ -443,6 +443,8 @@ class Door:
         self._port = port
         self._inside: set[asyncio.StreamWriter] = set()
         self.word = b""
+        self.silent = 0
+        """So many of those who are sent away are not told why."""
         self.refused = 0
         self.was_asked = asyncio.Event()
 
@@ -472,7 +474,8 @@ class Door:
             if self.word:
                 self.refused += 1
                 self.was_asked.set()
-                writer.write(self.INFO + b"-ERR '%b'\r\n" % self.word)
+                said = b"-ERR '%b'\r\n" % self.word if self.refused > self.silent else b""
+                writer.write(self.INFO + said)
                 await writer.drain()
                 writer.close()
                 return
@@ -524,6 +527,24 @@ async def test_a_server_that_has_no_time_is_not_told_as_one_that_refuses_the_log
                 pass
     assert type(told.value) is Unavailable
     assert word.decode() in str(told.value)
+
+
+async def test_a_reason_that_is_lost_with_its_connection_is_asked_for_again() -> None:
+    """The system may drop what a server said before it closed."""
+    async with Door(0) as door:
+        door.word, door.silent = b"maximum connections exceeded", 3
+        with pytest.raises(RefusedByNats, match="maximum connections exceeded"):
+            async with aegis_sdk.connect(f"nats://{door.host}"):
+                pass
+
+
+async def test_a_server_that_never_says_why_it_closes_has_a_log_to_look_into() -> None:
+    async with Door(0) as door:
+        door.word, door.silent = b"nobody hears this", 1_000
+        with pytest.raises(Unavailable, match="its own log says why"):
+            async with aegis_sdk.connect(f"nats://{door.host}"):
+                pass
+    assert 1 < door.refused <= connection.UNTOLD_MAX + 1
 
 
 @pytest.mark.usefixtures("short_grace")

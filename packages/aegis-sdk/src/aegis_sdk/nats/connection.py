@@ -50,8 +50,10 @@ SUBSCRIBE_AGAIN_S: Final = 5.0
 SAY_AGAIN_S: Final = 30.0
 TROUBLE_S: Final = 10.0
 """For so long a refusal explains what is not answered, though the server closed nothing."""
-UNTOLD_MAX: Final = 5
-"""A server that refuses us closes, and the system may drop its reason before we read it: so often it is asked again."""
+UNTOLD_MAX: Final = 10
+"""A server that refuses us closes, and the system may drop its reason before we read it. So it is asked again, until so many
+errors came; most tries bring two, the second one from closing what is closed.
+"""
 _RIGHT_TOKENS: Final = 3
 _SAID_MAX: Final = 1000
 
@@ -252,7 +254,7 @@ class Connection(Client):
         found = _IN_A_BUFFER.search(bytes(getattr(reader, "_buffer", b"")))
         if found is not None:
             return NatsError(f"nats: '{found[1].decode(errors='replace')}'")
-        return ConnectionResetError(_UNTOLD) if isinstance(error, _CLOSED) else error
+        return _untold(error)
 
     # --- login --------------------------------------------------------------------------------------------
     def _connect_command(self) -> bytes:
@@ -309,7 +311,7 @@ class Connection(Client):
             if isinstance(error, _CLOSED) and self._untold < UNTOLD_MAX:
                 self._untold += 1
                 return
-            self._failures.append(error)
+            self._failures.append(_untold(error))
             if len(self._failures) >= len(self._server.addresses) or isinstance(
                 error, ssl.SSLError
             ):
@@ -459,6 +461,10 @@ def _not_opened(server: Server, reasons: list[str]) -> Unavailable:
     if any(r.startswith(("NATS refused", "TLS")) and not _PASSING.search(r) for r in reasons):
         return RefusedByNats(f"{what} (at {server.shown_url})")
     return Unavailable(f"NATS does not answer at {server.shown_url}: {what}")
+
+
+def _untold(error: Exception) -> Exception:
+    return ConnectionResetError(_UNTOLD) if isinstance(error, _CLOSED) else error
 
 
 def _words(error: Exception) -> str:
