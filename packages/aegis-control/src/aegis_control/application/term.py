@@ -97,8 +97,10 @@ class Term:
         """At the logs of every service: one without an answer doesn't hold up the others."""
         while True:
             await asyncio.sleep(LOOK_INTERVAL_S)
-            looks = (self._logged(self._parts.logs.check(t), "logs") for t in self._services())
-            await asyncio.gather(*looks)
+            await asyncio.gather(*map(self._look_at, self._services()))
+
+    async def _look_at(self, table: ServiceTable) -> None:
+        await self._logged(self._parts.logs.check(table), "logs")
 
     def _services(self) -> list[ServiceTable]:
         return list(self.state.services.values())
@@ -112,7 +114,9 @@ class Term:
         if self._tasks is None:
             coroutine.close()
             return
-        self._tasks.create_task(self._logged(coroutine, getattr(coroutine, "__qualname__", "task")))
+        what = getattr(coroutine, "__qualname__", "task")
+        task = self._tasks.create_task(self._logged(coroutine, what))
+        task.add_done_callback(lambda _: coroutine.close())  # it may be cancelled before it began
 
     async def _logged(self, coroutine: Coroutine[Any, Any, object], what: str) -> None:
         """Errors here leave work for the next reconciliation; they don't end the term.

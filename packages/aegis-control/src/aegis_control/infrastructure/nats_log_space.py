@@ -16,9 +16,7 @@ from aegis_sdk.nats.jetstream import ApiRefused, JetStream, Outgoing, from_seq
 
 from aegis_control.application.ports import Going
 
-PART_BYTES_MAX: Final = 700_000
-"""Of a checkpoint: below NATS's usual `max_payload`."""
-_MARKER = "control"
+_MARKER: Final = "control"
 """Its gate shows where the reading ends: nobody writes under this name."""
 
 
@@ -92,16 +90,28 @@ class NatsLogSpace:
 
     async def keep(self, service: str, checkpoint: Checkpoint, *, after_seq: int) -> bool:
         names, resource = LogSubjects(self._subjects, service), checkpoint.resource
-        head, parts = checkpoint.split(PART_BYTES_MAX)
+        head, parts = checkpoint.split(self._js.link.payload_bytes_max * 3 // 4)
+        first = 0
         for n, part in enumerate(parts):
             subject = names.part(resource, checkpoint.id, n)
             [seq] = await self._js.publish_all([Outgoing(subject, part, {ROLLUP: "sub"})])
             if not isinstance(seq, int):
                 return False
+            first = first or seq
         headers = {EXPECTED_SEQ: str(after_seq), ROLLUP: "sub"} | head.headers()
         subject = names.checkpoint(resource)
         [seq] = await self._js.publish_all([Outgoing(subject, head.encode(), headers)])
-        return isinstance(seq, int)
+        if not isinstance(seq, int):
+            return False
+        await self._drop_parts(names, resource, before=first or seq)
+        return True
+
+    async def _drop_parts(self, names: LogSubjects, resource: str, *, before: int) -> None:
+        """Those of earlier checkpoints. Raises: Unavailable."""
+        try:
+            await self._purge(names.stream, names.parts(resource), before)
+        except ApiRefused as error:
+            raise Unavailable(f"log {names.stream}: {error}") from error
 
     async def remove(self, service: str, going: Going) -> int:
         """Gates first: without its entries a gate would mean something else (trimming.py)."""

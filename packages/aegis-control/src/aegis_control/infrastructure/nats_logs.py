@@ -14,7 +14,7 @@ from typing import Any, Final
 from aegis_sdk.contract.control import LogMark
 from aegis_sdk.contract.envelope import MSG_ID
 from aegis_sdk.errors import Unavailable
-from aegis_sdk.nats.codes import ERR_NO_STREAM
+from aegis_sdk.nats.codes import ERR_NO_MESSAGE, ERR_NO_STREAM
 from aegis_sdk.nats.jetstream import IN_FLIGHT_MAX, ApiRefused, JetStream, Outgoing
 
 from aegis_control.application.ports import ProvisionFailed
@@ -68,8 +68,10 @@ class NatsLogs:
     async def holds(self, stream: str, seq: int) -> bool:
         try:
             await self._link.message(stream, seq)
-        except ApiRefused:
-            return False
+        except ApiRefused as error:
+            if error.code in (ERR_NO_MESSAGE, ERR_NO_STREAM):
+                return False
+            raise Unavailable(f"log {stream}: {error}") from error
         return True
 
     def seen_end(self, stream: str, identity: str) -> int:

@@ -153,12 +153,17 @@ class NatsStreams:
         stream = self._subjects.request_stream(service)
         asked = {"subjects_filter": self._subjects.targeted_requests(service)}
         try:
-            state = (await self._link.api(f"STREAM.INFO.{stream}", asked))["state"]
-            floor = min(done_seq, await self._group_floor(stream, int(state["last_seq"])))
+            info = await self._link.api(f"STREAM.INFO.{stream}", asked)
+            state, subjects = info["state"], (info["state"].get("subjects") or {}).keys()
+            if len(subjects) < int(info.get("total", 0)):
+                return 0  # of so many resources the server told a part: the rest may wait for their owners
+            ours = {self._subjects.request(service, resource) for resource in held}
+            floor = await self._group_floor(stream, int(state["last_seq"]))
+            if subjects & ours:
+                floor = min(floor, done_seq)
             if floor < int(state["first_seq"]) or not state["messages"]:
                 return 0
-            ours = {self._subjects.request(service, resource) for resource in held}
-            for subject in (state.get("subjects") or {}).keys() - ours:
+            for subject in subjects - ours:
                 first = await self._link.first_of(stream, subject)
                 floor = floor if first is None else min(floor, first.seq - 1)
             answer = await self._link.api(f"STREAM.PURGE.{stream}", {"seq": floor + 1})

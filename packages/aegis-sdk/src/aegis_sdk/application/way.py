@@ -1,4 +1,4 @@
-"""The way of a call: how a composed request becomes an outcome. In nothing else the protocol's two forms differ for a caller.
+"""The way of a call: how a composed request becomes an outcome. For a caller, the protocol's two forms differ in nothing else.
 
 The first form stores each request (stored_way.py), the second sends it and stores it in doubt (turns/caller.py).
 """

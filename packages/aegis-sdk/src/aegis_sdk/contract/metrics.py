@@ -101,7 +101,7 @@ REQUESTS_STORED: Final = Family(
     "aegis_requests_stored_total",
     Kind.COUNTER,
     ("service", "reason"),
-    "At the caller: requests that were handed in, or stored for another reason.",
+    "At the caller: requests that were submitted, or stored for another reason.",
 )
 REDELIVERIES: Final = Family(
     "aegis_redeliveries_total",

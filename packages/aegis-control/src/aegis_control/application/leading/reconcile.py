@@ -148,9 +148,8 @@ class Reconcile:
         members = [m for m in table.members.values() if m.record.state in CAN_TAKE_OVER]
         told = [m.beat.requests_done if m.beat else 0 for m in members]
         held = {name for m in members for name in m.record.resources}
-        if not any(told):
-            return 0
-        return await self._world.requests.remove_settled(table.name, done_seq=min(told), held=held)
+        done_seq = min(told, default=0)
+        return await self._world.requests.remove_settled(table.name, done_seq=done_seq, held=held)
 
     async def _delete_orphans(self, table: ServiceTable) -> None:
         """Consumers that nobody's lease names: left by a crash, or made again by a paused old active."""

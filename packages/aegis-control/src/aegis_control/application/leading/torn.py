@@ -39,7 +39,10 @@ async def begin_behind_holes(
         for name in sorted(remains.torn):
             epoch = ownership.epoch(name)
             checkpoint = remains.checkpoint(name, read=end, epoch=epoch, kept_s=kept_s)
-            await space.keep(table.name, checkpoint, after_seq=places[name])
+            if not await space.keep(table.name, checkpoint, after_seq=places[name]):
+                raise Unavailable(
+                    f"the log of {table.name}: no checkpoint of {name} could be stored"
+                )
 
 
 async def _newest(space: LogSpace, service: str, name: str) -> tuple[Checkpoint | None, int]:

@@ -44,10 +44,16 @@ class TrimLog:
         return max(INTERVAL_S_MIN, self._world.outcome_ttl_s / INTERVALS_A_RETENTION)
 
     async def __call__(self) -> None:
-        """Raises: Unavailable; what is left is done the next time."""
+        """Raises: Unavailable, once all services had their turn; what is left is done the next time."""
+        failed: Unavailable | None = None
         for table in list(self._state.services.values()):
             if table.owned is not None and not table.lost:
-                await self._trim(table, table.owned)
+                try:
+                    await self._trim(table, table.owned)
+                except Unavailable as error:
+                    failed = error
+        if failed is not None:
+            raise failed
 
     async def _trim(self, table: ServiceTable, owned: Owned) -> None:
         keep_s = self._world.outcome_ttl_s

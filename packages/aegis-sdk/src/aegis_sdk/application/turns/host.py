@@ -241,7 +241,8 @@ class TurnHost:
         Those that are named go on by themselves after `lease_s`, unless they belong to another by then.
         """
         self.is_draining = self.is_draining or resources is None
-        names = [name for name in (resources or self.serving) if name in self.serving]
+        wanted = self.serving if resources is None else resources
+        names = [name for name in wanted if name in self.serving]
         for name in names:
             self._end_pause(name)
             if resources is not None:
@@ -571,6 +572,7 @@ class TurnHost:
 
     def _dropped(self, work: Work) -> None:
         request, why = work.request, work.why
+        self._alone.discard(request.request_id)
         if why is Why.MOVED and work.began_s:  # whatever comes of it can't be stored any more
             log.warning(
                 "commit_fenced",
@@ -948,5 +950,7 @@ class TurnHost:
         self._stopped = True
         self._sent.leave_all()
         self._log.close()
+        for resource in list(self.paused):
+            self._end_pause(resource)
         self._served, self.serving = self.serving, set()
         self._changed.set()

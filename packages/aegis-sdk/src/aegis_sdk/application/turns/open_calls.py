@@ -328,7 +328,10 @@ class OpenCalls:
                 self._to_store += self._doubts.take_asked().store
                 self._store_next()
                 return
-        self._send(waiting)
+        try:
+            self._send(waiting)
+        except PayloadTooLarge as error:  # by the bound of another server than before
+            self._end_early(call, waiting, error)
 
     def _log_of(self, service: str) -> str:
         return self._directory.requests_log(service)
@@ -354,6 +357,8 @@ class OpenCalls:
                     accepted = await self._requests.append(request, timeout_s=STORE_S)
                 except StoreFull as error:
                     self._end_early(call, waiting, Overloaded(f"{request.service}: {error}"))
+                except StoreTooLarge as error:
+                    self._end_early(call, waiting, PayloadTooLarge(str(error)))
                 except StoreForbidden as error:
                     self._end_early(call, waiting, RefusedByNats(f"{request.service}: {error}"))
                 except StoreError as error:

@@ -82,10 +82,6 @@ class Group:
         """So many more handlers are at work than before: one that waits for others is not."""
         self._running += more
 
-    @property
-    def is_idle(self) -> bool:
-        return not (self._running or self._waiting or self._ready)
-
     def _computed(self, work: Work, outcome: Outcome) -> None:
         work.step(WorkEvent.COMPUTED)
         work.outcome = outcome

@@ -2,7 +2,7 @@
 
 Theory of operation. What comes in: requests (`accept`), the log's entries in their order (`read`), outcomes of handlers that
 wait (`computed`), the store's answers (`stored`, `refused`, `taken`), answers of the log to a doubt (`looked_up`). What comes
-out stands in `Output`: the host executes it and feeds back what became of it. The host decides nothing.
+out stands in `Output`: the host executes it and feeds back what became of it.
 
 Requests wait in one queue per resource. `compose` makes a *turn*. It walks the resources that have something to settle. It
 computes the outcomes of pure handlers, each on the result of the one before it, and adds those of handlers that have
@@ -144,11 +144,6 @@ class Writer:
         if out:
             self.desk.out = Output()
         return out
-
-    @property
-    def waiting(self) -> int:
-        """Requests without an outcome at this writer."""
-        return len(self.desk.open)
 
     # --- what it begins with ----------------------------------------------------------------------------------
     def restore(
@@ -354,7 +349,7 @@ class Writer:
         write = self._unread.get(turn.name)
         is_ours = write is not None and (write.name != turn.name or write.content == turn.content)
         if not (is_ours or self.is_claimed):
-            self._read_copys(turn)
+            self._read_of_copy(turn)
             return
         self._unread.pop(turn.name, None)
         if write is None:
@@ -366,7 +361,7 @@ class Writer:
         else:
             self.stored(write, turn.stored_s)
 
-    def _read_copys(self, turn: Turn) -> None:
+    def _read_of_copy(self, turn: Turn) -> None:
         """Another process of this identity stored it, before this one claimed the name: what was begun here is void."""
         if isinstance(turn.name, int):
             self.k = self._k_min = max(self.k, turn.name)

@@ -197,6 +197,8 @@ class TurnLog:
                     self.on_clashed(write)
                 return  # else an earlier try of it is in the log: the reader brings it
             except StoreError as error:
+                if isinstance(error, StoreMissing):
+                    self._look_at_log()
                 log.debug("turn_not_stored", subject=subject, error=str(error))
                 await asyncio.sleep(TROUBLE_WAIT_S)
             else:

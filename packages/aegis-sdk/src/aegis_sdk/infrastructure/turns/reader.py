@@ -25,8 +25,6 @@ CREDIT: Final = 128
 """Entries on their way to a reader: turns, a few kilobytes each under load."""
 _TURN: Final = TURN.encode()
 
-"""Its place, why, and the words of its subject behind the service."""
-
 
 class LogReader:
     """`own`: the writer whose turns are given without their outcomes, since it knows them."""
