@@ -80,13 +80,14 @@ def other() -> Service:
 async def two(aegis: Aegis) -> None:
     """Two services; each waits for its end."""
     instances = await asyncio.gather(aegis.serve(echo()), aegis.serve(other()))
-    say_ready()
 
     async def end(n: int) -> None:
         await instances[n].serve_forever()
         say("ended", service=instances[n].service)
 
-    await asyncio.gather(end(0), end(1))
+    ends = asyncio.gather(end(0), end(1))
+    say_ready()
+    await ends
 
 
 async def late(aegis: Aegis) -> None:

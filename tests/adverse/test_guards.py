@@ -52,7 +52,7 @@ async def test_a_reply_over_max_payload_is_a_failure_with_a_line_at_the_instance
 
     async with testing.harness(service, resources={"A"}) as aegis:
         aegis.bus.limits.payload_bytes_max = 20_000
-        with pytest.raises(HandlerFailed, match=r"text can't be stored: .*max_payload"):
+        with pytest.raises(HandlerFailed, match=r"ledger\.text can't be stored: .*max_payload"):
             await aegis.request(TEXT, 30_000, resource="A")
         assert "outcome_too_large" in caplog.text
         assert await aegis.request(TEXT, 3, resource="A") == "xxx"

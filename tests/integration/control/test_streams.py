@@ -140,6 +140,37 @@ async def test_a_full_request_stream_refuses_and_forgets_only_what_is_done(
     assert info["state"]["first_seq"] == 7
 
 
+async def test_stored_group_requests_go_when_they_are_done_whatever_instances_tell_of_resources(
+    link: JetStream, prefix: str, broker: Broker
+) -> None:
+    """G1: in a service without resources nobody tells anything; a request that waits for its owner stops it."""
+    some = streams(link, prefix)
+    await some.provision(SERVICE)
+    js = broker.client.jetstream()
+    group, held, later = (broker.subjects.request(SERVICE, r) for r in (None, "R1", "LATER"))
+    pull = await js.pull_subscribe_bind(
+        consumer="any", stream=broker.subjects.request_stream(SERVICE)
+    )
+
+    async def done(count: int) -> None:
+        for _ in range(count):
+            await js.publish(group, b"{}")
+        for message in await pull.fetch(count, timeout=5):
+            await message.ack_sync()
+
+    await done(3)
+    assert await some.remove_settled(SERVICE, done_seq=0, held=set()) == 3
+    await done(2)
+    await js.publish(later, b"{}")
+    await done(2)
+    assert await some.remove_settled(SERVICE, done_seq=0, held={"R1"}) == 2
+    await js.purge_stream(broker.subjects.request_stream(SERVICE))
+    await js.publish(held, b"{}")
+    await done(1)
+    assert await some.remove_settled(SERVICE, done_seq=0, held={"R1"}) == 0
+    assert await some.remove_settled(SERVICE, done_seq=1 << 40, held={"R1"}) == 2
+
+
 async def test_depths_count_what_waits_and_what_is_in_work(
     link: JetStream, prefix: str, broker: Broker
 ) -> None:

@@ -62,10 +62,11 @@ async def test_a_state_that_is_larger_than_a_message_is_saved_in_parts(world: Wo
         assert reply.count == n
         await saved(instance, "A")
     stream = f"STREAM.INFO.{world.names.stream}"
-    while True:  # the older ones go in a moment
-        info = await link.api(stream, {"subjects_filter": world.names.parts("A")})
-        if len(info["state"].get("subjects") or {}) == 3:
-            break
+    async with asyncio.timeout(10.0):
+        while True:  # the older ones go in a moment
+            info = await link.api(stream, {"subjects_filter": world.names.parts("A")})
+            if len(info["state"].get("subjects") or {}) == 3:
+                break
     turns = world.names.all.replace(">", "turn.>")
     await link.api(f"STREAM.PURGE.{world.names.stream}", {"filter": turns})
     second = await world.instance("accounts-2", ["A"], grower())

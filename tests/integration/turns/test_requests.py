@@ -8,6 +8,7 @@ import pytest
 from aegis_sdk import (
     Cancelled,
     Draining,
+    Expired,
     HandlerFailed,
     KeyReused,
     Method,
@@ -216,8 +217,11 @@ async def test_a_parents_deadline_ends_its_childs_wait(world: World, handlers: H
     instance = await world.instance("accounts-1", ["A"], handlers.service)
     await give(world, instance, ["A"])
     client = await world.client()
-    with pytest.raises(Cancelled):
+    with pytest.raises((Cancelled, Expired)):  # by its caller or its owner, whoever says it first
         await client.request(RELAY, Add(n=1), resource="A", timeout_s=0.3)
+    second = await world.instance("accounts-2", ["B"])
+    await give(world, second, ["B"])
+    assert (await client.request(ADD, Add(n=1), resource="B", timeout_s=WAIT_S)).total == 1
 
 
 # --- what does not fit ----------------------------------------------------------------------------------------

@@ -193,9 +193,12 @@ async def test_leaving_hands_over_before_it_is_acknowledged() -> None:
 async def test_a_resource_left_vacant_goes_to_the_next_who_comes() -> None:
     office = Office()
     await office.registers("a", Role.ACTIVE)
+    if not office.turns:
+        office.requests.floors[office.lease().grant] = 7
     await office.leaves("a")
     await office.registers("b", Role.STANDBY)
     assert office.route() == f"b {office.given_up(1) + 1} held"
+    assert office.turns or office.lease().start_seq == 8
 
 
 @pytest.mark.fences
