@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import Final
 
 from aegis_sdk.application.commit import commit, give_up, note_attempt
 from aegis_sdk.application.following import until_answered
@@ -26,21 +25,17 @@ from aegis_sdk.application.ports import (
     Journal,
     StoreError,
 )
+from aegis_sdk.application.turns.deliveries import (
+    AWAY_DELAY_S,
+    AWAY_MAX,
+    CREDIT,
+    EXTEND_S_MAX,
+    SOON_S,
+)
 from aegis_sdk.contract.ids import is_nested
 from aegis_sdk.domain.delivery import Verdict, could_be_second, judge, needs_lookup
 from aegis_sdk.domain.recorder import NO_RECORDER, Recorder
 from aegis_sdk.telemetry import about, log
-
-CREDIT: Final = 16
-"""Requests at work at once. A paused instance delays these by one ack_wait, and those whose handlers wait."""
-AWAY_MAX: Final = 1000
-"""Clients' requests whose handlers wait for others or hang."""
-AWAY_DELAY_S: Final = 2.0
-"""What is handed back beyond that passes through here as often: the broker has no way to send others first."""
-SOON_S: Final = 0.02
-"""A bare negative acknowledgement burns the delivery count in milliseconds."""
-EXTEND_S_MAX: Final = 3600.0
-"""The hard stop: a handler that runs longer is taken for hung, and its request goes elsewhere."""
 
 
 class _Credit:

@@ -91,7 +91,14 @@ class RequestLog(Protocol):
         """The stored request at `seq`. Raises: StoreMissing, StoreUnreachable."""
 
 
-class Journal(Protocol):
+class Letters(Protocol):
+    """The DLQ."""
+
+    async def dead_letter(self, request: Request, outcome: Outcome) -> None:
+        """Copy a request that failed for good to the DLQ; twice is once. Raises: StoreError."""
+
+
+class Journal(Letters, Protocol):
     """The journal: the only place where effects exist."""
 
     async def commit(self, request: Request, outcome: Outcome, *, fence_seq: int | None) -> int:
@@ -151,16 +158,6 @@ class Journal(Protocol):
 
     async def forget_parts(self, service: str, resource: str, checkpoint_id: int) -> None:
         """Remove the parts of a checkpoint that a newer one replaced. Raises: StoreError."""
-
-    async def dead_letter(self, request: Request, outcome: Outcome) -> None:
-        """Copy a request that failed for good to the DLQ; twice is once. Raises: StoreError."""
-
-
-class Letters(Protocol):
-    """The DLQ."""
-
-    async def dead_letter(self, request: Request, outcome: Outcome) -> None:
-        """Copy a request that failed for good to the DLQ; twice is once. Raises: StoreError."""
 
 
 class Replies(Protocol):
