@@ -29,7 +29,7 @@ from bench.worker import say
 
 async def control(options: dict[str, Any]) -> None:
     """`options` are settings of aegis-control."""
-    replica = Control(load({"http_port": 0, "log_level": "warning"} | options).settings, turns=True)
+    replica = Control(load({"http_port": 0, "log_level": "warning"} | options).settings)
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, replica.stop)
     await replica.run()
 

@@ -11,6 +11,7 @@ from aegis_control.application.ports import ProvisionFailed
 from aegis_control.infrastructure.embedded_nats import EmbeddedNats
 from aegis_control.infrastructure.nats_streams import NatsStreams, StreamSettings
 from aegis_sdk.contract.subjects import Subjects
+from aegis_sdk.contract.turns.subjects import LogSubjects
 from aegis_sdk.nats.jetstream import JetStream
 from aegis_sdk.nats.link import Link
 from aegis_sdk.nats.login import Server
@@ -69,7 +70,7 @@ async def test_what_differs_is_mended_and_what_others_added_stays(
     await streams(link, prefix, ack_wait_s=3.0, requests_max_msgs=50).provision(SERVICE)
     config = (await broker.api(f"STREAM.INFO.{name}"))["config"]
     assert config["max_msgs_per_subject"] == 1
-    assert config["republish"]["src"] == broker.subjects.republish_source
+    assert config["republish"]["src"] == LogSubjects(broker.subjects, SERVICE).republish_source
     assert config["description"] == "ours"
     requests = broker.subjects.request_stream(SERVICE)
     assert (await broker.api(f"STREAM.INFO.{requests}"))["config"]["max_msgs"] == 50
@@ -104,7 +105,7 @@ async def test_an_outcome_is_stored_once_and_handed_to_the_caller(
         replies.append(message.data)
 
     await broker.client.subscribe(broker.subjects.reply("caller.1"), cb=note)
-    outcome = broker.subjects.outcome(SERVICE, "R1", "caller.1")
+    outcome = LogSubjects(broker.subjects, SERVICE).single("R1", "caller.1")
     js = broker.client.jetstream()
     await js.publish(outcome, b"first", headers={"Nats-TTL": "1h"})
     with pytest.raises(APIError) as caught:
@@ -126,16 +127,12 @@ async def test_a_full_request_stream_refuses_and_forgets_only_what_is_done(
         await js.publish(subject, b"{}")
     with pytest.raises(APIError):
         await js.publish(subject, b"{}")
-    assert await some.make_room(SERVICE, {}) == 0
+    assert await some.remove_settled(SERVICE, done_seq=0, held=set()) == 0
     pull = await js.pull_subscribe_bind(consumer="any", stream=name)
     for message in (await pull.fetch(10, timeout=5))[:6]:
         await message.ack_sync()
-    # A grant whose consumer is gone needs everything from its start on.
-    assert await some.make_room(SERVICE, {"g-x-1": 4}) == 3
-    assert await some.make_room(SERVICE, {}) == 0, "no longer nearly full"
+    assert await some.remove_settled(SERVICE, done_seq=0, held=set()) == 6
     await js.publish(subject, b"{}")
-    await js.publish(subject, b"{}")
-    assert await some.make_room(SERVICE, {}) == 3
     info = await broker.api(f"STREAM.INFO.{name}")
     assert info["state"]["first_seq"] == 7
 

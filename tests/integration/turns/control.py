@@ -36,7 +36,7 @@ class Hesitating(NatsOwnLog):
 def main(settings: str, number: str = "0") -> None:
     Hesitating.stops_at = int(number)
     bootstrap.NatsOwnLog = Hesitating  # type: ignore[attr-defined]
-    replica = bootstrap.Control(load(json.loads(settings)).settings, turns=True)
+    replica = bootstrap.Control(load(json.loads(settings)).settings)
     asyncio.run(replica.run())
 
 

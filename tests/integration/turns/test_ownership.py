@@ -47,7 +47,7 @@ def settings(world: World, **changes: Any) -> dict[str, Any]:
 @asynccontextmanager
 async def control(world: World, **changes: Any) -> AsyncIterator[Control]:
     """A replica in this process."""
-    replica = Control(load(settings(world, **changes)).settings, turns=True)
+    replica = Control(load(settings(world, **changes)).settings)
     running = asyncio.create_task(replica.run())
     await replica.started.wait()
     try:

@@ -18,7 +18,6 @@ from aegis_sdk.contract.control import AdminReply
 from aegis_sdk.contract.metrics import Snapshot
 from aegis_sdk.contract.subjects import Subjects
 from aegis_sdk.errors import RefusedByNats, Unavailable
-from aegis_sdk.form import TURNS
 from aegis_sdk.nats.jetstream import JetStream
 from aegis_sdk.nats.link import Link
 from nats.aio.msg import Msg
@@ -63,10 +62,8 @@ _MAKE_AGAIN_S = 1.0
 class Control:
     """One replica of control. `run` works until `stop`; `started` is set when it serves."""
 
-    def __init__(self, settings: Settings, *, turns: bool = TURNS) -> None:
-        """`turns`: in the protocol's second form, which the product does not use yet (docs/turns.md)."""
+    def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._turns = turns
         self._subjects = Subjects(settings.prefix)
         self._clock = SystemClock()
         self._gather = Gather(self._clock)
@@ -104,9 +101,7 @@ class Control:
         async with AsyncExitStack() as stack:
             link = JetStream(await stack.enter_async_context(self._connected()))
             system = await stack.enter_async_context(self._system_link())
-            streams = NatsStreams(
-                link, self._subjects, replace(_stream_settings(self._settings), turns=self._turns)
-            )
+            streams = NatsStreams(link, self._subjects, _stream_settings(self._settings))
             await self._provision(streams)
             await self._serve(stack, link, system, streams)
 
@@ -234,8 +229,8 @@ class Control:
             ack_wait_s=settings.ack_wait_s,
             outcome_ttl_s=settings.outcome_ttl_s,
             replicas=settings.replicas,
-            own_log=NatsOwnLog(link, subjects) if self._turns else None,
-            log_space=NatsLogSpace(link, subjects) if self._turns else None,
+            own_log=NatsOwnLog(link, subjects),
+            log_space=NatsLogSpace(link, subjects),
         )
 
     def _make_leadership(self, link: JetStream, events: NatsEvents, world: World) -> Leadership:

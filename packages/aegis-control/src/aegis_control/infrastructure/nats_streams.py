@@ -15,7 +15,6 @@ from aegis_sdk.contract.subjects import GROUP_CONSUMER, SUSPECT_TO, Subjects
 from aegis_sdk.contract.turns.streams import log_stream
 from aegis_sdk.contract.turns.subjects import LogSubjects
 from aegis_sdk.errors import Unavailable
-from aegis_sdk.form import TURNS
 from aegis_sdk.nats.codes import ERR_NO_CONSUMER, ERR_NO_STREAM
 from aegis_sdk.nats.jetstream import ApiRefused, JetStream
 
@@ -44,8 +43,6 @@ class StreamSettings:
     events_max_age_s: float = 30 * 86_400.0
     events_max_bytes: int = 64 << 20
     ack_wait_s: float = 1.0
-    turns: bool = TURNS
-    """The journals are logs of the protocol's second form."""
 
 
 class NatsStreams:
@@ -218,13 +215,16 @@ class NatsStreams:
     async def depths(self, service: str) -> dict[str, int]:
         """route (`any`, `at`): requests that wait or are in work."""
         stream = self._subjects.request_stream(service)
-        depths = {"any": 0, "at": 0}
-        for info in await self._pages(f"CONSUMER.LIST.{stream}", "consumers"):
-            route = "any" if info["name"] == GROUP_CONSUMER else "at"
-            depths[route] += int(info["num_pending"]) + int(info["num_ack_pending"])
-        if self._settings.turns:
-            depths["at"] = await self._stored(service, stream)
-        return depths
+        return {"any": await self._group_waits(stream), "at": await self._stored(service, stream)}
+
+    async def _group_waits(self, stream: str) -> int:
+        try:
+            info = await self._link.api(f"CONSUMER.INFO.{stream}.{GROUP_CONSUMER}")
+        except ApiRefused as error:
+            if error.code in (ERR_NO_CONSUMER, ERR_NO_STREAM):
+                return 0
+            raise Unavailable(f"consumer {GROUP_CONSUMER} of {stream}: {error}") from error
+        return int(info["num_pending"]) + int(info["num_ack_pending"])
 
     async def _stored(self, service: str, stream: str) -> int:
         """Requests to resources that are stored: one that is done goes a moment later."""
@@ -311,30 +311,7 @@ class NatsStreams:
         }
 
     def _journal_config(self, service: str) -> Config:
-        if self._settings.turns:
-            return log_stream(
-                LogSubjects(self._subjects, service), replicas=self._settings.replicas
-            )
-        return {
-            "name": self._subjects.journal_stream(service),
-            "subjects": [self._subjects.journal(service)],
-            "retention": "limits",
-            "storage": "file",
-            # Together: a second message on a subject is refused, which makes outcomes create-only.
-            "max_msgs_per_subject": 1,
-            "discard": "new",
-            "discard_new_per_subject": True,
-            # Outcomes of a hot resource are stored together where the journal is replicated.
-            "allow_atomic": True,
-            "allow_rollup_hdrs": True,
-            "allow_msg_ttl": True,
-            "allow_direct": True,
-            "republish": {
-                "src": self._subjects.republish_source,
-                "dest": self._subjects.republish_destination,
-            },
-            "num_replicas": self._settings.replicas,
-        }
+        return log_stream(LogSubjects(self._subjects, service), replicas=self._settings.replicas)
 
     def _dlq_config(self) -> Config:
         return {
