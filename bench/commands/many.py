@@ -1,7 +1,7 @@
 """All resources of one dead instance: how long until each is served again, in both forms of the protocol.
 
 Each resource is called once from `kill -9` on. The time is that to the last reply. The product is in the first form; the second
-one is being built beside it (docs/turns.md).
+one is being built beside it (docs/protocol.md).
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Control and members in the protocol's second form, each in a process: `python -m bench.failover.turns control SETTINGS`, `… member`.
 
-The product does not use the second form yet (docs/turns.md), so neither has a command of its own. A member is told
+The product does not use the second form yet (docs/protocol.md), so neither has a command of its own. A member is told
 its options in one JSON line and says what bench.failover.member says.
 """
 

@@ -1,4 +1,4 @@
-"""AegisIPC in the protocol's second form (docs/turns.md), which the product does not use yet: its parts, put together.
+"""AegisIPC in the protocol's second form (docs/protocol.md), which the product does not use yet: its parts, put together.
 
 The handlers and the codecs are those of bench.systems.aegis. There is no control: each instance says itself what it owns.
 """

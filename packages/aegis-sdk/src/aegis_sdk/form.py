@@ -1,4 +1,4 @@
-"""Which form of the protocol the product speaks: for the time of the switch to the second one (docs/turns.md)."""
+"""Which form of the protocol the product speaks: for the time of the switch to the second one (docs/protocol.md)."""
 
 from __future__ import annotations
 

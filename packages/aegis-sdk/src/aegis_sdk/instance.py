@@ -169,7 +169,7 @@ class Instance:
         tracer: Tracer,
         turns: bool = TURNS,
     ) -> None:
-        """`turns`: it serves by the protocol's second form (docs/turns.md)."""
+        """`turns`: it serves by the protocol's second form (docs/protocol.md)."""
         self.id = instance_id
         self._turns = turns
         self.service = service.name

@@ -22,7 +22,7 @@ from aegis_sdk.domain.turns.states import (
     step,
 )
 
-PAGE = Path(__file__).parents[4] / "docs" / "turns.md"
+PAGE = Path(__file__).parents[4] / "docs" / "protocol.md"
 DIAGRAMS = {
     "work": mermaid(WORK, WorkState.WAITING),
     "held": mermaid(HELD, HeldState.FOLLOWING),

@@ -1,1 +1,1 @@
-"""The second form's use cases (docs/turns.md): a host that executes a writer, and a caller."""
+"""The second form's use cases (docs/protocol.md): a host that executes a writer, and a caller."""

@@ -1,6 +1,6 @@
 """What stands in a service's log, as values. How it is written to NATS is not known here.
 
-The subject of each is named in the table of docs/turns.md. Entries arrive in the log's order, and `seq` is their place in it.
+The subject of each is named in the table of docs/protocol.md. Entries arrive in the log's order, and `seq` is their place in it.
 
 Each outcome that takes its turn in its resource's queue has a *number*: the first one of the resource is 1, the next one 2,
 whoever stores it and wherever. One out of turn has none: a cancel, which changes nothing. By the numbers a reader knows what it

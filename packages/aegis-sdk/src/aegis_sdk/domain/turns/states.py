@@ -1,4 +1,4 @@
-"""The states of a writer's requests and resources, and of a caller's, as tables. The diagrams in docs/turns.md are made from them.
+"""The states of a writer's requests and resources, and of a caller's, as tables. The diagrams in docs/protocol.md are made from them.
 
 A pair that is not in its table can't happen: `step` raises, which is a bug of ours, told at once.
 """

@@ -16,7 +16,7 @@ Parts with a theory of their own: who may write (ownership.py), what was done al
 (desk.py), requests without a resource (group.py), checkpoints (checkpoints.py), what handlers hand in (outbox.py), and
 requests that may end their process (begins.py).
 
-What must stay true (the rules' numbers are those of docs/turns.md):
+What must stay true (the rules' numbers are those of docs/protocol.md):
 - R1: what a turn is judged by (who owns a resource, what has ended, what is a duplicate) is never older than the gate it names.
   `compose` judges and takes the gate in the same step, from the same fold, so nothing can come between.
 - R2: a gate is adopted by reading it in the log, and in no other way.

@@ -1,1 +1,1 @@
-"""The second form's NATS side (docs/turns.md): bytes and subjects to values, and back. Nothing is decided here."""
+"""The second form's NATS side (docs/protocol.md): bytes and subjects to values, and back. Nothing is decided here."""
