@@ -25,7 +25,6 @@ from aegis_sdk import Aegis
 from aegis_sdk.contract.envelope import Outcome, OutcomeKind
 from aegis_sdk.contract.subjects import Subjects
 from aegis_sdk.contract.turns.entries import TURN, decode_turn
-from aegis_sdk.form import TURNS
 from nats.aio.msg import Msg
 
 from tests.scenarios.ledger import Booking, Methods
@@ -252,30 +251,23 @@ class System:
     async def journal(self, service: str) -> dict[str, Outcome]:
         """Every stored outcome by request id, read from the journal itself."""
         messages = await self.outcome_messages(service)
-        if TURNS:
-            turns = [message for message in messages if TURN in (message.headers or {})]
-            records = [record for message in turns for record in decode_turn(message.data)]
-            assert len({record.request_id for record in records}) == len(records)
-            ended = [m.subject.split(".")[5:] for m in messages if m.subject.split(".")[3] == "end"]
-            given_up = Outcome.error(OutcomeKind.CANCELLED, "cancelled", "its caller gave up")
-            return dict.fromkeys(map(".".join, ended), given_up) | {
-                record.request_id: record.outcome for record in records
-            }
-        return {
-            ".".join(message.subject.split(".")[5:]): Outcome.parse(
-                message.headers or {}, message.data
-            )
-            for message in messages
+        turns = [message for message in messages if TURN in (message.headers or {})]
+        records = [record for message in turns for record in decode_turn(message.data)]
+        assert len({record.request_id for record in records}) == len(records)
+        ended = [m.subject.split(".")[5:] for m in messages if m.subject.split(".")[3] == "end"]
+        given_up = Outcome.error(OutcomeKind.CANCELLED, "cancelled", "its caller gave up")
+        return dict.fromkeys(map(".".join, ended), given_up) | {
+            record.request_id: record.outcome for record in records
         }
 
     async def outcome_messages(self, service: str) -> list[Msg]:
-        """The journal's outcomes as they are stored, in their order. In the second form many may share a message."""
+        """What the log holds, in its order; many outcomes may share a message."""
         client = await nats.connect(self.url.split(","))
         try:
             stream = client.jetstream(timeout=15)
             messages = []
             subscription = await stream.subscribe(
-                f"aegis.jrn.{service}.>" if TURNS else f"aegis.jrn.{service}.*.out.>",
+                f"aegis.jrn.{service}.>",
                 stream=SUBJECTS.journal_stream(service),
                 ordered_consumer=True,
             )

@@ -6,14 +6,11 @@ import asyncio
 import time
 
 import aegis_sdk
-import pytest
 from aegis_control.infrastructure.admin_client import AdminClient
 from aegis_control.infrastructure.embedded_nats import EmbeddedNats
-from aegis_sdk import Aegis, Role
-from aegis_sdk.application.resource_host import ResourceHost
-from aegis_sdk.form import TURNS
+from aegis_sdk import Aegis
 
-from tests.scenarios.ledger import Echo, Methods, ledger
+from tests.scenarios.ledger import Echo, Methods
 from tests.scenarios.system import Load, System, new_service
 
 FOUR = {"A": "auto", "B": "auto", "C": "auto", "D": "auto"}
@@ -96,38 +93,6 @@ async def registered(system: System, service: str, instance_id: str) -> None:
             if instance_id in [each.instance_id for each in view.instances]:
                 return
             await asyncio.sleep(0.01)
-
-
-@pytest.mark.plain
-@pytest.mark.skipif(
-    TURNS, reason="of the first form's parts; the second one's: integration/turns/test_group.py"
-)
-async def test_a_member_that_still_reads_the_journal_leaves_the_group_to_others(
-    system: System, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """G8: a group request in its hands would wait for its reading."""
-    service = new_service()
-    methods = Methods(service)
-    behind = 1000
-    monkeypatch.setattr(ResourceHost, "lag_entries", property(lambda host: behind))
-    monkeypatch.setattr("aegis_sdk.application.serving.CATCH_UP_S_MAX", 60.0)
-    await system.start_ledger(service, {"A": "auto"}, instance_id="old")
-    async with aegis_sdk.connect(system.url) as aegis:
-
-        async def served_by(calls: int) -> set[str]:
-            replies = [await aegis.request(methods.echo, Echo(text=str(n))) for n in range(calls)]
-            return {reply.instance_id for reply in replies}
-
-        starting = asyncio.create_task(
-            aegis.serve(ledger(service), resources={"A": Role.STANDBY}, instance_id="new")
-        )
-        await registered(system, service, "new")
-        assert await served_by(20) == {"old"}
-        assert not starting.done()
-        behind = 0
-        instance = await starting
-        assert await served_by(20) == {"old", "new"}
-        await instance.drain()
 
 
 async def test_a_long_group_request_holds_no_resource_up_while_its_member_drains(

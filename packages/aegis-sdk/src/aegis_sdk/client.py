@@ -21,7 +21,8 @@ from aegis_sdk.contract.subjects import Subjects
 from aegis_sdk.domain.recorder import NO_RECORDER, Recorder
 from aegis_sdk.errors import ContractError, Draining, InvalidArgument
 from aegis_sdk.infrastructure.metrics import Publisher
-from aegis_sdk.instance import Instance, calling_side, new_token
+from aegis_sdk.infrastructure.turns.assembly import TurnClient
+from aegis_sdk.instance import Instance, new_token
 from aegis_sdk.nats.link import Link
 from aegis_sdk.nats.login import Server
 from aegis_sdk.service import Service
@@ -60,7 +61,7 @@ class Aegis:
         self._tracer = tracer
         self._publisher = Publisher(link, subjects, self._recorder, source=new_token())
         self._metrics_server: MetricsServer | None = None
-        self._requests = calling_side(link, subjects, self._recorder, tracer)
+        self._requests = TurnClient(link, subjects, recorder=self._recorder, tracer=tracer)
         self._instances: list[Instance] = []
         self._starting: set[asyncio.Task[Instance]] = set()
         self._closing: asyncio.Task[None] | None = None

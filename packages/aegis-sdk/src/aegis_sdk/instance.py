@@ -15,10 +15,6 @@ from typing import Any, Final
 from aegis_sdk import process
 from aegis_sdk.application.membership import Membership, obey
 from aegis_sdk.application.ports import StoreError
-from aegis_sdk.application.requester import Requester
-from aegis_sdk.application.resource_host import CHECKPOINT_AGE_S
-from aegis_sdk.application.serving import Ports, Served, assemble
-from aegis_sdk.application.stored_way import StoredWay
 from aegis_sdk.application.tracing import Tracer
 from aegis_sdk.contract import arguments
 from aegis_sdk.contract.control import (
@@ -34,15 +30,10 @@ from aegis_sdk.contract.names import check_instance
 from aegis_sdk.contract.subjects import Subjects
 from aegis_sdk.domain.recorder import Recorder
 from aegis_sdk.errors import Copied, Evicted, Fenced, InvalidArgument, RefusedByNats, Unavailable
-from aegis_sdk.form import TURNS
 from aegis_sdk.infrastructure.control_client import NatsControl
-from aegis_sdk.infrastructure.directory import NatsDirectory
-from aegis_sdk.infrastructure.journal import NatsJournal
 from aegis_sdk.infrastructure.log_watch import LogWatch
 from aegis_sdk.infrastructure.micro import MicroService
 from aegis_sdk.infrastructure.pulse import Pulse
-from aegis_sdk.infrastructure.replies import NatsReplies
-from aegis_sdk.infrastructure.requests import NatsDeliveries, NatsRequestLog
 from aegis_sdk.infrastructure.turns.assembly import TurnClient, TurnInstance
 from aegis_sdk.nats.link import Link
 from aegis_sdk.nats.login import Server
@@ -59,66 +50,6 @@ LEAVE_TIMEOUT_S: Final = 3.0
 def new_token(bytes_: int = 6) -> str:
     """A fresh id part: letters and digits only."""
     return secrets.token_hex(bytes_)
-
-
-class Requests:
-    """The calling side of one connection."""
-
-    def __init__(
-        self,
-        link: Link,
-        subjects: Subjects,
-        journal: NatsJournal,
-        recorder: Recorder,
-        tracer: Tracer,
-    ) -> None:
-        caller = new_token()
-        self._link = link
-        self._directory = NatsDirectory(link, subjects)
-        self._replies = NatsReplies(link, subjects, caller=caller)
-        self._way = StoredWay(
-            log_=NatsRequestLog(link, subjects),
-            journal=journal,
-            replies=self._replies,
-            directory=self._directory,
-        )
-        self.requester = Requester(
-            self._way,
-            caller=caller,
-            payload_bytes_max=lambda: link.usable().payload_bytes_max,
-            recorder=recorder,
-            tracer=tracer,
-        )
-
-    async def start(self) -> None:
-        await self._replies.start()
-        self._link.on_restored(self._restored)
-
-    async def close(self, *, drain_s: float = 0.0) -> None:
-        await self.requester.close(drain_s=drain_s)
-        await self._directory.stop()
-
-    async def _restored(self) -> None:
-        caller = new_token()
-        await self._replies.rename(caller)
-        self.requester.rename(caller)
-        self._way.recheck_all()
-
-
-def calling_side(
-    link: Link,
-    subjects: Subjects,
-    recorder: Recorder,
-    tracer: Tracer,
-    *,
-    turns: bool = TURNS,
-    outcome_ttl_s: float = 86_400.0,
-) -> Requests | TurnClient:
-    """`turns`: by the protocol's second form."""
-    if turns:
-        return TurnClient(link, subjects, recorder=recorder, tracer=tracer)
-    journal = NatsJournal(link, subjects, outcome_ttl_s=outcome_ttl_s)
-    return Requests(link, subjects, journal, recorder, tracer)
 
 
 async def _unless_forbidden(
@@ -167,11 +98,8 @@ class Instance:
         instance_id: str,
         recorder: Recorder,
         tracer: Tracer,
-        turns: bool = TURNS,
     ) -> None:
-        """`turns`: it serves by the protocol's second form (docs/protocol.md)."""
         self.id = instance_id
-        self._turns = turns
         self.service = service.name
         self._incarnation = new_token(8)
         self._service = service
@@ -189,8 +117,8 @@ class Instance:
         self._ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._draining: asyncio.Task[None] | None = None
         self._stopped = False
-        self._requests: Requests | TurnClient | None = None
-        self._serving: Served | None = None
+        self._requests: TurnClient | None = None
+        self._serving: TurnInstance | None = None
         self._watch: LogWatch | None = None
         self._lost = ""
         """What this instance saw of a loss of the journal; told by its heartbeats until it begins again."""
@@ -210,7 +138,6 @@ class Instance:
         wait_s: float,
         recorder: Recorder,
         tracer: Tracer,
-        turns: bool = TURNS,
     ) -> Instance:
         """Connect, register and serve in the background."""
         if instance_id is None:
@@ -229,7 +156,6 @@ class Instance:
                 instance_id=instance_id,
                 recorder=recorder,
                 tracer=tracer,
-                turns=turns,
             )
         except BaseException:
             await link.close()
@@ -325,7 +251,9 @@ class Instance:
     async def _start(self, give_up_s: float) -> None:
         await self._control.listen(self.id, self._on_command)
         reply = await self._membership.register(wait_s=max(0.0, give_up_s - time.monotonic()))
-        self._requests = self._calling(reply)
+        self._requests = TurnClient(
+            self._link, self._subjects, recorder=self._recorder, tracer=self._tracer
+        )
         await self._requests.start()
         self._link.on_restored(self._reconnected)
         await self._start_hosts(reply)
@@ -371,51 +299,14 @@ class Instance:
             [(name, handler.targeted) for name, handler in self._service.handlers.items()],
             lag_entries=self._lag_entries,
         )
-        make = self._in_turns if self._turns else self._one_by_one
-        self._serving = serving = make(reply, watch, self._requests)
+        self._serving = serving = self._made(reply, watch, self._requests)
         serving.on_copied = self._copied
         serving.on_behind = self._begin_anew_behind
         serving.on_lost = self._lose_log
         serving.on_unreadable = self._stand_back
         await serving.begin()
 
-    def _calling(self, reply: RegistrationReply) -> Requests | TurnClient:
-        return calling_side(
-            self._link,
-            self._subjects,
-            self._recorder,
-            self._tracer,
-            turns=self._turns,
-            outcome_ttl_s=reply.outcome_ttl_s,
-        )
-
-    def _one_by_one(
-        self, reply: RegistrationReply, watch: LogWatch, calling: Requests | TurnClient
-    ) -> Served:
-        """The first form."""
-        journal = NatsJournal(
-            self._link, self._subjects, outcome_ttl_s=reply.outcome_ttl_s, watch=watch
-        )
-        deliveries = NatsDeliveries(self._link, self._subjects, watch)
-        return assemble(
-            self._service,
-            Ports(self._link.connected, journal, journal, deliveries),
-            instance_id=self.id,
-            incarnation=self._incarnation,
-            resources=self._resources,
-            asks=calling.requester,
-            ack_wait_s=reply.ack_wait_s,
-            batches=reply.replicas > 1,
-            recorder=self._recorder,
-            tracer=self._tracer,
-            log_id=reply.journal_id,
-            checkpoint_age_s=min(CHECKPOINT_AGE_S, reply.outcome_ttl_s / 4),
-        )
-
-    def _in_turns(
-        self, reply: RegistrationReply, watch: LogWatch, calling: Requests | TurnClient
-    ) -> Served:
-        """The second form."""
+    def _made(self, reply: RegistrationReply, watch: LogWatch, calling: TurnClient) -> TurnInstance:
         return TurnInstance(
             self._link,
             self._subjects,
@@ -537,9 +428,8 @@ class Instance:
         newest = self._watch.newest_request if self._watch else None
         if self._serving is not None:
             self._serving.withdraw()
-        if self._turns:  # a writer is never begun twice
-            self._incarnation = new_token(8)
-            self._membership.renew(self._incarnation)
+        self._incarnation = new_token(8)  # a writer is never begun twice
+        self._membership.renew(self._incarnation)
         try:
             reply = await self._membership.return_when_allowed(
                 journal_id=self._watch.log_id if self._watch else "",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from aegis_sdk.form import TURNS
 from aegis_sdk.testing.clock import Clock
 from aegis_sdk.testing.connection import MemoryConnection
 from aegis_sdk.testing.control import MemoryControl, MemoryControlPort
@@ -25,7 +24,7 @@ class MemoryBus(MemoryServer):
         faults: Faults | None = None,
         clock: Clock | None = None,
         ack_wait_s: float = 1.0,
-        turns: bool = TURNS,
+        turns: bool = True,
     ) -> None:
         """`turns`: by the protocol's second form."""
         super().__init__(faults=faults, clock=clock, ack_wait_s=ack_wait_s)
