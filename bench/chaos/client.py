@@ -18,14 +18,16 @@ from random import Random
 from typing import IO, Any
 
 import aegis_sdk
-from aegis_sdk import Aegis, AegisError, NeverAccepted, OutcomeUnknown
+from aegis_sdk import Aegis, AegisError, NeverAccepted, OutcomeUnknown, Ticket
 
+from bench.chaos.breaks import break_what_is_told
 from bench.chaos.history import Operation, Status, end_line, invoke_line
 from bench.chaos.workloads import WORKLOADS, Ask, Workload
 
 CONNECT_WAIT_S = 60.0
 SUBMIT_S = 60.0
 """How long an operation without a deadline is tried to be handed in, and then waited for."""
+AGAIN_S = 0.2
 KEYED_SHARE = 0.2
 """Of the operations, ask with an idempotency key: another path through the SDK."""
 
@@ -117,12 +119,10 @@ class Client:
 
     async def _settled(self, ask: Ask) -> Any:
         """Hand in until it is accepted, then wait until it has an outcome."""
-        give_up_s = time.monotonic() + SUBMIT_S
+        give_up_s, in_doubt = time.monotonic() + SUBMIT_S, False
         while True:
             try:
-                ticket = await self._aegis.submit(
-                    ask.method, ask.payload, resource=ask.resource, key=ask.payload.op
-                )
+                ticket = await self._handed_in(ask, in_doubt=in_doubt)
                 return await self._aegis.attach(
                     ticket.id, ask.method, timeout_s=max(1.0, give_up_s - time.monotonic())
                 )
@@ -131,6 +131,21 @@ class Client:
             except OutcomeUnknown:
                 if time.monotonic() >= give_up_s:
                     raise
+            in_doubt = True
+            await asyncio.sleep(AGAIN_S)
+
+    async def _handed_in(self, ask: Ask, *, in_doubt: bool) -> Ticket:
+        """`in_doubt`: it may be accepted since an earlier try. That this one is refused says nothing of that."""
+        try:
+            return await self._aegis.submit(
+                ask.method, ask.payload, resource=ask.resource, key=ask.payload.op
+            )
+        except OutcomeUnknown:
+            raise
+        except AegisError as error:
+            if in_doubt:
+                raise OutcomeUnknown(str(error), "") from error
+            raise
 
 
 def _open(path: str) -> IO[str]:
@@ -166,4 +181,5 @@ async def run(options: dict[str, Any]) -> None:
 
 if __name__ == "__main__":
     aegis_sdk.configure_logs(level="WARNING")
+    break_what_is_told()
     asyncio.run(run(json.loads(sys.argv[1])))

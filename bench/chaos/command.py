@@ -7,13 +7,16 @@ operations, outcomes, unknown, faults, recovery_s_max, violations, passed, histo
 from __future__ import annotations
 
 import argparse
+import itertools
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 from aegis_control.infrastructure.embedded_nats import EmbeddedNatsError
 
 from bench.bed import BedError
+from bench.chaos.breaks import BREAKS
 from bench.chaos.check import describe, summary
 from bench.chaos.checkers import check_all
 from bench.chaos.children import ChildError
@@ -25,6 +28,7 @@ from bench.options import Options, listed
 
 HELP = "workloads under kills, pauses and partitions, judged by checkers"
 IN_ALL = 0
+FOUND_WITHIN_S = 600.0
 KEPT = Path(__file__).resolve().parents[1] / "report" / "chaos"
 
 
@@ -45,10 +49,37 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--history", type=Path, help="where the history is kept")
     parser.add_argument("--folder", type=Path, help="where the processes' files and logs stay")
+    parser.add_argument(
+        "--break",
+        dest="broken",
+        choices=BREAKS,
+        default="",
+        help="break this rule of docs/turns.md in instances and clients, and run with one seed after the other"
+        f" until that is found, for {FOUND_WITHIN_S / 60:g} minutes at most",
+    )
 
 
 async def perform(seed: int, parsed: argparse.Namespace) -> dict[str, Any]:
-    """One run; the object that `--json` prints, with `passed`."""
+    """What the arguments ask for; the object that `--json` prints, with `passed`."""
+    if not parsed.broken:
+        return await _attacked(seed, parsed)
+    began_s = time.monotonic()
+    for n in itertools.count():
+        result = await _attacked(seed + n, parsed)
+        took_s = round(time.monotonic() - began_s, 1)
+        if result["violations"] or took_s > FOUND_WITHIN_S:
+            found = bool(result["violations"]) and took_s <= FOUND_WITHIN_S
+            said = {"broken": parsed.broken, "runs": n + 1, "took_s": took_s, "passed": found}
+            print(
+                f"{parsed.broken}: {'found' if found else 'not found'} in {took_s} s",
+                file=sys.stderr,
+            )
+            return {**result, **said}
+    raise AssertionError("unreachable")
+
+
+async def _attacked(seed: int, parsed: argparse.Namespace) -> dict[str, Any]:
+    """One run."""
     kept = parsed.history or KEPT / f"seed-{seed}-nodes-{parsed.nodes}.jsonl"
     history = await attack(
         Plan(
@@ -59,6 +90,7 @@ async def perform(seed: int, parsed: argparse.Namespace) -> dict[str, Any]:
             workloads=parsed.workloads,
             kept=kept,
             folder=parsed.folder,
+            broken=parsed.broken,
         )
     )
     violations = check_all(history)

@@ -18,6 +18,7 @@ from aegis_sdk import Role
 from aegis_sdk.domain.turns.work import Write
 from aegis_sdk.infrastructure.turns.log import TurnLog
 
+from bench.chaos.breaks import break_what_is_told
 from bench.chaos.workloads import WORKLOADS
 
 CONTROL_WAIT_S = 60.0
@@ -72,4 +73,5 @@ def roles(resources: tuple[str, ...], index: int, of: int) -> dict[str, Role]:
 if __name__ == "__main__":
     aegis_sdk.configure_logs(level=os.environ.get("CHAOS_LOG_LEVEL", "INFO"))
     hesitate_when_told()
+    break_what_is_told()
     asyncio.run(serve(json.loads(sys.argv[1])))

@@ -61,6 +61,8 @@ class Plan:
     kept: Path
     folder: Path | None = None
     """The processes' files go into a new folder in it; None is a temporary one that goes away."""
+    broken: str = ""
+    """The rule that is broken in the SDK (breaks.py)."""
 
 
 async def attack(planned: Plan) -> History:
@@ -89,6 +91,7 @@ async def _run_in(planned: Plan, folder: Path) -> History:
         planned.seed,
         planned.nodes,
         clocks=Kind.JUMP_CLOCK in planned.faults,
+        broken=planned.broken,
     )
     workloads = [WORKLOADS[name] for name in planned.workloads]
     services = [workload.service_name for workload in workloads]

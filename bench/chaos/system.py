@@ -19,6 +19,7 @@ from aegis_control.infrastructure.nats_cluster import NatsCluster
 from aegis_sdk.contract.subjects import Subjects
 
 from bench.chaos import accidents, bounds
+from bench.chaos.breaks import BROKEN
 from bench.chaos.children import Child
 from bench.chaos.clocks import Clocks
 from bench.chaos.collect import Names
@@ -54,6 +55,8 @@ class Settings:
     pause_s: float = 0.05
     clocks: bool = False
     """Whether clocks can be set; reading them costs each process some microseconds then."""
+    broken: str = ""
+    """The rule that is broken in instances and clients (breaks.py)."""
 
 
 class System:
@@ -214,8 +217,13 @@ class System:
         )
 
     async def _start_child(self, name: str, *arguments: str) -> Child:
-        environment = self._clocks.environment(name) if self._clocks else None
-        return await Child.start(name, *arguments, folder=self._folder, environment=environment)
+        environment = self._clocks.environment(name) if self._clocks else {}
+        return await Child.start(
+            name,
+            *arguments,
+            folder=self._folder,
+            environment=environment | {BROKEN: self._settings.broken},
+        )
 
     # --- faults -----------------------------------------------------------------------------------
     async def strike(self, kind: Kind, target: int) -> str | None:

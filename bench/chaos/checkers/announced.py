@@ -23,10 +23,12 @@ ENDS = frozenset({"Rejected", "HandlerFailed", "Cancelled", "Expired"})
 def check(history: History) -> list[Violation]:
     """Outcomes go, and accepted requests are never known again, by announced losses alone."""
     until_s = last_losses(history, of_journal=True)
+    anew = {(entry.service, entry.op) for entry in history.outcomes}
+    """Whoever stored it heard nothing of that, and stored it again; an answer that differs is another checker's."""
     found = [
         f"the outcome of {gone.op} (entry {gone.seq} of {gone.service}) is gone"
         for gone in history.gone
-        if gone.stored_s > until_s(gone.service)
+        if gone.stored_s > until_s(gone.service) and (gone.service, gone.op) not in anew
     ]
     until_s = last_losses(history, of_journal=False)
     found += [

@@ -95,6 +95,11 @@ def test_an_outcome_that_goes_with_an_announced_loss_is_not() -> None:
     assert not found("announced", gone=[gone("a", 5.0)], losses=[JOURNAL])
 
 
+def test_nor_is_one_that_was_stored_anew() -> None:
+    """Its writer heard nothing of the first time, and an older copy took that."""
+    assert not found("announced", gone=[gone("a", 5.0)], outcomes=[stored("a", seq=300)])
+
+
 def test_an_outcome_that_is_stored_twice_is_found_whatever_was_lost() -> None:
     twice = [stored("a", seq=300), stored("a", seq=301)]
     assert found("once", operations=[operation("a", 5.0)], outcomes=twice, losses=[JOURNAL])

@@ -1,0 +1,78 @@
+"""Builds of the SDK with one rule of docs/turns.md broken, for the suite to show that it finds what the rule prevents.
+
+Each is a patch of a process of the suite, as one of the model's mutations has it; the product knows nothing of it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Final
+
+from aegis_sdk.domain.turns.giveup import GivingUp
+from aegis_sdk.domain.turns.ownership import Ownership
+from aegis_sdk.domain.turns.work import Write
+from aegis_sdk.domain.turns.writer import Writer
+from aegis_sdk.infrastructure.turns.log import TurnLog
+
+BROKEN: Final = "CHAOS_BROKEN"
+"""In the environment of the suite's processes: the rule that is broken in them."""
+
+
+def late_gate() -> None:
+    """R1: what was judged under an older gate is stored under the newer one, as it is."""
+    undo = Writer._undo
+
+    def store_again(writer: Writer, write: Write) -> None:
+        gate = writer.ownership.gates.get(writer.name, 0)
+        if write.is_done or gate <= write.gate:
+            undo(writer, write)
+            return
+        write.gate = gate
+        writer.desk.out.store.append(write)
+
+    _patch(Writer, "_undo", store_again)
+
+
+def wildcard() -> None:
+    """R3: the server's check of a gate names a wildcard, though one that no other gate fits."""
+    begin = TurnLog.__init__
+
+    def begin_so(log: TurnLog, *arguments: Any, **options: Any) -> None:
+        begin(log, *arguments, **options)
+        log._gate = f"*.{log._gate.partition('.')[2]}"
+
+    _patch(TurnLog, "__init__", begin_so)
+
+
+def serve_at_own() -> None:
+    """R4: a new owner serves when it has read that it is the owner, whoever may still write."""
+    _patch(Ownership, "is_whole", lambda *_: True)
+
+
+def no_gates() -> None:
+    """R6: who gives up looks for its outcome up to its end, and shuts nobody out."""
+    found = GivingUp.found
+
+    def nobody(giving_up: GivingUp, writers: Iterable[str], gates: Mapping[str, int]) -> None:
+        found(giving_up, (), gates)
+
+    _patch(GivingUp, "found", nobody)
+
+
+BREAKS: Final[dict[str, Callable[[], None]]] = {
+    "R1": late_gate,
+    "R3": wildcard,
+    "R4": serve_at_own,
+    "R6": no_gates,
+}
+
+
+def break_what_is_told() -> None:
+    """In a process of the suite, before it begins. Raises: TypeError, when the SDK is compiled."""
+    if rule := os.environ.get(BROKEN):
+        BREAKS[rule]()
+
+
+def _patch(owner: type, name: str, instead: Any) -> None:
+    setattr(owner, name, instead)
