@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 from aegis_sdk import (
@@ -20,7 +21,9 @@ from aegis_sdk import (
     Service,
 )
 from aegis_sdk.context import Ticket
+from aegis_sdk.domain.turns.work import Write
 from aegis_sdk.infrastructure.turns.assembly import TurnClient
+from aegis_sdk.infrastructure.turns.log import store_gate
 
 from tests.integration.turns.support import (
     ADD,
@@ -189,6 +192,50 @@ async def test_stored_requests_that_are_done_do_not_run_again_at_the_next_owner(
     await give(world, instance, ["A"])
     assert (await client.request(ADD_SLOWLY, Add(n=1), resource="A", timeout_s=5.0)).total == 17
     assert len(second.begun) == 1
+
+
+class HeldBack:
+    """A log whose turns are on their way until they are let go."""
+
+    def __init__(self, log: Any) -> None:
+        self._log = log
+        self._held: list[Write] = []
+        self.has_one = asyncio.Event()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._log, name)
+
+    def store(self, write: Write) -> bool:
+        self._held.append(write)
+        self.has_one.set()
+        return False
+
+    def let_go(self) -> None:
+        for write in self._held:
+            self._log.store(write)
+        self.store = self._log.store  # type: ignore[method-assign]
+
+
+async def test_a_stored_request_is_done_though_its_resource_was_away_while_its_turn_was_on_its_way(
+    world: World, handlers: Handlers
+) -> None:
+    """G1: what the turn says is void by then, the request is not."""
+    instance = await world.instance("accounts-1", ["A"], handlers.service)
+    await give(world, instance, ["A"])
+    client, host = await world.client(), instance.host
+    log = HeldBack(host._log)
+    host._log = log
+    ticket = await submit(client, ADD, 1)
+    owners = Owners(await world.link(), world.names)
+    async with asyncio.timeout(WAIT_S):
+        await log.has_one.wait()
+        await owners.move({"A": "another~1"})
+        await host.until(lambda: not host.serving)
+        await owners.move({"A": instance.writer})
+        await host.until(lambda: "A" in host.serving)
+        await store_gate(await world.link(), world.names, instance.writer)
+        log.let_go()
+    assert await attach(client, ticket.id) == 1
 
 
 # --- what handlers ask ----------------------------------------------------------------------------------------

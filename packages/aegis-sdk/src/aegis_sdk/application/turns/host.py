@@ -586,7 +586,7 @@ class TurnHost:
             return
         if not work.stored_seq:
             self._sent.refuse(request.request_id, _SAID[why])
-        elif why is Why.MOVED:
+        elif why is Why.MOVED and request.resource not in self.serving:
             self._keep(request, work.stored_seq, work.born_s)
         else:
             self._accept(request, sent_s=math.inf, stored_seq=work.stored_seq, born_s=work.born_s)

@@ -568,7 +568,9 @@ class Writer:
             work = self._aside.popleft()
             if work.state is not WorkState.READY or work.outcome is None:
                 continue  # it was ended meanwhile
-            if self.desk.is_too_old(work, now_s) or not self._is_new(self._held_of(work), work):
+            held = self._held_of(work)
+            work.epoch = self.ownership.epoch(held.name)
+            if self.desk.is_too_old(work, now_s) or not self._is_new(held, work):
                 self.desk.drop(work, Why.LATE)
             elif work.single:
                 self._compose_single(work, work.outcome, turn)
