@@ -308,10 +308,6 @@ def _start_nodes(made: Bed) -> list[EmbeddedNats]:
 
 def _control_arguments(made: Bed) -> list[str]:
     """As an operator would start it, on a free HTTP port."""
-    if systems.find(made.settings.system).turns:
-        system_url = made.system_url if made.settings.system_account else ""
-        options = {"url": made.url, "system_url": system_url, "replicas": made.settings.nodes}
-        return ["-m", "bench.failover.turns", "control", json.dumps(options)]
     arguments = ["-m", "aegis_control.entrypoints.service", "serve", "--url", made.url]
     arguments += ["--http-port", "0", "--replicas", str(made.settings.nodes)]
     return arguments + ["--system-url", made.system_url] * made.settings.system_account

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from bench.ledger import Verdict
 from bench.rows import Row, find_rows
@@ -12,13 +12,42 @@ from bench.rows import Row, find_rows
 P99_MS_MAX: Final = 5.0
 """At half of the highest throughput, both modes; and in a soak."""
 IN_FLIGHT: Final = 64
+CROWD: Final = 256
+"""Calls in flight with which a system shows the most that it can."""
 RIVAL: Final = "jetstream-durable"
 """The one that stores as much as AegisIPC does."""
-WORK_QUEUE: Final = "jetstream-queue"
-"""The same with a work queue, whose acks delete: three writes a call."""
-TIMES_THE_RIVAL_MIN: Final = 1.2
-HOT_PER_S_MIN: Final = 1500.0
-"""Calls a second to one resource, whose commits are serial."""
+BARE: Final = "core-nats"
+"""Stores nothing."""
+WAITING: Final = "aegis-one-by-one"
+"""The subject with handlers that wait: each an `async def`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What is wanted beside RIVAL, or BARE where it says so. None: not asked for."""
+
+    alone_p50_times_max: float
+    crowd_times_min: float | None = None
+    waiting_times_min: float | None = None
+    waiting_cpu_times_max: float | None = None
+    bare_times_min: float | None = None
+    hot_times_min: float | None = None
+    hot_per_s_min: float | None = None
+    mix_times_min: float | None = None
+    group_times_min: float | None = None
+
+
+ONE_NODE: Final = Bounds(
+    alone_p50_times_max=0.65,
+    waiting_times_min=1.8,
+    waiting_cpu_times_max=0.6,
+    bare_times_min=0.6,
+    hot_times_min=1.0,
+    mix_times_min=1.2,
+    group_times_min=1.4,
+)
+ALWAYS_SYNCED: Final = Bounds(alone_p50_times_max=0.75, crowd_times_min=3.0, hot_per_s_min=10_000)
+THREE_NODES: Final = Bounds(alone_p50_times_max=0.6, crowd_times_min=2.0)
 FLAT_TIMES_MAX: Final[Mapping[str, tuple[str, float]]] = {
     "resources": ("p50", 1.2),
     "instances": ("p99", 2.0),
@@ -47,56 +76,77 @@ def nothing_lost(losses: Mapping[str, Verdict]) -> Target:
     return Target("requests lost or doubled", "0", measured, not bad)
 
 
-def alone(rows: Sequence[Row]) -> list[Target]:
-    """One targeted call in flight: no slower than the rival."""
-    pair = _pair(rows, RIVAL, mix="targeted", in_flight=1)
-    if pair is None:
-        return []
-    mine, theirs = (row["latency_ms"] for row in pair)
+def bounds(*, nodes: int, sync: str | None) -> Bounds:
+    """Those of a run's settings."""
+    if nodes > 1:
+        return THREE_NODES
+    return ALWAYS_SYNCED if sync == "always" else ONE_NODE
+
+
+def alone(rows: Sequence[Row], wanted: Bounds) -> list[Target]:
+    """One targeted call in flight."""
+    times = _times(rows, _p50, mix="targeted", in_flight=1, mode="closed")
+    return _judged("targeted, 1 in flight, p50", times, at_most=wanted.alone_p50_times_max)
+
+
+def throughput(rows: Sequence[Row], wanted: Bounds) -> list[Target]:
+    """Many calls in flight: how many a second, and at what CPU."""
+    crowd: dict[str, Any] = {"mix": "targeted", "in_flight": IN_FLIGHT}
+    hot: dict[str, Any] = {**crowd, "is_hot": True}
+    name = f"{IN_FLIGHT} in flight"
     return [
-        _at_most(
-            f"targeted, 1 in flight, {name}",
-            mine[name]["median"],
-            theirs[name]["median"],
-            "ms",
-            RIVAL,
-        )
-        for name in ("p50", "p99")
+        *_judged(
+            f"targeted, {name}, calls/s",
+            _times(rows, _per_s, **crowd),
+            at_least=wanted.crowd_times_min,
+        ),
+        *_judged(
+            f"targeted, {name}, handlers that wait, calls/s",
+            _times(rows, _per_s, subject=WAITING, **crowd),
+            at_least=wanted.waiting_times_min,
+        ),
+        *_judged(
+            f"targeted, {name}, handlers that wait, CPU a call",
+            _times(rows, _cpu, subject=WAITING, **crowd),
+            at_most=wanted.waiting_cpu_times_max,
+        ),
+        *_judged(
+            f"targeted, {CROWD} in flight, calls/s",
+            _times(rows, _per_s, rival=BARE, mix="targeted", in_flight=CROWD),
+            at_least=wanted.bare_times_min,
+        ),
+        *_judged(
+            f"one hot resource, {name}, calls/s",
+            _times(rows, _per_s, **hot),
+            at_least=wanted.hot_times_min,
+        ),
+        *hot_rate(rows, wanted),
+        *_judged(
+            f"mix, {name}, calls/s",
+            _times(rows, _per_s, mix="mix", in_flight=IN_FLIGHT),
+            at_least=wanted.mix_times_min,
+        ),
+        *_judged(
+            f"mix, {name}, P99",
+            _times(rows, _p99, mix="mix", in_flight=IN_FLIGHT),
+            at_most=1.0 if wanted.mix_times_min else None,
+        ),
+        *_judged(
+            f"group, {name}, calls/s",
+            _times(rows, _per_s, mix="group", in_flight=IN_FLIGHT),
+            at_least=wanted.group_times_min,
+        ),
     ]
 
 
-def crowd(rows: Sequence[Row]) -> list[Target]:
-    """Many targeted calls in flight: more of them a second than the rivals, at less CPU each."""
-    return [target for rival in (RIVAL, WORK_QUEUE) for target in _crowd(rows, rival)]
-
-
-def _crowd(rows: Sequence[Row], rival: str) -> list[Target]:
-    pair = _pair(rows, rival, mix="targeted", in_flight=IN_FLIGHT)
-    if pair is None:
-        return []
-    mine, theirs = (row["throughput_per_s"]["median"] for row in pair)
-    cpu = [row["cpu_us_per_call"]["total"] for row in pair]
-    name = f"targeted, {IN_FLIGHT} in flight"
-    times = mine / theirs
-    wanted = f">= {TIMES_THE_RIVAL_MIN:g} x {rival}"
-    measured = f"{times:.2f} x: {mine:,.0f}/s against {theirs:,.0f}/s"
-    return [
-        Target(f"{name}, throughput", wanted, measured, times >= TIMES_THE_RIVAL_MIN),
-        _at_most(f"{name}, CPU a call", cpu[0], cpu[1], "us", rival),
-    ]
-
-
-def hot(rows: Sequence[Row]) -> list[Target]:
+def hot_rate(rows: Sequence[Row], wanted: Bounds) -> list[Target]:
     """One resource that everybody calls."""
+    bound = wanted.hot_per_s_min
     found = [row for row in find_rows(rows, system="aegis", axis=None) if row["account"]]
     return [
-        Target(
-            row["scenario"],
-            f">= {HOT_PER_S_MIN:,.0f}/s",
-            f"{row['throughput_per_s']['median']:,.0f}/s",
-            row["throughput_per_s"]["median"] >= HOT_PER_S_MIN,
-        )
+        Target(row["scenario"], f">= {bound:,.0f}/s", f"{_per_s(row):,.0f}/s", _per_s(row) >= bound)
         for row in found
+        if bound is not None
     ]
 
 
@@ -143,17 +193,70 @@ def start(first_reply_s: float, import_s: float) -> list[Target]:
     ]
 
 
-def _pair(rows: Sequence[Row], rival: str, **wanted: object) -> tuple[Row, Row] | None:
-    """The subject's row and the rival's; None when one of them was not measured."""
-    wanted |= {"axis": None, "account": "", "note_bytes": None}
-    mine, theirs = (find_rows(rows, system=name, **wanted) for name in ("aegis", rival))
-    return (mine[0], theirs[0]) if mine and theirs else None
+_Figure = Callable[[Row], float]
 
 
-def _at_most(name: str, mine: float, theirs: float, unit: str, rival: str) -> Target:
-    return Target(
-        name, f"<= {rival}", f"{mine:,.2f} {unit} against {theirs:,.2f} {unit}", mine <= theirs
+@dataclass(frozen=True, slots=True)
+class _Times:
+    """The subject's figure as times of a rival's."""
+
+    rival: str
+    mine: float
+    theirs: float
+
+    @property
+    def times(self) -> float:
+        return self.mine / max(1e-9, self.theirs)
+
+
+def _p50(row: Row) -> float:
+    return float(row["latency_ms"]["p50"]["median"])
+
+
+def _p99(row: Row) -> float:
+    return float(row["latency_ms"]["p99"]["median"])
+
+
+def _per_s(row: Row) -> float:
+    return float(row["throughput_per_s"]["median"])
+
+
+def _cpu(row: Row) -> float:
+    return float(row["cpu_us_per_call"]["total"])
+
+
+def _times(
+    rows: Sequence[Row],
+    figure: _Figure,
+    *,
+    subject: str = "aegis",
+    rival: str = RIVAL,
+    is_hot: bool = False,
+    **wanted: object,
+) -> _Times | None:
+    """None when one of them was not measured."""
+    wanted |= {"axis": None, "note_bytes": None}
+    mine, theirs = (
+        [row for row in find_rows(rows, system=name, **wanted) if bool(row["account"]) == is_hot]
+        for name in (subject, rival)
     )
+    return _Times(rival, figure(mine[0]), figure(theirs[0])) if mine and theirs else None
+
+
+def _judged(
+    name: str,
+    found: _Times | None,
+    *,
+    at_least: float | None = None,
+    at_most: float | None = None,
+) -> list[Target]:
+    """One target, or none where nothing is wanted or was measured."""
+    if found is None or (at_least is None and at_most is None):
+        return []
+    met = found.times >= at_least if at_least is not None else found.times <= (at_most or 0.0)
+    bound = f">= {at_least:g}" if at_least is not None else f"<= {at_most:g}"
+    measured = f"{found.times:.2f} x: {found.mine:,.2f} against {found.theirs:,.2f}"
+    return [Target(name, f"{bound} x {found.rival}", measured, met)]
 
 
 def _flat(axis: str, name: str, points: Mapping[int, float], times_max: float) -> Target:
@@ -168,7 +271,7 @@ def _flat(axis: str, name: str, points: Mapping[int, float], times_max: float) -
 
 
 GAP_MS_MAX: Final[Mapping[str, Mapping[str, float]]] = {
-    "kill": {"p50": 30.0, "p99": 100.0},
+    "kill": {"p50": 17.0, "p99": 36.0},
     "heartbeats": {"p99": 1000.0},
     "pause": {"p99": 1200.0},
     "handover": {"p99": 50.0},
@@ -176,9 +279,25 @@ GAP_MS_MAX: Final[Mapping[str, Mapping[str, float]]] = {
     "rolling": {"p99": 50.0},
     "rolling-group": {"p99": 50.0},
     "rolling-calm": {},
-    "many": {"max": 500.0},
+    "many": {"max": 200.0},
 }
-"""The gap that callers may see, by the kind of failover."""
+"""The gap that callers may see, by the kind of failover. `many`: 1,000 resources."""
+SERVED_S_MAX: Final[Mapping[int, float]] = {1_000: 0.2, 5_000: 0.6, 10_000: 1.0}
+"""kill -9 of the active of so many resources, each called once, to the last reply."""
+
+
+def many(served_s: Mapping[int, float]) -> list[Target]:
+    """`served_s`: the median, by number of resources."""
+    return [
+        Target(
+            f"kill -9 to the last reply, {resources:,} resources",
+            f"< {SERVED_S_MAX[resources]:g} s",
+            f"{found_s:.3f} s",
+            found_s < SERVED_S_MAX[resources],
+        )
+        for resources, found_s in served_s.items()
+        if resources in SERVED_S_MAX
+    ]
 
 
 def failover(gaps_ms: Mapping[str, Mapping[str, float]]) -> list[Target]:

@@ -1,6 +1,6 @@
-"""What one hot resource can take, with pure handlers and without, block by block in turns.
+"""What one hot resource can take, with pure handlers and with ones that wait, block by block in turns.
 
-Only with `--nodes 3` is there a difference to expect: on one node every request is stored by itself.
+Any number of pure ones share a turn; those that wait are run one after the other, each on stored state.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from bench.rows import find_rows
 from bench.runner import Part, run_side_by_side
 from bench.workload import account_names
 
-HELP = "what pure handlers bring to one hot resource (with --nodes 3)"
+HELP = "what pure handlers bring to one hot resource"
 IN_ALL = 0
 ACCOUNTS = 16
-SYSTEMS = ("aegis", "aegis-one-by-one")
+SYSTEMS = ("aegis", targets.WAITING)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -44,4 +44,5 @@ async def run(options: Options, parsed: argparse.Namespace) -> dict[str, Any]:
         seed=options.seed,
     )
     crowd = find_rows(results.rows, in_flight=targets.IN_FLIGHT)
-    return make_document("hot", options, results, targets.hot(crowd))
+    wanted = targets.bounds(nodes=options.nodes, sync=options.sync)
+    return make_document("hot", options, results, targets.hot_rate(crowd, wanted))

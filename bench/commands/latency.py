@@ -16,7 +16,7 @@ from bench.workload import account_names
 HELP = "latency of single calls, and by offered rate"
 IN_ALL = 1
 ACCOUNTS = 64
-ON_NATS = ("aegis", "aegis-turns", "jetstream-durable", "jetstream-light", "core-nats")
+ON_NATS = ("aegis", "jetstream-durable", "jetstream-light", "core-nats")
 """The others are measured by sequential calls alone; in a quick run by targeted ones."""
 
 
@@ -59,4 +59,5 @@ async def run(options: Options, parsed: argparse.Namespace) -> dict[str, Any]:
         warm_up_s=0.4 if options.quick else 1.5,
         seed=options.seed,
     )
-    return make_document("latency", options, results, targets.alone(results.rows))
+    wanted = targets.bounds(nodes=options.nodes, sync=options.sync)
+    return make_document("latency", options, results, targets.alone(results.rows, wanted))

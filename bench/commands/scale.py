@@ -24,7 +24,7 @@ ACCOUNTS = 64
 RATE_PER_S = 300.0
 """Fixed over all points: what changes is how many there are, not what they do."""
 RIVALS_MAX = {"resources": 1000, "instances": 10, "callers": 10}
-"""A consumer of 10,000 filters, and 50 processes of each kind, are asked of AegisIPC alone."""
+"""10,000 resources, and 50 processes of each kind, are asked of AegisIPC alone."""
 POINTS = {
     "resources": (1, 10, 100, 1000, 10_000),
     "instances": (1, 10, 50),

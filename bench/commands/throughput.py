@@ -13,13 +13,16 @@ from bench.document import make_document
 from bench.options import Options
 from bench.rows import Row, find_rows
 from bench.runner import Part, Results, run_side_by_side
-from bench.systems import SYSTEM_NAMES
-from bench.targets import IN_FLIGHT
+from bench.systems import ALL_NAMES, SYSTEM_NAMES
+from bench.targets import CROWD, IN_FLIGHT, RIVAL, WAITING
 from bench.workload import account_names
 
 HELP = "calls a second by calls in flight, and CPU a call"
 IN_ALL = 2
-PAIR = ("aegis", "aegis-turns", targets.RIVAL)
+PAIR = ("aegis", RIVAL)
+TRIO = (*PAIR, WAITING)
+SYSTEMS = (*SYSTEM_NAMES, WAITING)
+ALL_BUT_WAITING = tuple(name for name in ALL_NAMES if name != WAITING)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,17 +32,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def parts(*, quick: bool) -> list[Part]:
-    in_flight = (64,) if quick else (1, 4, 16, 64, 256)
+    in_flight = (64,) if quick else (1, 4, 16, IN_FLIGHT, CROWD)
     duration_s = 0.8 if quick else 1.0
     repeats = 3
     blocks = [
         Block("targeted", "closed", duration_s, in_flight=n, spread="even") for n in in_flight
     ]
     blocks.append(Block("group", "closed", duration_s, in_flight=IN_FLIGHT, spread="even"))
-    if not quick:
-        blocks.append(Block("mix", "closed", duration_s, in_flight=IN_FLIGHT, spread="zipf"))
+    blocks.append(Block("mix", "closed", duration_s, in_flight=IN_FLIGHT, spread="zipf"))
     hot = Block("targeted", "closed", duration_s, in_flight=IN_FLIGHT, account=account_names(1)[0])
-    return [*(Part(block, repeats) for block in blocks), Part(hot, repeats, PAIR)]
+    return [*(Part(block, repeats, _of(block)) for block in blocks), Part(hot, repeats, TRIO)]
+
+
+def _of(block: Block) -> tuple[str, ...]:
+    """Handlers that wait take part where that is asked, and the others everywhere."""
+    with_waiting = block.mix == "targeted" and block.in_flight == IN_FLIGHT
+    return SYSTEMS if with_waiting else ALL_BUT_WAITING
 
 
 def half_of_highest(rows: Sequence[Row], *, quick: bool) -> list[Part]:
@@ -64,7 +72,7 @@ async def run(options: Options, parsed: argparse.Namespace) -> dict[str, Any]:
             callers=parsed.callers,
             instances=parsed.instances,
         )
-        for name in options.systems or SYSTEM_NAMES
+        for name in options.systems or SYSTEMS
     ]
     results = await run_side_by_side(
         beds,
@@ -72,7 +80,8 @@ async def run(options: Options, parsed: argparse.Namespace) -> dict[str, Any]:
         warm_up_s=0.5 if options.quick else 1.5,
         seed=options.seed,
     )
-    found = targets.crowd(results.rows) + targets.hot(results.rows)
+    wanted = targets.bounds(nodes=options.nodes, sync=options.sync)
+    found = targets.alone(results.rows, wanted) + targets.throughput(results.rows, wanted)
     half = await _half_load(beds, results.rows, options)
     results.extend(half, load="half of the highest")
     found += targets.half_load(half.rows)

@@ -13,7 +13,6 @@ from typing import Any
 from aegis_control.infrastructure.admin_client import AdminClient, AdminError
 from aegis_sdk.contract.control import InstanceState
 
-from bench import systems
 from bench.bed import Bed, BedError, Process
 from bench.ledger import Tally
 
@@ -207,10 +206,7 @@ class Fleet:
             "resources": self.resources,
             "loop": self._bed.settings.loop,
         }
-        module = ["-m", "bench.failover.member"]
-        if systems.find(self._bed.settings.system).turns:
-            module = ["-m", "bench.failover.turns", "member"]
-        process = await Process.start(name, module, self._bed.folder)
+        process = await Process.start(name, ["-m", "bench.failover.member"], self._bed.folder)
         self._bed.stack.push_async_callback(_end, process)
         await process.tell(options)
         member = Member(name, process, self._changed)

@@ -97,15 +97,13 @@ async def run_kind(kind: Kind, plan: Plan, options: Options) -> Failovers:
     return made.found
 
 
-async def run_many(
-    resources: int, count: int, options: Options, *, system: str = "aegis"
-) -> Failovers:
+async def run_many(resources: int, count: int, options: Options) -> Failovers:
     """kill -9 of the active of all `resources`, each called once from the strike on.
 
     A gap is the time from the strike to the last of these calls' replies. Raises: BedError.
     """
     found = Failovers()
-    async with running(options, resources, callers=1, system=system) as (bed, fleet, trace):
+    async with running(options, resources, callers=1) as (bed, fleet, trace):
         for n in range(count):
             block = _each_once(resources, options.seed * 1000 + n)
             await bed.load(block)  # every resource has state, and the caller knows every route
@@ -142,11 +140,10 @@ async def running(
     callers: int,
     members: int = 2,
     system_account: bool = True,
-    system: str = "aegis",
 ) -> AsyncIterator[tuple[Bed, Fleet, Trace]]:
     """A fleet, its callers, and a watcher of what passes through NATS. Raises: BedError."""
     accounts = account_names(resources)
-    settings = options.bed(system, accounts, system_account=system_account)
+    settings = options.bed("aegis", accounts, system_account=system_account)
     async with broker(settings) as bed, watching(bed.url, bed.system_url) as trace:
         fleet = Fleet(bed, size=members)
         await fleet.start()

@@ -87,7 +87,7 @@ async def _replace(fleet: Fleet, struck: Struck) -> None:
 
 
 async def _wake(fleet: Fleet, struck: Struck) -> None:
-    """It wakes up as a zombie: it must see its fences, give everything up, and be a standby again."""
+    """It wakes up as a zombie: it must read what shut it out, give everything up, and be a standby again."""
     struck.member.process.send(signal.SIGCONT)
     await struck.member.has_none()
     await fleet.all_live()

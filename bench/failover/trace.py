@@ -27,14 +27,12 @@ SUBJECTS: Final = Subjects()
 STEPS: Final = {
     "the server reports the closed connection": "disconnect",
     "control decides": "begun",
-    "the last lease is written": "lease",
-    "the last fence is written": "fence",
-    "the standby asks for its consumer": "consumer",
     "the ownership entry is stored": "own",
     "the last gate is stored": "gate",
+    "the last lease is written": "lease",
 }
 """In the words of the report: the kind of message, of which the last (the first for `begun`) counts."""
-PROMOTED: Final = "the standby has read its last fence"
+PROMOTED: Final = "the standby has read the last gate"
 REPLIED: Final = "the first reply of the new active"
 OVER: Final = "the last waiting caller has its reply"
 _FIRST_COUNTS: Final = frozenset({"begun"})
@@ -109,14 +107,11 @@ async def watching(url: str, system_url: str) -> AsyncIterator[Trace]:
 
 
 def _subjects() -> dict[str, str]:
-    requests = SUBJECTS.request_stream(SERVICE)
     log = LogSubjects(SUBJECTS, SERVICE)
     return {
         "own": log.own_anywhere,
         "gate": log.gate("*"),
         "lease": f"$KV.{SUBJECTS.leases_bucket}.>",
-        "fence": SUBJECTS.fences(SERVICE),
-        "consumer": f"$JS.API.CONSUMER.DURABLE.CREATE.{requests}.>",
     }
 
 

@@ -22,9 +22,6 @@ _VARIANTS: Final = {
     "aegis-without-metrics": "bench.systems.aegis:WITHOUT_METRICS",
     "aegis-one-by-one": "bench.systems.aegis:ONE_BY_ONE",
     "aegis-on-asyncio": "bench.systems.aegis:ON_ASYNCIO",
-    "aegis-turns": "bench.systems.aegis_turns:SYSTEM",
-    "aegis-turns-one-by-one": "bench.systems.aegis_turns:ONE_BY_ONE",
-    "aegis-turns-with-control": "bench.systems.aegis_turns:WITH_CONTROL",
 }
 """The subject in other settings, for commands that ask what a setting costs."""
 

@@ -88,8 +88,6 @@ class System:
     connect: Callable[[CallerSetup], AbstractAsyncContextManager[Client]]
     uses_nats: bool = True
     uses_control: bool = False
-    turns: bool = False
-    """Control and what registers with it are in the protocol's second form (bench.failover.turns)."""
     prepare: Callable[[str, int], Awaitable[None]] | None = None
     """Makes streams (and so many copies of them) and the like, once, before any instance."""
     settings: Mapping[str, str] = field(default_factory=dict)

@@ -20,7 +20,7 @@ async def test_callers_see_a_gap_and_no_loss(kind: Kind) -> None:
 
     assert len(found.gaps_s) == PLAN.count
     assert all(0 < gap < 5.0 for gap in found.gaps_s)
-    assert all("the last fence is written" in steps for steps in found.steps_s)
+    assert all("the last gate is stored" in steps for steps in found.steps_s)
     assert found.verdict is not None
     assert found.verdict.clean
     assert found.verdict.ok > 100

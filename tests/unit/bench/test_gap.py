@@ -68,11 +68,11 @@ def steps(*heard: Heard) -> dict[str, float]:
 
 def test_of_each_step_the_last_message_counts_but_of_controls_decision_the_first() -> None:
     found = steps(
-        Heard("begun", 10.1), Heard("begun", 10.15), Heard("fence", 10.2), Heard("fence", 10.3)
+        Heard("begun", 10.1), Heard("begun", 10.15), Heard("gate", 10.2), Heard("gate", 10.3)
     )
 
     assert found["control decides"] == pytest.approx(0.1)
-    assert found["the last fence is written"] == pytest.approx(0.3)
+    assert found["the last gate is stored"] == pytest.approx(0.3)
 
 
 def test_a_closed_connection_of_another_instance_is_not_the_strikes() -> None:
@@ -84,7 +84,7 @@ def test_a_closed_connection_of_another_instance_is_not_the_strikes() -> None:
 
 
 def test_messages_outside_the_window_are_another_failovers() -> None:
-    assert "the last fence is written" not in steps(Heard("fence", 9.9), Heard("fence", 11.2))
+    assert "the last gate is stored" not in steps(Heard("gate", 9.9), Heard("gate", 11.2))
 
 
 def test_replies_are_counted_from_the_new_actives_promotion() -> None:

@@ -25,7 +25,7 @@ from bench.machine import Noise
 from bench.memory import growth
 from bench.options import REPORT, SHORT_REPORT, Options
 from bench.report import ORDER, markdown, write_report
-from bench.rows import compare, make_row
+from bench.rows import Row, compare, make_row
 from bench.runner import Results
 from bench.targets import Target
 
@@ -79,41 +79,60 @@ def test_a_lossy_run_fails_however_fast_it_was() -> None:
     assert not document(LOSSY)["passed"]
 
 
-def test_alone_it_may_be_no_slower_than_the_rival() -> None:
-    rows = [make_row([measured("aegis", 2.0)]), make_row([measured("jetstream-durable", 1.0)])]
+def made(system: str, block: Block, **figures: float) -> Row:
+    """A row with these medians."""
+    row = make_row([measured(system, 1.0, block)])
+    row["throughput_per_s"]["median"] = figures.get("per_s", 100.0)
+    row["cpu_us_per_call"]["total"] = figures.get("cpu_us", 100.0)
+    row["latency_ms"]["p50"]["median"] = figures.get("p50_ms", 1.0)
+    return row
 
-    assert [target.met for target in targets.alone(rows)] == [False, False]
 
-    rows[1]["latency_ms"] = rows[0]["latency_ms"]
+def test_alone_its_time_is_held_against_the_rivals() -> None:
+    theirs = made(targets.RIVAL, SEQUENTIAL)
 
-    assert [target.met for target in targets.alone(rows)] == [True, True]
+    for p50_ms, met in ((0.66, False), (0.64, True)):
+        mine = made("aegis", SEQUENTIAL, p50_ms=p50_ms)
+        (only,) = targets.alone([mine, theirs], targets.ONE_NODE)
+        assert only.met is met
 
 
 def test_a_target_against_a_rival_that_was_not_measured_is_not_claimed() -> None:
-    assert targets.alone([make_row([measured("aegis", 1.0)])]) == []
+    assert targets.alone([made("aegis", SEQUENTIAL)], targets.ONE_NODE) == []
 
 
-@pytest.mark.parametrize("rival", [targets.RIVAL, targets.WORK_QUEUE])
-def test_in_a_crowd_it_needs_more_throughput_than_a_rival_and_less_cpu(rival: str) -> None:
+def test_handlers_that_wait_need_more_throughput_than_the_rival_and_less_cpu() -> None:
     crowd = Block("targeted", "closed", 1.0, in_flight=64)
-    mine, theirs = (make_row([measured(name, 1.0, crowd)]) for name in ("aegis", rival))
-    mine["throughput_per_s"]["median"] = theirs["throughput_per_s"]["median"] * 1.19
+    theirs = made(targets.RIVAL, crowd)
+    slow = made(targets.WAITING, crowd, per_s=179.0, cpu_us=59.0)
+    dear = made(targets.WAITING, crowd, per_s=181.0, cpu_us=61.0)
 
-    assert [target.met for target in targets.crowd([mine, theirs])] == [False, True]
-
-    mine["throughput_per_s"]["median"] = theirs["throughput_per_s"]["median"] * 1.21
-    mine["cpu_us_per_call"]["total"] += 1.0
-
-    assert [target.met for target in targets.crowd([mine, theirs])] == [True, False]
+    for mine, met in ((slow, [False, True]), (dear, [True, False])):
+        found = targets.throughput([mine, theirs], targets.ONE_NODE)
+        assert [target.met for target in found] == met
 
 
 def test_the_hot_resource_is_no_row_of_the_crowd() -> None:
     hot = Block("targeted", "closed", 1.0, in_flight=64, account="ACC-0000")
-    rows = [make_row([measured(name, 1.0, hot)]) for name in ("aegis", targets.RIVAL)]
+    rows = [made("aegis", hot, per_s=99.0), made(targets.RIVAL, hot)]
 
-    assert targets.crowd(rows) == []
-    (only,) = targets.hot(rows)
-    assert not only.met  # 200 calls a second
+    (only,) = targets.throughput(rows, targets.ONE_NODE)
+    assert only.name.startswith("one hot resource")
+    assert not only.met
+    (only,) = targets.throughput(rows, targets.ALWAYS_SYNCED)
+    assert only.measured == "99/s"
+
+
+def test_a_runs_settings_choose_its_bounds() -> None:
+    assert targets.bounds(nodes=1, sync=None) is targets.ONE_NODE
+    assert targets.bounds(nodes=1, sync="always") is targets.ALWAYS_SYNCED
+    assert targets.bounds(nodes=3, sync=None) is targets.THREE_NODES
+
+
+def test_many_resources_have_bounds_by_their_number() -> None:
+    found = targets.many({1_000: 0.19, 5_000: 0.61, 7: 99.0})
+
+    assert [target.met for target in found] == [True, False]
 
 
 def test_flat_compares_the_ends_of_an_axis_at_a_fixed_rate() -> None:
@@ -149,7 +168,7 @@ def test_half_of_the_highest_throughput_is_offered_in_both_modes() -> None:
 
 def test_each_kind_of_failover_has_its_own_bounds() -> None:
     gaps: dict[str, dict[str, float]] = {
-        "kill": {"p50": 31.0, "p99": 99.0},
+        "kill": {"p50": 18.0, "p99": 35.0},
         "pause": {"p50": 600.0, "p99": 1201.0},
         "many": {},
     }
@@ -175,7 +194,7 @@ def test_memory_is_the_growth_between_the_ends_of_an_axis() -> None:
 
 
 def failover_document(verdict: Verdict = CLEAN) -> Document:
-    gaps_s = [0.01, 0.02, 0.05]
+    gaps_s = [0.01, 0.015, 0.03]
     shown: dict[str, Any] = {
         "count": 3,
         "gap_ms": summary_ms(gaps_s),
@@ -195,7 +214,7 @@ def test_the_failovers_report_has_gaps_steps_and_a_plot(tmp_path: Path) -> None:
     write_report(failover_document(), tmp_path)
 
     text = (tmp_path / "failover.md").read_text()
-    assert "| kill | 3 | 20.00 | 50.00 | 50.00 | 50.00 |" in text
+    assert "| kill | 3 | 15.00 | 30.00 | 30.00 | 30.00 |" in text
     assert "| kill | control decides | 4.00 | 6.00 | 2 |" in text
     assert "failover-gaps.svg" in text
 
