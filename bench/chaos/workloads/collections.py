@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
+from functools import cached_property
 from random import Random
 from typing import Any
 
@@ -41,11 +42,11 @@ class Collection:
     def service_name(self) -> str:
         return f"chaos-{self.name}"
 
-    @property
+    @cached_property
     def add(self) -> Method[Add, int]:
         return Method(self.service_name, self.kind, request=Add, reply=int)
 
-    @property
+    @cached_property
     def read(self) -> Method[Named, list[str]]:
         return Method(self.service_name, "read", request=Named, reply=list[str])
 

@@ -7,6 +7,7 @@ deadline; one that is cancelled after its nested request keeps that effect, whic
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from random import Random
 from typing import Any
 
@@ -35,15 +36,15 @@ class Group:
     resources: tuple[str, ...] = ("G-0", "G-1", "G-2")
     crowd: int = 1
 
-    @property
+    @cached_property
     def deal(self) -> Method[Deal, int]:
         return Method(self.service_name, "deal", request=Deal, reply=int)
 
-    @property
+    @cached_property
     def append(self) -> Method[Append, int]:
         return Method(self.service_name, "append", request=Append, reply=int)
 
-    @property
+    @cached_property
     def read(self) -> Method[Named, list[str]]:
         return Method(self.service_name, "read", request=Named, reply=list[str])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from random import Random
 from typing import Any
 
@@ -30,15 +31,15 @@ class Register:
     resources: tuple[str, ...] = ("R-0", "R-1", "R-2")
     crowd: int = 1
 
-    @property
+    @cached_property
     def write(self) -> Method[Write, int]:
         return Method(self.service_name, "write", request=Write, reply=int)
 
-    @property
+    @cached_property
     def cas(self) -> Method[Cas, bool]:
         return Method(self.service_name, "cas", request=Cas, reply=bool)
 
-    @property
+    @cached_property
     def read(self) -> Method[Named, int]:
         return Method(self.service_name, "read", request=Named, reply=int)
 

@@ -8,6 +8,7 @@ accounts that wait for each other would only wait for a deadline.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from random import Random
 from typing import Any
 
@@ -39,15 +40,15 @@ class Transfers:
     def resources(self) -> tuple[str, ...]:
         return self.payers + self.receivers
 
-    @property
+    @cached_property
     def transfer(self) -> Method[Transfer, int]:
         return Method(self.service_name, "transfer", request=Transfer, reply=int)
 
-    @property
+    @cached_property
     def credit(self) -> Method[Amount, int]:
         return Method(self.service_name, "credit", request=Amount, reply=int)
 
-    @property
+    @cached_property
     def read(self) -> Method[Named, int]:
         return Method(self.service_name, "read", request=Named, reply=int)
 

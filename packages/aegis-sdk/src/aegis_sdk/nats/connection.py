@@ -21,7 +21,7 @@ import base64
 import re
 import ssl
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -171,7 +171,7 @@ class Connection(Client):
         if self._server.credentials:
             login["user_jwt_cb"] = self._server.jwt
         try:
-            await self.connect(
+            connecting = self.connect(
                 [address.url for address in self._server.addresses],
                 name=name,
                 error_cb=self._on_error,
@@ -186,6 +186,7 @@ class Connection(Client):
                 pending_size=PENDING_BYTES_MAX,
                 **login,
             )
+            await _or_cancelled(connecting)
         except (_AllFailed, NatsError, OSError) as error:
             reasons = [_words(each) for each in self._failures or [error]]
             await self.give_up()
@@ -438,6 +439,17 @@ class Connection(Client):
 
 class _AllFailed(Exception):
     """Every server of the list was tried once, or one can't be trusted."""
+
+
+async def _or_cancelled(work: Coroutine[Any, Any, None]) -> None:
+    """Await it. Before Python 3.12 the client's `wait_for` can swallow a cancellation; a shield doesn't."""
+    task = asyncio.ensure_future(work)
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        task.cancel()
+        await asyncio.wait([task])
+        raise
 
 
 def _is_of_login(reason: str) -> bool:
