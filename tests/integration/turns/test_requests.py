@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from aegis_sdk import (
     Cancelled,
+    Context,
     Draining,
     Expired,
     HandlerFailed,
@@ -21,6 +22,8 @@ from aegis_sdk import (
     Service,
 )
 from aegis_sdk.context import Ticket
+from aegis_sdk.contract.metrics import REQUESTS_STORED
+from aegis_sdk.domain.recorder import Recorder
 from aegis_sdk.domain.turns.work import Write
 from aegis_sdk.infrastructure.turns.assembly import TurnClient
 from aegis_sdk.infrastructure.turns.log import store_gate
@@ -37,7 +40,10 @@ from tests.integration.turns.support import (
     add,
     give,
 )
+from tests.integration.turns.test_checkpoints import saved
 
+ORDER = Method(SERVICE, "order", request=int, reply=int, stored=True)
+ORDER_ANY = Method(SERVICE, "order_any", request=int, reply=int, stored=True)
 RELAY = Method(SERVICE, "relay", request=Add, reply=int)
 """Has another resource add, twice, and fails when it is told so."""
 
@@ -239,6 +245,52 @@ async def test_a_stored_request_is_done_though_its_resource_was_away_while_its_t
 
 
 # --- what handlers ask ----------------------------------------------------------------------------------------
+
+
+async def test_a_standby_that_starts_knows_which_stored_requests_are_done(world: World) -> None:
+    """G1: no session tells it of those with a key, and a checkpoint covers their outcomes. What it says lets them be trimmed."""
+    first = await world.instance("accounts-1", ["A"])
+    await give(world, first, ["A"])
+    client = await world.client()
+    for n in range(3):
+        await client.request(ADD, Add(n=n), resource="A", timeout_s=WAIT_S, key=f"k{n}")
+    await saved(first, "A")
+    second = await world.instance("accounts-2", ["A"])
+    async with asyncio.timeout(WAIT_S):
+        while second.requests_done < 3:  # noqa: ASYNC110 - it has no event
+            await asyncio.sleep(0.01)
+
+
+async def test_what_its_method_has_stored_is_on_disk_before_it_runs(world: World) -> None:
+    """G1: of resources and of the group, asked for by a caller or a handler. It is counted, and served like any other."""
+    link, service = await world.link(), Service(SERVICE)
+    seen: list[int] = []
+
+    async def stored() -> int:
+        info = await link.api(f"STREAM.INFO.{world.subjects.request_stream(SERVICE)}", {})
+        return int(info["state"]["last_seq"])
+
+    @service.handles(ORDER)
+    async def order(ctx: ResourceContext, n: int) -> int:
+        seen.append(await stored())
+        return n if n == 0 else await ctx.request(ORDER_ANY, n)
+
+    @service.handles(ORDER_ANY)
+    async def order_any(_: Context, n: int) -> int:
+        seen.append(await stored())
+        return n
+
+    recorder = Recorder()
+    caller = await world.client(["accounts-1"])
+    instance = await world.instance("accounts-1", ["A"], service, asks=caller.requester)
+    await give(world, instance, ["A"])
+    client = await world.client(["accounts-1"], recorder=recorder)
+    assert await client.request(ORDER, 0, resource="A", timeout_s=WAIT_S) == 0
+    assert await client.request(ORDER_ANY, 1, timeout_s=WAIT_S) == 1
+    assert await client.request(ORDER, 2, resource="A", timeout_s=WAIT_S) == 2
+    assert seen == [1, 2, 3, 4]
+    told = {labels: n for family, labels, n in recorder.numbers() if family is REQUESTS_STORED}
+    assert told == {(SERVICE, "always"): 3}
 
 
 async def test_a_handler_that_runs_again_gets_the_stored_replies(

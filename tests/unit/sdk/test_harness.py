@@ -50,6 +50,22 @@ async def test_a_service_is_tested_in_three_lines() -> None:
         assert await aegis.request(ECHO, "hi") == "hi"
 
 
+async def test_what_its_method_has_stored_is_there_before_its_handler_begins() -> None:
+    """G1: in memory as on a server; an argument that is no flag is refused where it is given."""
+    order = Method(SERVICE, "order", request=int, reply=int, stored=True)
+    service = Service(SERVICE)
+    bus = MemoryBus()
+
+    @service.handles(order)
+    def handle(ctx: ResourceContext, n: int) -> int:
+        return bus.requests(SERVICE).last_seq
+
+    async with harness(service, resources={"A"}, bus=bus) as aegis:
+        assert [await aegis.request(order, 7, resource="A") for _ in range(2)] == [1, 2]
+    with pytest.raises(aegis_sdk.InvalidArgument, match="stored must be a bool"):
+        Method(SERVICE, "order", request=int, reply=int, stored="yes")  # type: ignore[arg-type]
+
+
 async def test_services_ask_each_other() -> None:
     place = Method("orders", "place", request=int, reply=int)
     orders = Service("orders")

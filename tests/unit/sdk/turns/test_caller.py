@@ -55,6 +55,7 @@ class Stream:
 
     def __init__(self) -> None:
         self.requests: list[str] = []
+        self.given_to: list[str] = []
         self.changed = asyncio.Event()
         self.down = False
 
@@ -62,6 +63,7 @@ class Stream:
         if self.down:
             raise StoreUnreachable("down")
         self.requests.append(request.request_id)
+        self.given_to.append(request.given_to)
         self.changed.set()
         return Accepted(len(self.requests), duplicate=False)
 
@@ -87,12 +89,19 @@ class Log:
         self.outcomes: dict[str, Outcome] = {}
         self.asked: list[tuple[set[str], bool]] = []
         self.down = False
+        self.hangs: set[str] = set()
+        """Services whose log says nothing."""
+        self.bug: Exception | None = None
 
     async def settle(
         self, service: str, requests: Sequence[Request], *, open_s: float, stored: bool
     ) -> dict[str, Outcome]:
         ids = {request.request_id for request in requests}
         self.asked.append((ids, stored))
+        if service in self.hangs:
+            await asyncio.Event().wait()
+        if self.bug is not None:
+            raise self.bug
         if self.down:
             raise StoreUnreachable("down")
         return {i: outcome for i, outcome in self.outcomes.items() if i in ids}
@@ -142,12 +151,18 @@ class World:
         self._numbers = itertools.count(1)
 
     def call(
-        self, method: str = "quick", resource: str | None = "A", timeout_s: float = 5.0
+        self,
+        method: str = "quick",
+        resource: str | None = "A",
+        timeout_s: float = 5.0,
+        *,
+        service: str = "accounts",
+        stored: bool = False,
     ) -> asyncio.Task[Outcome]:
         request_id = f"c.{next(self._numbers)}"
-        made = Method("accounts", method, request=dict, reply=int)
+        made = Method(service, method, request=dict, reply=int, stored=stored)
         request = Request(
-            *(request_id, "accounts", method, resource, b"{}"), deadline_s=time.time() + timeout_s
+            *(request_id, service, method, resource, b"{}"), deadline_s=time.time() + timeout_s
         )
         return asyncio.create_task(self.caller.settle(request, made, again=False))
 
@@ -264,6 +279,45 @@ async def test_without_nats_nobody_knows() -> None:
         await world.call("slow", timeout_s=0.02)
 
 
+async def test_a_service_that_says_nothing_holds_up_no_other_one(world: World) -> None:
+    """G4: those that give up on another service are told how it ended."""
+    world.log.hangs = {"billing"}
+    hanging = world.call("slow", timeout_s=0.02, service="billing")
+    while not world.log.asked:  # noqa: ASYNC110 - it has no event
+        await asyncio.sleep(0.005)
+    async with asyncio.timeout(1.0):
+        outcome = await world.call("slow", timeout_s=0.02)
+    assert outcome.kind is OutcomeKind.CANCELLED
+    assert not hanging.done()
+    await world.caller.close(drain_s=0.0)
+    with pytest.raises(OutcomeUnknown):
+        await hanging
+
+
+async def test_those_that_come_later_are_told_as_soon_as_the_log_can_be_read() -> None:
+    """Each has its own time for that; whose time is over waits no longer for the others."""
+    world = World(resolve_s=0.4)
+    world.log.down = True
+    first = world.call("slow", timeout_s=0.02)
+    await asyncio.sleep(0.2)
+    second = world.call("slow", timeout_s=0.02)
+    with pytest.raises(OutcomeUnknown):
+        await first
+    assert not second.done()
+    world.log.down = False
+    assert (await second).kind is OutcomeKind.CANCELLED
+
+
+async def test_a_fault_of_our_own_leaves_nobody_waiting(world: World) -> None:
+    """Whoever gives up is told that nothing is known, whatever went wrong; and the next one is not concerned."""
+    world.log.bug = RuntimeError("broken")
+    with pytest.raises(OutcomeUnknown, match="broken"):
+        async with asyncio.timeout(1.0):
+            await world.call("slow", timeout_s=0.02)
+    world.log.bug = None
+    assert (await world.call("slow", timeout_s=0.02)).kind is OutcomeKind.CANCELLED
+
+
 async def test_a_client_that_closes_tells_those_that_wait(world: World) -> None:
     waiting = world.call("slow")
     await asyncio.sleep(0)
@@ -279,6 +333,39 @@ async def test_group_requests_go_to_the_members_in_turn(world: World) -> None:
     for _ in range(9):
         await world.call(resource=None)
     assert world.owner.members == ["b", "c", "a"] * 3
+
+
+@pytest.mark.parametrize("answer", [Answer.NOBODY, Answer.MOVED])
+async def test_what_a_member_that_is_gone_was_sent_goes_to_the_next_one(
+    world: World, answer: Answer
+) -> None:
+    """It has begun nothing of it, so nothing is in doubt; what no member takes is stored."""
+    waiting = world.call("slow", resource=None)
+    await asyncio.sleep(0)
+    world.owner.on_answer("c.1", answer)
+    assert world.owner.sent == [("c.1", 0)] * 2
+    world.owner.on_answer("c.1", answer)
+    assert sorted(world.owner.members) == ["a", "b", "c"]
+    assert world.stream.requests == []
+    world.owner.on_answer("c.1", answer)
+    await world.stream.has(1)
+    world.owner.answer("c.1")
+    await waiting
+
+
+async def test_what_its_method_has_stored_is_on_disk_before_anybody_has_it(world: World) -> None:
+    """G1, of a group's request as of a resource's: under a plain id, and once."""
+    for resource in ("A", None):
+        waiting = world.call("slow", resource, stored=True)
+        await asyncio.sleep(0)
+        assert world.owner.sent == []
+        await world.stream.has(1 if resource else 2)
+        assert world.owner.sent == []
+        request_id = world.stream.requests[-1]
+        world.owner.answer(request_id)
+        await waiting
+    assert world.stream.requests == ["c.1", "c.2"]
+    assert world.stream.given_to == ["", ""]
 
 
 async def test_a_member_that_hangs_delays_only_what_it_was_given(world: World) -> None:

@@ -17,17 +17,31 @@ class Method(Generic[Req, Rep]):
     """`Method("accounts", "book", request=Fill, reply=Position)`; types are anything that pydantic can write
     as JSON and read back.
 
+    With `stored=True` each request of it is on disk before anything runs, in the order in which NATS stored them. Else a request
+    is sent, and stored only in doubt: that is faster, and has the same one effect and one outcome. Stored ones cost their caller
+    one more message to NATS and the wait for it; what serves them is the same.
+
     Raises:
         InvalidName: the service's or the method's.
         ContractError: a type can't be read back from what is written; the message names the field.
     """
 
-    __slots__ = ("name", "reply", "request", "service")
+    __slots__ = ("name", "reply", "request", "service", "stored")
 
-    def __init__(self, service: str, name: str, *, request: type[Req], reply: type[Rep]) -> None:
+    def __init__(
+        self,
+        service: str,
+        name: str,
+        *,
+        request: type[Req],
+        reply: type[Rep],
+        stored: bool = False,
+    ) -> None:
         self.service = check_service(arguments.text(service, "service"))
         self.name = check_service(arguments.text(name, "name"))
         self.request: Codec[Req] = Codec(request, f"request of {service}.{name}").declared()
+        arguments.instance_of(stored, bool, "stored")
+        self.stored = stored
         self.reply: Codec[Rep] = Codec(reply, f"reply of {service}.{name}").declared()
 
     def fingerprint(self, resource: str | None, payload: bytes) -> str:

@@ -36,6 +36,7 @@ from aegis_sdk.contract.method import Method
 from aegis_sdk.contract.turns.entries import Record
 from aegis_sdk.domain.delivery import backoff_s
 from aegis_sdk.domain.recorder import NO_RECORDER, Recorder
+from aegis_sdk.domain.turns.doubt import Because
 from aegis_sdk.errors import (
     LogLost,
     NoRoute,
@@ -100,7 +101,8 @@ class Caller:
             await self._check(request)
         if again or before is not None:
             return await self._settle_named(request, method, ends_s, again=again, before=before)
-        return await self.open.outcome_of(request, ends_s=ends_s)
+        stored_as = Because.ALWAYS if method.stored else None
+        return await self.open.outcome_of(request, ends_s=ends_s, stored_as=stored_as)
 
     async def _settle_named(
         self,
@@ -120,8 +122,12 @@ class Caller:
                 await self._check(request)
             if before is not None:
                 await before(request)
-            check = partial(self._check_key, request, method) if request.fingerprint else None
-            outcome = await self.open.outcome_of(request, ends_s=ends_s, check_key=check)
+            stored_as, check = Because.ALWAYS if method.stored else None, None
+            if request.fingerprint:
+                stored_as, check = Because.KEYED, partial(self._check_key, request, method)
+            outcome = await self.open.outcome_of(
+                request, ends_s=ends_s, stored_as=stored_as, check_key=check
+            )
             return await self._same_key(request, method, outcome)
         finally:
             self._calls.forget(request.request_id)

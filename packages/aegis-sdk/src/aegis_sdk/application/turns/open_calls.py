@@ -10,8 +10,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterator
-from dataclasses import replace
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from aegis_sdk.application.composing import CLOSED
@@ -32,7 +32,7 @@ from aegis_sdk.contract.envelope import Outcome, OutcomeKind, Request
 from aegis_sdk.contract.turns.sent import Answer
 from aegis_sdk.domain.delivery import backoff_s
 from aegis_sdk.domain.recorder import Recorder
-from aegis_sdk.domain.turns.doubt import Because, Call, Doubts
+from aegis_sdk.domain.turns.doubt import VACANT, Because, Call, Doubts
 from aegis_sdk.domain.turns.sessions import is_single
 from aegis_sdk.domain.turns.states import CallState
 from aegis_sdk.errors import (
@@ -64,7 +64,7 @@ class Waiting:
     """Who waits for a request's answer, and how it is sent."""
 
     __slots__ = (
-        "after", "answer", "call_id", "check_key", "log", "member", "refused", "request", "sent_at", "times",
+        "after", "answer", "call_id", "check_key", "log", "member", "refused", "refused_by", "request", "sent_at", "times",
     )  # fmt: skip
 
     def __init__(self, request: Request, answer: asyncio.Future[Outcome]) -> None:
@@ -79,6 +79,8 @@ class Waiting:
         """How often it was sent."""
         self.member = ""
         """Of the group: whom it is sent to."""
+        self.refused_by: set[str] = set()
+        """Members that are gone, or leave."""
         self.after = 0
         """The last place that this caller had stored for the resource when it was first sent (G7)."""
         self.log = ""
@@ -100,6 +102,15 @@ class Waiting:
         if self.refused is not None:
             why = f"{self.refused}; {why}"
         self.fail(OutcomeUnknown(f"{request_id} was open ({why}): attach to it later", request_id))
+
+
+@dataclass(slots=True)
+class _NotSettled:
+    """Why callers that give up are not told how their requests ended."""
+
+    text: str
+    passes: bool = False
+    """Another try may know more."""
 
 
 class OpenCalls:
@@ -125,13 +136,13 @@ class OpenCalls:
         """By `call_id`."""
         self._beside: dict[str, list[Waiting]] = {}
         """By request id: who waits for it beside the one in `_waiting`, or without having asked for it."""
-        self._turn = 0
+        self._member_n = 0
         self._last_stored: dict[tuple[str, str], tuple[int, str]] = {}
         """By service and resource: the place of what was stored last, and the identity of the log."""
         self._storing = 0
         self._to_store: deque[Call] = deque()
-        self._giving_up: list[Call] = []
-        self._settling: asyncio.Task[None] | None = None
+        self._giving_up: dict[str, dict[str, float]] = {}
+        """By service: what gives up, and when it has tried for long enough (the loop's clock)."""
         self._looks = False
         self._tasks: set[asyncio.Task[None]] = set()
         self.is_closing = False
@@ -143,9 +154,14 @@ class OpenCalls:
         calls.on_served = self._on_served
 
     async def outcome_of(
-        self, request: Request, *, ends_s: float, check_key: CheckKey | None = None
+        self,
+        request: Request,
+        *,
+        ends_s: float,
+        stored_as: Because | None = None,
+        check_key: CheckKey | None = None,
     ) -> Outcome:
-        """Until `ends_s` by the loop's clock, or soon after. With a key, it is stored first.
+        """Until `ends_s` by the loop's clock, or soon after. `stored_as`: it is stored before anybody has it, and why.
 
         Raises: PayloadTooLarge, Overloaded, RefusedByNats, KeyReused, Draining: without effect; OutcomeUnknown.
         """
@@ -157,6 +173,8 @@ class OpenCalls:
             self._stand_beside(waiting)
             waiting.call_id = f"{waiting.call_id} {id(waiting)}"
         place = self._place(waiting)
+        if stored_as is not None:
+            waiting.request = request  # nobody has it in hand before the stream has it
         self._waiting[waiting.call_id] = waiting
         call = Call(
             waiting.call_id,
@@ -166,7 +184,7 @@ class OpenCalls:
             is_group=request.resource is None,
         )
         try:
-            if self._doubts.made(call, stored_as=Because.KEYED if check_key else None):
+            if self._doubts.made(call, stored_as=stored_as):
                 self._send(waiting)
             else:
                 self._act()
@@ -242,12 +260,18 @@ class OpenCalls:
             if last is not None and last[1] == self._log_of(request.service):
                 waiting.after = last[0]
             return place
-        members = self._directory.members(request.service)
-        if members:
-            self._turn += 1
-            waiting.member = members[self._turn % len(members)]
-            waiting.request = replace(request, given_to=waiting.member)
+        self._next_member(waiting)
         return request.service, f"any {waiting.member}"
+
+    def _next_member(self, waiting: Waiting) -> bool:
+        """A group's request is for the members in turn. Whether there is one that did not refuse it."""
+        members = self._directory.members(waiting.request.service)
+        left = [member for member in members if member not in waiting.refused_by]
+        if left:
+            self._member_n += 1
+            waiting.member = left[self._member_n % len(left)]
+            waiting.request = replace(waiting.request, given_to=waiting.member)
+        return bool(left)
 
     def _send(self, waiting: Waiting) -> None:
         request = waiting.request
@@ -281,10 +305,23 @@ class OpenCalls:
         waiting = self._waiting.get(request_id)
         if waiting is not None and waiting.request.given_to:
             waiting.request = replace(waiting.request, given_to="")
+            if because in VACANT and self._goes_to_another(waiting):
+                return
         self._doubts.refused(request_id, because, now_s)
         for each in self._beside.get(request_id, ()):
             self._doubts.refused(each.call_id, because, now_s)
         self._act()
+
+    def _goes_to_another(self, waiting: Waiting) -> bool:
+        """Whether another member is sent it: the one that was is gone, or leaves, and has begun nothing of it."""
+        call = self._doubts.open[waiting.call_id]
+        waiting.refused_by.add(waiting.member)
+        if call.state is not CallState.SENT or not self._next_member(waiting):
+            return False
+        call.place = waiting.request.service, f"any {waiting.member}"
+        waiting.times = 0
+        self._send(waiting)
+        return True
 
     def _on_served(self, service: str, instance_id: str, resources: Collection[str]) -> None:
         self._doubts.served(service, resources, instance_id, self._loop.time())
@@ -312,10 +349,8 @@ class OpenCalls:
         for call in asked.cancel:
             if (waiting := self._waiting.get(call.request_id)) is not None:
                 self._ask_to_end(waiting)
-        if asked.give_up:
-            self._giving_up += asked.give_up
-            if self._settling is None or self._settling.done():
-                self._settling = self._aside(self._settle_all())
+        for call in asked.give_up:
+            self._give_up(call)
 
     def _send_again(self, call: Call, waiting: Waiting) -> None:
         """Unless it is gone with the log that it was stored in: then it is stored in the new one."""
@@ -398,44 +433,61 @@ class OpenCalls:
             log.debug("cancel_not_sent", **about(waiting.request), error=str(error))
 
     # --- giving up ----------------------------------------------------------------------------------------------
-    async def _settle_all(self) -> None:
-        """All that give up at this moment, by one reading of the log for each service."""
-        while self._giving_up:
-            calls, self._giving_up = self._giving_up, []
-            by_service: dict[str, list[Call]] = {}
-            for call in calls:
-                by_service.setdefault(call.place[0], []).append(call)
-            await asyncio.gather(*(self._settle(s, some) for s, some in by_service.items()))
+    def _give_up(self, call: Call) -> None:
+        service = call.place[0]
+        if service not in self._giving_up:
+            self._giving_up[service] = {}
+            self._aside(self._settle_all(service))
+        self._giving_up[service][call.request_id] = self._loop.time() + self._resolve_s
 
-    async def _settle(self, service: str, calls: list[Call]) -> None:
-        waiting = [self._waiting[c.request_id] for c in calls if c.request_id in self._waiting]
-        requests = [each.request for each in waiting]
-        stored = any(call.because is not None for call in calls)
-        first_s = min(call.sent_s for call in calls)
-        give_up_s, n = self._loop.time() + self._resolve_s, 0
-        while True:
-            n += 1
+    async def _settle_all(self, service: str) -> None:
+        """All that give up on the service at this moment, by one reading of its log."""
+        giving_up, n = self._giving_up[service], 0
+        try:
+            while giving_up:
+                ids = list(giving_up)
+                why = await self._settle(service, ids)
+                now_s = self._loop.time()
+                for each in ids:
+                    if why is None or not why.passes or now_s >= giving_up[each]:
+                        del giving_up[each]
+                        if why is not None and (waiting := self._waiting.get(each)) is not None:
+                            waiting.tell_unknown(why.text)
+                n = 0 if why is None else n + 1
+                if n:
+                    await asyncio.sleep(backoff_s(n, first_s=0.02, max_s=0.25))
+        finally:
+            del self._giving_up[service]
+
+    async def _settle(self, service: str, ids: Collection[str]) -> _NotSettled | None:
+        """Tell each how its request ended, or say why nobody knows."""
+        waiting = [self._waiting[each] for each in ids if each in self._waiting]
+        try:
             if lost := self._directory.lost(service):
-                for each in waiting:
-                    each.tell_unknown(
-                        f"{lost}: whether it took effect is known when that is accepted"
-                    )
-                return
-            open_s = self._loop.time() - first_s
-            try:
-                found = await self._last_word.settle(
-                    service, requests, open_s=open_s, stored=stored
-                )
-                break
-            except StoreError as error:
-                if self._loop.time() >= give_up_s or isinstance(error, StoreForbidden):
-                    for each in waiting:
-                        each.tell_unknown(f"NATS could not be reached to end it: {error}")
-                    return
-            await asyncio.sleep(backoff_s(n, first_s=0.02, max_s=0.25))
+                return _NotSettled(f"{lost}: whether it took effect is known when that is accepted")
+            found = await self._outcomes_of(service, waiting)
+        except StoreError as error:
+            passes = not isinstance(error, StoreForbidden)
+            return _NotSettled(f"NATS could not be reached to end it: {error}", passes=passes)
+        except Exception as error:
+            log.exception("not_settled", service=service)
+            return _NotSettled(f"it could not be ended: {error!r}")
         for each in waiting:
             request = each.request
             each.deliver(found.get(request.request_id) or cancelled_at_deadline(request))
+        return None
+
+    async def _outcomes_of(self, service: str, waiting: Sequence[Waiting]) -> dict[str, Outcome]:
+        """The others never will have one. Raises: StoreError."""
+        calls = [self._doubts.open[each.call_id] for each in waiting]
+        if not calls:
+            return {}
+        return await self._last_word.settle(
+            service,
+            [each.request for each in waiting],
+            open_s=self._loop.time() - min(call.sent_s for call in calls),
+            stored=any(call.because is not None for call in calls),
+        )
 
     def _aside(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task: asyncio.Task[None] = self._loop.create_task(work)

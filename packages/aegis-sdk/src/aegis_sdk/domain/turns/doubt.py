@@ -65,6 +65,8 @@ class Because(StrEnum):
     SUBMITTED = "submitted"
     KEYED = "keyed"
     """Not in doubt: with a key it is stored before it is sent."""
+    ALWAYS = "always"
+    """Its method has each of its requests stored."""
 
 
 class Call:
@@ -190,7 +192,7 @@ class Doubts:
         call = self.open.get(request_id)
         if call is None:
             return
-        if call.is_group or because not in _VACANT:
+        if call.is_group or because not in VACANT:
             self._store(call, because)
             return
         owner = self._owners.pop(call.place, "")
@@ -320,7 +322,7 @@ class Doubts:
             self._asked.send.append(call)
 
 
-_VACANT: Final = frozenset({Because.NO_RESPONDER, Because.OWNER_CHANGED})
+VACANT: Final = frozenset({Because.NO_RESPONDER, Because.OWNER_CHANGED})
 """Somebody else will serve the resource, in a moment most often."""
 _UNDECIDED: Final = frozenset({CallState.SENT, CallState.STORING, CallState.STORED})
 """Nobody was asked to end it."""
