@@ -7,12 +7,12 @@ import bisect
 from collections.abc import Sequence
 
 import pytest
-from aegis_sdk.application.ports import StoreError
 from aegis_sdk.contract.envelope import Outcome, OutcomeKind, Request
 from aegis_sdk.contract.turns.entries import TURN
 from aegis_sdk.domain.turns.entries import Claim, Entry, Gate, Turn
 from aegis_sdk.domain.turns.work import Work, Write
 from aegis_sdk.infrastructure.turns.log import TurnLog, store_cancel, store_end, store_gate
+from aegis_sdk.infrastructure.turns.outcomes import LogOutcomes
 from aegis_sdk.infrastructure.turns.reader import LogReader
 
 from tests.integration.turns.support import WAIT_S, World
@@ -131,25 +131,30 @@ async def test_an_outcome_is_found_wherever_it_stands(world: World) -> None:
     assert await answers.log.find("c.4", to_seq=end) is None
 
 
-async def test_an_entry_that_cannot_be_read_leaves_its_requests_in_doubt(
-    small_world: World,
-) -> None:
-    """G4: it may hold their outcomes. Whoever asks is told that nothing is known, and never waits in vain."""
+async def test_an_outcome_that_cannot_be_read_is_a_definite_answer(small_world: World) -> None:
+    """G4: its request has ended, and nobody runs it again or waits for it in vain. Others are not concerned."""
     answers, link, names = await writer(small_world), await small_world.link(), small_world.names
     group = Request("c.9", "accounts", "greet", None, b"{}")
     for subject, request_ids in {
         names.turn("w2", 1): "c.1,c.2",
         names.turn_of_one("w2", 2, "c.3"): "c.3",
-        names.single("A", "c.4"): "c.4",
+        names.single("A", "key-accounts.k"): "key-accounts.k",
         names.single(None, group.request_id): group.request_id,
     }.items():
         await link.store(subject, b"9 from the future", {TURN: request_ids}, timeout_s=WAIT_S)
     end = await store_end(link, names, "A", "c.1", kept_s=60)
-    for wanted in (["c.1"], ["c.3"], ["c.4"], ["c.1", "c.5", "c.6", "c.7", "c.8"]):
-        with pytest.raises(StoreError, match="this one reads 1"):
-            await answers.log.find_all(wanted, to_seq=end)
-    with pytest.raises(StoreError, match="this one reads 1"):
-        await store_cancel(link, names, group)
+    outcomes = LogOutcomes(link, small_world.subjects)
+    for wanted in (["c.1"], ["c.3"], ["key-accounts.k"], ["c.1", "c.5", "c.6", "c.7", "c.8"]):
+        found = await answers.log.find_all(wanted, to_seq=end)
+        assert found.keys() == {wanted[0]}
+        attached = await outcomes.anywhere(
+            Request(wanted[0], "accounts", "add", None, b""), timeout_s=WAIT_S
+        )
+        for outcome in (found[wanted[0]], attached):
+            assert outcome is not None
+            assert outcome.kind is OutcomeKind.UNREADABLE
+            assert b"this one reads 1" in outcome.body
+    assert (await store_cancel(link, names, group)).kind is OutcomeKind.UNREADABLE
 
 
 async def test_an_end_is_stored_once(world: World) -> None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from aegis_sdk.application.ports import StoreMissing
-from aegis_sdk.contract.envelope import Outcome, OutcomeKind, Request
+from aegis_sdk.contract.envelope import Outcome, Request
 from aegis_sdk.contract.subjects import Subjects
 from aegis_sdk.contract.turns.entries import EntryUnreadable, Record, decode_turn
 from aegis_sdk.contract.turns.subjects import LogSubjects
 from aegis_sdk.domain.turns.sessions import is_single
 from aegis_sdk.infrastructure.messages import READ_TIMEOUT_S, last_message
-from aegis_sdk.infrastructure.turns.search import outcomes_up_to
+from aegis_sdk.infrastructure.turns.search import outcomes_up_to, unreadable
 from aegis_sdk.nats.jetstream import Kept
 from aegis_sdk.nats.link import Link
 
@@ -73,6 +73,5 @@ def _record(entry: Kept, request: Request) -> Record | None:
     try:
         records = decode_turn(entry.payload)
     except EntryUnreadable as error:
-        outcome = Outcome.error(OutcomeKind.UNREADABLE, "unreadable", str(error))
-        return Record(request.request_id, request.resource, request.method, b"", outcome)
+        return Record(request.request_id, request.resource, request.method, b"", unreadable(error))
     return next((each for each in records if each.request_id == request.request_id), None)

@@ -6,12 +6,12 @@ It is for what is seldom asked: a duplicate below a session's window, and caller
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from datetime import UTC, datetime
 from typing import Any, Final
 
 from aegis_sdk.application.ports import StoreUnreachable
-from aegis_sdk.contract.envelope import Outcome
+from aegis_sdk.contract.envelope import Outcome, OutcomeKind
 from aegis_sdk.contract.turns.entries import TURN, EntryUnreadable, decode_turn, ids_of
 from aegis_sdk.contract.turns.subjects import LogSubjects
 from aegis_sdk.infrastructure.consumer import Meta, PullLoop
@@ -95,7 +95,8 @@ async def outcomes_up_to(
 ) -> dict[str, Outcome]:
     """Those of `wanted` that have an outcome in the log up to the entry at `to_seq`, which exists; None: up to its end.
 
-    `from_s`: Unix time before which none of them was sent. Raises: StoreError, also for an entry that this version can't read.
+    One whose entry this version can't read is `unreadable`. `from_s`: Unix time before which none of them was sent.
+    Raises: StoreError.
     """
     search = _Search(link, names, set(wanted), from_s, to_seq)
     await search.run(timeout_s)
@@ -104,23 +105,28 @@ async def outcomes_up_to(
         by_seq.setdefault(seq, []).append(request_id)
     found: dict[str, Outcome] = {}
     for seq, request_ids in by_seq.items():  # a turn has many
-        outcomes = _outcomes_in(await message_at(link, names.stream, seq))
-        found |= {each: outcomes[each] for each in request_ids if each in outcomes}
+        found |= _outcomes_in(await message_at(link, names.stream, seq), request_ids)
     return found
 
 
 async def outcome_at(
     link: Link, names: LogSubjects, subject: str, request_id: str
 ) -> Outcome | None:
-    """In the entry at `subject`. Raises: StoreError, also for an entry that this version can't read."""
+    """In the entry at `subject`; one that this version can't read is `unreadable`. Raises: StoreError."""
     found = await last_message(link, names.stream, subject)
-    return None if found is None else _outcomes_in(found).get(request_id)
+    return None if found is None else _outcomes_in(found, (request_id,)).get(request_id)
 
 
-def _outcomes_in(entry: Kept) -> dict[str, Outcome]:
-    """By request. Raises: StoreUnreachable, for an entry that this version can't read."""
+def _outcomes_in(entry: Kept, wanted: Collection[str]) -> dict[str, Outcome]:
+    """Of the requests that the entry says it has."""
     try:
-        return {record.request_id: record.outcome for record in decode_turn(entry.payload)}
+        records = decode_turn(entry.payload)
     except EntryUnreadable as error:
         log.error("entry_unreadable", subject=entry.subject, seq=entry.seq, error=str(error))
-        raise StoreUnreachable(f"{entry.subject}: {error}") from error
+        return dict.fromkeys(wanted, unreadable(error))
+    return {record.request_id: record.outcome for record in records if record.request_id in wanted}
+
+
+def unreadable(error: EntryUnreadable) -> Outcome:
+    """Of a request that ended, as its subject or header says, in a way that this version can't read."""
+    return Outcome.error(OutcomeKind.UNREADABLE, "unreadable", str(error))
