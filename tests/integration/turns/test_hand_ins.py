@@ -10,6 +10,7 @@ from aegis_sdk import Context, Method, Rejected, ResourceContext, Service
 from aegis_sdk.contract.dead_letter import ERROR_CODE
 from aegis_sdk.contract.envelope import METHOD, OutcomeKind
 from aegis_sdk.infrastructure.messages import message_at
+from aegis_sdk.infrastructure.turns.assembly import TurnInstance
 
 from tests.integration.turns.support import (
     ADD,
@@ -143,10 +144,20 @@ async def test_what_is_handed_in_to_a_service_that_comes_later_waits_for_it(
     client, told = await world.client(), Told()
     outcome = await told.call_with(client, "ACC-1", "pass_on", b'{"n":0}')
     assert outcome.kind is OutcomeKind.EXECUTED
+    await waiting(first, 1)
+    assert second.hand_ins == 0
     await first.stop()
     await Owners(await world.link(), world.names).move({"ACC-1": second.writer})
     await make_billing(world)
     assert len(await stored(world, world.subjects.request_stream("billing"), 1)) == 1
+    await waiting(second, 0)
+
+
+async def waiting(instance: TurnInstance, count: int) -> None:
+    """Return when so much that was handed in waits there."""
+    async with asyncio.timeout(WAIT_S):
+        while instance.hand_ins != count:  # noqa: ASYNC110 - it has no event
+            await asyncio.sleep(0.01)
 
 
 async def test_what_nobody_ever_takes_becomes_a_dead_letter(small_world: World) -> None:
@@ -160,4 +171,4 @@ async def test_what_nobody_ever_takes_becomes_a_dead_letter(small_world: World) 
     assert outcome.kind is OutcomeKind.EXECUTED
     (letter,) = await stored(world, world.subjects.dlq_stream, 1)
     assert letter[ERROR_CODE] == "not_sent"
-    assert instance.host.unsent == 0
+    assert instance.host.hand_ins == 0

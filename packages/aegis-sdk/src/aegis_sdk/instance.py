@@ -298,6 +298,7 @@ class Instance:
             self.service,
             [(name, handler.targeted) for name, handler in self._service.handlers.items()],
             lag_entries=self._lag_entries,
+            hand_ins=self._hand_ins,
         )
         self._serving = serving = self._made(reply, watch, self._requests)
         serving.on_copied = self._copied
@@ -332,6 +333,9 @@ class Instance:
     def _lag_entries(self) -> int:
         return 0 if self._stopped or self._serving is None else self._serving.lag_entries
 
+    def _hand_ins(self) -> int:
+        return 0 if self._stopped or self._serving is None else self._serving.hand_ins
+
     def _loop_late(self, late_s: float) -> None:
         self._recorder.loop_late(self.service, late_s)
         if self._serving is not None:
@@ -362,6 +366,7 @@ class Instance:
             standby=len(self._resources) - active,
             paused=serving.paused,
             draining=self._draining is not None,
+            hand_ins=serving.hand_ins,
             unreadable=serving.unreadable,
             wall_s=time.time(),
         )

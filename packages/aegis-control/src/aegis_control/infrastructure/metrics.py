@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import structlog
 from aegis_sdk.contract.control import InstanceState, LeaseState
-from aegis_sdk.contract.metrics import BUCKETS_S, FAMILIES, STANDBY_LAG, Kind
+from aegis_sdk.contract.metrics import BUCKETS_S, FAMILIES, HAND_INS_WAITING, STANDBY_LAG, Kind
 from aegis_sdk.errors import Unavailable
 from aegis_sdk.log_writer import dropped_lines
 from prometheus_client import (
@@ -203,6 +203,7 @@ def _system(tables: list[ServiceTable]) -> Iterator[Metric]:
     resources: Values = {}
     leases: Values = {}
     lags: Values = {}
+    hand_ins: Values = {}
     for table in tables:
         states = Tally(member.record.state for member in table.members.values())
         held = Tally(lease.record.state for lease in table.leases.values())
@@ -214,6 +215,8 @@ def _system(tables: list[ServiceTable]) -> Iterator[Metric]:
             resources[table.name, role] = number
         live = [m for m in table.members.values() if m.record.state is InstanceState.LIVE]
         lags[(table.name,)] = max((member.lag_entries for member in live), default=0)
+        beats = [member.beat for member in live if member.beat is not None]
+        hand_ins[(table.name,)] = sum(beat.hand_ins for beat in beats)
     yield _gauge("aegis_instances", "Registered instances.", ["service", "state"], instances)
     yield _gauge(
         "aegis_resources",
@@ -223,6 +226,7 @@ def _system(tables: list[ServiceTable]) -> Iterator[Metric]:
     )
     yield _gauge("aegis_leases", "Leases by their state.", ["service", "state"], leases)
     yield _gauge(STANDBY_LAG.name, STANDBY_LAG.meaning, ["service"], lags)
+    yield _gauge(HAND_INS_WAITING.name, HAND_INS_WAITING.meaning, ["service"], hand_ins)
 
 
 def _stored(read: Backlog) -> Iterator[Metric]:

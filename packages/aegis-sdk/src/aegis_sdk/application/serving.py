@@ -82,6 +82,10 @@ class Served(Protocol):
     def unreadable(self) -> int: ...
 
     @property
+    def hand_ins(self) -> int:
+        """What handlers have handed in and is not stored yet where it goes."""
+
+    @property
     def lag_entries(self) -> int: ...
 
     @property
@@ -194,6 +198,10 @@ class Serving:
     @property
     def unreadable(self) -> int:
         return self.host.unreadable
+
+    @property
+    def hand_ins(self) -> int:
+        return 0
 
     @property
     def lag_entries(self) -> int:

@@ -324,6 +324,8 @@ class Heartbeat(_Wire):
     paused: int = 0
     """Resources that wait for a handover."""
     draining: bool = False
+    hand_ins: int = 0
+    """What its handlers have handed in and is not stored yet where it goes."""
     unreadable: int = 0
     """Resources that it stood back from: their journal can't be read by its version."""
     wall_s: float = 0.0

@@ -49,7 +49,7 @@ class Answer(StrEnum):
 class Kind(StrEnum):
     COUNTER = "counter"
     GAUGE = "gauge"
-    """Of several processes the greatest counts."""
+    """Control has it from heartbeats."""
     HISTOGRAM = "histogram"
 
 
@@ -146,12 +146,19 @@ STANDBY_LAG: Final = Family(
     "Journal entries that the furthest behind live instance has not read yet.",
 )
 
+HAND_INS_WAITING: Final = Family(
+    "aegis_hand_ins_waiting",
+    Kind.GAUGE,
+    _SERVICE,
+    "Requests that handlers of the service have handed in, and that are not stored yet where they go.",
+)
+
 FAMILIES: Final = {
     family.name: family
     for family in (
         *(REQUESTS, REQUEST_DURATION, PROCESS_DURATION, QUEUE_WAIT, COMMIT_DURATION),
         *(REDELIVERIES, DUPLICATES, FENCED_COMMITS, BATCHED, LOOP_LAG, STANDBY_LAG),
-        *(REQUESTS_STORED, LOG_LINES_DROPPED),
+        *(REQUESTS_STORED, LOG_LINES_DROPPED, HAND_INS_WAITING),
     )
 }
 """name: what a process may tell of itself."""

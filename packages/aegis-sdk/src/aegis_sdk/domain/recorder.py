@@ -18,6 +18,7 @@ from aegis_sdk.contract.metrics import (
     COMMIT_DURATION,
     DUPLICATES,
     FENCED_COMMITS,
+    HAND_INS_WAITING,
     LOG_LINES_DROPPED,
     LOOP_LAG,
     OTHER,
@@ -82,7 +83,7 @@ class MethodSeries:
 class ServiceSeries:
     """An instance's figures that belong to no method."""
 
-    __slots__ = ("batched", "duplicates", "fenced", "lags", "loop_lag", "redeliveries")
+    __slots__ = ("batched", "duplicates", "fenced", "hand_ins", "lags", "loop_lag", "redeliveries")
 
     def __init__(self) -> None:
         self.redeliveries = 0
@@ -92,6 +93,8 @@ class ServiceSeries:
         self.loop_lag = Histogram()
         self.lags: list[Callable[[], int]] = []
         """One for each instance of the service on this connection."""
+        self.hand_ins: list[Callable[[], int]] = []
+        """The same."""
 
 
 _Key = tuple[str, str, bool]
@@ -115,12 +118,14 @@ class Recorder:
         methods: Iterable[tuple[str, bool]],
         *,
         lag_entries: Callable[[], int] = lambda: 0,
+        hand_ins: Callable[[], int] = lambda: 0,
     ) -> None:
         """An instance begins: (method, targeted) pairs, which are shown from now on, at zero.
 
         A counter that appears only with its first count would hide that one from a rate.
         """
         self._of(service).lags.append(lag_entries)
+        self._of(service).hand_ins.append(hand_ins)
         for method, targeted in methods:
             series = self._series((service, method, not targeted))
             self._served[service, method, not targeted] = series
@@ -224,6 +229,7 @@ class Recorder:
             yield FENCED_COMMITS, (service,), of.fenced
             yield BATCHED, (service,), of.batched
             yield STANDBY_LAG, (service,), max((lag() for lag in of.lags), default=0)
+            yield HAND_INS_WAITING, (service,), sum(waiting() for waiting in of.hand_ins)
         for stored, count in list(self._stored.items()):
             yield REQUESTS_STORED, stored, count
         yield LOG_LINES_DROPPED, (), self._log_lines_dropped
@@ -303,6 +309,7 @@ class NoRecorder(Recorder):
         methods: Iterable[tuple[str, bool]],
         *,
         lag_entries: Callable[[], int] = lambda: 0,
+        hand_ins: Callable[[], int] = lambda: 0,
     ) -> None:
         return
 

@@ -186,6 +186,7 @@ class MemoryInstance:
             service.name,
             [(name, handler.targeted) for name, handler in service.handlers.items()],
             lag_entries=lambda: self._serving.lag_entries,
+            hand_ins=lambda: self._serving.hand_ins,
         )
 
     @property

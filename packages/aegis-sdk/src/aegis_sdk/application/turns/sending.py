@@ -68,10 +68,8 @@ class Sender:
         self._aside = aside
         self._unsent_s = unsent_s
         self._services: dict[str, dict[str | None, deque[_Waiting]]] = {}
-
-    @property
-    def waiting(self) -> int:
-        return sum(len(queue) for queues in self._services.values() for queue in queues.values())
+        self.waiting = 0
+        """Requests that are not sent yet: heartbeats read it from another thread."""
 
     def send(self, sendings: Iterable[Sending]) -> None:
         for sending in sendings:
@@ -85,6 +83,7 @@ class Sender:
                 queues = self._services[request.service] = {}
                 self._aside(self._run(request.service, queues))
             queues.setdefault(request.resource, deque()).append(_Waiting(request, sending))
+            self.waiting += 1
 
     async def _run(self, service: str, queues: dict[str | None, deque[_Waiting]]) -> None:
         n, told_s = 0, 0.0
@@ -95,6 +94,7 @@ class Sender:
             failed = await asyncio.gather(*(self._try(head) for head in heads))
             for head, error in zip(heads, failed, strict=True):
                 if error is None:
+                    self.waiting -= 1
                     _take(queues, head)
             why = next((error for error in failed if error is not None), None)
             if why is None:
