@@ -9,7 +9,7 @@ from aegis_sdk import Method, ResourceContext, Service
 from aegis_sdk.infrastructure.turns.assembly import TurnInstance
 from aegis_sdk.infrastructure.turns.start import newest_checkpoints
 
-from tests.integration.turns.support import ADD, SERVICE, Add, Sum, World, adder, give
+from tests.integration.turns.support import ADD, SERVICE, Add, Owners, Sum, World, adder, give
 
 
 async def test_a_start_needs_nothing_of_the_log_behind_its_checkpoints(world: World) -> None:
@@ -21,8 +21,9 @@ async def test_a_start_needs_nothing_of_the_log_behind_its_checkpoints(world: Wo
         assert (await client.request(ADD, Add(n=1), resource="A", timeout_s=5.0)).total == n
     link = await world.link()
     await saved(instance, "A")
-    checkpoint, _ = (await newest_checkpoints(link, world.names, ["A"]))["A"]
-    assert checkpoint.number == 5
+    found = (await newest_checkpoints(link, world.names, ["A"]))["A"]
+    assert isinstance(found, tuple)
+    assert found[0].number == 5
     turns = world.names.all.replace(">", "turn.>")
     await link.api(f"STREAM.PURGE.{world.names.stream}", {"filter": turns})
     second = await world.instance("accounts-2", ["A"], adder())
@@ -36,6 +37,27 @@ async def saved(instance: TurnInstance, resource: str) -> None:
         instance.host._soon()
         await asyncio.sleep(0.01)
     instance.host.writer.resume(resource)
+
+
+async def test_a_checkpoint_that_cannot_be_read_keeps_its_resource_from_this_version_alone(
+    small_world: World,
+) -> None:
+    """G6: what the log still has behind it is not all there is. What else the instance follows it serves."""
+    world = small_world
+    link = await world.link()
+    await link.store(world.names.checkpoint("B"), b"9 from the future", {}, timeout_s=5.0)
+    instance = TurnInstance(
+        link, world.subjects, adder(), instance_id="accounts-1", resources=["A", "B"]
+    )
+    world.stack.push_async_callback(instance.stop)
+    told: list[str] = []
+    instance.on_unreadable = told.append
+    await instance.start()
+    await Owners(link, world.names).move({"A": instance.writer, "B": instance.writer})
+    async with asyncio.timeout(10):
+        await instance.host.until(lambda: "A" in instance.host.serving)
+    assert told == ["B"]
+    assert instance.active_resources == ["A"]
 
 
 GROW: Final = Method(SERVICE, "grow", request=Add, reply=Sum)

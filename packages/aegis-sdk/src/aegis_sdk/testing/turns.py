@@ -18,6 +18,7 @@ from aegis_sdk.application.ports import (
     StoreError,
     StoreUnreachable,
 )
+from aegis_sdk.application.turns.ports import FoundCheckpoint
 from aegis_sdk.application.turns.serving import OnEntry, OnStored, OnUnreadable
 from aegis_sdk.contract.envelope import Outcome, Request
 from aegis_sdk.contract.names import NO_RESOURCE, encode_token
@@ -414,11 +415,10 @@ class MemoryReaders:
     def requests(self, on_request: OnStored) -> MemoryStoredRequests:
         return MemoryStoredRequests(self._link, self._service, on_request)
 
-    async def checkpoints(
-        self, resources: Collection[str]
-    ) -> Mapping[str, tuple[Checkpoint, float]]:
-        def read() -> dict[str, tuple[Checkpoint, float]]:
-            stream, found = self._link.bus.log(self._service), {}
+    async def checkpoints(self, resources: Collection[str]) -> Mapping[str, FoundCheckpoint]:
+        def read() -> dict[str, FoundCheckpoint]:
+            stream = self._link.bus.log(self._service)
+            found: dict[str, FoundCheckpoint] = {}
             for resource in resources:
                 entry = stream.get(f"at.{encode_token(resource)}.state")
                 if entry is not None:

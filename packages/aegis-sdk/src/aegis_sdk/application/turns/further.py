@@ -1,13 +1,15 @@
 """Resources that a running instance is given and does not hold: another fold reads them up to where it is, and is adopted.
 
 Two readers read the same log. What the instance reads from now on is kept, so the fold needs to read no further than to the
-first of that: the rest is given to it from there, in the moment in which both have read just as far.
+first of that: the rest is given to it from there, in the moment in which both have read just as far. What can't be read is
+kept, too: the fold stands back from the resources that it concerns.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 from aegis_sdk.application.turns.host import TurnHost
 from aegis_sdk.domain.turns.entries import Claim, Entry
@@ -18,30 +20,39 @@ from aegis_sdk.telemetry import log
 
 
 class Further:
-    """`done` says whether the fold was adopted; else it has to begin anew, from newer checkpoints."""
+    """`done` says whether the fold was adopted; else it has to begin anew, from newer checkpoints. In any case `close` it."""
 
     def __init__(self, fold: Writer, host: TurnHost) -> None:
         self._fold = fold
         self._host = host
         self._begun_at = host.writer.position
-        self._tail: list[Entry] = []
+        self._tail: list[Callable[[], None]] = []
         self.done: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        host.taps.append(self._tap)
+        host.taps.append(self)
         self._try()
 
+    def close(self) -> None:
+        self.done.cancel()
+        self._host.taps.remove(self)
+
+    # --- what the fold's own reader brings
     def entry(self, entry: Entry | Claim) -> None:
-        """What the fold's own reader brings."""
         if not self.done.done() and not isinstance(entry, Claim):
             self._read(entry)
             self._try()
 
     def unreadable(self, seq: int, why: str, words: Sequence[str]) -> None:
-        for resource in self._fold.concerned(words):
-            log.error("resource_unreadable", resource=resource, reason=f"entry {seq}: {why}")
-            self._fold.stand_back(resource)
+        if not self.done.done():
+            self._host.stand_back(self._fold, seq, why, words)
+            self._try()
 
-    def _tap(self, entry: Entry) -> None:
-        self._tail.append(entry)
+    # --- what the instance's reader brings (Tap)
+    def folded(self, entry: Entry) -> None:
+        self._tail.append(partial(self._read, entry))
+        self._try()
+
+    def not_folded(self, seq: int, why: str, words: Sequence[str]) -> None:
+        self._tail.append(partial(self._host.stand_back, self._fold, seq, why, words))
         self._try()
 
     def _try(self) -> None:
@@ -49,21 +60,18 @@ class Further:
         fold, host = self._fold, self._host
         if self.done.done() or fold.position < self._begun_at:
             return
-        for entry in self._tail:
-            self._read(entry)
-        self._tail.clear()
+        tail, self._tail = self._tail, []
+        for read in tail:
+            read()
         if fold.position == host.writer.position and not self.done.done():
             host.adopt(fold)
-            self._end(adopted=True)
+            self.done.set_result(True)
 
     def _read(self, entry: Entry) -> None:
+        if self.done.done():
+            return
         try:
             self._fold.read(entry)
         except (MissingOwnership, BehindTrim, ValueError) as error:
             log.info("read_anew", writer=self._fold.name, reason=str(error))
-            self._end(adopted=False)
-
-    def _end(self, *, adopted: bool) -> None:
-        if not self.done.done():
-            self.done.set_result(adopted)
-            self._host.taps.remove(self._tap)
+            self.done.set_result(False)

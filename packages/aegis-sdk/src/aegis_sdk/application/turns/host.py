@@ -47,11 +47,10 @@ from aegis_sdk.application.turns.deliveries import (
     GroupPlace,
 )
 from aegis_sdk.application.turns.lookups import Lookups
-from aegis_sdk.application.turns.ports import Sent, WriterLog
+from aegis_sdk.application.turns.ports import FoundCheckpoint, Sent, Tap, WriterLog
 from aegis_sdk.application.turns.sending import UNSENT_S, Sender
 from aegis_sdk.contract.envelope import Outcome, OutcomeKind, Request
 from aegis_sdk.contract.ids import is_nested
-from aegis_sdk.contract.turns.checkpoint import Checkpoint
 from aegis_sdk.contract.turns.sent import Answer
 from aegis_sdk.domain.delivery import Verdict, backoff_s, could_be_second
 from aegis_sdk.domain.recorder import NO_RECORDER, Recorder
@@ -73,7 +72,7 @@ TICK_S: Final = 1.0
 STORE_S: Final = 2.0
 SENT_BEFORE_S: Final = 2.0
 """A stored request was sent at most so long before (doubt.py), and may have been begun since."""
-_NO_CHECKPOINTS: Final[Mapping[str, tuple[Checkpoint, float]]] = {}
+_NO_CHECKPOINTS: Final[Mapping[str, FoundCheckpoint]] = {}
 _SERVING: Final = frozenset({HeldState.TAKING, HeldState.SERVING, HeldState.PAUSED})
 _SAID: Final = {Why.BUSY: Answer.BUSY, Why.MOVED: Answer.MOVED, Why.LATE: Answer.LATE}
 
@@ -138,10 +137,10 @@ class TurnHost:
             letters,
             is_wanted=self._has_to_send,
             on_sent=self._is_sent,
-            aside=self._aside,
+            aside=self.aside,
             unsent_s=unsent_s,
         )
-        self._lookups = Lookups(log_, position=lambda: self.writer.position, aside=self._aside)
+        self._lookups = Lookups(log_, position=lambda: self.writer.position, aside=self.aside)
         self._claims = Claims(name)
         self._claiming: asyncio.Task[None] | None = None
         self._loop = asyncio.get_running_loop()
@@ -154,6 +153,8 @@ class TurnHost:
         self._tasks: set[asyncio.Task[None]] = set()
         self._kept: dict[str, dict[str, tuple[Request, int, float]]] = {}
         """Stored requests without an outcome, of resources that are not served here."""
+        self._unsure: list[Request] = []
+        """Of these, the ones that no session tells: they may have an outcome that was read long ago, or never."""
         self._stored_to = 0
         """The last stored request that was read."""
         self.deliveries = deliveries or Deliveries()
@@ -171,9 +172,9 @@ class TurnHost:
         self._served: set[str] = set()
         """What it served when it was stopped."""
         self.is_draining = False
-        self.unreadable_count = 0
-        self.taps: list[Callable[[Entry], None]] = []
-        """Told each entry when it is folded."""
+        self._unreadable: set[str] = set()
+        """Resources whose state is not known here any more."""
+        self.taps: list[Tap] = []
         self._changed = asyncio.Event()
         log_.on_stored, log_.on_refused = self._stored, self._refused
         log_.on_taken, log_.on_clashed = self._taken, self._clashed
@@ -183,16 +184,22 @@ class TurnHost:
     def follow(
         self,
         resources: Iterable[str],
-        checkpoints: Mapping[str, tuple[Checkpoint, float]] = _NO_CHECKPOINTS,
+        checkpoints: Mapping[str, FoundCheckpoint] = _NO_CHECKPOINTS,
+        *,
+        fold: Writer | None = None,
     ) -> int:
-        """Hold them as their checkpoints have them, each with when it was stored; the log is to be read from behind where it returns.
-
-        Raises: ValueError, for a checkpoint whose values can't be read.
-        """
+        """Hold them as their checkpoints have them; the log is to be read from behind where it returns. `fold`: it holds them."""
+        fold = fold or self.writer
         for resource in resources:
-            checkpoint, saved_s = checkpoints.get(resource, (None, 0.0))
-            self.writer.restore(resource, checkpoint, saved_s=saved_s)
-        return self.writer.position
+            found = checkpoints.get(resource, (None, 0.0))
+            try:
+                if isinstance(found, ValueError):
+                    raise found
+                fold.restore(resource, found[0], saved_s=found[1])
+            except ValueError as error:
+                fold.restore_unreadable(resource)
+                self._stand_back(resource, f"its checkpoint: {error}")
+        return fold.position
 
     async def start(self) -> None:
         """The log is read from now on. Raises: StoreUnreachable."""
@@ -281,7 +288,7 @@ class TurnHost:
         return self._stopped
 
     @property
-    def unsent(self) -> int:
+    def hand_ins(self) -> int:
         """Requests that handlers handed in and that are not sent yet."""
         return self._sender.waiting
 
@@ -289,6 +296,10 @@ class TurnHost:
     def may_write(self) -> bool:
         """It has read its own claim, on the connection that it has now; so it has read all before that, too."""
         return self._claims.may_write(self._connected.session)
+
+    @property
+    def unreadable_count(self) -> int:
+        return len(self._unreadable)
 
     @property
     def requests_done(self) -> int:
@@ -335,7 +346,7 @@ class TurnHost:
             if request.given_to in ("", self._runner.instance_id):
                 self._accept_delivery(delivery, suspect=could_be_second(arrival))
             else:
-                self._aside(self._take_over(delivery))
+                self.aside(self._take_over(delivery))
 
     def _accept_delivery(self, delivery: Delivery, *, suspect: bool) -> None:
         seq = delivery.arrival.stream_seq
@@ -364,8 +375,18 @@ class TurnHost:
         born_s = stored_s - SENT_BEFORE_S
         if held.state in _SERVING:
             self._accept(request, sent_s=math.inf, stored_seq=seq, born_s=born_s)
-        elif held.sessions.seen(*split(request.request_id)) is not Seen.DONE:
-            self._keep(request, seq, born_s)
+            return
+        seen = held.sessions.seen(*split(request.request_id))
+        if seen is Seen.DONE or self.writer.desk.known(request.request_id) is not None:
+            return
+        self._keep(request, seq, born_s)
+        if seen is Seen.UNKNOWN:
+            self._unsure.append(request)
+
+    async def _forget_if_done(self, request: Request) -> None:
+        """Of what is read from now on, its outcome is met there."""
+        if await self._lookups.find(request.request_id) is not None:
+            self._forget(request.resource or "", request.request_id)
 
     def _accept(
         self,
@@ -420,7 +441,7 @@ class TurnHost:
         self.writer.read(entry)
         if self.taps:
             for tap in tuple(self.taps):
-                tap(entry)
+                tap.folded(entry)
         if isinstance(entry, Gate):
             self._claims.read_gate(entry.writer)
             self._changed.set()
@@ -431,19 +452,29 @@ class TurnHost:
             self._forget(entry.resource, entry.request_id)
 
     def unreadable(self, seq: int, why: str, words: Sequence[str]) -> None:
-        """The state of what that entry concerns is not known here: somebody who can read it has to serve it."""
-        for resource in self.writer.concerned(words):
-            log.error(
-                "resource_unreadable",
-                service=self._service.name,
-                resource=resource,
-                instance_id=self._runner.instance_id,
-                reason=f"entry {seq}: {why}; run the version that wrote it, or remove that message",
-            )
-            self.writer.stand_back(resource)
-            self.unreadable_count += 1
-            self.on_unreadable(resource)
+        """An entry of the log can't be read."""
+        self.stand_back(self.writer, seq, why, words)
+        for tap in tuple(self.taps):
+            tap.not_folded(seq, why, words)
+
+    def stand_back(self, fold: Writer, seq: int, why: str, words: Sequence[str]) -> None:
+        """`fold` can't read that entry: somebody who can read it has to serve what it concerns."""
+        for resource in fold.read_unreadable(seq, words):
+            self._stand_back(resource, f"entry {seq}: {why}")
         self._soon()
+
+    def _stand_back(self, resource: str, why: str) -> None:
+        if resource in self._unreadable:
+            return
+        log.error(
+            "resource_unreadable",
+            service=self._service.name,
+            resource=resource,
+            instance_id=self._runner.instance_id,
+            reason=f"{why}; run the version that wrote it, or remove that message",
+        )
+        self._unreadable.add(resource)
+        self.on_unreadable(resource)
 
     def restored(self) -> None:
         """There is a new connection."""
@@ -472,7 +503,7 @@ class TurnHost:
     def _taken(self, write: Write) -> None:
         """A turn that is in the log already comes from there, ours or another's (R10)."""
         if not write.k:
-            self._aside(self._who_was_first(write))
+            self.aside(self._who_was_first(write))
 
     def _clashed(self, write: Write) -> None:
         self.writer.clashed(write)
@@ -513,7 +544,7 @@ class TurnHost:
 
     def _execute(self, out: Output) -> None:  # noqa: PLR0912 - one loop for each kind
         for writer in out.shut_out:
-            self._aside(self._shut_out(writer))
+            self.aside(self._shut_out(writer))
         for write in out.store:
             self._store(write)
         for work in out.answer:
@@ -527,13 +558,13 @@ class TurnHost:
             if (drop := self._running.pop(work, None)) is not None:
                 drop()
         for work in out.look_up:
-            self._aside(self._look_up(work))
+            self.aside(self._look_up(work))
         for work in out.keep:
-            self._aside(self._keep_in_stream(work))
+            self.aside(self._keep_in_stream(work))
         for work in out.dropped:
             self._dropped(work)
         for save in out.save:
-            self._aside(self._save(save))
+            self.aside(self._save(save))
         self._sender.send(out.send)
         if out.unknown:
             self.on_unknown(out.unknown)
@@ -699,7 +730,7 @@ class TurnHost:
             or span is not NO_SPAN
             or not self._isolation.admits(request.request_id)
         ):
-            task = self._aside(self._run_aside(work, place, span))
+            task = self.aside(self._run_aside(work, place, span))
             self._running[work] = task.cancel
             return
         self._isolation.begun()
@@ -851,7 +882,7 @@ class TurnHost:
     def _claim(self) -> None:
         if self._claiming is not None:
             self._claiming.cancel()
-        self._claiming = self._aside(self._store_claim())
+        self._claiming = self.aside(self._store_claim())
 
     async def _store_claim(self) -> None:
         for n in itertools.count(1):
@@ -911,7 +942,7 @@ class TurnHost:
             return await until_answered(lambda: self._log.find_of_group(request_id))
         return await self._lookups.find(request_id)
 
-    def _aside(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    def aside(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = self._loop.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._aside_done)
@@ -935,8 +966,16 @@ class TurnHost:
     def _tick(self) -> None:
         if not self._stopped:
             self.writer.tick(time.time())
+            self._look_up_unsure()
             self._soon()
             self._loop.call_later(TICK_S, self._tick)
+
+    def _look_up_unsure(self) -> None:
+        """Most have their outcome by now: the log is asked for the others, for all of them together."""
+        unsure, self._unsure = self._unsure, []
+        for request in unsure:
+            if request.request_id in self._kept.get(request.resource or "", ()):
+                self.aside(self._forget_if_done(request))
 
     def _halt(self, why: str, tell: Callable[[str], None]) -> None:
         if not self._stopped:

@@ -6,10 +6,15 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Protocol
 
 from aegis_sdk.contract.envelope import Outcome, Request
+from aegis_sdk.contract.turns.checkpoint import Checkpoint
 from aegis_sdk.contract.turns.entries import Record
 from aegis_sdk.contract.turns.sent import Answer
+from aegis_sdk.domain.turns.entries import Entry
 from aegis_sdk.domain.turns.output import Save
 from aegis_sdk.domain.turns.work import Write
+
+FoundCheckpoint = tuple[Checkpoint, float] | ValueError
+"""A resource's newest checkpoint, and when it was stored (Unix time); or why it can't be read."""
 
 
 class WriterLog(Protocol):
@@ -97,6 +102,15 @@ class Sent(Protocol):
     def answer(self, request_id: str, outcome: Outcome) -> None: ...
 
     def refuse(self, request_id: str, answer: Answer) -> None: ...
+
+
+class Tap(Protocol):
+    """Is told what an instance reads in the log, when that is folded."""
+
+    def folded(self, entry: Entry) -> None: ...
+
+    def not_folded(self, seq: int, why: str, words: Sequence[str]) -> None:
+        """The entry at `seq`, with these words as its subject, can't be read."""
 
 
 class CallsOut(Protocol):

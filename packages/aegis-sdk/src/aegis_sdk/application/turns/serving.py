@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
@@ -16,7 +17,14 @@ from typing import Final, Protocol
 from aegis_sdk.application.following import until_answered
 from aegis_sdk.application.handlers import Runner
 from aegis_sdk.application.isolation import Isolation
-from aegis_sdk.application.ports import Connected, Delivery, GroupSource, Letters, RequestLog
+from aegis_sdk.application.ports import (
+    Connected,
+    Delivery,
+    GroupSource,
+    Letters,
+    RequestLog,
+    StoreError,
+)
 from aegis_sdk.application.resource_host import PAUSE_LEASE_S, SEEN_TOLD_MAX
 from aegis_sdk.application.serving import CATCH_UP_S_MAX
 from aegis_sdk.application.threads import Threads
@@ -24,12 +32,12 @@ from aegis_sdk.application.tracing import LOG_TRACER, Tracer
 from aegis_sdk.application.turns.deliveries import CREDIT, Deliveries
 from aegis_sdk.application.turns.further import Further
 from aegis_sdk.application.turns.host import TurnHost
-from aegis_sdk.application.turns.ports import Sent, WriterLog
+from aegis_sdk.application.turns.ports import FoundCheckpoint, Sent, WriterLog
 from aegis_sdk.application.turns.sending import UNSENT_S
 from aegis_sdk.context import Asks
 from aegis_sdk.contract.control import ResourceSeen
 from aegis_sdk.contract.envelope import Request
-from aegis_sdk.contract.turns.checkpoint import Checkpoint
+from aegis_sdk.domain.delivery import backoff_s
 from aegis_sdk.domain.recorder import NO_RECORDER, Recorder
 from aegis_sdk.domain.turns.entries import Claim, Entry
 from aegis_sdk.domain.turns.writer import OUTCOMES_KEPT_S
@@ -71,10 +79,8 @@ class Readers(Protocol):
 
     def requests(self, on_request: OnStored) -> Source: ...
 
-    async def checkpoints(
-        self, resources: Collection[str]
-    ) -> Mapping[str, tuple[Checkpoint, float]]:
-        """The newest of each, and when it was stored (Unix time). Raises: StoreError."""
+    async def checkpoints(self, resources: Collection[str]) -> Mapping[str, FoundCheckpoint]:
+        """The newest of each that has one. Raises: StoreError."""
 
     async def open_group(
         self, *, credit: int, on_delivery: Callable[[Delivery], None]
@@ -160,7 +166,6 @@ class TurnServing:
         self._readers = ports.readers
         self._reader = ports.readers.log(self.host.entry, self.host.unreadable, is_main=True)
         self._stored = ports.readers.requests(self.host.stored_request)
-        self._tasks: set[asyncio.Task[None]] = set()
         self._stopped = False
 
     def _is_copied(self, why: str) -> None:
@@ -228,8 +233,6 @@ class TurnServing:
     async def stop(self) -> None:
         """At once; safe twice."""
         self._stopped = True
-        for task in list(self._tasks):
-            task.cancel()
         await self.host.stop()
         await self._reader.stop()
         await self._stored.stop()
@@ -269,6 +272,10 @@ class TurnServing:
         return self.host.unreadable_count
 
     @property
+    def hand_ins(self) -> int:
+        return self.host.hand_ins
+
+    @property
     def requests_done(self) -> int:
         return self.host.requests_done
 
@@ -287,27 +294,32 @@ class TurnServing:
 
     # --- resources that come later --------------------------------------------------------------------------------
     def _hold(self, resources: list[str]) -> None:
-        task = asyncio.get_running_loop().create_task(self._read_further(resources))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self.host.aside(self._read_further(resources))
 
     async def _read_further(self, resources: list[str]) -> None:
         """The log gives them to this writer, which does not hold them: another fold reads them, and is adopted."""
         log.info("resources_read_later", writer=self.writer, resources=len(resources))
-        while True:
-            fold = self.host.writer.further()
-            checkpoints = await until_answered(lambda: self._readers.checkpoints(resources))
-            for resource in resources:
-                checkpoint, saved_s = checkpoints.get(resource, (None, 0.0))
-                fold.restore(resource, checkpoint, saved_s=saved_s)
-            further = Further(fold, self.host)
-            reader = self._readers.log(further.entry, further.unreadable, is_main=False)
-            await reader.start(after=fold.position)
+        for n in itertools.count(1):
             try:
-                if await further.done:
+                if await self._adopt(resources):
                     return
-            finally:
-                await reader.stop()
+            except StoreError as error:
+                log.warning("resources_not_read", writer=self.writer, error=str(error))
+            await asyncio.sleep(backoff_s(n, first_s=0.02, max_s=1.0))
+
+    async def _adopt(self, resources: list[str]) -> bool:
+        """Whether the fold was whole. Raises: StoreError."""
+        fold = self.host.writer.further()
+        checkpoints = await self._readers.checkpoints(resources)
+        begins = self.host.follow(resources, checkpoints, fold=fold)
+        further = Further(fold, self.host)
+        reader = self._readers.log(further.entry, further.unreadable, is_main=False)
+        try:
+            await reader.start(after=begins)
+            return await further.done
+        finally:
+            further.close()
+            await reader.stop()
 
 
 def _unheard(_: str) -> None: ...

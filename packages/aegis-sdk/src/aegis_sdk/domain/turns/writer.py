@@ -171,6 +171,11 @@ class Writer:
                 resource, checkpoint.writer, epoch=checkpoint.epoch, own=checkpoint.own
             )
 
+    def restore_unreadable(self, resource: str) -> None:
+        """Hold a resource whose checkpoint can't be read: it is neither served nor followed."""
+        held = self.held[resource] = Held(resource)
+        held.unreadable = True
+
     def further(self) -> Writer:
         """A fold for resources that come later: to be restored, to read up to where this one is, and to be adopted."""
         fold = Writer(self.name, self._compute, ends_kept_s=self._ends_kept_s)
@@ -457,8 +462,23 @@ class Writer:
         held.queue.clear()
         held.early.clear()
 
-    def concerned(self, words: Sequence[str]) -> list[str]:
-        """The resources that an entry with this subject may change: what is held of them can't be told without it."""
+    def read_unreadable(self, seq: int, words: Sequence[str]) -> list[str]:
+        """The next entry can't be read. The resources that it may change are neither served nor followed any more: what was
+        read of them is not all there is.
+        """
+        if seq <= self.position:
+            return []
+        self.position = seq
+        concerned = [name for name in self._changed_by(words) if not self.held[name].unreadable]
+        for name in concerned:
+            held = self.held[name]
+            held.unreadable = True
+            if held.state is not HeldState.FOLLOWING:
+                self._lose(held)
+        return concerned
+
+    def _changed_by(self, words: Sequence[str]) -> list[str]:
+        """What an entry with this subject may change."""
         kind, *rest = words
         if kind == "turn" and rest:
             known = [name for name in self.held if rest[0] in self.ownership.may_write(name)]
@@ -466,13 +486,6 @@ class Writer:
         if kind == "at" and len(rest) > 1 and rest[1] != "state":
             return [name for name in self.held if encode_token(name) == rest[0]]
         return list(self.held) if kind == "own" else []
-
-    def stand_back(self, resource: str) -> None:
-        """Neither serve nor follow it any more: what was read of it is not all there is."""
-        held = self.held[resource]
-        held.unreadable = True
-        if held.state is not HeldState.FOLLOWING:
-            self._lose(held)
 
     def _read_end(self, end: End) -> None:
         self._log_s = max(self._log_s, end.stored_s)

@@ -10,6 +10,7 @@ from aegis_sdk.application.ports import Delivery, Directory, GroupSource
 from aegis_sdk.application.requester import Requester
 from aegis_sdk.application.tracing import LOG_TRACER, Tracer
 from aegis_sdk.application.turns.caller import Caller
+from aegis_sdk.application.turns.ports import FoundCheckpoint
 from aegis_sdk.application.turns.serving import (
     ENDS_KEPT_S,
     OnEntry,
@@ -21,7 +22,6 @@ from aegis_sdk.application.turns.serving import (
 from aegis_sdk.context import Asks
 from aegis_sdk.contract.method import Method
 from aegis_sdk.contract.subjects import Subjects
-from aegis_sdk.contract.turns.checkpoint import Checkpoint
 from aegis_sdk.contract.turns.subjects import LogSubjects
 from aegis_sdk.contract.turns.writers import writer_name
 from aegis_sdk.domain.recorder import NO_RECORDER, Recorder
@@ -75,9 +75,7 @@ class NatsReaders:
             watch=self._watch,
         )
 
-    async def checkpoints(
-        self, resources: Collection[str]
-    ) -> Mapping[str, tuple[Checkpoint, float]]:
+    async def checkpoints(self, resources: Collection[str]) -> Mapping[str, FoundCheckpoint]:
         return await newest_checkpoints(self._link, self._names, list(resources))
 
     async def open_group(

@@ -6,12 +6,12 @@ from collections.abc import Collection, Sequence
 from typing import Final
 
 from aegis_sdk.application.ports import StoreUnreachable
+from aegis_sdk.application.turns.ports import FoundCheckpoint
 from aegis_sdk.contract.turns.checkpoint import SAVED, Checkpoint, SavedUpTo
 from aegis_sdk.contract.turns.subjects import LogSubjects
 from aegis_sdk.infrastructure.messages import last_message
 from aegis_sdk.nats.jetstream import parse_time
 from aegis_sdk.nats.link import Link
-from aegis_sdk.telemetry import log
 
 READ_TIMEOUT_S: Final = 5.0
 AT_ONCE_MAX: Final = 500
@@ -37,31 +37,24 @@ async def newest_saved(
 
 async def newest_checkpoints(
     link: Link, names: LogSubjects, resources: Sequence[str]
-) -> dict[str, tuple[Checkpoint, float]]:
-    """By resource, each with when it was stored (Unix time). One that can't be read is left out: the log is read instead.
-
-    Any server of the cluster may answer, with an older one: then more of the log is read. Raises: StoreError.
-    """
-    found: dict[str, tuple[Checkpoint, float]] = {}
+) -> dict[str, FoundCheckpoint]:
+    """By resource. Any server of the cluster may answer, with an older one: then more of the log is read. Raises: StoreError."""
+    found: dict[str, FoundCheckpoint] = {}
     for at in range(0, len(resources), AT_ONCE_MAX):
-        subjects = [names.checkpoint(resource) for resource in resources[at : at + AT_ONCE_MAX]]
+        by_subject = {names.checkpoint(each): each for each in resources[at : at + AT_ONCE_MAX]}
         messages = await link.collect(
             f"$JS.API.DIRECT.GET.{names.stream}",
-            {"multi_last": subjects},
+            {"multi_last": list(by_subject)},
             timeout_s=READ_TIMEOUT_S,
         )
         for message in messages:
+            resource = by_subject[message.headers["Nats-Subject"]]
             try:
                 checkpoint = await _whole(link, names, Checkpoint.decode(message.data))
-                stored_s = parse_time(message.headers["Nats-Time-Stamp"])
-            except (KeyError, ValueError) as error:
-                log.error(
-                    "checkpoint_unreadable",
-                    subject=message.headers.get("Nats-Subject", ""),
-                    error=repr(error),
-                )
-                continue
-            found[checkpoint.resource] = checkpoint, stored_s
+            except ValueError as error:
+                found[resource] = error
+            else:
+                found[resource] = checkpoint, parse_time(message.headers["Nats-Time-Stamp"])
     return found
 
 
