@@ -12,13 +12,13 @@ from typing import Any
 import nats
 from aegis_control.bootstrap import Control
 from aegis_control.settings import Settings, load
-from aegis_sdk.contract.bodies import Fence
 from aegis_sdk.contract.control import (
     Ack,
     AdminReply,
     Command,
     Heartbeat,
     LeaseRecord,
+    LeaseState,
     Leave,
     MethodSpec,
     Registration,
@@ -111,34 +111,20 @@ class Broker:
         data = await self.last(f"KV_{bucket}", f"$KV.{bucket}.{key}")
         return LeaseRecord.model_validate_json(data) if data else None
 
-    async def fence(self, resource: str = "R1") -> Fence | None:
-        stream = self.subjects.journal_stream(SERVICE)
-        data = await self.last(stream, self.subjects.fence(SERVICE, resource))
-        return Fence.model_validate_json(data) if data else await self._told_by_log(resource)
-
-    async def _told_by_log(self, resource: str) -> Fence | None:
-        """As an ownership entry has it: the one that the lease names."""
+    async def told(self, resource: str = "R1") -> tuple[str, str] | None:
+        """The owner and its run, as the ownership entry has them that the lease names; empty for nobody."""
         lease, names = await self.lease(resource), LogSubjects(self.subjects, SERVICE)
-        if lease is None:
-            return None
-        data = await self.last(names.stream, names.own(lease.epoch))
-        if data is None:
-            return None
-        owner, incarnation = run_of(Moves.decode(data).moves[resource])
-        if not owner:  # nobody's: the lease says who it was
-            owner, incarnation = lease.owner, lease.incarnation
-        return Fence(
-            epoch=lease.epoch, owner=owner, incarnation=incarnation, grant=lease.grant, start_seq=1
-        )
+        data = await self.last(names.stream, names.own(lease.epoch)) if lease else None
+        return None if data is None else run_of(Moves.decode(data).moves[resource])
 
     async def owner(self, resource: str = "R1") -> str:
-        """`b 2 held`, and `b 2` of the fence when both agree; else what differs."""
-        lease, fence = await self.lease(resource), await self.fence(resource)
-        if lease is None or fence is None:
+        """`b 2 held`, when the log and the lease agree; else what differs."""
+        lease, told = await self.lease(resource), await self.told(resource)
+        if lease is None or told is None:
             return "nobody"
         words = f"{lease.owner} {lease.epoch} {lease.state.value}"
-        same = (fence.owner, fence.epoch) == (lease.owner, lease.epoch)
-        return words if same else f"{words}, fence {fence.owner} {fence.epoch}"
+        owner = "" if lease.state is LeaseState.VACANT else lease.owner
+        return words if told[0] == owner else f"{words}, the log says {told[0]}"
 
     async def until_owner(self, expected: str, resource: str = "R1") -> None:
         async def reached() -> bool:

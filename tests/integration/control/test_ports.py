@@ -9,25 +9,24 @@ from dataclasses import dataclass
 import pytest
 from aegis_control.application.ports import (
     Bucket,
-    FenceWrite,
-    Journal,
     NotWritten,
-    StoredFence,
+    OwnLog,
     Write,
 )
+from aegis_control.domain.leading.owning import StoredGate, StoredMoves
 from aegis_control.infrastructure.embedded_nats import EmbeddedNats
 from aegis_control.infrastructure.nats_buckets import NatsBucket
-from aegis_control.infrastructure.nats_journal import NatsJournal
+from aegis_control.infrastructure.nats_own import NatsOwnLog
 from aegis_control.infrastructure.nats_streams import NatsStreams, StreamSettings
-from aegis_sdk.contract.bodies import Fence
 from aegis_sdk.contract.subjects import Subjects
+from aegis_sdk.contract.turns.entries import Moves
 from aegis_sdk.nats.calls import ask
 from aegis_sdk.nats.jetstream import JetStream
 from aegis_sdk.nats.link import Link
 from aegis_sdk.nats.login import Server
 from aegis_sdk.nats.wire import Message
 
-from tests.unit.control.support import MemoryBucket, MemoryJournal
+from tests.unit.control.support import MemoryBucket, MemoryOwnLog
 
 SERVICE = "accounts"
 
@@ -35,7 +34,7 @@ SERVICE = "accounts"
 @dataclass
 class Store:
     bucket: Bucket
-    journal: Journal
+    log: OwnLog
 
 
 @pytest.fixture(params=["memory", "nats"])
@@ -43,14 +42,14 @@ async def store(
     request: pytest.FixtureRequest, server: EmbeddedNats, prefix: str
 ) -> AsyncIterator[Store]:
     if request.param == "memory":
-        yield Store(MemoryBucket(), MemoryJournal())
+        yield Store(MemoryBucket(), MemoryOwnLog())
         return
     link = JetStream(await Link.open(Server(server.url), name="test"))
     subjects = Subjects(prefix)
     streams = NatsStreams(link, subjects, StreamSettings())
     await streams.provision_common()
     await streams.provision(SERVICE)
-    yield Store(NatsBucket(link, subjects.leases_bucket), NatsJournal(link, subjects))
+    yield Store(NatsBucket(link, subjects.leases_bucket), NatsOwnLog(link, subjects))
     await link.link.close()
 
 
@@ -118,20 +117,21 @@ async def test_a_deleted_key_stays_known_until_it_is_written_again(store: Store)
     assert isinstance(again, int)
 
 
-def fence(epoch: int) -> Fence:
-    return Fence(epoch=epoch, owner="a", incarnation="r", grant=f"g-a-{epoch}", start_seq=1)
-
-
-async def test_a_fence_replaces_exactly_the_one_before(store: Store) -> None:
-    """G5: of two control replicas that write a fence, one does."""
-    journal = store.journal
-    assert await journal.last_fence(SERVICE, "R 1") is None
-    [first] = await journal.write_fences(SERVICE, [FenceWrite("R 1", fence(1), 0)])
+async def test_an_ownership_entry_is_stored_under_the_next_number_alone(store: Store) -> None:
+    """G5: of two control replicas that write a number, one does, and the other reads what it says."""
+    log = store.log
+    assert await log.read(SERVICE, after=0) == []
+    moves = Moves({"R 1": "a~r", "R2": ""}, "registered", "log-1")
+    first = await log.write(SERVICE, 1, moves)
     assert isinstance(first, int)
-    refused = await journal.write_fences(SERVICE, [FenceWrite("R 1", fence(2), 0)])
-    assert refused == [NotWritten.CONFLICT]
-    [second] = await journal.write_fences(SERVICE, [FenceWrite("R 1", fence(2), first)])
-    assert isinstance(second, int)
-    assert await journal.last_fence(SERVICE, "R 1") == StoredFence(fence(2), second)
-    assert await journal.load_fences(SERVICE) == {"R 1": StoredFence(fence(2), second)}
-    assert await journal.load_fences("other") == {}
+    assert await log.write(SERVICE, 1, Moves({"R 1": "b~r"})) is NotWritten.CONFLICT
+    [gate] = await log.shut_out(SERVICE, ["a~r"])
+    assert gate is not None
+    own, shut = await log.read(SERVICE, after=0)
+    assert isinstance(own, StoredMoves)
+    assert (own.seq, own.number, own.moves) == (first, 1, moves)
+    assert shut == StoredGate(gate, "a~r")
+    [newer] = await log.shut_out(SERVICE, ["a~r"])
+    assert newer is not None
+    assert await log.read(SERVICE, after=first) == [StoredGate(newer, "a~r")]
+    assert await log.read("other", after=0) == []

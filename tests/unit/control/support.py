@@ -1,6 +1,6 @@
 """Control's use cases on in-memory ports, with a clock that stands still until it is told to move.
 
-The fakes keep the ports' promises (compare-and-set, last fence wins) and can be told to misbehave:
+The fakes keep the ports' promises (compare-and-set, create-only) and can be told to misbehave:
 lose an acknowledgement, let somebody else write first, or be away.
 """
 
@@ -11,17 +11,15 @@ from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any
 
 from aegis_control.application.assembly import assemble
-from aegis_control.application.leading.own import LogLeases
+from aegis_control.application.leading.own import Leases
 from aegis_control.application.ports import (
     BucketEntry,
-    FenceWrite,
+    Going,
     NotWritten,
     RequestsFull,
-    StoredFence,
-    Trimmed,
     Write,
 )
 from aegis_control.application.state import Member
@@ -47,9 +45,10 @@ from aegis_sdk.contract.control import (
 from aegis_sdk.contract.dead_letter import DeadLetter
 from aegis_sdk.contract.envelope import Outcome, Request
 from aegis_sdk.contract.subjects import Subjects
-from aegis_sdk.contract.turns.checkpoint import SavedUpTo
+from aegis_sdk.contract.turns.checkpoint import Checkpoint, SavedUpTo
 from aegis_sdk.contract.turns.entries import Moves
 from aegis_sdk.contract.turns.writers import run_of
+from aegis_sdk.domain.turns.keeping import Keeping
 from aegis_sdk.errors import Unavailable
 
 SERVICE = "accounts"
@@ -117,50 +116,6 @@ class MemoryBucket:
 
 
 @dataclass
-class MemoryJournal:
-    fences: dict[tuple[str, str], StoredFence] = field(default_factory=dict)
-    seq: int = 0
-    lose_acks: int = 0
-    away: bool = False
-    log: list[str] = field(default_factory=list)
-    trims: list[tuple[str, list[str], float]] = field(default_factory=list)
-    trimmed: Trimmed = field(default_factory=lambda: Trimmed(0))
-
-    async def load_fences(self, service: str) -> dict[str, StoredFence]:
-        return {name: fence for (of, name), fence in self.fences.items() if of == service}
-
-    async def last_fence(self, service: str, resource: str) -> StoredFence | None:
-        return self.fences.get((service, resource))
-
-    async def write_fences(
-        self, service: str, writes: Sequence[FenceWrite]
-    ) -> list[int | NotWritten]:
-        if self.away:
-            raise Unavailable("the journal is away")
-        return [self._write(service, write) for write in writes]
-
-    async def trim(self, service: str, resources: Sequence[str], *, keep_s: float) -> Trimmed:
-        self.trims.append((service, sorted(resources), keep_s))
-        return self.trimmed
-
-    async def remove_torn(
-        self, service: str, resources: Sequence[str], *, beginning_lost: bool
-    ) -> None:
-        pass
-
-    def _write(self, service: str, write: FenceWrite) -> int | NotWritten:
-        known = self.fences.get((service, write.resource))
-        if (known.seq if known else 0) != write.after_seq:
-            return NotWritten.CONFLICT
-        self.seq += 1
-        self.fences[service, write.resource] = StoredFence(write.fence, self.seq)
-        if self.lose_acks:
-            self.lose_acks -= 1
-            return NotWritten.UNKNOWN
-        return self.seq
-
-
-@dataclass
 class MemoryOwnLog:
     """The logs of all services. `lose_acks`: the next entries are stored, but nobody hears of it."""
 
@@ -209,12 +164,28 @@ class MemoryOwnLog:
 
 
 @dataclass
-class MemoryRequests:
-    """`floors`: the consumers that exist, as the instances made them, and their ack floors."""
+class MemoryLogSpace:
+    """Nothing is old, and no resource has a checkpoint."""
 
-    floors: dict[str, int] = field(default_factory=dict)
+    async def old(self, service: str, *, keep_s: float) -> int:
+        return 0
+
+    async def newest(self, service: str, resource: str) -> tuple[Checkpoint | None, int]:
+        return None, 0
+
+    async def fold(self, service: str, keeping: Keeping, *, outcomes: bool) -> int:
+        return 0
+
+    async def keep(self, service: str, checkpoint: Checkpoint, *, after_seq: int) -> bool:
+        return True
+
+    async def remove(self, service: str, going: Going) -> int:
+        return 0
+
+
+@dataclass
+class MemoryRequests:
     provisioned: list[str] = field(default_factory=list)
-    deleted: list[str] = field(default_factory=list)
     forgotten: dict[str, int] = field(default_factory=dict)
 
     async def provision(self, service: str) -> None:
@@ -223,24 +194,11 @@ class MemoryRequests:
     async def keep_group(self, service: str) -> bool:
         return False
 
-    async def ack_floor(self, service: str, grant: str) -> int | None:
-        return self.floors.get(grant)
-
-    async def delete_grant(self, service: str, grant: str) -> None:
-        self.floors.pop(grant, None)
-        self.deleted.append(grant)
-
-    async def grants(self, service: str) -> list[str]:
-        return list(self.floors)
-
     async def remove_settled(self, service: str, *, done_seq: int, held: Collection[str]) -> int:
         return 0
 
     async def forget(self, service: str, starts: Mapping[str, int]) -> None:
         self.forgotten = dict(starts)
-
-    async def make_room(self, service: str, starts: Mapping[str, int]) -> int:
-        return 0
 
 
 @dataclass
@@ -369,19 +327,14 @@ def _nobody(_: Api) -> AbstractAsyncContextManager[None]:
 class Office:
     """A leader of control whose world is in memory. `Office(office.world)` is another replica's term."""
 
-    in_turns: ClassVar[bool] = False
-    """Whether the services' logs decide who owns what, where a test does not say."""
-
     leases_follow = True
     """False: what writes them is `pending`."""
 
-    def __init__(self, other: Office | None = None, *, turns: bool | None = None) -> None:
-        self.turns: bool = other.turns if other else self.in_turns if turns is None else turns
+    def __init__(self, other: Office | None = None) -> None:
         self.own_log: MemoryOwnLog = other.own_log if other else MemoryOwnLog()
         self.clock: ManualClock = other.clock if other else ManualClock()
         self.registry: MemoryBucket = other.registry if other else MemoryBucket()
         self.leases: MemoryBucket = other.leases if other else MemoryBucket()
-        self.journal: MemoryJournal = other.journal if other else MemoryJournal()
         self.logs = MemoryLogs()
         self.requests: MemoryRequests = other.requests if other else MemoryRequests()
         self.instances = MemoryInstances()
@@ -389,11 +342,11 @@ class Office:
         self.hearing = MemoryHearing()
         self.letters = MemoryLetters()
         self.checkup = MemoryCheckup()
-        self._tokens = iter(range(10_000))
         self.world = World(
             registry=self.registry,
             leases=self.leases,
-            journal=self.journal,
+            own_log=self.own_log,
+            log_space=MemoryLogSpace(),
             requests=self.requests,
             logs=self.logs,
             instances=self.instances,
@@ -404,14 +357,12 @@ class Office:
             clock=self.clock,
             subjects=Subjects(),
             limits=LIMITS,
-            new_token=lambda: f"t{next(self._tokens)}",
             listen=_nobody,
             leader_id="control-1",
             version="0",
             ack_wait_s=1.0,
             outcome_ttl_s=60.0,
             replicas=1,
-            own_log=self.own_log if self.turns else None,
         )
         self.pending: list[Coroutine[Any, Any, object]] = []
         self.parts = parts = assemble(self.world, spawn=self._spawn)
@@ -423,7 +374,7 @@ class Office:
         """Leases follow the log by themselves: here at once, since memory makes nobody wait."""
         if (
             self.leases_follow
-            and getattr(coroutine, "__name__", "") == LogLeases._write_leases.__name__
+            and getattr(coroutine, "__name__", "") == Leases._write_leases.__name__
         ):
             with contextlib.suppress(StopIteration, Unavailable):
                 coroutine.send(None)
@@ -507,25 +458,17 @@ class Office:
         assert entry.value is not None
         return LeaseRecord.model_validate_json(entry.value)
 
-    def fence(self, resource: str = "R1") -> str:
-        """`b 2`: the owner and the epoch of the last fence, or as the log says them."""
-        if self.turns:
-            owned = Owned()
-            for entry in self.own_log.entries[SERVICE]:
-                owned.read(entry)
-            ownership = owned.ownership
-            return f"{run_of(ownership.owner(resource))[0]} {ownership.epoch(resource)}"
-        fence = self.journal.fences[SERVICE, resource].fence
-        return f"{fence.owner} {fence.epoch}"
+    def owned(self) -> Owned:
+        """What the log says, read anew."""
+        found = Owned()
+        for entry in self.own_log.entries.get(SERVICE, ()):
+            found.read(entry)
+        return found
 
-    def given_up(self, epoch: int) -> int:
-        """The epoch of a resource that has become nobody's: where the log decides, that is an entry, too."""
-        return epoch + 1 if self.turns else epoch
-
-    @property
-    def decides(self) -> MemoryJournal | MemoryOwnLog:
-        """Where epochs are begun."""
-        return self.own_log if self.turns else self.journal
+    def told(self, resource: str = "R1") -> str:
+        """`b 2`: the owner and the epoch, as the log says them."""
+        ownership = self.owned().ownership
+        return f"{run_of(ownership.owner(resource))[0]} {ownership.epoch(resource)}"
 
     def member(self, instance_id: str) -> Member:
         return self.state.services[SERVICE].members[instance_id]

@@ -101,7 +101,7 @@ async def test_disconnect_without_a_standby_leaves_the_resource_vacant() -> None
     await office.registers("a", Role.ACTIVE)
     reply = await ask(office, "disconnect", instance_id="a")
     assert reply.data["vacant"] == ["R1"]
-    assert office.route() == f"a {office.given_up(1)} vacant"
+    assert office.route() == "a 2 vacant"
 
 
 @pytest.mark.parametrize("verb", ["disconnect", "drain"])
@@ -135,7 +135,7 @@ async def test_failover_pauses_the_active_and_moves_one_resource() -> None:
     office = await crew()
     reply = await ask(office, "failover", resource="R1", to="c", by="eve")
     assert reply.data["moved"] == {"R1": "c"}
-    assert (office.route("R1"), office.fence("R1")) == ("c 2 held", "c 2")
+    assert (office.route("R1"), office.told("R1")) == ("c 2 held", "c 2")
     assert office.route("R2") == "a 1 held"
     [(to, command)] = office.instances.sent
     assert (to, command.kind.value, command.resources) == ("a", "pause", ["R1"])
@@ -152,7 +152,7 @@ async def test_failover_passes_over_an_active_that_does_not_answer() -> None:
 
 async def test_an_active_goes_on_when_the_handover_failed() -> None:
     office = await crew()
-    (office.own_log if office.turns else office.leases).away = True
+    office.own_log.away = True
     reply = await ask(office, "failover", resource="R1", to="b")
     assert (reply.ok, reply.code) == (False, "internal")
     assert office.instances.kinds("a") == ["pause", "resume"]

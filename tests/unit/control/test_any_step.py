@@ -9,26 +9,24 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from aegis_control.application.ports import FenceWrite, NotWritten
 from aegis_sdk.contract.control import LeaseState, Role
 from aegis_sdk.errors import Unavailable
 
 from tests.unit.control.support import SERVICE, Office
 
 RESOURCES = ("R1", "R2")
-FLOOR = 57
 STEPS_MAX = 200
 PORTS = {
     "registry": ("load", "read", "write", "delete"),
     "leases": ("load", "read", "write", "delete"),
-    "journal": ("load_fences", "last_fence", "write_fences"),
-    "requests": ("provision", "ack_floor", "delete_grant", "grants", "make_room"),
+    "own_log": ("read", "write", "shut_out"),
+    "requests": ("provision",),
     "instances": ("command", "tell"),
     "hearing": ("check",),
 }
@@ -98,22 +96,14 @@ async def registration(office: Office) -> None:
 MOVES = {move.__name__: move for move in (loss, handover, leave, registration)}
 
 
-async def begun(
-    move: str,
-    striker: Striker,
-    *,
-    ports: Mapping[str, Sequence[str]] = PORTS,
-    turns: bool = False,
-) -> tuple[Office, asyncio.Task[None]]:
+async def begun(move: str, striker: Striker) -> tuple[Office, asyncio.Task[None]]:
     """`a` is active, `b` stands by, and the first replica is at the step where it is struck."""
-    office = Office(turns=turns)
+    office = Office()
     await office.registers("a", Role.ACTIVE, RESOURCES)
     await office.registers("b", Role.STANDBY, RESOURCES)
     office.beats("a", "b")
     await office.settled()
-    for name in RESOURCES:
-        office.requests.floors[office.lease(name).grant] = FLOOR
-    for port, methods in ports.items():
+    for port, methods in PORTS.items():
         for method in methods:
             target = getattr(office, port)
             setattr(target, method, striker.wrap(getattr(target, method)))
@@ -152,79 +142,42 @@ async def taken_over(office: Office, move: str) -> Office:
     return successor
 
 
-def assert_right(office: Office, epochs: list[tuple[str, int]]) -> None:
+def assert_right(office: Office) -> None:
+    """Each resource has an owner that is registered, nobody before it can write, and the leases agree."""
+    found = office.owned()
+    assert sorted(set(office.own_log.numbers(SERVICE))) == office.own_log.numbers(SERVICE)
     for name in RESOURCES:
-        lease, fence = office.lease(name), office.journal.fences[SERVICE, name].fence
-        assert lease.state is LeaseState.HELD
-        assert lease.owner in office.state.services[SERVICE].members
-        assert (fence.owner, fence.incarnation, fence.epoch) == (
-            lease.owner,
-            lease.incarnation,
-            lease.epoch,
-        )  # G5: exactly the lease's owner can commit
-        assert fence.start_seq <= FLOOR + 1  # G1, G6: nothing without an outcome is left out
-        assert fence.grant == lease.grant
-        assert lease.grant not in office.requests.deleted
-        mine = [epoch for of, epoch in epochs if of == name]
-        assert mine == sorted(set(mine))  # G5: epochs only rise, and none is fenced twice
+        assert found.says(office.lease(name))
+        assert office.lease(name).state is LeaseState.HELD
+        assert office.lease(name).owner in office.state.services[SERVICE].members
+    assert not found.ownership.unshut(RESOURCES)
 
 
-def noted(office: Office) -> list[tuple[str, int]]:
-    """(resource, epoch) of every fence from here on."""
-    epochs: list[tuple[str, int]] = []
-    store = office.journal._write
-
-    def note(service: str, write: FenceWrite) -> int | NotWritten:
-        before = office.journal.seq
-        result = store(service, write)
-        if office.journal.seq > before:
-            epochs.append((write.resource, write.fence.epoch))
-        return result
-
-    office.journal._write = note  # type: ignore[method-assign]
-    return epochs
-
-
+@pytest.mark.parametrize("sleeps", [False, True], ids=["dies", "sleeps"])
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 @pytest.mark.parametrize("move", MOVES)
-async def test_a_control_that_dies_at_any_step_leaves_work_and_no_damage(
-    move: str, after: bool
-) -> None:
-    """G1, G5, G6: its successor ends what was begun, whatever was done by then."""
+async def test_control_may_die_or_sleep_at_any_step(move: str, after: bool, sleeps: bool) -> None:
+    """G1, G5: its successor ends what was begun, and who wakes up undoes nothing."""
     for step in range(1, STEPS_MAX):
-        striker = Striker(step, after, sleeps=False)
+        striker = Striker(step, after, sleeps=sleeps)
         office, task = await begun(move, striker)
-        epochs = noted(office)
-        await task
-        for left in office.pending:
-            left.close()
+        before = office.owned()
+        if not sleeps:
+            await task
+            for left in office.pending:
+                left.close()
         successor = await taken_over(office, move)
-        assert_right(successor, epochs)
-        if not striker.struck:
-            assert step > 5, "the move has hardly any step: nothing was tried"
-            return
-    raise AssertionError(f"{move} has more than {STEPS_MAX} steps")
-
-
-@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
-@pytest.mark.parametrize("move", MOVES)
-async def test_a_control_that_wakes_up_at_any_step_undoes_nothing(move: str, after: bool) -> None:
-    """G5: it believes that it leads, and carries its move to the end."""
-    for step in range(1, STEPS_MAX):
-        striker = Striker(step, after, sleeps=True)
-        office, task = await begun(move, striker)
-        epochs = noted(office)
-        begin = {name: office.lease(name) for name in RESOURCES}
-        successor = await taken_over(office, move)
-        done = {name: office.lease(name) for name in RESOURCES}
+        done = successor.owned()
         striker.woken.set()
         async with asyncio.timeout(5.0):
             await task
         await successor.reconcile()
-        assert_right(successor, epochs)
-        # What the other replica left as it was may still be moved, in order; what it moved may not.
-        moved = [name for name in RESOURCES if done[name] != begin[name]]
-        assert {name: office.lease(name) for name in moved} == {name: done[name] for name in moved}
+        await successor.settled()
+        assert_right(successor)
+        for name in RESOURCES:
+            if done.ownership.epoch(name) != before.ownership.epoch(name):
+                assert successor.owned().ownership.epoch(name) == done.ownership.epoch(name)
         if not striker.struck:
+            assert step > 5
             return
     raise AssertionError(f"{move} has more than {STEPS_MAX} steps")

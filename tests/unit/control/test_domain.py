@@ -10,11 +10,8 @@ from aegis_control.domain.leading.connections import CLOSED_MAX, Connections, is
 from aegis_control.domain.leading.failover import Candidate, choose, plan
 from aegis_control.domain.leading.leadership import LeaderRecord, Sighting
 from aegis_control.domain.leading.lease import (
-    FIRST_SEQ,
     Owner,
-    next_epoch,
     owns,
-    start_of,
     without_successor,
 )
 from aegis_control.domain.leading.liveness import TRANSITIONS, Limits, Sign, judge, next_state
@@ -28,7 +25,6 @@ from aegis_control.domain.leading.registry import (
     service_record,
     standing,
 )
-from aegis_sdk.contract.bodies import Fence
 from aegis_sdk.contract.control import (
     InstanceState,
     LeaseRecord,
@@ -151,34 +147,6 @@ def test_an_evicted_run_never_comes_back(sign: Sign) -> None:
 @pytest.mark.parametrize("sign", [Sign.SILENCE, Sign.CLOSED])
 def test_whoever_is_not_heard_is_lost(state: InstanceState, sign: Sign) -> None:
     assert TRANSITIONS[state, sign] is InstanceState.LOST
-
-
-@pytest.mark.parametrize(
-    ("found", "floor", "expected"),
-    [
-        (None, None, FIRST_SEQ),
-        (lease(start_seq=40), None, 40),
-        (lease(start_seq=40), 0, 40),
-        (lease(start_seq=40), 99, 100),
-        # Made again from its start by a paused instance: never before what was known.
-        (lease(start_seq=40), 12, 40),
-    ],
-)
-def test_a_new_active_starts_after_what_is_certainly_done(
-    found: LeaseRecord | None, floor: int | None, expected: int
-) -> None:
-    """G6, G1: early is harmless, late would lose."""
-    assert start_of(found, None, floor) == expected
-
-
-def test_the_epoch_only_rises_even_when_the_leases_were_lost() -> None:
-    """G5: the journal's fence remembers what the bucket forgot."""
-    fence = Fence(epoch=7, owner="x", incarnation="r", grant="g-x-7", start_seq=12)
-    assert next_epoch(None, None) == 1
-    assert next_epoch(lease(epoch=3), None) == 4
-    assert next_epoch(lease(epoch=3), fence) == 8
-    assert next_epoch(None, fence) == 8
-    assert start_of(None, fence, None) == 12
 
 
 def test_a_vacant_lease_has_no_owner() -> None:

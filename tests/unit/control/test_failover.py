@@ -24,35 +24,10 @@ async def test_a_silent_active_is_replaced_within_the_timeout() -> None:
     await office.passes(0.65, "b")
     assert office.route() == "a 1 held"
     await office.passes(0.15, "b")
-    assert (office.route(), office.fence()) == ("b 2 held", "b 2")
+    assert (office.route(), office.told()) == ("b 2 held", "b 2")
     assert office.member("a").record.state is InstanceState.LOST
     assert office.events.last("failover_done")["to"] == ["b"]
     assert office.events.last("instance_lost")["reason"] == "heartbeats_missed"
-
-
-@pytest.mark.fences
-async def test_the_new_active_reads_from_the_old_ones_ack_floor() -> None:
-    """G1, G6: everything up to the floor has an outcome, everything after it is read again."""
-    office = await pair()
-    old = office.lease().grant
-    office.requests.floors[old] = 57
-    await office.passes(0.8, "b")
-    assert office.lease().start_seq == 58
-    assert office.journal.fences[SERVICE, "R1"].fence.start_seq == 58
-    assert office.requests.deleted == [old]
-
-
-@pytest.mark.fences
-async def test_an_old_consumer_goes_only_with_its_last_resource() -> None:
-    office = await pair(("R1", "R2"))
-    old = office.lease("R1").grant
-    office.requests.floors[old] = 5
-    reply = await office.admin("failover", b'{"resource": "R1"}')
-    assert reply.ok, reply
-    assert office.requests.deleted == []
-    await office.passes(0.8, "b")
-    assert (office.route("R1"), office.route("R2")) == ("b 2 held", "b 2 held")
-    assert office.requests.deleted == [old]
 
 
 async def test_without_a_standby_the_return_is_awaited_and_keeps_the_epoch() -> None:
@@ -63,7 +38,7 @@ async def test_without_a_standby_the_return_is_awaited_and_keeps_the_epoch() -> 
     await office.passes(0.1, "a")
     assert office.route() == "a 1 held"
     assert office.member("a").record.state is InstanceState.LIVE
-    assert office.decides.seq == 1
+    assert office.own_log.seq == 1
 
 
 async def test_without_a_return_within_the_grace_the_resource_is_vacant() -> None:
@@ -74,7 +49,7 @@ async def test_without_a_return_within_the_grace_the_resource_is_vacant() -> Non
     assert office.route() == "a 1 waiting"
     await office.passes(2.0)
     await office.reconcile()
-    assert office.route() == f"a {office.given_up(1)} vacant"
+    assert office.route() == "a 2 vacant"
     assert "a" not in office.state.services[SERVICE].members
 
 
@@ -121,7 +96,7 @@ async def test_resources_spread_over_equal_standbys() -> None:
     await office.passes(0.8, "b", "c")
     owners = [office.lease(name).owner for name in names]
     assert sorted(owners) == ["b"] * 5 + ["c"] * 5
-    assert len({office.lease(name).grant for name in names}) == (1 if office.turns else 2)
+    assert len({office.lease(name).grant for name in names}) == 1
 
 
 async def test_the_standby_with_the_least_lag_takes_over() -> None:
@@ -184,37 +159,18 @@ async def test_leaving_hands_over_before_it_is_acknowledged() -> None:
     office = await pair()
     ack = await office.leaves("a")
     assert ack.ok
-    assert (office.route(), office.fence()) == ("b 2 held", "b 2")
+    assert (office.route(), office.told()) == ("b 2 held", "b 2")
     assert (await office.leaves("a")).ok
     assert (await office.leaves("b")).ok
-    assert office.route() == f"b {office.given_up(2)} vacant"
+    assert office.route() == "b 3 vacant"
 
 
 async def test_a_resource_left_vacant_goes_to_the_next_who_comes() -> None:
     office = Office()
     await office.registers("a", Role.ACTIVE)
-    if not office.turns:
-        office.requests.floors[office.lease().grant] = 7
     await office.leaves("a")
     await office.registers("b", Role.STANDBY)
-    assert office.route() == f"b {office.given_up(1) + 1} held"
-    assert office.turns or office.lease().start_seq == 8
-
-
-@pytest.mark.fences
-async def test_after_a_failed_step_reconciliation_finishes_the_failover() -> None:
-    """Control dies, or NATS is away, between the lease and the fence."""
-    office = await pair()
-    office.journal.away = True
-    with pytest.raises(Exception, match="away"):
-        await office.passes(0.8, "b")
-    for left in office.pending:
-        left.close()
-    office.pending.clear()
-    assert (office.route(), office.fence()) == ("b 2 held", "a 1")
-    office.journal.away = False
-    await office.reconcile()
-    assert office.fence() == "b 2"
+    assert office.route() == "b 3 held"
 
 
 async def test_a_new_leader_waits_a_full_timeout_and_then_finishes_what_is_left() -> None:
@@ -226,7 +182,7 @@ async def test_a_new_leader_waits_a_full_timeout_and_then_finishes_what_is_left(
     await successor.passes(0.6, "b")
     assert successor.route() == "a 1 held"
     await successor.passes(0.2, "b")
-    assert (successor.route(), successor.fence()) == ("b 2 held", "b 2")
+    assert (successor.route(), successor.told()) == ("b 2 held", "b 2")
 
 
 async def test_a_new_leader_does_not_choose_whom_it_never_heard() -> None:
@@ -257,7 +213,7 @@ async def test_an_old_leader_that_wakes_up_undoes_nothing() -> None:
     async with table.lock:
         moved = await office.granting.grant(table, ["R1"], office.member("c"), reason="late")
     assert moved == []
-    assert (office.route(), office.fence()) == ("b 2 held", "b 2")
+    assert (office.route(), office.told()) == ("b 2 held", "b 2")
     assert table.leases["R1"].record.owner == "b"
 
 
@@ -292,22 +248,12 @@ async def test_control_that_slept_itself_judges_nobody_by_the_past() -> None:
     assert office.route() == "a 1 held"
 
 
-async def test_consumers_that_no_lease_names_are_deleted_when_they_stay() -> None:
-    office = await pair()
-    office.requests.floors = {office.lease().grant: 1, "g-zombie-1-x": 0}
-    await office.reconcile()
-    assert office.requests.deleted == []
-    await office.passes(6.0, "a", "b")
-    await office.reconcile()
-    assert office.requests.deleted == ["g-zombie-1-x"]
-
-
 async def test_reconciling_twice_changes_nothing() -> None:
     office = await pair(("R1", "R2"))
     await office.reconcile()
-    before = (office.leases.revision, office.registry.revision, office.journal.seq)
+    before = (office.leases.revision, office.registry.revision, office.own_log.seq)
     await office.reconcile()
-    assert (office.leases.revision, office.registry.revision, office.journal.seq) == before
+    assert (office.leases.revision, office.registry.revision, office.own_log.seq) == before
 
 
 async def test_an_instance_that_control_forgot_is_told_to_register_once_a_second() -> None:

@@ -65,7 +65,7 @@ async def test_an_earlier_log_is_none() -> None:
 
 
 async def test_what_instances_knew_is_where_a_resource_goes_on() -> None:
-    """G3, G5: its epoch and its last request that is done, also when its consumer is gone."""
+    """G3, G5: its epoch and its last request that is done, also when the log forgot them."""
     office = Office()
     await office.registers("a")
     seen = {"R1": ResourceSeen(epoch=9, done=41)}
@@ -73,8 +73,8 @@ async def test_what_instances_knew_is_where_a_resource_goes_on() -> None:
     assert (await office.register(lost)).code == "log_lost"
     await office.admin("accept-loss", b'{"service": "%b"}' % SERVICE.encode())
     await office.register(returning("log-1"))
-    assert office.lease().epoch == office.given_up(9) + 1
-    assert office.turns or office.lease().start_seq == 42
+    assert office.lease().epoch == 11
+    assert office.requests.forgotten == {"R1": 42}
 
 
 async def test_what_was_done_in_another_log_of_requests_counts_for_nothing() -> None:
@@ -86,25 +86,5 @@ async def test_what_was_done_in_another_log_of_requests_counts_for_nothing() -> 
     await office.register(returning("log-0", log_lost="it is gone", resources_seen=seen, **other))
     await office.admin("accept-loss", b'{"service": "%b"}' % SERVICE.encode())
     await office.register(returning("log-1"))
-    assert office.lease().epoch == office.given_up(9) + 1
-    assert office.lease().start_seq == 1
-
-
-async def test_a_floor_of_the_old_logs_that_comes_late_is_forgotten(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """G1: it was asked for before the loss was accepted, and is a position in another log."""
-    office = Office()
-    await office.registers("a")
-    table = office.state.services[SERVICE]
-
-    async def late(service: str, grant: str) -> int:
-        monkeypatch.undo()
-        await office.register(returning("log-0", log_lost="it is gone"))
-        await office.admin("accept-loss", b'{"service": "%b"}' % SERVICE.encode())
-        return 41
-
-    monkeypatch.setattr(office.requests, "ack_floor", late)
-    await office.parts.logs.check(table)
-    assert office.events.names().count("loss_accepted") == 1
-    assert table.told.floors == {}
+    assert office.lease().epoch == 11
+    assert office.requests.forgotten == {}

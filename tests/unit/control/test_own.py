@@ -7,15 +7,13 @@ from collections.abc import Sequence
 
 import pytest
 from aegis_control.application.ports import NotWritten, Write
-from aegis_control.domain.leading.owning import HEAD_BYTES, Owned, StoredGate, StoredMoves
-from aegis_sdk.contract.control import InstanceState, LeaseState, Role
+from aegis_control.domain.leading.owning import HEAD_BYTES, StoredGate, StoredMoves
+from aegis_sdk.contract.control import InstanceState, ResourceSeen, Role
 from aegis_sdk.contract.turns.entries import Moves
 from aegis_sdk.errors import Unavailable
 
 from tests.unit.control.support import SERVICE, Office
-from tests.unit.control.test_any_step import MOVES, PORTS, STEPS_MAX, Striker, begun, taken_over
 
-PORTS_TOO = {**PORTS, "own_log": ("read", "write", "shut_out")}
 MANY = tuple(f"R{n}" for n in range(50))
 
 
@@ -31,17 +29,9 @@ def log_of(office: Office) -> list[str]:
     return words
 
 
-def owned(office: Office) -> Owned:
-    """What the log says, read anew."""
-    found = Owned()
-    for entry in office.own_log.entries.get(SERVICE, ()):
-        found.read(entry)
-    return found
-
-
 async def pair(resources: tuple[str, ...] = ("R1",)) -> Office:
     """`a` is active, `b` stands by."""
-    office = Office(turns=True)
+    office = Office()
     await office.registers("a", Role.ACTIVE, resources)
     await office.registers("b", Role.STANDBY, resources)
     office.beats("a", "b")
@@ -69,7 +59,7 @@ async def test_a_registration_a_loss_and_a_return_in_the_log() -> None:
 
 
 async def test_any_number_of_resources_to_any_number_of_takers_is_one_entry() -> None:
-    office = Office(turns=True)
+    office = Office()
     await office.registers("a", Role.ACTIVE, MANY)
     for name in ("b", "c", "d"):
         await office.registers(name, Role.STANDBY, MANY)
@@ -84,7 +74,7 @@ async def test_any_number_of_resources_to_any_number_of_takers_is_one_entry() ->
 
 
 async def test_without_a_standby_the_log_says_nothing_and_the_return_is_awaited() -> None:
-    office = Office(turns=True)
+    office = Office()
     await office.registers("a", Role.ACTIVE)
     await office.passes(1.0)
     assert (log_of(office), office.route()) == (["1 R1>a"], "a 1 waiting")
@@ -94,7 +84,7 @@ async def test_without_a_standby_the_log_says_nothing_and_the_return_is_awaited(
 
 async def test_what_nobody_takes_from_one_that_is_evicted_is_nobodys() -> None:
     """G5: it could go on serving otherwise. Nobody but control can shut it out."""
-    office = Office(turns=True)
+    office = Office()
     await office.registers("a", Role.ACTIVE)
     await office.settled()
     await office.admin("disconnect", b'{"instance_id": "a"}')
@@ -108,7 +98,7 @@ async def test_a_new_run_takes_over_from_the_one_before() -> None:
     await office.registers("a", Role.ACTIVE, run="run2")
     await office.settled()
     assert log_of(office) == ["1 R1>a", "2 R1>a", "gate a"]
-    assert owned(office).ownership.owner("R1") == "a~run2"
+    assert office.owned().ownership.owner("R1") == "a~run2"
     assert office.lease().incarnation == "run2"
 
 
@@ -140,7 +130,7 @@ async def test_of_two_replicas_one_stores_the_number_and_the_other_reads_and_pla
 
 async def test_of_a_plan_in_several_entries_nothing_follows_one_that_is_refused() -> None:
     """G5: the rest was planned on what is not so any more."""
-    office = Office(turns=True)
+    office = Office()
     for name in ("a", "b"):
         await office.registers(name, resources=MANY)
     office.beats("a", "b")
@@ -159,7 +149,7 @@ async def test_of_a_plan_in_several_entries_nothing_follows_one_that_is_refused(
 
 async def test_an_entry_whose_acknowledgement_is_lost_is_found_in_the_log() -> None:
     office = await pair()
-    office.own_log.lose_acks = 1
+    office.own_log.lose_acks = office.leases.lose_acks = 1
     await office.passes(0.8, "b")
     assert log_of(office) == ["1 R1>a", "2 R1>b", "gate a"]
     assert office.route() == "b 2 held"
@@ -200,14 +190,14 @@ async def test_after_an_accepted_loss_everything_is_nobodys_and_no_number_is_giv
     other = Office(office)
     await other.roster.refresh()
     [table] = other.state.services.values()
-    await other.granting.begin_again(table, {"R1": other.lease()}, log_id="log-2")
+    await other.granting.begin_again(table, {"R1": ResourceSeen(epoch=2)}, log_id="log-2")
     await other.settled()
     assert log_of(office) == ["1 R1>a", "2", "3 R1>", "gate a", "gate b"]
     assert office.route() == "b 3 vacant"
 
 
 async def test_a_second_failover_does_not_wait_for_the_leases_of_the_first() -> None:
-    office = Office(turns=True)
+    office = Office()
     await office.registers("a", Role.ACTIVE)
     for name in ("b", "c"):
         await office.registers(name, Role.STANDBY)
@@ -230,47 +220,6 @@ async def test_a_second_failover_does_not_wait_for_the_leases_of_the_first() -> 
     hold.set()
     await following
     assert office.route() == "c 3 held"
-
-
-def assert_right(office: Office) -> None:
-    """Each resource has an owner that is registered, nobody before it can write, and the leases agree."""
-    found = owned(office)
-    assert sorted(set(office.own_log.numbers(SERVICE))) == office.own_log.numbers(SERVICE)
-    for name in ("R1", "R2"):
-        assert found.says(office.lease(name))
-        assert office.lease(name).state is LeaseState.HELD
-        assert office.lease(name).owner in office.state.services[SERVICE].members
-    assert not found.ownership.unshut(("R1", "R2"))
-
-
-@pytest.mark.parametrize("sleeps", [False, True], ids=["dies", "sleeps"])
-@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
-@pytest.mark.parametrize("move", MOVES)
-async def test_control_may_die_or_sleep_at_any_step(move: str, after: bool, sleeps: bool) -> None:
-    """G1, G5: its successor ends what was begun, and who wakes up undoes nothing."""
-    for step in range(1, STEPS_MAX):
-        striker = Striker(step, after, sleeps=sleeps)
-        office, task = await begun(move, striker, ports=PORTS_TOO, turns=True)
-        before = owned(office)
-        if not sleeps:
-            await task
-            for left in office.pending:
-                left.close()
-        successor = await taken_over(office, move)
-        done = owned(successor)
-        striker.woken.set()
-        async with asyncio.timeout(5.0):
-            await task
-        await successor.reconcile()
-        await successor.settled()
-        assert_right(successor)
-        for name in ("R1", "R2"):
-            if done.ownership.epoch(name) != before.ownership.epoch(name):
-                assert owned(successor).ownership.epoch(name) == done.ownership.epoch(name)
-        if not striker.struck:
-            assert step > 5
-            return
-    raise AssertionError(f"{move} has more than {STEPS_MAX} steps")
 
 
 def test_moves_without_words_are_written_as_they_are() -> None:

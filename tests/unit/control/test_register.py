@@ -3,27 +3,19 @@
 from __future__ import annotations
 
 import pytest
-from aegis_control.application.ports import StoredFence
-from aegis_sdk.contract.bodies import Fence
 from aegis_sdk.contract.control import MethodSpec, Registration, Role
 from aegis_sdk.contract.subjects import Subjects
 
 from tests.unit.control.support import SERVICE, Office
 
-RESOURCES = ("R1", "R2", "R3")
 
-
-@pytest.mark.fences
-async def test_an_active_gets_a_lease_and_a_fence_for_each_resource() -> None:
+async def test_an_active_owns_all_its_resources_by_one_entry() -> None:
     office = Office()
-    reply = await office.registers("a", Role.ACTIVE, RESOURCES)
-    assert reply.ok
-    assert [office.route(name) for name in RESOURCES] == ["a 1 held"] * 3
-    assert [office.fence(name) for name in RESOURCES] == ["a 1"] * 3
-    fence = office.journal.fences[SERVICE, "R1"].fence
-    assert (fence.start_seq, fence.grant_size, fence.incarnation) == (1, 3, "run1")
-    assert {office.lease(name).grant for name in RESOURCES} == {fence.grant}
-    assert fence.grant.startswith("g-a-")
+    names = [f"R{i}" for i in range(2_300)]
+    assert (await office.registers("a", Role.ACTIVE, names)).ok
+    assert {office.route(name) for name in names} == {"a 1 held"}
+    assert office.own_log.numbers(SERVICE) == [1]
+    assert office.events.last("lease_granted")["resources"] == names
 
 
 async def test_a_second_active_is_refused_by_name_and_nothing_is_stored() -> None:
@@ -79,7 +71,7 @@ async def test_a_new_run_of_the_same_instance_gets_a_new_epoch() -> None:
     assert office.lease("R1").incarnation == "run2"
     assert office.route("R2") == "a 1 held"
     await office.registers("b", Role.STANDBY, ["R2"])
-    assert office.route("R2") == f"b {office.given_up(2)} held"
+    assert office.route("R2") == "b 3 held"
 
 
 async def test_the_older_of_two_runs_with_one_id_is_told_to_stay_away() -> None:
@@ -116,66 +108,35 @@ async def test_a_resource_name_that_can_not_be_is_refused() -> None:
     assert (reply.code, "empty" in reply.message) == ("invalid", True)
 
 
-@pytest.mark.fences
-async def test_a_lost_acknowledgement_is_read_and_not_repeated() -> None:
+async def test_when_the_log_can_not_be_written_the_instance_asks_again() -> None:
     office = Office()
-    office.leases.lose_acks = office.journal.lose_acks = 1
-    assert (await office.registers("a", Role.ACTIVE, RESOURCES)).ok
-    assert [office.route(name) for name in RESOURCES] == ["a 1 held"] * 3
-    assert office.journal.seq == 3
-
-
-@pytest.mark.fences
-async def test_when_fences_can_not_be_written_the_instance_asks_again_and_gets_them() -> None:
-    office = Office()
-    office.journal.away = True
+    office.own_log.away = True
     reply = await office.registers("a", Role.ACTIVE)
     assert (reply.ok, reply.code) == (False, "busy")
-    office.journal.away = False
+    office.own_log.away = False
     assert (await office.registers("a", Role.ACTIVE)).ok
-    assert (office.route(), office.fence()) == ("a 1 held", "a 1")
+    assert (office.route(), office.told()) == ("a 1 held", "a 1")
 
 
-@pytest.mark.fences
-async def test_after_the_lease_bucket_was_lost_epochs_go_on_from_the_journal() -> None:
+async def test_after_the_lease_bucket_was_lost_epochs_go_on_from_the_log() -> None:
     """G5: an epoch must never restart, or an old active could commit again."""
     office = Office()
-    fence = Fence(epoch=7, owner="x", incarnation="r", grant="g-x-7", start_seq=12)
-    office.journal.fences[SERVICE, "R1"] = StoredFence(fence, 99)
     await office.registers("a", Role.ACTIVE)
-    assert (office.route(), office.fence()) == ("a 8 held", "a 8")
-    assert office.lease().start_seq == 12
+    office.leases.entries.clear()
+    other = Office(office)
+    await other.roster.refresh()
+    await other.registers("a", Role.ACTIVE, run="run2")
+    assert (other.route(), other.told()) == ("a 2 held", "a 2")
 
 
-@pytest.mark.fences
-async def test_a_lease_that_another_replica_gave_away_first_stays_there() -> None:
+async def test_a_resource_that_another_replica_gave_away_first_stays_there() -> None:
     office = Office()
     await office.registers("b", Role.STANDBY)
     other = Office(office)
     await other.roster.refresh()
     await other.registers("x", Role.ACTIVE)
     await office.registers("a", Role.AUTO)
-    assert office.route() == "x 1 held"
-    assert office.fence() == "x 1"
-
-
-@pytest.mark.fences
-async def test_a_thousand_resources_are_one_grant_and_more_are_several() -> None:
-    office = Office()
-    names = [f"R{i}" for i in range(2_300)]
-    await office.registers("a", Role.ACTIVE, names)
-    sizes = [len(d["resources"]) for e, d in office.events.seen if e == "lease_granted"]  # type: ignore[arg-type]
-    assert sizes == [1_000, 1_000, 300]
-    assert len({office.lease(name).grant for name in names}) == 3
-
-
-async def test_names_of_grants_never_repeat() -> None:
-    office = Office()
-    seen = set()
-    for run in range(5):
-        await office.registers("a", Role.ACTIVE, ["R1", "R2"], run=f"run{run}")
-        seen.add(office.lease("R1").grant)
-    assert len(seen) == 5
+    assert (office.route(), office.told()) == ("x 1 held", "x 1")
 
 
 async def test_the_service_is_known_after_its_last_instance_left() -> None:
@@ -215,7 +176,7 @@ async def test_a_run_that_offers_a_resource_no_more_gives_it_up() -> None:
     assert (await office.registers("a", Role.AUTO, (), returning=True)).ok
     assert (office.route("R1"), office.route("R2")) == (
         "b 2 held",
-        f"a {office.given_up(2)if office.turns else 1} vacant",
+        "a 3 vacant",
     )
 
 

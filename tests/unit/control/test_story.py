@@ -11,7 +11,6 @@ from aegis_control.domain.operators.story import (
     Died,
     Ended,
     Facts,
-    FenceRead,
     Noted,
     Queue,
     StoredRequest,
@@ -19,7 +18,6 @@ from aegis_control.domain.operators.story import (
     relevant,
     tell,
 )
-from aegis_sdk.contract.bodies import Fence
 from aegis_sdk.contract.control import EventRecord, LeaseRecord, LeaseState
 from aegis_sdk.contract.dead_letter import DeadLetter
 from aegis_sdk.contract.envelope import Outcome, OutcomeKind, Request
@@ -50,12 +48,6 @@ def lease(state: LeaseState = LeaseState.HELD, epoch: int = 3) -> LeaseRecord:
     )
 
 
-def fence(epoch: int = 3, at_s: float = 80.0) -> FenceRead:
-    return FenceRead(
-        Fence(epoch=epoch, owner="acc-1", incarnation="r", grant="g", start_seq=1), 4, at_s
-    )
-
-
 def ended(outcome: Outcome, at_s: float = 91.0) -> Ended:
     return Ended(outcome, 12, at_s, "ACC-1")
 
@@ -66,29 +58,8 @@ def ended(outcome: Outcome, at_s: float = 91.0) -> Ended:
         ({}, "nobody was ever active"),
         ({"lease": lease(LeaseState.VACANT)}, "nobody is active for its resource (acc-1 was; why)"),
         ({"lease": lease(LeaseState.WAITING)}, "its active acc-1 is lost"),
-        ({"lease": lease(epoch=4), "fence": fence(3)}, "epoch 4, whose fence is not written"),
-        (
-            {"lease": lease(), "fence": fence(), "queue": Queue("g", made=False)},
-            "has not made its consumer g yet",
-        ),
-        (
-            {"lease": lease(), "fence": fence(), "queue": Queue("g", delivered_seq=6)},
-            "waits to be given to acc-1, the first of its resource",
-        ),
-        (
-            {"lease": lease(), "fence": fence(), "queue": Queue("g", delivered_seq=7)},
-            "in the hands of acc-1, the first of its resource; its handler may be running",
-        ),
-        (
-            {
-                "lease": lease(),
-                "fence": fence(),
-                "queue": Queue("g", delivered_seq=9),
-                "earlier": 5,
-                "earlier_is_all": False,
-            },
-            "in the hands of acc-1, behind at least 5 earlier requests of its resource",
-        ),
+        ({"lease": lease()}, "is stored, and waits for acc-1, the active"),
+        ({"lease": lease(), "earlier": 5}, "acc-1, the active, behind at most 5 earlier ones"),
     ],
 )
 def test_a_targeted_request_without_an_outcome_says_where_it_waits_and_why(
@@ -101,9 +72,9 @@ def test_a_targeted_request_without_an_outcome_says_where_it_waits_and_why(
     ("queue", "says"),
     [
         (None, "no instance ever registered"),
-        (Queue("any", delivered_seq=4), "behind 2 requests not given out; no instance asks"),
-        (Queue("any", delivered_seq=4, readers=2), "instances are asking for work"),
-        (Queue("any", delivered_seq=7, unacknowledged=3), "not acknowledged (3 in hand)"),
+        (Queue(delivered_seq=4), "behind 2 requests not given out; no instance asks"),
+        (Queue(delivered_seq=4, readers=2), "instances are asking for work"),
+        (Queue(delivered_seq=7, unacknowledged=3), "not acknowledged (3 in hand)"),
     ],
 )
 def test_a_group_request_says_how_far_its_consumer_is(queue: Queue | None, says: str) -> None:
@@ -143,7 +114,6 @@ def test_the_timeline_is_in_the_order_of_the_times() -> None:
     executed = Outcome(OutcomeKind.EXECUTED, b"{}", epoch=4, instance_id="acc-2")
     story = tell(
         facts(
-            fence=fence(4, 92.0),
             noted=Noted(1, 93.0),
             children=[Child("Kq3v9x2m~17.1", "pricing", OutcomeKind.EXECUTED, 94.0)],
             ended=ended(executed, 95.0),
@@ -152,20 +122,13 @@ def test_the_timeline_is_in_the_order_of_the_times() -> None:
     )
     assert [step.word for step in story.steps] == [
         Word.ACCEPTED,
-        Word.FENCE,
         Word.NOTED,
         Word.CHILD,
         Word.OUTCOME,
         Word.REDRIVEN,
     ]
-    assert story.steps[2].text.startswith("begin 2: one run before it may have died")
+    assert story.steps[1].text.startswith("begin 2: one run before it may have died")
     assert "Kq3v9x2m.17+1" in story.steps[-1].text
-
-
-def test_a_fence_after_the_end_is_no_part_of_the_story() -> None:
-    executed = Outcome(OutcomeKind.EXECUTED, b"{}")
-    story = tell(facts(fence=fence(9, 99.0), ended=ended(executed)))
-    assert Word.FENCE not in [step.word for step in story.steps]
 
 
 def test_a_dead_letter_alone_is_a_story_too() -> None:
@@ -223,8 +186,8 @@ def test_relevant_are_the_epoch_it_was_accepted_in_and_those_up_to_its_end() -> 
     assert sorted(one.time for one in found) == [20.0, 40.0, 45.0]
 
 
-def test_a_grant_tells_the_epoch_of_this_resource_and_its_fence_is_not_told_twice() -> None:
-    story = tell(facts(events=[granted(80.0, 3, "ACC-1")], fence=fence(3)))
+def test_a_grant_tells_the_epoch_of_this_resource() -> None:
+    story = tell(facts(events=[granted(80.0, 3, "ACC-1")]))
     assert [step.word for step in story.steps] == [Word.GRANTED, Word.ACCEPTED]
     assert story.steps[0].text == "epoch 3 begins: acc-3 is the active (r)"
 

@@ -1,4 +1,4 @@
-"""Any bytes in the buckets and fences: control skips them, says which, and goes on with the rest."""
+"""Any bytes in the buckets: control skips them, says which, and goes on with the rest."""
 
 from __future__ import annotations
 
@@ -7,15 +7,11 @@ import json
 from typing import Any
 
 import pytest
-from aegis_control.application.ports import StoredFence
-from aegis_sdk.contract.bodies import Fence
 from aegis_sdk.contract.control import InstanceRecord, LeaseRecord, Role, ServiceRecord
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.unit.control.support import SERVICE, Office
-
-NO_FENCE = Fence(epoch=0, owner="", incarnation="", grant="none", start_seq=0)
 
 
 async def pair() -> Office:
@@ -74,7 +70,7 @@ async def test_a_lease_that_can_not_be_read_stops_nobody_else(value: bytes) -> N
     await after.reconcile()
     assert after.route("R2") == "b 2 held"
     assert after.leases.entries["accounts.R1"].value == value
-    assert after.fence("R1") == "a 1"
+    assert after.told("R1") == "a 1"
     [details] = [d for name, d in after.events.seen if name == "value_unreadable"]
     assert (details["where"], details["key"]) == ("aegis_leases", "accounts.R1")
     checkup = (await after.admin("checkup", b"")).data
@@ -83,8 +79,7 @@ async def test_a_lease_that_can_not_be_read_stops_nobody_else(value: bytes) -> N
     assert after.route("R3") == f"c {after.lease('R3').epoch} held"
 
 
-@pytest.mark.fences
-async def test_a_stray_lease_that_is_deleted_goes_on_behind_its_fence() -> None:
+async def test_a_stray_lease_that_is_deleted_goes_on_behind_the_log() -> None:
     """G5: the epoch does not start again."""
     office = await pair()
     office.leases.put("accounts.R1", b"stray")
@@ -94,29 +89,8 @@ async def test_a_stray_lease_that_is_deleted_goes_on_behind_its_fence() -> None:
     await after.leases.delete("accounts.R1", revision)
     await after.reconcile()
     assert (await after.registers("b", Role.AUTO, ("R1", "R2"), returning=True)).ok
-    assert after.route("R1") == "b 2 held"
+    assert (after.route("R1"), after.route("R2")) == ("b 3 held", "b 2 held")
     assert not len(after.state.unreadables)
-
-
-@pytest.mark.parametrize("known", [True, False], ids=["with a lease", "without one"])
-@pytest.mark.fences
-async def test_a_fence_that_can_not_be_read(known: bool) -> None:
-    """G5: with its lease the epoch is known, and the fence is written again; without, nobody is served."""
-    office = await pair()
-    office.journal.seq += 1
-    office.journal.fences[SERVICE, "R1"] = StoredFence(NO_FENCE, office.journal.seq, "no JSON")
-    if not known:
-        del office.leases.entries["accounts.R1"]
-    after = await successor(office)
-    await after.reconcile()
-    if known:
-        assert after.fence("R1") == "a 1"
-        assert not len(after.state.unreadables)
-    else:
-        assert (await after.registers("c", Role.AUTO, ("R1", "R3"))).ok
-        assert "accounts.R1" not in after.leases.entries
-        assert after.route("R3") == "c 1 held"
-        assert after.state.unreadables.has("AEGIS_JOURNAL_accounts", "aegis.jrn.accounts.R1.fence")
 
 
 async def test_a_newer_contract_is_kept_and_a_stray_one_replaced() -> None:

@@ -43,7 +43,6 @@ from aegis_control.infrastructure.nats_buckets import NatsBucket
 from aegis_control.infrastructure.nats_checkup import NatsCheckup
 from aegis_control.infrastructure.nats_connect import Credentials, connect
 from aegis_control.infrastructure.nats_endpoints import Endpoints, NatsEvents, NatsInstances
-from aegis_control.infrastructure.nats_journal import NatsJournal
 from aegis_control.infrastructure.nats_leader import NatsLeader
 from aegis_control.infrastructure.nats_letters import NatsLetters
 from aegis_control.infrastructure.nats_log_space import NatsLogSpace
@@ -211,7 +210,8 @@ class Control:
         return World(
             registry=NatsBucket(link, subjects.registry_bucket),
             leases=NatsBucket(link, subjects.leases_bucket),
-            journal=NatsJournal(link, subjects),
+            own_log=NatsOwnLog(link, subjects),
+            log_space=NatsLogSpace(link, subjects),
             requests=streams,
             logs=NatsLogs(link, streams),
             instances=NatsInstances(link.link, subjects),
@@ -222,15 +222,12 @@ class Control:
             clock=self._clock,
             subjects=subjects,
             limits=_limits(settings),
-            new_token=lambda: secrets.token_hex(3),
             listen=endpoints.listen,
             leader_id=self.id,
             version=version,
             ack_wait_s=settings.ack_wait_s,
             outcome_ttl_s=settings.outcome_ttl_s,
             replicas=settings.replicas,
-            own_log=NatsOwnLog(link, subjects),
-            log_space=NatsLogSpace(link, subjects),
         )
 
     def _make_leadership(self, link: JetStream, events: NatsEvents, world: World) -> Leadership:

@@ -5,19 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from aegis_control.application.leading.fail_over import FailOver
-from aegis_control.application.leading.grant import Leases
 from aegis_control.application.leading.leave import LeaveService
 from aegis_control.application.leading.logs import LogKeeper
-from aegis_control.application.leading.own import LogLeases
+from aegis_control.application.leading.own import Leases
 from aegis_control.application.leading.reconcile import Reconcile
 from aegis_control.application.leading.register import Register
 from aegis_control.application.leading.roster import Roster
 from aegis_control.application.leading.trim import Trim
-from aegis_control.application.leading.trim_log import TrimLog
-from aegis_control.application.leading.watch import Spawn, Watch
+from aegis_control.application.leading.watch import Watch
 from aegis_control.application.operators.admin import Admin
 from aegis_control.application.state import ControlState
-from aegis_control.application.world import World
+from aegis_control.application.world import Spawn, World
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +31,7 @@ class Parts:
     leave: LeaveService
     reconcile: Reconcile
     logs: LogKeeper
-    trim: Trim | TrimLog
+    trim: Trim
     admin: Admin
 
 
@@ -41,12 +39,7 @@ def assemble(world: World, *, spawn: Spawn, state: ControlState | None = None) -
     """The parts of one term. `spawn` runs what the watch begins; a term knows nothing yet, unless it is given `state`."""
     state = state or ControlState()
     roster = Roster(state, world)
-    leases = Leases(state, world)
-    trim: Trim | TrimLog = Trim(state, world)
-    if world.own_log is not None:
-        leases = LogLeases(state, world, world.own_log, spawn=spawn)
-    if world.own_log is not None and world.log_space is not None:
-        trim = TrimLog(state, world, world.own_log, world.log_space)
+    leases = Leases(state, world, spawn=spawn)
     fail_over = FailOver(world, leases, roster)
     logs = LogKeeper(state, world, roster, leases)
     return Parts(
@@ -59,6 +52,6 @@ def assemble(world: World, *, spawn: Spawn, state: ControlState | None = None) -
         leave=LeaveService(state, fail_over),
         reconcile=Reconcile(state, world, roster, leases, fail_over),
         logs=logs,
-        trim=trim,
+        trim=Trim(state, world),
         admin=Admin(state, world, roster, fail_over, logs),
     )

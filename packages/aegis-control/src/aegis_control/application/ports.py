@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
-from aegis_sdk.contract.bodies import Fence
 from aegis_sdk.contract.control import Ack, Command, DriftView, LogMark, ServerView
 from aegis_sdk.contract.dead_letter import DeadLetter
 from aegis_sdk.contract.envelope import Outcome, Request
@@ -104,74 +103,6 @@ class Bucket(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class StoredFence:
-    """The last fence of a resource, and its sequence in the journal.
-
-    One that can't be read stands for no epoch, owner and grant, and `unreadable` says why.
-    """
-
-    fence: Fence
-    seq: int
-    unreadable: str = ""
-
-    @property
-    def readable(self) -> bool:
-        return not self.unreadable
-
-
-@dataclass(frozen=True, slots=True)
-class FenceWrite:
-    """Store `fence` if the resource's last fence is still the one at `after_seq` (0: none)."""
-
-    resource: str
-    fence: Fence
-    after_seq: int
-
-
-@dataclass(frozen=True, slots=True)
-class Trimmed:
-    """What a trim did: entries removed, and whose missing checkpoint kept it from doing more."""
-
-    removed: int
-    held_up_by: str = ""
-
-
-class Journal(Protocol):
-    """A service's journal: its fences, and what may be removed from it."""
-
-    async def load_fences(self, service: str) -> dict[str, StoredFence]:
-        """resource: its last fence."""
-        ...
-
-    async def last_fence(self, service: str, resource: str) -> StoredFence | None:
-        """Read from the journal's leader."""
-        ...
-
-    async def write_fences(
-        self, service: str, writes: Sequence[FenceWrite]
-    ) -> list[int | NotWritten]:
-        """Try all at once; for each its sequence, or why there is none."""
-        ...
-
-    async def trim(self, service: str, resources: Sequence[str], *, keep_s: float) -> Trimmed:
-        """Remove outcomes and what belongs to them that are older than `keep_s` by the server's clock,
-        up to the lowest position that the checkpoints of all `resources` cover. Fences and the
-        newest checkpoints stay.
-        """
-        ...
-
-    async def remove_torn(
-        self, service: str, resources: Sequence[str], *, beginning_lost: bool
-    ) -> None:
-        """Remove what is left of resources whose states can't be told from it: changes of a state that is lost.
-
-        These are the resources without a fence, or all when `beginning_lost`. One with a checkpoint stays.
-        Raises: Unavailable.
-        """
-        ...
-
-
-@dataclass(frozen=True, slots=True)
 class Going:
     """What a trim takes of a log."""
 
@@ -186,7 +117,7 @@ class Going:
 
 
 class OwnLog(Protocol):
-    """What a service's log says of ownership, in the protocol's second form."""
+    """What a service's log says of ownership."""
 
     @property
     def entry_bytes_max(self) -> int:
@@ -211,7 +142,7 @@ class OwnLog(Protocol):
 
 
 class LogSpace(Protocol):
-    """What may go of a service's log in the second form, and the checkpoints of what is nobody's."""
+    """What may go of a service's log, and the checkpoints of what is nobody's."""
 
     async def old(self, service: str, *, keep_s: float) -> int:
         """The last entry that is older than `keep_s`, by the server's clock."""
@@ -241,7 +172,7 @@ class LogSpace(Protocol):
 
 
 class Requests(Protocol):
-    """The streams of a service, and the grants' consumers on its request stream."""
+    """The streams of a service, and what may go of its request stream."""
 
     async def provision(self, service: str) -> None:
         """Create what is missing and mend what differs; nothing is written when all fits.
@@ -254,21 +185,6 @@ class Requests(Protocol):
         """Make the group's consumer again if it is gone; whether it was."""
         ...
 
-    async def ack_floor(self, service: str, grant: str) -> int | None:
-        """The last request before which all of the grant's are done; None if it can't be told.
-
-        Doesn't raise: who asks has a safe, earlier answer.
-        """
-        ...
-
-    async def delete_grant(self, service: str, grant: str) -> None:
-        """Delete the grant's consumer; fine if it is not there."""
-        ...
-
-    async def grants(self, service: str) -> list[str]:
-        """The names of all grants' consumers that exist."""
-        ...
-
     async def remove_settled(self, service: str, *, done_seq: int, held: Collection[str]) -> int:
         """Forget stored requests that have an outcome; how many.
 
@@ -279,14 +195,6 @@ class Requests(Protocol):
 
     async def forget(self, service: str, starts: Mapping[str, int]) -> None:
         """Forget the stored requests of these resources that stand before a place each: they are done."""
-        ...
-
-    async def make_room(self, service: str, starts: Mapping[str, int]) -> int:
-        """If the request stream is nearly full, forget requests that have an outcome; how many.
-
-        `starts` has, for each grant that a lease names, from where a consumer of it would have to
-        read if there is none now.
-        """
         ...
 
 

@@ -1,4 +1,4 @@
-"""What the leading replica knows: services, instances, leases and fences, in memory.
+"""What the leading replica knows: services, instances and leases, in memory.
 
 It is a copy. Buckets and journals are the truth: each write is checked by the server against the
 revision known here, and what was refused is read again. One lock a service keeps two operations of
@@ -23,7 +23,6 @@ from aegis_sdk.contract.control import (
     ServiceRecord,
 )
 
-from aegis_control.application.ports import StoredFence
 from aegis_control.application.unreadable import Unreadables
 from aegis_control.domain.leading.failover import Candidate
 from aegis_control.domain.leading.lease import Owner, owns
@@ -62,7 +61,7 @@ class Member:
 
     @property
     def session(self) -> str:
-        """Its connection as last heard; a fence for an older one costs its reader a claim, no more."""
+        """Its connection as last heard."""
         return self.beat.session if self.beat else self.record.session
 
     def enter(self, state: InstanceState, reason: str = "") -> None:
@@ -80,12 +79,10 @@ class Member:
 
 @dataclass(slots=True)
 class Told:
-    """What instances and consumers told of a service's logs, for when these begin again."""
+    """What instances told of a service's logs, for when these begin again."""
 
     latest_logs: dict[str, int] = field(default_factory=dict)
     """stream: the highest generation of it that an instance knew."""
-    floors: dict[str, int] = field(default_factory=dict)
-    """grant: the last request before which all of it are done, as seen last."""
     seen: dict[str, ResourceSeen] = field(default_factory=dict)
     """resource: what instances tell of it that come back from a log that was lost."""
     proved_seq: int = 0
@@ -106,14 +103,11 @@ class ServiceTable:
     """Resources whose lease can't be read; `leases` may have an older one."""
     deleted_leases: dict[str, int] = field(default_factory=dict)
     """resource: the revision with which its lease was deleted; the next one comes after it."""
-    fences: dict[str, StoredFence] = field(default_factory=dict)
-    unfenced: set[str] = field(default_factory=set)
-    """Resources whose fence was known, and is gone."""
     members: dict[str, Member] = field(default_factory=dict)
     removed: dict[str, int] = field(default_factory=dict)
     """instance id: the revision with which its record was deleted; older news of it is stale."""
     owned: Owned | None = None
-    """What the service's log says, where that decides (own.py); None: not read, or the leases decide."""
+    """What the service's log says (own.py); None: not read yet."""
     highest_told: int = 0
     """The highest epoch that instances knew when its log began again."""
     leases_behind: set[str] = field(default_factory=set)
@@ -125,9 +119,7 @@ class ServiceTable:
     told: Told = field(default_factory=Told)
     logs_revision: int = 0
     logs_kept_s: float = float("-inf")
-    floors_kept_s: float = float("-inf")
     provisioned: bool = False
-    fences_loaded: bool = False
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     @property
@@ -139,15 +131,8 @@ class ServiceTable:
     def journal_id(self) -> str:
         return self.logs.journal.id if self.logs else ""
 
-    def may_grant(self, resource: str) -> bool:
-        """Is its epoch known? It must never begin again, so nothing is granted on a guess."""
-        if resource in self.unreadable_leases:
-            return False
-        fence = self.fences.get(resource)
-        return resource in self.leases or fence is None or fence.readable
-
     def follow_log(self, resource: str) -> None:
-        """Have the lease say what the log says, where the log decides. A lease from behind it is left alone."""
+        """Have the lease say what the log says. A lease from behind it is left alone."""
         if self.owned is None:
             return
         lease = self.leases.get(resource)
@@ -203,14 +188,6 @@ class ServiceTable:
             if (record := lease.record).state is not LeaseState.VACANT
             and runs.get(record.owner) == record.incarnation
         )
-
-    def grants(self) -> dict[str, int]:
-        """Every grant that a lease names, and the first request that it must read."""
-        starts: dict[str, int] = {}
-        for lease in self.leases.values():
-            grant, start_seq = lease.record.grant, lease.record.start_seq
-            starts[grant] = min(start_seq, starts.get(grant, start_seq))
-        return starts
 
 
 @dataclass(slots=True)

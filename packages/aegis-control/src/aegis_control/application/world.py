@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from aegis_sdk.contract.control import Ack, AdminReply, Heartbeat, RegistrationReply
 from aegis_sdk.contract.dead_letter import DeadLetter
@@ -18,7 +18,6 @@ from aegis_control.application.ports import (
     Events,
     Hearing,
     Instances,
-    Journal,
     Letters,
     Logs,
     LogSpace,
@@ -44,13 +43,18 @@ Listen = Callable[[Api], AbstractAsyncContextManager[None]]
 """Takes requests from instances and operators to the Api while the context is open."""
 
 
+Spawn = Callable[[Coroutine[Any, Any, object]], object]
+"""Runs a coroutine beside the caller, with its errors logged."""
+
+
 @dataclass(frozen=True, slots=True)
 class World:
     """The ports and settings of a replica; `registry` and `leases` are its two buckets."""
 
     registry: Bucket
     leases: Bucket
-    journal: Journal
+    own_log: OwnLog
+    log_space: LogSpace
     requests: Requests
     logs: Logs
     instances: Instances
@@ -61,8 +65,6 @@ class World:
     clock: Clock
     subjects: Subjects
     limits: Limits
-    new_token: Callable[[], str]
-    """A few characters that did not come before, for the names of grants."""
     listen: Listen
     leader_id: str
     version: str
@@ -70,7 +72,3 @@ class World:
     outcome_ttl_s: float
     replicas: int
     """Copies of each stream."""
-    own_log: OwnLog | None = None
-    """Where ownership is decided; None: by the leases and fences."""
-    log_space: LogSpace | None = None
-    """With `own_log`."""

@@ -146,26 +146,14 @@ class InstanceFenced(OfInstance):
 
 
 class LeaseGranted(OfInstance):
-    grant: str = ""
     epoch: int = 0
     """The highest of its resources' epochs."""
     epochs: dict[str, int] = {}
-    start_seq: int = 0
     resources: list[str] = []
     reason: str = ""
 
     def epoch_of(self, resource: str | None) -> int:
         return self.epoch if resource is None else self.epochs.get(resource, self.epoch)
-
-
-class LeasesRestored(Event):
-    service: str = ""
-    resources: list[str] = []
-
-
-class GrantDeleted(Event):
-    service: str = ""
-    grant: str = ""
 
 
 # --- streams -------------------------------------------------------------------------------------

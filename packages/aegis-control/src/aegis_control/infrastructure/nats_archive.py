@@ -11,14 +11,14 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, Final
 
-from aegis_sdk.contract.bodies import Fence
 from aegis_sdk.contract.control import EventRecord, LeaseRecord
 from aegis_sdk.contract.dead_letter import DeadLetter
 from aegis_sdk.contract.envelope import MSG_ID, OutcomeKind, Request
 from aegis_sdk.contract.ids import is_request_id
 from aegis_sdk.contract.names import decode_token
-from aegis_sdk.contract.subjects import Subjects
+from aegis_sdk.contract.subjects import GROUP_CONSUMER, Subjects
 from aegis_sdk.contract.trace import trace_id
+from aegis_sdk.contract.turns.subjects import LogSubjects
 from aegis_sdk.errors import Unavailable
 from aegis_sdk.nats.codes import ERR_NO_CONSUMER, ERR_NO_MESSAGE, ERR_NO_STREAM
 from aegis_sdk.nats.jetstream import ApiRefused, JetStream, Kept, from_seq, from_time, parse_time
@@ -30,7 +30,6 @@ from aegis_control.domain.operators.story import (
     Child,
     Died,
     Ended,
-    FenceRead,
     Noted,
     Queue,
     StoredRequest,
@@ -89,8 +88,8 @@ class NatsArchive:
         return await self._outcomes.shared(service, request_id, since_s=since_s)
 
     async def noted(self, service: str, request_id: str) -> Noted | None:
-        subject = self._subjects.attempt_anywhere(service, request_id)
-        stored = await self._last(self._subjects.journal_stream(service), subject)
+        names = LogSubjects(self._subjects, service)
+        stored = await self._last(names.stream, names.begins(request_id))
         return None if stored is None else Noted(int(stored.payload), stored.at_s)
 
     async def died(self, request_id: str) -> Died | None:
@@ -157,25 +156,16 @@ class NatsArchive:
             return None
         return LeaseRecord.model_validate_json(stored.payload)
 
-    async def fence(self, service: str, resource: str) -> FenceRead | None:
-        subject = self._subjects.fence(service, resource)
-        stored = await self._last(self._subjects.journal_stream(service), subject)
-        if stored is None:
-            return None
-        return FenceRead(Fence.model_validate_json(stored.payload), stored.seq, stored.at_s)
-
-    async def queue(self, service: str, consumer: str) -> Queue:
+    async def group_queue(self, service: str) -> Queue:
         stream = self._subjects.request_stream(service)
         try:
-            info = await self._link.api(f"CONSUMER.INFO.{stream}.{consumer}")
+            info = await self._link.api(f"CONSUMER.INFO.{stream}.{GROUP_CONSUMER}")
         except ApiRefused as error:
             if error.code in (ERR_NO_CONSUMER, ERR_NO_STREAM):
-                return Queue(consumer, made=False)
-            raise Unavailable(f"consumer {consumer} of {stream}: {error}") from error
+                return Queue(made=False)
+            raise Unavailable(f"consumer {GROUP_CONSUMER} of {stream}: {error}") from error
         return Queue(
-            consumer,
             delivered_seq=int(info["delivered"]["stream_seq"]),
-            ack_floor=int(info["ack_floor"]["stream_seq"]),
             unacknowledged=int(info["num_ack_pending"]),
             readers=int(info.get("num_waiting", 0)),
         )

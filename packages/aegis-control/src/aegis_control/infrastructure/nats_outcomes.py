@@ -1,7 +1,6 @@
 """Outcomes in the services' logs, as operators look for them: one by its name, one in a turn that it shares, a handler's.
 
 An outcome of a name of its own is one read. One that shares a turn is found by the headers of the turns, which list their requests.
-Logs of the first form have an outcome a subject; they are read as well.
 """
 
 from __future__ import annotations
@@ -10,8 +9,7 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any, Final
 
-from aegis_sdk.contract.envelope import OUTCOME, Outcome, Request
-from aegis_sdk.contract.names import NO_RESOURCE, decode_token
+from aegis_sdk.contract.envelope import Request
 from aegis_sdk.contract.subjects import Subjects
 from aegis_sdk.contract.turns.entries import TURN, EntryUnreadable, Record, decode_turn, ids_of
 from aegis_sdk.contract.turns.subjects import LogSubjects
@@ -37,7 +35,6 @@ class NatsOutcomes:
         for subject in (
             names.single_anywhere(request_id),
             names.turn_of_one_anywhere(request_id),
-            self._subjects.outcome_anywhere(service, request_id),
         ):
             stored = await self._last(names.stream, subject)
             found = None if stored is None else _ended(service, request_id, stored)
@@ -62,10 +59,7 @@ class NatsOutcomes:
     async def of_caller(self, service: str, caller: str) -> AsyncGenerator[tuple[str, Ended], None]:
         """Requests of a handler that have outcomes: these have names of their own."""
         names = LogSubjects(self._subjects, service)
-        subjects = [
-            names.single_anywhere(f"{caller}.*"),
-            self._subjects.outcome_anywhere(service, f"{caller}.*"),
-        ]
+        subjects = [names.single_anywhere(f"{caller}.*")]
         async with aclosing(self._read(names.stream, subjects, from_seq(1))) as messages:
             async for stored in messages:
                 request_id = ".".join(stored.subject.split(".")[-2:])
@@ -103,12 +97,6 @@ class NatsOutcomes:
 
 def _ended(service: str, request_id: str, stored: Kept) -> Ended | None:
     """Raises: Unavailable, for an entry that this version can't read."""
-    if OUTCOME in stored.headers:
-        token = stored.subject.split(".")[3]
-        resource = None if token == NO_RESOURCE else decode_token(token)
-        return Ended(
-            Outcome.parse(stored.headers, stored.payload), stored.seq, stored.at_s, resource
-        )
     try:
         records = decode_turn(stored.payload)
     except EntryUnreadable as error:

@@ -20,13 +20,11 @@ from aegis_sdk.nats.jetstream import ApiRefused, JetStream
 
 from aegis_control.application.ports import Backlog, ProvisionFailed
 
-GRANT_PREFIX: Final = "g-"
 _PROVISION_TIMEOUT_S: Final = 10.0
 """On a cluster a new stream elects its leader first."""
 _NS: Final = 1_000_000_000
 _DUPLICATE_WINDOW_S: Final = 120
 _ACK_PENDING_MAX: Final = 20_000
-_FULL_AT: Final = 0.8
 
 Config = dict[str, Any]
 
@@ -126,26 +124,6 @@ class NatsStreams:
         what = f"consumer {GROUP_CONSUMER} of {stream}"
         return _drifts(what, _changeable(self._group_config(service)), info["config"])
 
-    async def ack_floor(self, service: str, grant: str) -> int | None:
-        stream = self._subjects.request_stream(service)
-        try:
-            info = await self._link.api(f"CONSUMER.INFO.{stream}.{grant}")
-        except (ApiRefused, Unavailable):
-            return None
-        return int(info["ack_floor"]["stream_seq"])
-
-    async def delete_grant(self, service: str, grant: str) -> None:
-        stream = self._subjects.request_stream(service)
-        try:
-            await self._link.api(f"CONSUMER.DELETE.{stream}.{grant}")
-        except ApiRefused as error:
-            if error.code not in (ERR_NO_CONSUMER, ERR_NO_STREAM):
-                raise Unavailable(f"consumer {grant} of {stream}: {error}") from error
-
-    async def grants(self, service: str) -> list[str]:
-        names = await self._names(f"CONSUMER.NAMES.{self._subjects.request_stream(service)}")
-        return [name for name in names if name.startswith(GRANT_PREFIX)]
-
     async def remove_settled(self, service: str, *, done_seq: int, held: Collection[str]) -> int:
         stream = self._subjects.request_stream(service)
         asked = {"subjects_filter": self._subjects.targeted_requests(service)}
@@ -184,25 +162,6 @@ class NatsStreams:
         info = await self._link.api(f"CONSUMER.INFO.{stream}.{GROUP_CONSUMER}")
         idle = not info["num_pending"] and not info["num_ack_pending"]
         return last_seq if idle else int(info["ack_floor"]["stream_seq"])
-
-    async def make_room(self, service: str, starts: Mapping[str, int]) -> int:
-        stream = self._subjects.request_stream(service)
-        info = await self._stream_info(stream)
-        if info is None or not self._is_nearly_full(info["state"]):
-            return 0
-        last_seq = int(info["state"]["last_seq"])
-        consumers = await self._pages(f"CONSUMER.LIST.{stream}", "consumers")
-        done_seq = _done_seq(consumers, starts, last_seq)
-        answer = await self._link.api(f"STREAM.PURGE.{stream}", {"seq": done_seq + 1})
-        return int(answer["purged"])
-
-    def _is_nearly_full(self, state: Mapping[str, Any]) -> bool:
-        """Requests that are done still count against the bounds, but must not keep new ones out."""
-        bounds = (
-            (self._settings.requests_max_msgs, int(state["messages"])),
-            (self._settings.requests_max_bytes, int(state["bytes"])),
-        )
-        return any(0 < bound * _FULL_AT <= used for bound, used in bounds)
 
     async def _stream_info(self, stream: str) -> dict[str, Any] | None:
         try:
@@ -253,10 +212,6 @@ class NatsStreams:
         """How many are kept."""
         info = await self._link.api(f"STREAM.INFO.{self._subjects.dlq_stream}")
         return int(info["state"]["messages"])
-
-    async def _names(self, request: str) -> list[str]:
-        names: list[str] = await self._pages(request, "consumers")
-        return names
 
     async def _pages(self, request: str, field: str) -> list[Any]:
         items: list[Any] = []
@@ -389,18 +344,6 @@ class NatsStreams:
             await self._link.api(request, body, timeout_s=_PROVISION_TIMEOUT_S)
         except ApiRefused as error:
             raise ProvisionFailed(f"{what} could not be set up: {error}") from error
-
-
-def _done_seq(
-    consumers: Sequence[Mapping[str, Any]], starts: Mapping[str, int], last_seq: int
-) -> int:
-    """Up to which request all have an outcome; `last_seq` was read before the consumers were."""
-    floors = [last_seq]
-    for info in consumers:
-        idle = not info["num_pending"] and not info["num_ack_pending"]
-        floors.append(last_seq if idle else int(info["ack_floor"]["stream_seq"]))
-    alive = {info["name"] for info in consumers}
-    return min(floors + [start - 1 for grant, start in starts.items() if grant not in alive])
 
 
 def _bucket_config(bucket: str, replicas: int) -> Config:

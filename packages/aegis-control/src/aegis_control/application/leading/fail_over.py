@@ -8,7 +8,7 @@ from typing import Any
 
 from aegis_sdk.contract.control import InstanceState, LeaseState, Moved
 
-from aegis_control.application.leading.grant import Leases
+from aegis_control.application.leading.own import Leases
 from aegis_control.application.leading.roster import Roster
 from aegis_control.application.state import Member, ServiceTable
 from aegis_control.application.world import World

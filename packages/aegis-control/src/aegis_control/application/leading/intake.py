@@ -1,4 +1,4 @@
-"""Taking stored values over into what the leader knows: records of the registry, leases, fences.
+"""Taking stored values over into what the leader knows: records of the registry, leases.
 
 Anything may be in a bucket: a stray key, another version's value, no text at all. What can't be read is told
 once (application/unreadable.py) and left as it is; what was known before stays, and all else goes on.
@@ -20,7 +20,7 @@ from aegis_sdk.contract.subjects import Subjects
 from aegis_sdk.errors import InvalidName
 from pydantic import BaseModel
 
-from aegis_control.application.ports import BucketEntry, StoredFence
+from aegis_control.application.ports import BucketEntry
 from aegis_control.application.state import ControlState, Lease, Member, ServiceTable
 from aegis_control.application.world import World
 
@@ -110,20 +110,10 @@ class Intake:
         elif entry.value is not None:
             table.unreadable_leases.add(resource)
         else:
-            # An operator did it: the fence knows the epoch.
+            # An operator did it: the log knows who owns the resource.
             table.leases.pop(resource, None)
             table.deleted_leases[resource] = entry.revision
         table.follow_log(resource)
-
-    def fence(self, table: ServiceTable, resource: str, stored: StoredFence) -> None:
-        """Take the last fence of a resource over."""
-        table.fences[resource] = stored
-        stream = self._world.subjects.journal_stream(table.name)
-        key = self._world.subjects.fence(table.name, resource)
-        if stored.readable:
-            self._state.unreadables.clear(stream, key)
-        else:
-            self._note(stream, key, stored.seq, stored.unreadable)
 
     def instance(self, entry: BucketEntry) -> InstanceRecord | None:
         """None for one that was deleted or can't be read."""

@@ -2,13 +2,12 @@
 
 Goes in: the streams as they are, the marks that are kept of them, the positions that living instances report.
 Comes out: a loss, kept in the registry, told by an event and to every instance. Invariant: while a loss is
-kept, nothing is granted and no fence is written, so nobody serves from an older or empty log. Accepting it
+kept, no resource is given to anybody and no gate is stored, so nobody serves from an older or empty log. Accepting it
 gives the log a new identity behind all known positions, and every resource a new epoch.
 """
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -17,7 +16,6 @@ from aegis_sdk.contract.control import (
     Command,
     CommandKind,
     Heartbeat,
-    LeaseRecord,
     LogMark,
     LogsRecord,
     Loss,
@@ -27,20 +25,17 @@ from aegis_sdk.contract.control import (
 )
 from aegis_sdk.errors import Unavailable
 
-from aegis_control.application.leading.grant import Leases
+from aegis_control.application.leading.own import Leases
 from aegis_control.application.leading.roster import Roster
 from aegis_control.application.ports import Write
 from aegis_control.application.refusal import Refused
 from aegis_control.application.state import ControlState, Member, ServiceTable, Told
 from aegis_control.application.world import World
 from aegis_control.domain.events import ConsumerMadeAgain, LossForgiven, LossNoticed
-from aegis_control.domain.leading import lease as leases
 from aegis_control.domain.leading.logs import Sight, emptied, generation_of, loss_of, reported
 
 KEEP_INTERVAL_S = 5.0
 """How often the ends are kept for a control that starts later; those who live know better."""
-FLOORS_KEPT_MAX = 100
-"""Each costs a call; an instance has one grant, or few."""
 _WRITE_TRIES = 3
 
 
@@ -88,8 +83,6 @@ class LogKeeper:
             requests=await self._world.logs.adopt(requests, new=not table.leases),
         )
         await self._keep(table, record)
-        table.fences_loaded = False
-        await self._roster.load_fences(table)
         if await self._leases.lacks(table):
             sight = await self._world.logs.look(journal)
             await self._lose(table, [emptied(journal, sight, list(table.leases))] if sight else [])
@@ -110,8 +103,6 @@ class LogKeeper:
             self._world.events.emit(
                 ConsumerMadeAgain(service=table.name, reason="the group's was gone")
             )
-        if not table.lost:
-            await self._keep_floors(table)
 
     async def _look(self, table: ServiceTable, known: LogsRecord) -> list[_Look]:
         journal, requests = self._streams(table.name)
@@ -194,22 +185,13 @@ class LogKeeper:
         return max([mark.end, self._world.logs.seen_end(stream, mark.id), *seen])
 
     async def _emptied(self, table: ServiceTable, stream: str, sight: Sight) -> Loss | None:
-        """Fences stay for ever, and so does the newest ownership entry: a journal that begins behind one that is known was purged."""
-        if table.owned is not None and (seq := table.owned.newest_seq):
-            if await self._world.logs.holds(stream, seq):
-                return None
-            await self._leases.restore(table)  # there may be a newer one, and the trim took this
-            if table.owned is None or table.owned.newest_seq == seq:
-                return emptied(stream, sight, list(table.leases))
-        known = {name: fence.seq for name, fence in table.fences.items()}
-        if not known or (sight.first_seq <= min(known.values()) and not table.unfenced):
+        """The newest ownership entry stays for ever: a log without it was purged."""
+        seq = table.owned.newest_seq if table.owned else 0
+        if not seq or await self._world.logs.holds(stream, seq):
             return None
-        fences = await self._world.journal.load_fences(table.name)
-        missing = known.keys() - fences.keys()
-        table.unfenced.clear()
-        if missing:
-            return emptied(stream, sight, list(missing))
-        table.fences |= fences  # actives have claimed theirs since
+        await self._leases.restore(table)  # there may be a newer one, and the trim took this
+        if table.owned is None or table.owned.newest_seq == seq:
+            return emptied(stream, sight, list(table.leases))
         return None
 
     def _reported(self, table: ServiceTable, stream: str) -> Loss | None:
@@ -264,23 +246,6 @@ class LogKeeper:
             await self._keep(table, table.logs.model_copy(update=marks))
         table.logs_kept_s = now_s
 
-    async def _keep_floors(self, table: ServiceTable) -> None:
-        """Where each grant is, for when its consumer and the journal are gone together."""
-        now_s = self._world.clock.monotonic()
-        if now_s - table.floors_kept_s < KEEP_INTERVAL_S:
-            return
-        table.floors_kept_s = now_s
-        told = table.told  # of these logs: they may begin again meanwhile
-        grants = sorted(table.grants())[:FLOORS_KEPT_MAX]
-        told.floors = dict(
-            zip(grants, await asyncio.gather(*(self._floor(table, g) for g in grants)), strict=True)
-        )
-
-    async def _floor(self, table: ServiceTable, grant: str) -> int:
-        """The last request before which all of the grant's are done; a consumer made again may be behind."""
-        floor = await self._world.requests.ack_floor(table.name, grant)
-        return max(floor or 0, table.told.floors.get(grant, 0))
-
     async def _keep(self, table: ServiceTable, record: LogsRecord) -> None:
         """Store what is known. Raises: Unavailable; another control's record is taken over instead."""
         key, data = record.key, record.model_dump_json().encode()
@@ -333,31 +298,16 @@ class LogKeeper:
         """Each step can be repeated; only the last one lets instances in."""
         lost = {loss.stream for loss in known.losses}
         journal, requests = self._streams(table.name)
-        changes = await self._starting_anew(table, same_requests=requests not in lost)
+        seen = self._seen_of_all(table, same_requests=requests not in lost)
         marks = [
             await self._next(table, stream, mark) if stream in lost else mark
             for stream, mark in ((journal, known.journal), (requests, known.requests))
         ]
         await self._world.requests.provision(table.name)
-        if journal in lost:
-            await self._remove_torn(table, journal)
-        await self._leases.begin_again(table, changes, log_id=marks[0].id)
-        for grant in await self._world.requests.grants(table.name):
-            await self._world.requests.delete_grant(table.name, grant)
-        table.fences, table.fences_loaded = {}, False
+        await self._leases.begin_again(table, seen, log_id=marks[0].id)
         table.told = Told()
-        await self._roster.load_fences(table)
         record = LogsRecord(service=table.name, journal=marks[0], requests=marks[1])
         await self._keep(table, known.model_copy(update=dict(record)))
-
-    async def _remove_torn(self, table: ServiceTable, journal: str) -> None:
-        """What is left of an emptied journal are changes of states that are lost."""
-        sight = await self._world.logs.look(journal)
-        fences = [fence.seq for fence in table.fences.values()]
-        is_cut = bool(sight and fences and sight.first_seq > min(fences))
-        await self._world.journal.remove_torn(
-            table.name, sorted(table.leases), beginning_lost=is_cut
-        )
 
     async def _next(self, table: ServiceTable, stream: str, mark: LogMark) -> LogMark:
         """Behind all that anybody knew of the stream, in its later logs too."""
@@ -367,25 +317,16 @@ class LogKeeper:
         generation = max(generation_of(mark.id), table.told.latest_logs.get(stream, 0)) + 1
         return await self._world.logs.begin(stream, behind=end, generation=generation)
 
-    async def _starting_anew(
+    def _seen_of_all(
         self, table: ServiceTable, *, same_requests: bool
-    ) -> Mapping[str, LeaseRecord]:
-        """Every resource waits for a new epoch, whoever was active, and reads on behind the last request that is done.
-
-        What control and instances remember of that counts in the same request log alone, up to where that is proved.
-        """
-        told = table.told
-        proved_seq = told.proved_seq if same_requests else 0
-        told.floors = {g: floor for g, floor in told.floors.items() if floor <= proved_seq}
-        floors = {grant: await self._floor(table, grant) for grant in table.grants()}
-        changes = {}
-        for name, lease in table.leases.items():
-            seen, floor = told.seen.get(name, ResourceSeen()), floors[lease.record.grant]
-            done = max(floor, seen.done if seen.done <= proved_seq else 0)
-            changes[name] = leases.begun_again(
-                lease.record, epoch=seen.epoch, done=done, now_s=self._world.clock.wall()
-            )
-        return changes
+    ) -> Mapping[str, ResourceSeen]:
+        """What is known of every resource. Which requests are done counts in the same request log alone, up to where that is proved."""
+        proved_seq = table.told.proved_seq if same_requests else 0
+        known = {name: table.told.seen.get(name, ResourceSeen()) for name in table.leases}
+        return {
+            name: seen if seen.done <= proved_seq else ResourceSeen(epoch=seen.epoch)
+            for name, seen in known.items()
+        }
 
 
 def _seen(mark: LogMark, end: int) -> LogMark:

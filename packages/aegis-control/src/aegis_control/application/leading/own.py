@@ -1,11 +1,11 @@
-"""Leases in the protocol's second form: a service's log decides who owns what, and the leases follow it.
+"""Who owns what: a service's log decides it, and the leases follow the log.
 
 A move is one ownership entry for all its resources (domain/leading/owning.py). Then the gates of the writers that lost something
 are stored, which the new owners do as well: whoever is first, the resources pass. Last the leases are written, beside
 everything else: no instance and no call waits for them.
 
 Control may die, or sleep, between any two of these steps. What is in the log is read by the next leader, which stores the
-gates that are missing (`ensure_fences`) and the leases that differ (`restore`). An entry that was not stored did not happen.
+gates that are missing (`ensure_gates`) and the leases that differ (`restore`). An entry that was not stored did not happen.
 What this replica knows of ownership is what it has read: an entry of its own counts when the log has it.
 """
 
@@ -15,20 +15,21 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
-from aegis_sdk.contract.control import LeaseRecord, LeaseState
+from aegis_sdk.contract.control import LeaseRecord, LeaseState, ResourceSeen
 from aegis_sdk.contract.turns.entries import Moves
 from aegis_sdk.contract.turns.writers import writer_name
 from aegis_sdk.domain.turns.ownership import NOBODY, MissingOwnership
 from aegis_sdk.errors import Unavailable
 
-from aegis_control.application.leading.grant import Leases, note_loss
+from aegis_control.application.leading.intake import Intake
 from aegis_control.application.leading.torn import begin_behind_holes
-from aegis_control.application.leading.watch import Spawn
-from aegis_control.application.ports import NotWritten, OwnLog, Write
+from aegis_control.application.ports import NotWritten, Write
 from aegis_control.application.state import ControlState, Member, ServiceTable
-from aegis_control.application.world import World
+from aegis_control.application.world import Spawn, World
+from aegis_control.domain.events import InstanceFenced, LeaseGranted
 from aegis_control.domain.leading import lease as leases
 from aegis_control.domain.leading import owning
+from aegis_control.domain.leading.lease import Owner
 from aegis_control.domain.leading.owning import LogBehind, Owned, StoredGate, StoredMoves
 
 CHUNK: Final = 1_000
@@ -37,12 +38,13 @@ TRIES: Final = 5
 """Of an entry that nobody acknowledged."""
 
 
-class LogLeases(Leases):
+class Leases:
     """Changes ownership in the services' logs. The caller holds the service's lock."""
 
-    def __init__(self, state: ControlState, world: World, log: OwnLog, *, spawn: Spawn) -> None:
-        super().__init__(state, world)
-        self._log = log
+    def __init__(self, state: ControlState, world: World, *, spawn: Spawn) -> None:
+        self._state = state
+        self._world = world
+        self._intake = Intake(state, world)
         self._spawn = spawn
         self._following: set[str] = set()
         """Services whose leases are being written."""
@@ -51,6 +53,10 @@ class LogLeases(Leases):
     async def give(
         self, table: ServiceTable, plan: Mapping[str, Sequence[str]], *, reason: str
     ) -> dict[str, str]:
+        """Make each instance of `plan` the owner of its resources; those that moved, and to whom.
+
+        What somebody else was faster with stays as that one planned it.
+        """
         if table.lost:
             return {}  # nobody serves from a log that lost something
         owned = await self._owned(table)
@@ -68,12 +74,13 @@ class LogLeases(Leases):
     async def grant(
         self, table: ServiceTable, resources: Sequence[str], to: Member, *, reason: str
     ) -> list[str]:
+        """Make `to` the owner of `resources`; returns those that it got."""
         return list(await self.give(table, {to.record.instance_id: resources}, reason=reason))
 
     async def put_in_state(
         self, table: ServiceTable, resources: Iterable[str], state: LeaseState, *, reason: str
     ) -> list[str]:
-        """Held or waited for is said by the lease alone; vacant means that the log gives it to nobody."""
+        """Returns those that changed. Held or waited for is said by the lease alone; vacant means that the log gives it to nobody."""
         names = [n for n in resources if table.leases[n].record.state is not state]
         if names and state is LeaseState.VACANT:
             owned = await self._owned(table)
@@ -94,7 +101,7 @@ class LogLeases(Leases):
         self._follow(table)
         return list(table.leases_behind)
 
-    async def ensure_fences(self, table: ServiceTable) -> list[str]:
+    async def ensure_gates(self, table: ServiceTable) -> list[str]:
         """Store the gates that are still missing; returns their writers."""
         if table.lost:
             return []
@@ -102,29 +109,29 @@ class LogLeases(Leases):
         return await self._shut_out(table, owned, table.leases)
 
     async def begin_again(
-        self, table: ServiceTable, changes: Mapping[str, LeaseRecord], *, log_id: str
+        self, table: ServiceTable, known: Mapping[str, ResourceSeen], *, log_id: str
     ) -> None:
-        """What the log says from before the loss is void: everything is nobody's, above every number ever told.
+        """The loss of a log was accepted; `log_id` is the new one's. What the log says from before the loss is void.
 
-        Whoever may have written is shut out: the entries that say who are lost, perhaps.
+        Everything is nobody's, above every number ever told. Whoever may have written is shut out: the entries that say who
+        are lost, perhaps. What `known` has of each resource holds: stored requests that are done are forgotten.
         """
         table.owned = owned = Owned()  # its beginning may be lost
-        table.highest_told = max((record.epoch for record in changes.values()), default=0)
+        table.highest_told = max((seen.epoch for seen in known.values()), default=0)
         writers = {_writer(lease.record) for lease in table.leases.values()}
         await self._read(table)
         for number in owned.missing(_highest_epoch(table)):
             await self._write(table, owned, number, Moves({}, "loss_accepted", log_id))
         await self._move(
-            table, owned, dict.fromkeys(changes, NOBODY), Moves({}, "loss_accepted", log_id)
+            table, owned, dict.fromkeys(known, NOBODY), Moves({}, "loss_accepted", log_id)
         )
         writers |= owned.ownership.gates.keys()
-        if None in await self._log.shut_out(table.name, sorted(writers - {NOBODY})):
+        if None in await self._world.own_log.shut_out(table.name, sorted(writers - {NOBODY})):
             raise Unavailable(f"not every writer of {table.name} was shut out")
-        done = {name: r.start_seq for name, r in changes.items() if r.start_seq > 1}
-        await self._world.requests.forget(table.name, done)
-        if self._world.log_space is not None:
-            kept_s = self._world.outcome_ttl_s
-            await begin_behind_holes(self._world.log_space, table, log_id=log_id, kept_s=kept_s)
+        behind = {name: seen.done + 1 for name, seen in known.items() if seen.done}
+        await self._world.requests.forget(table.name, behind)
+        kept_s = self._world.outcome_ttl_s
+        await begin_behind_holes(self._world.log_space, table, log_id=log_id, kept_s=kept_s)
 
     async def lacks(self, table: ServiceTable) -> bool:
         """Entries that leases name are not there."""
@@ -136,7 +143,7 @@ class LogLeases(Leases):
         self, table: ServiceTable, owned: Owned, moves: Mapping[str, str], said: Moves
     ) -> None:
         """Returns when the log says so, or somebody else was faster. Raises: Unavailable."""
-        for part in owning.parts(moves, bytes_max=self._log.entry_bytes_max):
+        for part in owning.parts(moves, bytes_max=self._world.own_log.entry_bytes_max):
             number = self._next_number(table, owned)
             if not await self._write(table, owned, number, replace(said, moves=part)):
                 break  # the rest was planned on what is not so any more
@@ -150,7 +157,7 @@ class LogLeases(Leases):
     async def _write(self, table: ServiceTable, owned: Owned, number: int, entry: Moves) -> bool:
         """Whether the log has the entry behind all that was read here. Raises: Unavailable."""
         for _ in range(TRIES):
-            result = await self._log.write(table.name, number, entry)
+            result = await self._world.own_log.write(table.name, number, entry)
             if isinstance(result, int):
                 self._take(
                     table, owned, StoredMoves(result, number, entry, self._world.clock.wall())
@@ -168,7 +175,7 @@ class LogLeases(Leases):
     ) -> list[str]:
         """Who lost any of `resources`, and was not shut out yet."""
         writers = sorted(owned.ownership.unshut(resources))
-        seqs = await self._log.shut_out(table.name, writers) if writers else []
+        seqs = await self._world.own_log.shut_out(table.name, writers) if writers else []
         for writer, seq in zip(writers, seqs, strict=True):
             if seq is not None:
                 owned.ownership.read_gate(writer, seq)
@@ -184,8 +191,8 @@ class LogLeases(Leases):
 
     async def _read(self, table: ServiceTable) -> list[StoredMoves | StoredGate]:
         """Raises: Unavailable."""
-        owned = table.owned or Owned(await self._log.saved(table.name))
-        found = await self._log.read(table.name, after=owned.position)
+        owned = table.owned or Owned(await self._world.own_log.saved(table.name))
+        found = await self._world.own_log.read(table.name, after=owned.position)
         is_first, table.owned = table.owned is None, owned
         changed = [name for entry in found for name in self._take(table, owned, entry)]
         for name in [*table.leases, *owned.ownership.resources()] if is_first else changed:
@@ -241,6 +248,13 @@ class LogLeases(Leases):
             if lease.record is record:  # else it changed hands again meanwhile
                 table.leases_behind.discard(name)
 
+    async def _read_lease(self, table: ServiceTable, resource: str) -> None:
+        entry = await self._world.leases.read(self._world.subjects.lease_key(table.name, resource))
+        if entry is None:
+            table.leases.pop(resource, None)
+        else:
+            self._intake.lease(entry)
+
     # --- telling ------------------------------------------------------------------------------------------
     def _tell_given(
         self,
@@ -253,11 +267,32 @@ class LogLeases(Leases):
         to = table.members.get(name)
         if not given or to is None:
             return
+        left: dict[str, list[str]] = {}
         for resource in given:
             lease = before[resource]
-            note_loss(table.owner_of(lease) if lease else None, to)
-        self._tell_fenced(table, {resource: before[resource] for resource in given}, to)
-        self._tell(table, given, to, reason)
+            _note_loss(table.owner_of(lease) if lease else None, to)
+            if lease is not None and Owner(lease.owner, lease.incarnation) != to.owner:
+                left.setdefault(lease.owner, []).append(resource)
+        for owner, names in left.items():
+            self._world.events.emit(
+                InstanceFenced(service=table.name, instance_id=owner, resources=names)
+            )
+        epochs = {resource: table.leases[resource].record.epoch for resource in given}
+        self._world.events.emit(
+            LeaseGranted(
+                service=table.name,
+                instance_id=name,
+                epoch=max(epochs.values()),
+                epochs=epochs,
+                resources=list(given),
+                reason=reason,
+            )
+        )
+
+
+def _note_loss(owner: Member | None, to: Member) -> None:
+    if owner is not None and owner is not to:
+        owner.keeps_leases = False
 
 
 def _writer(record: LeaseRecord) -> str:

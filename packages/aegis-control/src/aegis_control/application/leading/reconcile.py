@@ -1,4 +1,4 @@
-"""Making leases, fences, consumers and instances agree, whatever was left half done and by whom."""
+"""Making the logs, leases and instances agree, whatever was left half done and by whom."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ from aegis_sdk.contract.control import InstanceState, LeaseRecord, LeaseState
 from aegis_sdk.errors import Unavailable
 
 from aegis_control.application.leading.fail_over import FailOver
-from aegis_control.application.leading.grant import Leases
+from aegis_control.application.leading.own import Leases
 from aegis_control.application.leading.roster import Roster
 from aegis_control.application.state import ControlState, Member, ServiceTable
 from aegis_control.application.world import World
-from aegis_control.domain.events import GrantDeleted, InstanceForgotten, RequestsForgotten
+from aegis_control.domain.events import InstanceForgotten, RequestsForgotten
 from aegis_control.domain.leading.lease import without_successor
 from aegis_control.domain.leading.liveness import CAN_KEEP, CAN_TAKE_OVER
 
 TIDY_INTERVAL_S = 5.0
-"""How often consumers and the request streams' size are looked at. A consumer that no lease names in two checks in a row is deleted; a grant under way is younger."""
+"""How often the stored requests that are done are removed."""
 
 EVICTED_KEPT_S = 3_600.0
 """How long after its last heartbeat an evicted run is remembered."""
@@ -38,7 +38,6 @@ class Reconcile:
         self._leases = leases
         self._fail_over = fail_over
         self._began_s = world.clock.monotonic()
-        self._orphans: dict[str, set[str]] = {}
         self._tidied_s = float("-inf")
 
     async def __call__(self) -> None:
@@ -59,7 +58,7 @@ class Reconcile:
             return
         async with table.lock:
             await self._leases.restore(table)
-            await self._leases.ensure_fences(table)
+            await self._leases.ensure_gates(table)
             await self._find_actives(table)
             await self._forget_the_gone(table)
 
@@ -67,16 +66,14 @@ class Reconcile:
         if self._world.clock.monotonic() - self._tidied_s > TIDY_INTERVAL_S:
             self._tidied_s = self._world.clock.monotonic()
             for table in list(self._state.services.values()):
-                # Which grants are in use, all leases together tell.
-                if not (table.unreadable_leases or table.lost):
-                    await self._delete_orphans(table)
-                    await self._make_room(table)
+                if not table.lost:
+                    await self._remove_settled(table)
 
     async def _find_actives(self, table: ServiceTable) -> None:
         lonely = [
             name
             for name, lease in table.leases.items()
-            if table.may_grant(name) and self._is_lonely(table, lease.record)
+            if name not in table.unreadable_leases and self._is_lonely(table, lease.record)
         ]
         if not lonely:
             return
@@ -135,26 +132,14 @@ class Reconcile:
             )
         )
 
-    async def _make_room(self, table: ServiceTable) -> None:
-        if table.owned is not None:
-            removed = await self._remove_settled(table)
-        else:
-            removed = await self._world.requests.make_room(table.name, table.grants())
-        if removed:
-            self._world.events.emit(RequestsForgotten(service=table.name, requests=removed))
-
-    async def _remove_settled(self, table: ServiceTable) -> int:
+    async def _remove_settled(self, table: ServiceTable) -> None:
         """Stored requests with an outcome: an instance that begins reads all that are there."""
         members = [m for m in table.members.values() if m.record.state in CAN_TAKE_OVER]
         told = [m.beat.requests_done if m.beat else 0 for m in members]
-        held = {name for m in members for name in m.record.resources}
-        done_seq = min(told, default=0)
-        return await self._world.requests.remove_settled(table.name, done_seq=done_seq, held=held)
-
-    async def _delete_orphans(self, table: ServiceTable) -> None:
-        """Consumers that nobody's lease names: left by a crash, or made again by a paused old active."""
-        orphans = set(await self._world.requests.grants(table.name)) - table.grants().keys()
-        for name in orphans & self._orphans.get(table.name, set()):
-            await self._world.requests.delete_grant(table.name, name)
-            self._world.events.emit(GrantDeleted(service=table.name, grant=name))
-        self._orphans[table.name] = orphans
+        removed = await self._world.requests.remove_settled(
+            table.name,
+            done_seq=min(told, default=0),
+            held={name for m in members for name in m.record.resources},
+        )
+        if removed:
+            self._world.events.emit(RequestsForgotten(service=table.name, requests=removed))

@@ -16,8 +16,8 @@ from aegis_sdk.contract.values import field_errors
 from aegis_sdk.errors import InvalidName, LogLost, Unavailable
 
 from aegis_control.application.leading.fail_over import FailOver
-from aegis_control.application.leading.grant import Leases
 from aegis_control.application.leading.logs import LogKeeper
+from aegis_control.application.leading.own import Leases
 from aegis_control.application.leading.roster import Roster
 from aegis_control.application.ports import ProvisionFailed
 from aegis_control.application.state import ControlState, Member, ServiceTable
@@ -110,11 +110,7 @@ class Register:
         if table.provisioned or table.lost:
             return
         await self._logs.provision(table)
-        if table.lost:
-            return
-        # A journal that is older than our registry (its bucket was lost) knows the epochs.
-        await self._roster.load_fences(table)
-        table.provisioned = True
+        table.provisioned = not table.lost
 
     def _claims(self, table: ServiceTable, registration: Registration) -> dict[str, Claim]:
         me = Owner(registration.instance_id, registration.incarnation)
@@ -138,7 +134,7 @@ class Register:
         granted = [name for name, what in claims.items() if what is Claim.GRANT]
         await self._leases.put_in_state(table, kept, LeaseState.HELD, reason="returned")
         await self._leases.grant(table, granted, member, reason="registered")
-        await self._leases.ensure_fences(table)
+        await self._leases.ensure_gates(table)
         await self._fail_over.settle(
             table, self._left_behind(table, member), reason="replaced_by_new_run"
         )

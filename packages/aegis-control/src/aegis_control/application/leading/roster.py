@@ -42,20 +42,10 @@ class Roster:
         for entry in leases:
             self._intake.lease(entry)
         state.read_leases_to(max((entry.revision for entry in leases), default=0))
-        await asyncio.gather(*map(self.load_fences, list(state.services.values())))
 
     def take(self, entry: BucketEntry) -> None:
         """Take over what was read of the registry."""
         self._intake.registry_entry(entry)
-
-    async def load_fences(self, table: ServiceTable) -> None:
-        """Once a service; from then on each write says what is there."""
-        if table.fences_loaded:
-            return
-        table.fences = await self._world.journal.load_fences(table.name) | table.fences
-        table.fences_loaded = True
-        for resource, stored in table.fences.items():
-            self._intake.fence(table, resource, stored)
 
     async def put_service(self, table: ServiceTable, registration: Registration) -> None:
         """Store the service's contract if the registration changes it, and can tell what it changes."""

@@ -1,21 +1,40 @@
-"""Removing journal entries that nobody needs: past their retention, and covered by a checkpoint.
+"""Removing entries of a service's log that nobody needs any more, and keeping what is nobody's out of the way.
 
-Entries have no age limit of their own, so that an outage of any length expires nothing. What holds a
-trim up is a resource whose active did not write a checkpoint for so long, because it has none.
+What may go is decided in domain/leading/trimming.py. A resource that belongs to nobody would hold it up for ever, since only an
+owner renews a checkpoint: control does it for those (`Keeping`), once for each trim that they are in the way of.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from aegis_sdk.contract.turns.checkpoint import Checkpoint
+from aegis_sdk.contract.turns.entries import EntryUnreadable
+from aegis_sdk.contract.turns.sends import request_of
+from aegis_sdk.domain.turns.checkpoints import Every
+from aegis_sdk.domain.turns.keeping import Keeping
+from aegis_sdk.domain.turns.ownership import MissingOwnership
+from aegis_sdk.domain.turns.work import BehindTrim
+from aegis_sdk.errors import Unavailable
+
+from aegis_control.application.ports import Going, RequestsFull
 from aegis_control.application.state import ControlState, ServiceTable
 from aegis_control.application.world import World
 from aegis_control.domain.events import JournalTrimHeldUp, JournalTrimmed
+from aegis_control.domain.leading import trimming
+from aegis_control.domain.leading.owning import Owned
 
-INTERVALS_A_RETENTION = 24
-INTERVAL_S_MIN = 1.0
+AT_A_TIME: Final = 500
+"""Resources whose states are in memory together."""
+
+
+INTERVALS_A_RETENTION: Final = 24
+INTERVAL_S_MIN: Final = 1.0
 
 
 class Trim:
-    """Every service's journal, one after the other; a wide purge costs the journal a moment, so seldom."""
+    """Every service's log, one after the other; a wide purge costs a log a moment, so seldom."""
 
     def __init__(self, state: ControlState, world: World) -> None:
         self._state = state
@@ -26,22 +45,90 @@ class Trim:
         return max(INTERVAL_S_MIN, self._world.outcome_ttl_s / INTERVALS_A_RETENTION)
 
     async def __call__(self) -> None:
-        """Raises: Unavailable; what is left is done the next time."""
+        """Raises: Unavailable, once all services had their turn; what is left is done the next time."""
+        failed: Unavailable | None = None
         for table in list(self._state.services.values()):
-            if not table.lost:
-                await self._trim(table)
+            if table.owned is not None and not table.lost:
+                try:
+                    await self._trim(table, table.owned)
+                except Unavailable as error:
+                    failed = error
+        if failed is not None:
+            raise failed
 
-    async def _trim(self, table: ServiceTable) -> None:
-        done = await self._world.journal.trim(
-            table.name, list(table.resources()), keep_s=self._world.outcome_ttl_s
+    async def _trim(self, table: ServiceTable, owned: Owned) -> None:
+        keep_s = self._world.outcome_ttl_s
+        old = await self._world.log_space.old(table.name, keep_s=keep_s)
+        saved = await self._world.own_log.saved(table.name)
+        wanted = trimming.to_keep(saved, owned.vacant(), old=old)
+        for outcomes in (False, True):
+            names = [name for name, may_have in wanted.items() if may_have is outcomes]
+            for at in range(0, len(names), AT_A_TIME):
+                await self._keep(table, owned, names[at : at + AT_A_TIME], outcomes=outcomes)
+        if wanted:
+            saved = await self._world.own_log.saved(table.name)
+        limit = trimming.limit(saved, owned.first_named, old=old)
+        gates = owned.ownership.gates
+        writers = trimming.gates_to_go(saved, gates, upto=limit.upto)
+        removed = await self._world.log_space.remove(
+            table.name, Going(limit.upto, owned.newest_seq, old, writers)
         )
-        if done.removed:
-            self._world.events.emit(JournalTrimmed(service=table.name, entries=done.removed))
-        if done.held_up_by:
+        for writer in writers:
+            gates.pop(writer, None)
+        if removed:
+            self._world.events.emit(JournalTrimmed(service=table.name, entries=removed))
+        if limit.held_by:
+            await self._say_if_late(table, limit)
+
+    async def _say_if_late(self, table: ServiceTable, limit: trimming.Limit) -> None:
+        """An owner renews a checkpoint some time after it could."""
+        keep_s = self._world.outcome_ttl_s
+        late_s = keep_s + 3 * Every.kept(keep_s).seconds
+        if limit.upto < await self._world.log_space.old(table.name, keep_s=late_s):
             self._world.events.emit(
                 JournalTrimHeldUp(
                     service=table.name,
-                    resource=done.held_up_by,
-                    reason="it has entries past the retention and no checkpoint of them: start its instance",
+                    resource=limit.held_by,
+                    reason="entries past the retention are behind its newest checkpoint: start its instance",
                 )
             )
+
+    # --- what is nobody's -------------------------------------------------------------------------------
+    async def _keep(
+        self, table: ServiceTable, owned: Owned, names: Sequence[str], *, outcomes: bool
+    ) -> None:
+        """Renew their checkpoints; whatever comes in between leaves that to the next time. Raises: Unavailable."""
+        number, epochs = owned.ownership.number, {n: owned.ownership.epoch(n) for n in names}
+        newest: dict[str, Checkpoint | None] = {}
+        places: dict[str, int] = {}
+        try:
+            for name in names:
+                newest[name], places[name] = await self._world.log_space.newest(table.name, name)
+            keeping = Keeping(newest, own=number, log=table.journal_id)
+            end = await self._world.log_space.fold(table.name, keeping, outcomes=outcomes)
+        except (EntryUnreadable, ValueError) as error:
+            raise Unavailable(f"the log of {table.name}: {error}") from error
+        except (MissingOwnership, BehindTrim):
+            return  # somebody got one of them
+        for name in names:
+            checkpoint = keeping.checkpoint(
+                name, read=end, epoch=epochs[name], kept_s=self._world.outcome_ttl_s
+            )
+            await self._send(checkpoint)
+            await self._world.log_space.keep(table.name, checkpoint, after_seq=places[name])
+
+    async def _send(self, checkpoint: Checkpoint) -> None:
+        """What its handlers handed in, and nobody sent. Twice is once. Raises: Unavailable."""
+        unsent: list[tuple[int, Sequence[Mapping[str, object]]]] = []
+        for number, contents in checkpoint.unsent:
+            left = [content for content in contents if not await self._is_sent(content)]
+            if left:
+                unsent.append((number, left))
+        checkpoint.unsent = unsent
+
+    async def _is_sent(self, content: Mapping[str, object]) -> bool:
+        try:
+            await self._world.letters.send(request_of(content))
+        except (RequestsFull, Unavailable, ValueError):
+            return False  # it stays in the checkpoint
+        return True

@@ -5,8 +5,7 @@ Nothing here waits: what needs NATS is handed to `spawn`. Time is this process's
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from aegis_sdk.contract.control import (
     Command,
@@ -17,19 +16,16 @@ from aegis_sdk.contract.control import (
 )
 
 from aegis_control.application.leading.fail_over import FailOver
-from aegis_control.application.leading.grant import Leases
+from aegis_control.application.leading.own import Leases
 from aegis_control.application.leading.roster import Roster
 from aegis_control.application.state import ControlState, Member, ServiceTable
-from aegis_control.application.world import World
+from aegis_control.application.world import Spawn, World
 from aegis_control.domain.events import InstanceRecovered
 from aegis_control.domain.leading.connections import Connections
 from aegis_control.domain.leading.liveness import Sign, judge, next_state
 
 COMMAND_INTERVAL_S = 1.0
 """How often an instance is told again to register, or that it is evicted."""
-
-Spawn = Callable[[Coroutine[Any, Any, object]], object]
-"""Runs a coroutine beside the caller, with its errors logged."""
 
 
 class Watch:

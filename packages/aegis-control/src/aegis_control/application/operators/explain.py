@@ -11,9 +11,8 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from aegis_sdk.contract.control import EventRecord, LeaseRecord, LeaseState
+from aegis_sdk.contract.control import EventRecord, LeaseRecord
 from aegis_sdk.contract.ids import check_request_id, children_of, redriven_id
-from aegis_sdk.contract.subjects import GROUP_CONSUMER
 from aegis_sdk.contract.trace import trace_id
 
 from aegis_control.domain.operators.story import (
@@ -21,12 +20,10 @@ from aegis_control.domain.operators.story import (
     Died,
     Ended,
     Facts,
-    FenceRead,
     Noted,
     Queue,
     StoredRequest,
     Story,
-    follows_log,
     relevant,
     tell,
 )
@@ -100,9 +97,7 @@ class Archive(Protocol):
 
     async def lease(self, service: str, resource: str) -> LeaseRecord | None: ...
 
-    async def fence(self, service: str, resource: str) -> FenceRead | None: ...
-
-    async def queue(self, service: str, consumer: str) -> Queue: ...
+    async def group_queue(self, service: str) -> Queue: ...
 
     async def life_events(self) -> list[EventRecord]:
         """The kept events about epochs, dead letters and operators' changes, in their order."""
@@ -207,22 +202,16 @@ class Explain:
         facts.redriven = again
         if facts.resource is None:
             if facts.ended is None:
-                facts.queue = await self._archive.queue(facts.service, GROUP_CONSUMER)
+                facts.queue = await self._archive.group_queue(facts.service)
             return
         facts.lease = await self._archive.lease(facts.service, facts.resource)
-        facts.fence = await self._archive.fence(facts.service, facts.resource)
-        if facts.ended is None and facts.lease and follows_log(facts.lease):
-            await self._count_earlier(facts, from_seq=1)
-        elif facts.ended is None and facts.lease and facts.lease.state is LeaseState.HELD:
-            facts.queue = await self._archive.queue(facts.service, facts.lease.grant)
-            if facts.queue.made:
-                await self._count_earlier(facts, from_seq=facts.queue.ack_floor + 1)
+        if facts.ended is None and facts.lease is not None:
+            await self._count_earlier(facts)
 
-    async def _count_earlier(self, facts: Facts, *, from_seq: int) -> None:
-        """Before `from_seq` all have an outcome; from there on each is looked up."""
+    async def _count_earlier(self, facts: Facts) -> None:
         if facts.accepted is None:
             return
-        reading = self._archive.headers(facts.service, resource=facts.resource, from_seq=from_seq)
+        reading = self._archive.headers(facts.service, resource=facts.resource)
         looked_at = 0
         async with aclosing(reading) as headers:
             async for header in headers:

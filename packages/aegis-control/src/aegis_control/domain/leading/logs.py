@@ -40,7 +40,7 @@ def loss_of(stream: str, mark: LogMark, sight: Sight | None, *, end: int) -> Los
 
 
 def emptied(stream: str, sight: Sight, resources: list[str]) -> Loss:
-    """A journal whose fences were removed; they stay for ever otherwise."""
+    """A log whose newest ownership entry was removed; it stays for ever otherwise."""
     loss = _lost(stream, "was emptied, wholly or in part", 1, max(1, sight.first_seq - 1))
     return loss.model_copy(update={"resources": sorted(resources)[:RESOURCES_TOLD_MAX]})
 

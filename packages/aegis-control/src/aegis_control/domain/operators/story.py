@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from aegis_sdk.contract.bodies import ErrorBody, Fence
+from aegis_sdk.contract.bodies import ErrorBody
 from aegis_sdk.contract.control import EventRecord, LeaseRecord, LeaseState
 from aegis_sdk.contract.dead_letter import DeadLetter
 from aegis_sdk.contract.envelope import Outcome, OutcomeKind, Request
@@ -64,20 +64,11 @@ class Died:
 
 
 @dataclass(frozen=True, slots=True)
-class FenceRead:
-    fence: Fence
-    seq: int
-    at_s: float
-
-
-@dataclass(frozen=True, slots=True)
 class Queue:
-    """The consumer that gives the request out; `made` is false while nobody has made it."""
+    """The consumer that gives the group's requests out; `made` is false while nobody has made it."""
 
-    consumer: str
     made: bool = True
     delivered_seq: int = 0
-    ack_floor: int = 0
     unacknowledged: int = 0
     readers: int = 0
     """Requests for messages that wait at the server: instances that ask for work now."""
@@ -106,7 +97,6 @@ class Facts:
     died: Died | None = None
     redriven: Ended | None = None
     lease: LeaseRecord | None = None
-    fence: FenceRead | None = None
     queue: Queue | None = None
     earlier: int = 0
     """Requests of the same resource, stored before it, without an outcome yet."""
@@ -146,7 +136,6 @@ class Word(StrEnum):
 
     ACCEPTED = "accepted"
     GRANTED = "granted"
-    FENCE = "fence"
     FENCED = "fenced"
     NOTED = "begun again"
     CHILD = "child"
@@ -213,8 +202,6 @@ def _steps(facts: Facts) -> list[Step]:
     steps = [step for event in facts.events if (step := _event_step(facts, event))]
     if facts.accepted is not None:
         steps.append(_accepted(facts.accepted))
-    if facts.fence is not None and _is_news(facts, facts.fence):
-        steps.append(_fence_step(facts.fence))
     if facts.noted is not None:
         steps.append(_noted(facts.noted))
     steps += [_asked(child) for child in facts.children]
@@ -235,20 +222,6 @@ def _accepted(accepted: StoredRequest) -> Step:
     again = f", attempt {request.attempt}" if request.attempt > 1 else ""
     text = f"{request.service}.{request.method} for {route}, request {accepted.seq} of its stream"
     return Step(accepted.at_s, Word.ACCEPTED, text + again)
-
-
-def _fence_step(read: FenceRead) -> Step:
-    text = f"epoch {read.fence.epoch} begins: {read.fence.owner} is the active"
-    return Step(read.at_s, Word.FENCE, f"{text} (journal {read.seq})")
-
-
-def _is_news(facts: Facts, read: FenceRead) -> bool:
-    """The last fence belongs to the story if it came before the end and no event tells of it."""
-    if facts.ended is not None and read.at_s > facts.ended.at_s:
-        return False
-    told = map(told_by, facts.events)
-    granted = [event for event in told if isinstance(event, LeaseGranted)]
-    return read.fence.epoch not in {event.epoch_of(facts.resource) for event in granted}
 
 
 def _noted(noted: Noted) -> Step:
@@ -367,25 +340,8 @@ def _at_resource(facts: Facts) -> str:
 
 
 def _at_active(facts: Facts, lease: LeaseRecord) -> str:
-    fence, queue = facts.fence, facts.queue
-    if follows_log(lease):
-        behind = f", behind at most {facts.earlier} earlier ones" if facts.earlier else ""
-        return f"is stored, and waits for {lease.owner}, the active{behind}"
-    if fence is None or fence.fence.epoch < lease.epoch:
-        return f"waits: {lease.owner} is chosen for epoch {lease.epoch}, whose fence is not written"
-    if queue is None or not queue.made:
-        return f"waits: {lease.owner} is the active and has not made its consumer {lease.grant} yet"
-    given = _seq(facts) <= queue.delivered_seq
-    where = f"in the hands of {lease.owner}" if given else f"waits to be given to {lease.owner}"
-    if facts.earlier:
-        more = "" if facts.earlier_is_all else "at least "
-        return f"{where}, behind {more}{facts.earlier} earlier requests of its resource"
-    return f"{where}, the first of its resource" + ("; its handler may be running" if given else "")
-
-
-def follows_log(lease: LeaseRecord) -> bool:
-    """Whether the service's log decides who owns the resource, and nobody's consumer gives its requests out."""
-    return lease.grant == f"own-{lease.epoch}"
+    behind = f", behind at most {facts.earlier} earlier ones" if facts.earlier else ""
+    return f"is stored, and waits for {lease.owner}, the active{behind}"
 
 
 def _seq(facts: Facts) -> int:
@@ -423,7 +379,7 @@ def _named_by(event: Event | None) -> str:
 def _first_of_epoch(
     epochs: Sequence[tuple[EventRecord, LeaseGranted | InstanceFenced]], at_s: float
 ) -> int:
-    """Where the change begins that was the last one before `at_s`: its fence comes before its grant."""
+    """Where the change begins that was the last one before `at_s`: who lost the resource is told before who got it."""
     grants = [
         n
         for n, (record, event) in enumerate(epochs)
