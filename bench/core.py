@@ -1,4 +1,4 @@
-"""What a writer's decisions cost: CPU a request in the pure core of the second form, without loop, NATS or encoding.
+"""What a writer's decisions cost: CPU a request in the pure core, without loop, NATS or encoding.
 
     python -m bench.core                                          # on plain Python
     PYTHONPATH=$(python -m bench.compiled) python -m bench.core   # as the wheels have it

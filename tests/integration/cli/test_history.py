@@ -22,6 +22,8 @@ from aegis_sdk.contract.envelope import Outcome, OutcomeKind, Request
 from aegis_sdk.contract.ids import parent_of
 from aegis_sdk.contract.subjects import Subjects
 from aegis_sdk.contract.trace import new_traceparent
+from aegis_sdk.contract.turns.entries import encode_record, turn_head, turn_header
+from aegis_sdk.contract.turns.subjects import LogSubjects
 from aegis_sdk.errors import Cancelled
 
 from tests.integration.cli.support import Result, end_of, run_cli, start_cli
@@ -163,8 +165,9 @@ async def die(system: System, amount: int, n: int) -> str:
     await js.publish(
         names.dead_letter("totals", request.request_id), request.payload, headers=letter.headers()
     )
-    subject = names.outcome("totals", "T-1", request.request_id)
-    await js.publish(subject, outcome.payload(), headers=outcome.headers())
+    subject = LogSubjects(names, "totals").single("T-1", request.request_id)
+    entry = turn_head("tot-0~gone", "", "") + encode_record(request, outcome)
+    await js.publish(subject, entry, headers=turn_header([request.request_id]))
     await client.close()
     return request.request_id
 

@@ -126,7 +126,7 @@ class Term:
         try:
             await coroutine
         except NotTheBucket as error:
-            # Begin again with what is stored: leases from the fences, instances from their heartbeats.
+            # Begin again with what is stored: leases from the logs, instances from their heartbeats.
             self._world.events.emit(BucketReplaced(reason=str(error)))
             raise
         except Unavailable as error:

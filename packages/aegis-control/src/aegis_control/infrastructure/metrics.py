@@ -100,7 +100,7 @@ class Metrics:
         yield from _system(list(self._state.services.values()))
         yield _gauge(
             "aegis_unreadable_values",
-            "Stored records and fences that control can't read, and works around.",
+            "Stored records that control can't read, and works around.",
             [],
             {(): len(self._state.unreadables)},
         )
@@ -127,7 +127,7 @@ class Metrics:
             failovers.add_metric(labels, count)
         durations = HistogramMetricFamily(
             "aegis_failover_duration_seconds",
-            "From the verdict until the last fence was written.",
+            "From the verdict until the last gate was stored.",
             labels=["service"],
         )
         for service, buckets in self._failover_durations.items():

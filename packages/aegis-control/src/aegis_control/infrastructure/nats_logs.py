@@ -1,7 +1,7 @@
 """The identity of a service's streams: a mark in their configuration, and positions that never come twice.
 
 A log that begins again does so behind every position that was seen in the one before. So a position of the
-old log is not a position in the new one: a late commit of a sleeping instance is refused by the fence, and no
+old log is not a position in the new one: a late turn of a sleeping instance is refused, since its gate is another one, and no
 new request has a sequence that counts as done.
 """
 

@@ -1,7 +1,7 @@
 """One replica leads. It renews its record; the rest wait, and take over when it stays still.
 
-A leader that is cut off steps down by itself, but nothing depends on that: leases and fences are
-checked by the server, so two leaders for a moment undo nothing.
+A leader that is cut off steps down by itself, but nothing depends on that: ownership entries
+and leases are checked by the server, so two leaders for a moment undo nothing.
 """
 
 from __future__ import annotations

@@ -314,7 +314,7 @@ class Admin:
         return to
 
     async def _hand_over(self, table: ServiceTable, wanted: FailoverResource, to: Member) -> None:
-        """Pause the active, move, and let it go on if that failed. The fence, not the pause, is what
+        """Pause the active, move, and let it go on if that failed. The log, not the pause, is what
         keeps the resource safe: an active that doesn't answer is passed over."""
         lease = table.leases[wanted.resource].record
         owner = table.owner_of(lease)

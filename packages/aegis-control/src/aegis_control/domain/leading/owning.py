@@ -1,6 +1,6 @@
 """Who owns what by a service's log, and what control adds to it. Pure: entries in, leases and entries out.
 
-Theory of operation. In the protocol's second form the log alone decides who owns a resource (ADR 0021): the newest ownership
+Theory of operation. The log alone decides who owns a resource (ADR 0021): the newest ownership
 entry that names it. `Owned` folds these entries and the gates, as instances do. A lease is what readers look at: it follows
 the log, and `record` says what it must be. The owner and the epoch come from the log. What only control knows stays the lease's:
 whether an owner that is lost is waited for, and why.

@@ -49,7 +49,7 @@ class Failover:
     silence_s: float | None = None
     """From its last heartbeat to the verdict; None when nobody waited for one."""
     duration_s: float | None = None
-    """From the verdict to the last fence; None while it is under way, or if it never ended."""
+    """From the verdict to the last gate; None while it is under way, or if it never ended."""
     moments: list[Moment] = field(default_factory=list)
 
 
