@@ -28,6 +28,9 @@ from typing import Any, TypeAlias
 
 from aegis_sdk.contract.subjects import Subjects
 
+PUT_BACK = "put_back"
+"""A fault's kind: what was stored while it lasted was replaced by an older copy."""
+
 Place: TypeAlias = tuple[str, str]
 """(service, resource); the resource is empty for group requests."""
 

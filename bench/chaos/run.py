@@ -115,7 +115,9 @@ async def _run_in(planned: Plan, folder: Path) -> History:
         found = await _settled(system, services)
     history = _history(planned, clients, found, fences, faults, finals)
     lost = gone(ends, history.outcomes, system.names)
-    return replace(history, losses=system.losses, gone=lost)
+    return replace(
+        history, losses=system.losses, gone=lost, faults=[*history.faults, *system.put_back]
+    )
 
 
 async def _strike(planned: Plan, system: System) -> list[Fault]:

@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import json
 import shutil
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +24,7 @@ from bench.chaos.breaks import BROKEN
 from bench.chaos.children import Child
 from bench.chaos.clocks import Clocks
 from bench.chaos.collect import Names
-from bench.chaos.history import Loss
+from bench.chaos.history import PUT_BACK, Fault, Loss
 from bench.chaos.nemesis import ACCIDENTS, TROUBLES, Kind
 from bench.chaos.proxy import Proxy
 from bench.chaos.troubles import Troubles
@@ -76,6 +77,9 @@ class System:
         self._started = 0
         self.losses: list[Loss] = []
         """What control announced as lost, and we accepted."""
+        self.put_back: list[Fault] = []
+        """How long what was lost by each older copy had been stored."""
+        self._copied_s = 0.0
         self._troubles = Troubles(lambda: self.urls, settings.workloads, settings.seed)
         self._of_nats = asyncio.Lock()
         """Held by whoever starts or ends nodes."""
@@ -267,6 +271,7 @@ class System:
                 return await accidents.lose_requests(self.urls, service, self.names)
             case Kind.RESTORE_COPY:
                 await self._while_down(self._take_copy)
+                self._copied_s = time.monotonic()
                 return "nats"
         return await accidents.lose_journal(self.urls, service, purge=second)
 
@@ -291,6 +296,14 @@ class System:
                 self.losses += await accidents.accept_losses(self.urls, [self._service(target)])
             case Kind.RESTORE_COPY:
                 await self._while_down(self._put_copy_back)
+                self.put_back.append(
+                    Fault(
+                        kind=PUT_BACK,
+                        target="nats",
+                        began_s=self._copied_s,
+                        healed_s=time.monotonic(),
+                    )
+                )
                 await bounds.lift(self.urls, self._services)  # the copy may be of full streams
                 self.losses += await accidents.accept_all(self.urls, self._services)
             case Kind.JUMP_CLOCK:

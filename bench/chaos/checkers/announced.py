@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from bench.chaos.history import History, Loss, Operation, Status, Violation
+from bench.chaos.history import PUT_BACK, History, Loss, Operation, Status, Violation
 
 ENDS = frozenset({"Rejected", "HandlerFailed", "Cancelled", "Expired"})
 """Errors that tell of a stored outcome."""
@@ -28,7 +28,9 @@ def check(history: History) -> list[Violation]:
     found = [
         f"the outcome of {gone.op} (entry {gone.seq} of {gone.service}) is gone"
         for gone in history.gone
-        if gone.stored_s > until_s(gone.service) and (gone.service, gone.op) not in anew
+        if gone.stored_s > until_s(gone.service)
+        and (gone.service, gone.op) not in anew
+        and not was_put_back(history, gone.stored_s)
     ]
     until_s = last_losses(history, of_journal=False)
     found += [
@@ -65,25 +67,25 @@ def voided(history: History) -> set[str]:
 
     def is_void(operation: Operation) -> bool:
         told = operation.status is Status.OK or operation.error in ENDS
-        lost = operation.op in gone or operation.op not in stored
-        # NATS was started again twice meanwhile, and what was stored in that moment was told to nobody.
         ended_s = operation.completed_s
-        lost = lost or (ended_s is not None and was_put_back(history, ended_s))
+        if told and ended_s is not None and was_put_back(history, ended_s):
+            return True  # what is stored just before NATS ends may be known to its caller alone
+        lost = operation.op in gone or operation.op not in stored
         return told and lost and operation.invoked_s <= until_s(operation.service)
 
     return {operation.op for operation in history.operations if is_void(operation)}
 
 
 def was_put_back(history: History, at_s: float) -> bool:
-    """Whether everything that was stored at that moment was replaced by an older copy, as was told of some stream.
+    """Whether all that was stored at that moment was replaced by an older copy, as was told of some stream.
 
     A request that nobody but its caller had seen by then goes without a word about its own stream.
     """
     return any(
         fault.began_s <= at_s <= fault.healed_s
-        and any(fault.began_s < loss.accepted_s <= fault.healed_s for loss in history.losses)
+        and any(fault.began_s < loss.accepted_s for loss in history.losses)
         for fault in history.faults
-        if fault.kind == "restore_copy"
+        if fault.kind == PUT_BACK
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -128,7 +129,7 @@ def test_or_a_copy_that_was_put_back_and_told_of_somewhere(
     invoked_s: float, losses: list[Loss], violations: int
 ) -> None:
     """A request that only its caller knew goes with the rest."""
-    fault = Fault(kind="restore_copy", target="nats", began_s=8.0, healed_s=11.0)
+    fault = Fault(kind="put_back", target="nats", began_s=8.0, healed_s=11.0)
     asked = operation("a", invoked_s, service="o", status=Status.UNKNOWN, error="NeverAccepted")
     told = found("announced", operations=[asked], losses=losses, faults=[fault])
     assert len(told) == violations
@@ -140,6 +141,19 @@ def test_an_effect_behind_a_refusal_needs_a_lost_outcome() -> None:
     ran = {"operations": asked, "outcomes": [stored("a", seq=300)]}
     assert found("definite", **ran, losses=[JOURNAL])
     assert not found("definite", **ran, losses=[JOURNAL], gone=[gone("a", 5.05)])
+
+
+@pytest.mark.parametrize(("ended_s", "violations"), [(7.5, 1), (9.0, 0), (11.5, 1)])
+def test_or_an_answer_that_was_put_back_with_all_that_was_stored_just_then(
+    ended_s: float, violations: int
+) -> None:
+    """Its caller alone had seen it, and another stream's loss was told."""
+    fault = Fault(kind="put_back", target="nats", began_s=8.0, healed_s=11.0)
+    asked = operation("a", 7.0, service="o", status=Status.FAIL, error="Cancelled", result=None)
+    asked = replace(asked, completed_s=ended_s)
+    ran = stored("a", seq=300, service="o")
+    told = found("definite", operations=[asked], outcomes=[ran], losses=[REQUESTS], faults=[fault])
+    assert len(told) == violations
 
 
 @pytest.mark.parametrize(("losses", "violations"), [([], 1), ([JOURNAL], 0), ([REQUESTS], 1)])
