@@ -27,6 +27,8 @@ from bench.chaos.history import Loss
 SUBJECTS = Subjects()
 TRY_S = 0.3
 GIVE_UP_S = 60.0
+QUIET_ROUNDS = 3
+"""One asks each service after the other; on a busy machine it takes as long as a loss to be noticed."""
 NOTICED_S = 4.0
 """How long after NATS is up again a loss may go unnoticed: what serves then is an older log."""
 
@@ -79,9 +81,14 @@ async def accept_losses(urls: Sequence[str], services: Sequence[str]) -> list[Lo
 
 async def accept_all(urls: Sequence[str], services: Sequence[str]) -> list[Loss]:
     """`accept_losses` for as long as losses may still be noticed: instances have to come back to tell of theirs."""
-    losses, until_s = [], time.monotonic() + NOTICED_S
-    while time.monotonic() < until_s:
-        losses += await accept_losses(urls, services)
+    losses: list[Loss] = []
+    until_s, quiet = time.monotonic() + NOTICED_S, 0
+    while quiet < QUIET_ROUNDS or time.monotonic() < until_s:
+        found = await accept_losses(urls, services)
+        losses += found
+        if found:
+            until_s, quiet = time.monotonic() + NOTICED_S, 0
+        quiet += 1
         await asyncio.sleep(TRY_S)
     return losses
 
