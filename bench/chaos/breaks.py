@@ -1,11 +1,14 @@
-"""Builds of the SDK with one rule of docs/turns.md broken, for the suite to show that it finds what the rule prevents.
+"""Builds of the product with one rule of docs/turns.md broken, for the suite to show that it finds what the rule prevents.
 
-Each is a patch of a process of the suite, as one of the model's mutations has it; the product knows nothing of it.
+Each is a patch in the suite's processes; the product knows nothing of it. `python -m bench.chaos.breaks MODULE …` runs a
+module of the product so.
 """
 
 from __future__ import annotations
 
 import os
+import runpy
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
@@ -45,9 +48,9 @@ def wildcard() -> None:
     _patch(TurnLog, "__init__", begin_so)
 
 
-def serve_at_own() -> None:
-    """R4: a new owner serves when it has read that it is the owner, whoever may still write."""
-    _patch(Ownership, "is_whole", lambda *_: True)
+def nobody_shut_out() -> None:
+    """R4: a new owner serves when it has read that it is the owner, and nobody shuts out those before."""
+    _patch(Ownership, "unshut", lambda *_: set())
 
 
 def no_gates() -> None:
@@ -63,7 +66,7 @@ def no_gates() -> None:
 BREAKS: Final[dict[str, Callable[[], None]]] = {
     "R1": late_gate,
     "R3": wildcard,
-    "R4": serve_at_own,
+    "R4": nobody_shut_out,
     "R6": no_gates,
 }
 
@@ -76,3 +79,9 @@ def break_what_is_told() -> None:
 
 def _patch(owner: type, name: str, instead: Any) -> None:
     setattr(owner, name, instead)
+
+
+if __name__ == "__main__":
+    break_what_is_told()
+    sys.argv.pop(0)
+    runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)

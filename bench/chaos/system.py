@@ -57,7 +57,7 @@ class Settings:
     clocks: bool = False
     """Whether clocks can be set; reading them costs each process some microseconds then."""
     broken: str = ""
-    """The rule that is broken in instances and clients (breaks.py)."""
+    """The rule that is broken (breaks.py)."""
 
 
 class System:
@@ -166,6 +166,7 @@ class System:
         return await self._start_child(
             f"control-{n}",
             "-m",
+            *(["bench.chaos.breaks"] if self._settings.broken else []),
             "aegis_control.entrypoints.service",
             "serve",
             "--url",
