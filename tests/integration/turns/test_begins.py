@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import time
 
 import pytest
+from aegis_control.application.operators.explain import Explain
+from aegis_control.domain.operators.story import Word
+from aegis_control.infrastructure.nats_archive import NatsArchive
 from aegis_sdk.contract.dead_letter import ERROR_CODE
 from aegis_sdk.contract.envelope import OutcomeKind
+from aegis_sdk.nats.jetstream import JetStream
 
 from tests.integration.turns.support import WAIT_S, Owners, Told, Worker, World
 from tests.integration.turns.test_hand_ins import make_stream, stored
@@ -45,6 +50,11 @@ async def test_a_request_that_kills_its_process_is_given_up(
     assert b"begun 3 times" in outcomes[0].body
     (letter,) = await stored(world, world.subjects.dlq_stream, 1)
     assert letter[ERROR_CODE] == "gave_up"
+    [dead_id] = [name for name, each in told.outcomes.items() if each.kind is OutcomeKind.FAILED]
+    archive = NatsArchive(JetStream(await world.link()), world.subjects)
+    story = await Explain(archive, now_s=time.time(), search_s=WAIT_S)(dead_id)
+    [begun] = [step.text for step in story.steps if step.word is Word.NOTED]
+    assert begun.startswith("begin 3")
 
 
 @pytest.mark.scenario

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 from aegis_control.application.operators.explain import Explain, NotFound
-from aegis_control.domain.operators.story import Story
+from aegis_control.domain.operators.story import Story, Word
 from aegis_control.infrastructure.admin_client import AdminClient
 from aegis_sdk.contract.control import TargetInstance
 from aegis_sdk.contract.envelope import OutcomeKind
@@ -85,6 +85,21 @@ async def test_one_that_is_stored_waits_for_whoever_comes(
         while (story := await explain(operator, waiting[1].request_id)).outcome is None:
             assert "waits" in story.standing
     assert "executed by accounts-1 in epoch 3" in story.standing
+
+
+async def test_one_whose_caller_gave_up_says_so(
+    new_world: World, operator: AdminClient  # noqa: F811
+) -> None:
+    """G4: nobody serves the resource, so no active can record it: the caller's own statement tells."""
+    client, told = await new_world.client(), Told()
+    await operator.drain(TargetInstance(instance_id="accounts-0"))
+    await until_owned(new_world, "", resources=["R1"])
+    await told.call(client, "R1", timeout_s=0.8)
+    [request_id] = told.outcomes
+    story = await explain(operator, request_id)
+    assert story.outcome is OutcomeKind.CANCELLED
+    assert story.standing.startswith("given up by its caller before it had an outcome")
+    assert Word.GIVEN_UP in [step.word for step in story.steps]
 
 
 async def test_of_an_unknown_one_nothing_is_found(

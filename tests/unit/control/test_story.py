@@ -11,6 +11,7 @@ from aegis_control.domain.operators.story import (
     Died,
     Ended,
     Facts,
+    GivenUp,
     Noted,
     Queue,
     StoredRequest,
@@ -59,7 +60,15 @@ def ended(outcome: Outcome, at_s: float = 91.0) -> Ended:
         ({"lease": lease(LeaseState.VACANT)}, "nobody is active for its resource (acc-1 was; why)"),
         ({"lease": lease(LeaseState.WAITING)}, "its active acc-1 is lost"),
         ({"lease": lease()}, "is stored, and waits for acc-1, the active"),
-        ({"lease": lease(), "earlier": 5}, "acc-1, the active, behind at most 5 earlier ones"),
+        ({"lease": lease(), "earlier": 5}, "acc-1, the active, behind 5 earlier ones"),
+        (
+            {"lease": lease(), "earlier": 5, "earlier_is_all": False},
+            "the active, behind at least 5 earlier ones",
+        ),
+        (
+            {"given_up": GivenUp(9, 95.0, "ACC-1")},
+            "given up by its caller before it had an outcome",
+        ),
     ],
 )
 def test_a_targeted_request_without_an_outcome_says_where_it_waits_and_why(

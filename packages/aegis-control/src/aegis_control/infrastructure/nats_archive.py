@@ -6,7 +6,7 @@ come from the streams' leaders, so what is told is what is so.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Collection
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, Final
@@ -20,7 +20,7 @@ from aegis_sdk.contract.subjects import GROUP_CONSUMER, Subjects
 from aegis_sdk.contract.trace import trace_id
 from aegis_sdk.contract.turns.subjects import LogSubjects
 from aegis_sdk.errors import Unavailable
-from aegis_sdk.nats.codes import ERR_NO_CONSUMER, ERR_NO_MESSAGE, ERR_NO_STREAM
+from aegis_sdk.nats.codes import ERR_NO_CONSUMER, ERR_NO_STREAM
 from aegis_sdk.nats.jetstream import ApiRefused, JetStream, Kept, from_seq, from_time, parse_time
 from pydantic import ValidationError
 
@@ -30,11 +30,13 @@ from aegis_control.domain.operators.story import (
     Child,
     Died,
     Ended,
+    GivenUp,
     Noted,
     Queue,
     StoredRequest,
 )
 from aegis_control.infrastructure.nats_outcomes import NatsOutcomes
+from aegis_control.infrastructure.nats_reading import at, last, read
 
 LIFE_EVENTS: Final = (
     "lease_granted",
@@ -87,9 +89,24 @@ class NatsArchive:
     ) -> Ended | None:
         return await self._outcomes.shared(service, request_id, since_s=since_s)
 
+    async def given_up(self, service: str, request_id: str) -> GivenUp | None:
+        return await self._outcomes.given_up(service, request_id)
+
+    async def settled(
+        self, service: str, resource: str, request_ids: Collection[str], *, since_s: float
+    ) -> set[str]:
+        return await self._outcomes.settled(service, resource, request_ids, since_s=since_s)
+
+    async def noted_at(
+        self, service: str, resource: str, request_id: str, *, since_s: float, until_seq: int
+    ) -> Noted | None:
+        return await self._outcomes.noted(
+            service, resource, request_id, since_s=since_s, until_seq=until_seq
+        )
+
     async def noted(self, service: str, request_id: str) -> Noted | None:
         names = LogSubjects(self._subjects, service)
-        stored = await self._last(names.stream, names.begins(request_id))
+        stored = await last(self._link, names.stream, names.begins(request_id))
         return None if stored is None else Noted(int(stored.payload), stored.at_s)
 
     async def died(self, request_id: str) -> Died | None:
@@ -97,13 +114,9 @@ class NatsArchive:
         return None if kept is None else Died(kept.letter, kept.at_s)
 
     async def accepted(self, service: str, seq: int) -> StoredRequest | None:
-        stream = self._subjects.request_stream(service)
-        try:
-            stored = await self._link.message(stream, seq)
-        except ApiRefused as error:
-            if error.code in (ERR_NO_MESSAGE, ERR_NO_STREAM):
-                return None
-            raise Unavailable(f"stream {stream}: {error}") from error
+        stored = await at(self._link, self._subjects.request_stream(service), seq)
+        if stored is None:
+            return None
         try:
             resource = _resource_of_request(stored.subject)
             request = Request.parse(
@@ -124,8 +137,8 @@ class NatsArchive:
         names = self._subjects
         start = _start(from_seq) if since_s is None else from_time(since_s)
         subject = names.requests(service) if resource is None else names.request(service, resource)
-        reading = self._read(
-            names.request_stream(service), [subject], start | {"headers_only": True}
+        reading = read(
+            self._link, names.request_stream(service), [subject], start | {"headers_only": True}
         )
         async with aclosing(reading) as messages:
             async for stored in messages:
@@ -151,7 +164,7 @@ class NatsArchive:
     async def lease(self, service: str, resource: str) -> LeaseRecord | None:
         bucket = self._subjects.leases_bucket
         subject = f"$KV.{bucket}.{self._subjects.lease_key(service, resource)}"
-        stored = await self._last(f"KV_{bucket}", subject)
+        stored = await last(self._link, f"KV_{bucket}", subject)
         if stored is None or not stored.payload:
             return None
         return LeaseRecord.model_validate_json(stored.payload)
@@ -173,14 +186,14 @@ class NatsArchive:
     # --- dead letters and events ------------------------------------------------------------------------
     async def dead_letter(self, request_id: str) -> KeptLetter | None:
         subject = self._subjects.dead_letter_anywhere(request_id)
-        stored = await self._last(self._subjects.dlq_stream, subject)
+        stored = await last(self._link, self._subjects.dlq_stream, subject)
         return None if stored is None else _letter(stored)
 
     async def dead_letters(self) -> list[KeptLetter]:
         """The oldest first, each request once: a crash in the middle may have left two copies of one."""
         letters: dict[str, KeptLetter] = {}
         subjects = [self._subjects.dead_letters]
-        async for stored in self._read(self._subjects.dlq_stream, subjects, _start(1)):
+        async for stored in read(self._link, self._subjects.dlq_stream, subjects, _start(1)):
             if (kept := _letter(stored)) is not None:
                 letters[kept.letter.request.request_id] = kept
         return list(letters.values())
@@ -191,7 +204,9 @@ class NatsArchive:
         state = await self.stream_state(stream)
         start = _start(int(state.get("last_seq", 0)) - _LETTERS_LOOKED_AT + 1)
         letters: dict[str, Letter] = {}
-        reading = self._read(stream, [self._subjects.dead_letters], start | {"headers_only": True})
+        reading = read(
+            self._link, stream, [self._subjects.dead_letters], start | {"headers_only": True}
+        )
         async for stored in reading:
             if (kept := _letter(stored)) is not None:
                 letter = _without_payload(kept)
@@ -201,7 +216,7 @@ class NatsArchive:
     async def life_events(self) -> list[EventRecord]:
         stream = self._subjects.events_stream
         subjects = [self._subjects.event(name) for name in LIFE_EVENTS]
-        reading = self._read(stream, subjects, _start(1))
+        reading = read(self._link, stream, subjects, _start(1))
         return [event async for stored in reading if (event := _event(stored)) is not None]
 
     async def events(
@@ -232,7 +247,7 @@ class NatsArchive:
         seq = 0
         while True:
             try:
-                reading = self._read(stream, [self._subjects.events], start, for_ever=follow)
+                reading = read(self._link, stream, [self._subjects.events], start, for_ever=follow)
                 async with aclosing(reading) as messages:
                     async for stored in messages:
                         seq = stored.seq
@@ -281,26 +296,6 @@ class NatsArchive:
             if error.code == ERR_NO_STREAM:
                 return {"total": 0}
             raise Unavailable(f"{name}: {error}") from error
-
-    async def _last(self, stream: str, subject: str) -> Kept | None:
-        try:
-            return await self._link.last_message(stream, subject)
-        except ApiRefused as error:
-            if error.code == ERR_NO_STREAM:
-                return None
-            raise Unavailable(f"stream {stream}: {error}") from error
-
-    async def _read(
-        self, stream: str, subjects: Sequence[str], start: dict[str, Any], *, for_ever: bool = False
-    ) -> AsyncGenerator[Kept, None]:
-        try:
-            reading = self._link.read(stream, subjects, start, for_ever=for_ever)
-            async with aclosing(reading) as messages:
-                async for stored in messages:
-                    yield stored
-        except ApiRefused as error:
-            if error.code != ERR_NO_STREAM:
-                raise Unavailable(f"stream {stream}: {error}") from error
 
 
 _start = from_seq

@@ -8,11 +8,11 @@ from aegis_sdk.contract.dead_letter import DeadLetter
 from aegis_sdk.contract.envelope import Outcome, Request
 from aegis_sdk.contract.subjects import Subjects
 from aegis_sdk.errors import Unavailable
-from aegis_sdk.nats.codes import ERR_NO_STREAM
-from aegis_sdk.nats.jetstream import ApiRefused, JetStream, Kept, Outgoing
+from aegis_sdk.nats.jetstream import ApiRefused, JetStream, Outgoing
 
 from aegis_control.application.ports import RequestsFull
 from aegis_control.infrastructure.nats_outcomes import NatsOutcomes
+from aegis_control.infrastructure.nats_reading import last
 
 _AROUND_ITS_LETTER_S: Final = 600.0
 
@@ -27,7 +27,7 @@ class NatsLetters:
 
     async def find(self, request_id: str) -> DeadLetter | None:
         subject = self._subjects.dead_letter_anywhere(request_id)
-        stored = await self._last(self._subjects.dlq_stream, subject)
+        stored = await last(self._link, self._subjects.dlq_stream, subject)
         try:
             return None if stored is None else DeadLetter.parse(stored.headers, stored.payload)
         except (KeyError, ValueError) as error:
@@ -39,7 +39,7 @@ class NatsLetters:
         ended = await self._outcomes.named(service, request_id)
         if ended is None:
             subject = self._subjects.dead_letter(service, request_id)
-            letter = await self._last(self._subjects.dlq_stream, subject)
+            letter = await last(self._link, self._subjects.dlq_stream, subject)
             if letter is not None:  # it was kept shortly before, or after, its outcome was stored
                 since_s = letter.at_s - _AROUND_ITS_LETTER_S
                 ended = await self._outcomes.shared(service, request_id, since_s=since_s)
@@ -62,11 +62,3 @@ class NatsLetters:
             raise Unavailable(
                 f"the dead letter of {request_id} was not removed: {error}"
             ) from error
-
-    async def _last(self, stream: str, subject: str) -> Kept | None:
-        try:
-            return await self._link.last_message(stream, subject)
-        except ApiRefused as error:
-            if error.code == ERR_NO_STREAM:
-                return None
-            raise Unavailable(f"stream {stream}: {error}") from error

@@ -1,23 +1,32 @@
-"""Outcomes in the services' logs, as operators look for them: one by its name, one in a turn that it shares, a handler's.
+"""Outcomes in the services' logs, as operators look for them, and what else the log says of a request: noted begins, and that its caller gave up.
 
 An outcome of a name of its own is one read. One that shares a turn is found by the headers of the turns, which list their requests.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
-from typing import Any, Final
+from collections.abc import AsyncGenerator, Collection
+from contextlib import aclosing, suppress
+from typing import Final
 
 from aegis_sdk.contract.envelope import Request
+from aegis_sdk.contract.names import decode_token
 from aegis_sdk.contract.subjects import Subjects
-from aegis_sdk.contract.turns.entries import TURN, EntryUnreadable, Record, decode_turn, ids_of
+from aegis_sdk.contract.turns.entries import (
+    TURN,
+    EntryUnreadable,
+    Moves,
+    Record,
+    begun_of,
+    decode_turn,
+    ids_of,
+)
 from aegis_sdk.contract.turns.subjects import LogSubjects
 from aegis_sdk.errors import Unavailable
-from aegis_sdk.nats.codes import ERR_NO_MESSAGE, ERR_NO_STREAM
-from aegis_sdk.nats.jetstream import ApiRefused, JetStream, Kept, from_seq, from_time
+from aegis_sdk.nats.jetstream import JetStream, Kept, from_seq, from_time
 
-from aegis_control.domain.operators.story import Ended
+from aegis_control.domain.operators.story import Ended, GivenUp, Noted
+from aegis_control.infrastructure.nats_reading import at, last, read
 
 _CLOCK_SLACK_S: Final = 1.0
 
@@ -36,7 +45,7 @@ class NatsOutcomes:
             names.single_anywhere(request_id),
             names.turn_of_one_anywhere(request_id),
         ):
-            stored = await self._last(names.stream, subject)
+            stored = await last(self._js, names.stream, subject)
             found = None if stored is None else _ended(service, request_id, stored)
             if found is not None:
                 return found
@@ -48,51 +57,80 @@ class NatsOutcomes:
         """The outcome, if it shares its turn with others: all headers since then are read."""
         names = LogSubjects(self._subjects, service)
         start = from_seq(1) if since_s is None else from_time(since_s - _CLOCK_SLACK_S)
-        reading = self._read(names.stream, names.turns, start | {"headers_only": True})
+        reading = read(self._js, names.stream, names.turns, start | {"headers_only": True})
         async with aclosing(reading) as turns:
             async for head in turns:
                 if request_id in ids_of(head.headers.get(TURN, "")):
-                    stored = await self._at(names.stream, head.seq)
+                    stored = await at(self._js, names.stream, head.seq)
                     return None if stored is None else _ended(service, request_id, stored)
         return None
+
+    async def given_up(self, service: str, request_id: str) -> GivenUp | None:
+        names = LogSubjects(self._subjects, service)
+        stored = await last(self._js, names.stream, names.end_anywhere(request_id))
+        if stored is None:
+            return None
+        resource = decode_token(names.words(stored.subject)[1])
+        return GivenUp(stored.seq, stored.at_s, resource)
+
+    async def noted(
+        self, service: str, resource: str, request_id: str, *, since_s: float, until_seq: int
+    ) -> Noted | None:
+        """Its last noted begin. An owner notes one only of what an owner before it may have begun."""
+        names = LogSubjects(self._subjects, service)
+        moved_seq = await self._first_move(names, resource, since_s)
+        if not moved_seq:
+            return None
+        found = None
+        turns = read(self._js, names.stream, names.outcomes, from_seq(moved_seq))
+        async with aclosing(turns) as entries:
+            async for turn in entries:
+                if until_seq and turn.seq > until_seq:
+                    break
+                with suppress(EntryUnreadable):
+                    notes = {of: n for _, of, n in begun_of(turn.payload)}
+                    found = Noted(notes[request_id], turn.at_s) if request_id in notes else found
+        return found
+
+    async def _first_move(self, names: LogSubjects, resource: str, since_s: float) -> int:
+        """Where the log first says since then who owns the resource; 0 when it does not."""
+        start = from_time(since_s - _CLOCK_SLACK_S)
+        async with aclosing(read(self._js, names.stream, [names.own_anywhere], start)) as entries:
+            async for own in entries:
+                with suppress(EntryUnreadable):
+                    if resource in Moves.decode(own.payload).moves:
+                        return own.seq
+        return 0
+
+    async def settled(
+        self, service: str, resource: str, request_ids: Collection[str], *, since_s: float
+    ) -> set[str]:
+        """Those that have an outcome, or were given up."""
+        names, left = LogSubjects(self._subjects, service), set(request_ids)
+        subjects = [*names.outcomes, names.ends]
+        start = from_time(since_s - _CLOCK_SLACK_S) | {"headers_only": True}
+        async with aclosing(read(self._js, names.stream, subjects, start)) as entries:
+            async for head in entries:
+                left.difference_update(ids_of(head.headers.get(TURN, "")))
+                left.discard(_id_at_end(head.subject))
+                if not left:
+                    break
+        return set(request_ids) - left
 
     async def of_caller(self, service: str, caller: str) -> AsyncGenerator[tuple[str, Ended], None]:
         """Requests of a handler that have outcomes: these have names of their own."""
         names = LogSubjects(self._subjects, service)
         subjects = [names.single_anywhere(f"{caller}.*")]
-        async with aclosing(self._read(names.stream, subjects, from_seq(1))) as messages:
+        async with aclosing(read(self._js, names.stream, subjects, from_seq(1))) as messages:
             async for stored in messages:
-                request_id = ".".join(stored.subject.split(".")[-2:])
+                request_id = _id_at_end(stored.subject)
                 found = _ended(service, request_id, stored)
                 if found is not None:
                     yield request_id, found
 
-    async def _last(self, stream: str, subject: str) -> Kept | None:
-        try:
-            return await self._js.last_message(stream, subject)
-        except ApiRefused as error:
-            if error.code == ERR_NO_STREAM:
-                return None
-            raise Unavailable(f"stream {stream}: {error}") from error
 
-    async def _at(self, stream: str, seq: int) -> Kept | None:
-        try:
-            return await self._js.message(stream, seq)
-        except ApiRefused as error:
-            if error.code in (ERR_NO_STREAM, ERR_NO_MESSAGE):
-                return None  # trimmed just now
-            raise Unavailable(f"stream {stream}: {error}") from error
-
-    async def _read(
-        self, stream: str, subjects: list[str], start: dict[str, Any]
-    ) -> AsyncGenerator[Kept, None]:
-        try:
-            async with aclosing(self._js.read(stream, subjects, start)) as messages:
-                async for stored in messages:
-                    yield stored
-        except ApiRefused as error:
-            if error.code != ERR_NO_STREAM:
-                raise Unavailable(f"stream {stream}: {error}") from error
+def _id_at_end(subject: str) -> str:
+    return ".".join(subject.split(".")[-2:])
 
 
 def _ended(service: str, request_id: str, stored: Kept) -> Ended | None:

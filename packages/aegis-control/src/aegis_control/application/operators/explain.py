@@ -6,7 +6,8 @@ It asks NATS and no control: a request is most often asked after when something 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+import contextlib
+from collections.abc import AsyncGenerator, Collection, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Final, Protocol
@@ -20,6 +21,7 @@ from aegis_control.domain.operators.story import (
     Died,
     Ended,
     Facts,
+    GivenUp,
     Noted,
     Queue,
     StoredRequest,
@@ -29,7 +31,7 @@ from aegis_control.domain.operators.story import (
 )
 
 EARLIER_MAX: Final = 200
-"""Each costs a read of the journal; more than these only make the sentence longer."""
+"""More than these only make the sentence longer."""
 _BEFORE_ITS_OUTCOME_S: Final = 600.0
 """Where a request is looked for first, whose outcome doesn't say its place: most deadlines are shorter."""
 
@@ -68,7 +70,25 @@ class Archive(Protocol):
         """How it ended, if its outcome shares an entry: all since that time are looked through."""
         ...
 
-    async def noted(self, service: str, request_id: str) -> Noted | None: ...
+    async def noted(self, service: str, request_id: str) -> Noted | None:
+        """The last noted begin of a group request."""
+        ...
+
+    async def noted_at(
+        self, service: str, resource: str, request_id: str, *, since_s: float, until_seq: int
+    ) -> Noted | None:
+        """The last noted begin at a resource: turns since that time are looked through, up to the entry `until_seq` (0: all)."""
+        ...
+
+    async def given_up(self, service: str, request_id: str) -> GivenUp | None:
+        """Its caller's statement that it waits no longer, while that is kept."""
+        ...
+
+    async def settled(
+        self, service: str, resource: str, request_ids: Collection[str], *, since_s: float
+    ) -> set[str]:
+        """Which of these have an outcome, or were given up: all since that time is looked through."""
+        ...
 
     async def died(self, request_id: str) -> Died | None: ...
 
@@ -137,8 +157,10 @@ class Explain:
         for name in services:
             ended = await self._archive.ended(name, facts.request_id)
             noted = await self._archive.noted(name, facts.request_id)
-            if ended is not None or noted is not None:
+            given_up = await self._archive.given_up(name, facts.request_id)
+            if ended or noted or given_up:
                 facts.service, facts.ended, facts.noted = name, ended, noted
+                facts.given_up = given_up
                 return
 
     async def _search_outcome(self, facts: Facts, services: Sequence[str]) -> bool:
@@ -205,24 +227,39 @@ class Explain:
                 facts.queue = await self._archive.group_queue(facts.service)
             return
         facts.lease = await self._archive.lease(facts.service, facts.resource)
-        if facts.ended is None and facts.lease is not None:
-            await self._count_earlier(facts)
+        with contextlib.suppress(TimeoutError):  # it would only be told in passing
+            async with asyncio.timeout(self._search_s):
+                await self._add_begins(facts, facts.resource)
+                if facts.ended is None and facts.lease is not None:
+                    await self._count_earlier(facts, facts.resource)
 
-    async def _count_earlier(self, facts: Facts) -> None:
+    async def _add_begins(self, facts: Facts, resource: str) -> None:
+        known = facts.accepted or facts.ended or facts.given_up
+        facts.noted = await self._archive.noted_at(
+            facts.service,
+            resource,
+            facts.request_id,
+            since_s=known.at_s - _BEFORE_ITS_OUTCOME_S * (facts.accepted is None) if known else 0.0,
+            until_seq=facts.ended.seq if facts.ended else 0,
+        )
+
+    async def _count_earlier(self, facts: Facts, resource: str) -> None:
         if facts.accepted is None:
             return
-        reading = self._archive.headers(facts.service, resource=facts.resource)
-        looked_at = 0
+        waiting: list[Header] = []
+        reading = self._archive.headers(facts.service, resource=resource)
         async with aclosing(reading) as headers:
             async for header in headers:
                 if header.seq >= facts.accepted.seq:
-                    return
-                if looked_at == EARLIER_MAX:
+                    break
+                if len(waiting) == EARLIER_MAX:
                     facts.earlier_is_all = False
-                    return
-                looked_at += 1
-                if await self._archive.ended(facts.service, header.request_id) is None:
-                    facts.earlier += 1
+                    break
+                waiting.append(header)
+        if waiting:
+            ids, since_s = [header.request_id for header in waiting], waiting[0].at_s
+            settled = await self._archive.settled(facts.service, resource, ids, since_s=since_s)
+            facts.earlier = len(waiting) - len(settled)
 
     async def _add_children(self, facts: Facts, services: Sequence[str]) -> None:
         caller = children_of(facts.request_id)

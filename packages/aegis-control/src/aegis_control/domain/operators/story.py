@@ -1,8 +1,8 @@
 """The life of a request, told from what is stored: facts in, a timeline and where it stands out.
 
 Facts come from several streams whose servers stamp the times; the order told is that of the times. What
-left no trace is not guessed at: a first run is noted nowhere, so a delivery shows only by the queue's
-position, a noted begin, or the outcome.
+left no trace is not guessed at: a first run is noted nowhere, so it shows only by the position of
+the group's consumer, by a begin that is noted later, or by the outcome.
 """
 
 from __future__ import annotations
@@ -50,6 +50,15 @@ class Ended:
 
 
 @dataclass(frozen=True, slots=True)
+class GivenUp:
+    """The caller's statement that it waits no longer. An outcome that was stored before is the truth."""
+
+    seq: int
+    at_s: float
+    resource: str
+
+
+@dataclass(frozen=True, slots=True)
 class Noted:
     """The last note of a begin: `n` begins before that one are known to have ended in a death."""
 
@@ -94,6 +103,7 @@ class Facts:
     accepted: StoredRequest | None = None
     ended: Ended | None = None
     noted: Noted | None = None
+    given_up: GivenUp | None = None
     died: Died | None = None
     redriven: Ended | None = None
     lease: LeaseRecord | None = None
@@ -107,7 +117,7 @@ class Facts:
 
     @property
     def found(self) -> bool:
-        return bool(self.accepted or self.ended or self.died or self.noted)
+        return bool(self.accepted or self.ended or self.died or self.noted or self.given_up)
 
     @property
     def request(self) -> Request | None:
@@ -128,7 +138,15 @@ class Facts:
     def resource(self) -> str | None:
         if self.request is not None:
             return self.request.resource
-        return self.ended.resource if self.ended else None
+        known = self.ended or self.given_up
+        return known.resource if known else None
+
+    @property
+    def kind(self) -> OutcomeKind | None:
+        """What became of it; None while nothing has."""
+        if self.ended is not None:
+            return self.ended.outcome.kind
+        return OutcomeKind.CANCELLED if self.given_up else None
 
 
 class Word(StrEnum):
@@ -140,6 +158,7 @@ class Word(StrEnum):
     NOTED = "begun again"
     CHILD = "child"
     DEADLINE = "deadline"
+    GIVEN_UP = "given up"
     OUTCOME = "outcome"
     DEAD = "dead letter"
     REDRIVEN = "redriven"
@@ -172,7 +191,7 @@ class Story:
 
 def tell(facts: Facts) -> Story:
     """The story of a request of which something was found."""
-    request, ended = facts.request, facts.ended
+    request = facts.request
     return Story(
         request_id=facts.request_id,
         service=facts.service,
@@ -181,7 +200,7 @@ def tell(facts: Facts) -> Story:
         caller=_caller(facts.request_id),
         trace_id=facts.trace_id,
         deadline_s=request.deadline_s if request else None,
-        outcome=ended.outcome.kind if ended else None,
+        outcome=facts.kind,
         standing=_standing(facts),
         steps=sorted(_steps(facts), key=lambda step: step.at_s),
         children=facts.children,
@@ -209,6 +228,8 @@ def _steps(facts: Facts) -> list[Step]:
         steps.append(Step(facts.request.deadline_s, Word.DEADLINE, "as its caller set it"))
     if facts.died is not None and not any(step.word is Word.DEAD for step in steps):
         steps.append(Step(facts.died.at_s, Word.DEAD, _why(facts.died.letter)))
+    if facts.given_up is not None:
+        steps.append(Step(facts.given_up.at_s, Word.GIVEN_UP, _given_up(facts.given_up)))
     if facts.ended is not None:
         steps.append(Step(facts.ended.at_s, Word.OUTCOME, _outcome(facts.ended)))
     if facts.redriven is not None:
@@ -228,6 +249,10 @@ def _noted(noted: Noted) -> Step:
     """A request that an earlier active could have begun counts as begun: nothing notes a first run."""
     before = "one run before it" if noted.n == 1 else f"{noted.n} runs before it"
     return Step(noted.at_s, Word.NOTED, f"begin {noted.n + 1}: {before} may have died unfinished")
+
+
+def _given_up(given_up: GivenUp) -> str:
+    return f"its caller waits no longer (journal {given_up.seq})"
 
 
 def _asked(child: Child) -> Step:
@@ -291,6 +316,8 @@ def _event_step(facts: Facts, record: EventRecord) -> Step | None:
 def _standing(facts: Facts) -> str:
     if facts.ended is not None:
         return _outcome(facts.ended)
+    if facts.given_up is not None:
+        return f"given up by its caller before it had an outcome (journal {facts.given_up.seq})"
     if facts.accepted is None:
         return _trace_only(facts)
     late = _lateness(facts)
@@ -340,7 +367,8 @@ def _at_resource(facts: Facts) -> str:
 
 
 def _at_active(facts: Facts, lease: LeaseRecord) -> str:
-    behind = f", behind at most {facts.earlier} earlier ones" if facts.earlier else ""
+    more = "" if facts.earlier_is_all else "at least "
+    behind = f", behind {more}{facts.earlier} earlier ones" if facts.earlier else ""
     return f"is stored, and waits for {lease.owner}, the active{behind}"
 
 

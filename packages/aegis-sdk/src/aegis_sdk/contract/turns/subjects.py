@@ -86,6 +86,9 @@ class LogSubjects:
     def end(self, resource: str, request_id: str) -> str:
         return f"{self._log}end.{encode_token(resource)}.{request_id}"
 
+    def end_anywhere(self, request_id: str) -> str:
+        return f"{self._log}end.*.{request_id}"
+
     def begins(self, request_id: str) -> str:
         return f"{self._log}try.{request_id}"
 
