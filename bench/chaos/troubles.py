@@ -29,6 +29,7 @@ from bench.chaos.workloads.api import Named, Workload
 SUBJECTS = Subjects()
 BUMP_S: Final = 0.02
 MOVE_S: Final = 0.1
+CANCEL_AGAIN_S: Final = 0.5
 CROWD: Final = 300
 CROWD_TIMEOUT_S: Final = 0.02
 CROWD_PAUSE_S: Final = 0.3
@@ -58,9 +59,9 @@ class Troubles:
     async def end(self, kind: Kind) -> None:
         """If it is one of ours, and under way."""
         task = self._tasks.pop(kind, None)
-        if task is not None:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+        while task is not None and not task.done():
+            task.cancel()  # before Python 3.12 a wait of the NATS client can swallow it
+            await asyncio.wait([task], timeout=CANCEL_AGAIN_S)
 
     async def end_all(self) -> None:
         for kind in list(self._tasks):
