@@ -65,6 +65,8 @@ _UNSETTLED: Final = frozenset(
     {WorkState.WAITING, WorkState.ASKED, WorkState.NOTING, WorkState.RUNNING, WorkState.READY}
 )
 """Nothing of it was sent to the log, and it is not done with."""
+_OWNED: Final = frozenset({HeldState.SERVING, HeldState.PAUSED})
+"""Nobody else can store anything of it."""
 _ELSEWHERE: Final = frozenset({WorkState.ASKED, WorkState.NOTING, WorkState.RUNNING})
 """It is not for `compose` to go on with."""
 
@@ -241,6 +243,7 @@ class Writer:
     def _put_aside(self, work: Work, outcome: Outcome) -> None:
         work.step(WorkEvent.COMPUTED)
         work.outcome, work.is_aside = outcome, True
+        work.epoch = self.ownership.epoch(work.request.resource or "")
         self._aside.append(work)
 
     def computed(self, work: Work, outcome: Outcome) -> None:
@@ -582,8 +585,10 @@ class Writer:
             if work.state is not WorkState.READY or work.outcome is None:
                 continue  # it was ended meanwhile
             held = self._held_of(work)
-            work.epoch = self.ownership.epoch(held.name)
-            if self.desk.is_too_old(work, now_s) or not self._is_new(held, work):
+            is_ours = held.state in _OWNED and work.epoch == self.ownership.epoch(held.name)
+            if not is_ours:
+                self.desk.drop(work, Why.MOVED)  # somebody else may have written between
+            elif self.desk.is_too_old(work, now_s) or not self._is_new(held, work):
                 self.desk.drop(work, Why.LATE)
             elif work.single:
                 self._compose_single(work, work.outcome, turn)
