@@ -1,4 +1,4 @@
-"""Builds of the product with one rule of docs/turns.md broken, for the suite to show that it finds what the rule prevents.
+"""Builds of the product with one rule of docs/protocol.md broken, for the suite to show that it finds what the rule prevents.
 
 Each is a patch in the suite's processes; the product knows nothing of it. `python -m bench.chaos.breaks MODULE …` runs a
 module of the product so.

@@ -1,31 +1,28 @@
-"""Reads what NATS holds after a run: request logs, journals, and the fences while they are written.
+"""Reads what NATS holds after a run: requests and logs.
 
-A request's payload names its client's operation; that is how a journal entry finds its operation.
+A request's payload names its client's operation; that is how an outcome finds its operation.
 """
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import json
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from aegis_sdk.contract.bodies import Fence
-from aegis_sdk.contract.envelope import MSG_ID, Outcome
+from aegis_sdk.contract.envelope import MSG_ID
 from aegis_sdk.contract.names import decode_token
 from aegis_sdk.contract.subjects import Subjects
 from aegis_sdk.contract.turns.entries import TURN, decode_turn
-from aegis_sdk.nats.codes import BATCH_ID
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 from nats.js import JetStreamContext
 from nats.js.api import ConsumerConfig, DeliverPolicy
 
-from bench.chaos.history import Accepted, FenceEntry, Gone, OutcomeEntry
+from bench.chaos.history import Accepted, Gone, OutcomeEntry
 
 SUBJECTS = Subjects()
 NEXT_TIMEOUT_S = 10.0
@@ -39,7 +36,6 @@ class Stored:
 
     accepted: list[Accepted] = field(default_factory=list)
     outcomes: list[OutcomeEntry] = field(default_factory=list)
-    fences: list[FenceEntry] = field(default_factory=list)
 
     def open_requests(self) -> list[str]:
         """Accepted operations without an outcome."""
@@ -90,28 +86,19 @@ def gone(ends: Ends, outcomes: Iterable[OutcomeEntry], names: Mapping[str, str])
     ]
 
 
-async def stored(client: Client, service: str, known: Mapping[str, str]) -> Stored:
-    """Read both streams of a service from their beginning; `known` are names of requests that may be gone.
-
-    Raises: nats.errors.Error.
-    """
+async def stored(client: Client, service: str) -> Stored:
+    """Read both streams of a service from their beginning. Raises: nats.errors.Error."""
     found = Stored()
     requests = await kept(client, service)
     ended: set[str] = set()
     """Whose callers gave up: these need no outcome."""
-    every = {**known, **{request_id: entry.op for request_id, entry in requests.items()}}
     async for message in _messages(
         client, SUBJECTS.journal_stream(service), SUBJECTS.journal(service)
     ):
-        kind = message.subject.split(".")[4]
         if message.subject.split(".")[3] == "end":
             ended.add(".".join(message.subject.split(".")[5:]))
         elif TURN in (message.headers or {}):
             found.outcomes += _records(service, message)
-        elif kind == "out":
-            found.outcomes.append(_outcome(service, message, every))
-        elif kind == "fence":
-            found.fences.append(_fence(service, message))
     found.accepted += (entry for name, entry in requests.items() if name not in ended)
     return found
 
@@ -124,30 +111,6 @@ async def kept(client: Client, service: str) -> dict[str, Accepted]:
     ):  # one that is stored twice has no outcome of its own
         found.setdefault((message.headers or {})[MSG_ID], _accepted(service, message))
     return found
-
-
-async def watch_fences(
-    client: Client, services: Iterable[str], on_fence: Callable[[FenceEntry], None]
-) -> None:
-    """Tell of every stored fence, until cancelled; the streams keep the last one of a resource alone."""
-    async with asyncio.TaskGroup() as watching:
-        for service in services:
-            watching.create_task(_watch(client, service, on_fence))
-
-
-async def _watch(client: Client, service: str, on_fence: Callable[[FenceEntry], None]) -> None:
-    seen = 0
-    while True:
-        # A quiet subscription may be a dead one: make it again, from what was seen on.
-        with contextlib.suppress(NatsError, TimeoutError, OSError):
-            async with _subscribed(
-                client, SUBJECTS.journal_stream(service), SUBJECTS.fences(service), seen + 1
-            ) as fences:
-                while True:
-                    entry = _fence(service, await fences.next_msg(timeout=QUIET_S))
-                    seen = entry.seq
-                    on_fence(entry)
-        await asyncio.sleep(RETRY_S)
 
 
 async def _messages(client: Client, stream: str, subject: str) -> AsyncIterator[Msg]:
@@ -192,24 +155,6 @@ def _accepted(service: str, message: Msg) -> Accepted:
     )
 
 
-def _outcome(service: str, message: Msg, names: Mapping[str, str]) -> OutcomeEntry:
-    tokens = message.subject.split(".")
-    request_id = ".".join(tokens[5:])
-    outcome = Outcome.parse(message.headers or {}, message.data)
-    return OutcomeEntry(
-        seq=message.metadata.sequence.stream,
-        service=service,
-        resource=_resource(tokens[3]),
-        op=names.get(request_id, request_id),
-        outcome=outcome.kind.value,
-        epoch=outcome.epoch,
-        request_seq=outcome.request_seq,
-        reply=_json(outcome.body),
-        changed=bool(outcome.change),
-        batched=BATCH_ID in (message.headers or {}),
-    )
-
-
 def _records(service: str, message: Msg) -> list[OutcomeEntry]:
     """All outcomes of an entry."""
     records = decode_turn(message.data)
@@ -228,17 +173,6 @@ def _records(service: str, message: Msg) -> list[OutcomeEntry]:
         )
         for record in records
     ]
-
-
-def _fence(service: str, message: Msg) -> FenceEntry:
-    fence = Fence.model_validate_json(message.data)
-    return FenceEntry(
-        seq=message.metadata.sequence.stream,
-        service=service,
-        resource=_resource(message.subject.split(".")[3]),
-        epoch=fence.epoch,
-        owner=fence.owner,
-    )
 
 
 def _json(body: bytes) -> Any:

@@ -54,7 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         dest="broken",
         choices=BREAKS,
         default="",
-        help="break this rule of docs/turns.md, and run with one seed after the other"
+        help="break this rule of docs/protocol.md, and run with one seed after the other"
         f" until that is found, for {FOUND_WITHIN_S / 60:g} minutes at most",
     )
 

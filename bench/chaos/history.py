@@ -10,7 +10,6 @@ Values and their JSON lines, both ways; pure. One record a line, its `type` firs
 - `accepted` a request as the request stream keeps it
 - `outcome`  a journal entry: how a request ended
 - `gone`     an outcome that was stored while the run went on, and is not in the journal at its end
-- `fence`    a journal entry that begins an epoch
 - `fault`    what the nemesis did, from `began_s` until `healed_s`
 - `loss`     what control told was lost of a service's streams, and when that was accepted
 - `final`    a resource's value, read from its service after everything settled
@@ -110,7 +109,6 @@ class OutcomeEntry:
     op: str
     outcome: str
     epoch: int = 0
-    request_seq: int = 0
     reply: Any = None
     changed: bool = False
     batched: bool = False
@@ -135,21 +133,6 @@ class Gone:
     op: str
     seq: int
     stored_s: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FenceEntry:
-    """A fence in a journal."""
-
-    seq: int
-    service: str
-    resource: str
-    epoch: int
-    owner: str = ""
-
-    @property
-    def place(self) -> Place:
-        return (self.service, self.resource)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -200,7 +183,6 @@ class History:
     accepted: Sequence[Accepted] = ()
     outcomes: Sequence[OutcomeEntry] = ()
     gone: Sequence[Gone] = ()
-    fences: Sequence[FenceEntry] = ()
     faults: Sequence[Fault] = ()
     losses: Sequence[Loss] = ()
     finals: Sequence[Final] = ()
@@ -258,7 +240,6 @@ def write(history: History) -> Iterator[str]:
         ("accepted", history.accepted),
         ("outcome", history.outcomes),
         ("gone", history.gone),
-        ("fence", history.fences),
         ("fault", history.faults),
         ("loss", history.losses),
         ("final", history.finals),
@@ -268,7 +249,7 @@ def write(history: History) -> Iterator[str]:
 
 
 def record_line(kind: str, entry: Any) -> str:
-    """One record (run, accepted, outcome, gone, fence, fault, loss, final) as a line."""
+    """One record (run, accepted, outcome, gone, fault, loss, final) as a line."""
     return _line(kind, asdict(entry))
 
 
@@ -313,7 +294,6 @@ class _Reader:
         self._accepted: list[Accepted] = []
         self._outcomes: list[OutcomeEntry] = []
         self._gone: list[Gone] = []
-        self._fences: list[FenceEntry] = []
         self._faults: list[Fault] = []
         self._losses: list[Loss] = []
         self._finals: list[Final] = []
@@ -333,8 +313,6 @@ class _Reader:
                 self._outcomes.append(OutcomeEntry(**record))
             case "gone":
                 self._gone.append(Gone(**record))
-            case "fence":
-                self._fences.append(FenceEntry(**record))
             case "fault":
                 self._faults.append(Fault(**record))
             case "loss":
@@ -365,7 +343,6 @@ class _Reader:
             accepted=sorted(self._accepted, key=lambda entry: (entry.service, entry.seq)),
             outcomes=sorted(self._outcomes, key=lambda entry: (entry.place, entry.seq)),
             gone=sorted(self._gone, key=lambda entry: (entry.service, entry.seq)),
-            fences=sorted(self._fences, key=lambda entry: (entry.place, entry.seq)),
             faults=sorted(self._faults, key=lambda fault: fault.began_s),
             losses=sorted(self._losses, key=lambda loss: loss.accepted_s),
             finals=sorted(self._finals, key=lambda final: final.place),

@@ -23,14 +23,12 @@ from bench.chaos.collect import (
     Stored,
     gone,
     stored,
-    watch_fences,
     watch_names,
     watch_outcomes,
 )
 from bench.chaos.history import (
     Accepted,
     Fault,
-    FenceEntry,
     Final,
     History,
     OutcomeEntry,
@@ -97,7 +95,6 @@ async def _run_in(planned: Plan, folder: Path) -> History:
     services = [workload.service_name for workload in workloads]
     async with (
         running(settings, folder) as system,
-        _fences(system, services) as fences,
         contextlib.AsyncExitStack() as stack,
     ):
         ends: Ends = []
@@ -113,7 +110,7 @@ async def _run_in(planned: Plan, folder: Path) -> History:
         clients = _clients(system.client_files)
         # Once more: the last reads are a part of the journal too.
         found = await _settled(system, services)
-    history = _history(planned, clients, found, fences, faults, finals)
+    history = _history(planned, clients, found, faults, finals)
     lost = gone(ends, history.outcomes, system.names)
     return replace(
         history, losses=system.losses, gone=lost, faults=[*history.faults, *system.put_back]
@@ -151,19 +148,6 @@ def _all_answer(files: Sequence[Path], faults: Sequence[Fault]) -> bool:
 
 
 @contextlib.asynccontextmanager
-async def _fences(system: System, services: Iterable[str]) -> AsyncIterator[list[FenceEntry]]:
-    seen: list[FenceEntry] = []
-    async with _connected(system) as client:
-        watching = asyncio.create_task(watch_fences(client, services, seen.append))
-        try:
-            yield seen
-        finally:
-            watching.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await watching
-
-
-@contextlib.asynccontextmanager
 async def _connected(system: System) -> AsyncIterator[NatsClient]:
     client = await nats.connect(
         system.urls, max_reconnect_attempts=-1, reconnect_time_wait=0.2, error_cb=_ignore
@@ -183,7 +167,7 @@ async def _settled(system: System, services: Iterable[str]) -> list[Stored]:
     give_up_s = time.monotonic() + SETTLE_S
     async with _connected(system) as client:
         while True:
-            found = [await stored(client, service, system.names) for service in services]
+            found = [await stored(client, service) for service in services]
             ended = not any(each.open_requests() for each in found)
             if ended or time.monotonic() > give_up_s:
                 return found
@@ -223,23 +207,19 @@ def _history(
     planned: Plan,
     clients: History,
     found: Iterable[Stored],
-    watched: Iterable[FenceEntry],
     faults: Sequence[Fault],
     finals: Sequence[Final],
 ) -> History:
     accepted: list[Accepted] = []
     outcomes: list[OutcomeEntry] = []
-    fences = {(entry.service, entry.seq): entry for entry in watched}
     for each in found:
         accepted += each.accepted
         outcomes += each.outcomes
-        fences |= {(entry.service, entry.seq): entry for entry in each.fences}
     history = History(
         run=Run(seed=planned.seed, seconds=planned.seconds, nodes=planned.nodes),
         operations=clients.operations,
         accepted=accepted,
         outcomes=outcomes,
-        fences=list(fences.values()),
         faults=faults,
         finals=finals,
     )

@@ -1,43 +1,27 @@
-"""Epochs never overlap in effect (G5): behind the fence of an epoch, the journal has no older one."""
+"""Epochs never overlap in effect (G5): along a resource's log they only rise."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 
-from bench.chaos.history import FenceEntry, History, OutcomeEntry, Place, Violation
+from bench.chaos.history import History, OutcomeEntry, Place, Violation
 
 
 def check(history: History) -> list[Violation]:
-    """Along a resource's journal, epochs only rise, and each is fenced before its first outcome.
-
-    A fence that nobody saw (the stream keeps the last one alone) is no violation by itself. An owner that has
-    connected anew stores the fence of its epoch once more.
-    """
-    places: dict[Place, list[FenceEntry | OutcomeEntry]] = defaultdict(list)
-    entries: list[FenceEntry | OutcomeEntry] = [*history.fences, *history.outcomes]
-    for entry in entries:
-        places[entry.place].append(entry)
-    return [violation for of_place in places.values() for violation in _place(of_place)]
+    """Outcomes without an epoch are of callers that gave up."""
+    places: dict[Place, list[OutcomeEntry]] = defaultdict(list)
+    for entry in history.outcomes:
+        if entry.epoch:
+            places[entry.place].append(entry)
+    return [violation for entries in places.values() for violation in _place(entries)]
 
 
-def _place(entries: list[FenceEntry | OutcomeEntry]) -> list[Violation]:
-    found = []
-    newest, owner = 0, ""
+def _place(entries: list[OutcomeEntry]) -> list[Violation]:
+    found, newest = [], 0
     for entry in sorted(entries, key=lambda entry: entry.seq):
-        problem = _problem(entry, newest, owner)
-        if problem:
-            found.append(Violation("epochs", f"{'/'.join(entry.place)}: {problem}", "G5"))
+        if entry.epoch < newest:
+            where = f"{'/'.join(entry.place)}: {entry.op} of epoch {entry.epoch}"
+            problem = f"{where} is stored behind epoch {newest} (entry {entry.seq})"
+            found.append(Violation("epochs", problem, "G5"))
         newest = max(newest, entry.epoch)
-        if isinstance(entry, FenceEntry):
-            owner = entry.owner
     return found
-
-
-def _problem(entry: FenceEntry | OutcomeEntry, newest: int, owner: str) -> str:
-    if isinstance(entry, FenceEntry):
-        if entry.epoch > newest or (entry.epoch, entry.owner) == (newest, owner):
-            return ""
-        return f"the fence of epoch {entry.epoch} is behind epoch {newest} (entry {entry.seq})"
-    if not entry.epoch or entry.epoch >= newest:
-        return ""
-    return f"{entry.op} of epoch {entry.epoch} is stored behind epoch {newest} (entry {entry.seq})"

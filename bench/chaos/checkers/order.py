@@ -1,15 +1,14 @@
-"""Order is kept (G7): the journal, the request log, the lists and the clients all agree on it."""
+"""Order is kept (G7): the log, the lists and the clients all agree on it."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from itertools import pairwise
 
 from bench.chaos.history import Final, History, Operation, OutcomeEntry, Place, Status, Violation
 
 
 def check(history: History) -> list[Violation]:
-    """Effects follow acceptance, real time, and each client's own sequence."""
+    """Effects follow real time, and each client's own sequence."""
     executed: dict[Place, list[OutcomeEntry]] = defaultdict(list)
     for entry in history.outcomes:
         if entry.executed and entry.resource:  # group requests have no order
@@ -17,25 +16,11 @@ def check(history: History) -> list[Violation]:
     by_id = {operation.op: operation for operation in history.operations}
     found: list[Violation] = []
     for entries in executed.values():
-        found += _acceptance(entries)
         found += _real_time(entries, by_id)
     for final in history.finals:
         if final.workload == "list":
             found += _list(final, executed[final.place], by_id)
     return found
-
-
-def _acceptance(entries: list[OutcomeEntry]) -> list[Violation]:
-    """Request sequences rise along the journal."""
-    known = [entry for entry in entries if entry.request_seq]
-    return [
-        _violation(
-            f"{later.op} (request {later.request_seq}) took effect after "
-            f"{earlier.op} (request {earlier.request_seq})"
-        )
-        for earlier, later in pairwise(known)
-        if later.request_seq <= earlier.request_seq
-    ]
 
 
 def _real_time(entries: list[OutcomeEntry], by_id: dict[str, Operation]) -> list[Violation]:

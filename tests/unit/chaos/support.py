@@ -9,7 +9,6 @@ from typing import Any
 from bench.chaos.history import (
     Accepted,
     Fault,
-    FenceEntry,
     Final,
     History,
     Operation,
@@ -30,7 +29,6 @@ class Story:
         self.operations: list[Operation] = []
         self.accepted: list[Accepted] = []
         self.outcomes: list[OutcomeEntry] = []
-        self.fences: list[FenceEntry] = []
         self.faults: list[Fault] = []
         self.finals: list[Final] = []
         self._ids = count(1)
@@ -79,7 +77,6 @@ class Story:
             "resource": operation.resource,
             "op": operation.op,
             "reply": operation.result,
-            "request_seq": seq,
         }
         entry = OutcomeEntry(seq=seq, outcome=outcome, epoch=epoch, **{**values, **more})
         self.outcomes.append(entry)
@@ -90,18 +87,6 @@ class Story:
         operation = self.ask(kind, **args)
         self.store(operation)
         return operation
-
-    def fence(self, epoch: int, owner: str = "i1") -> FenceEntry:
-        """A fence at the journal's end."""
-        entry = FenceEntry(
-            seq=next(self._seqs),
-            service=self.service,
-            resource=self.resource,
-            epoch=epoch,
-            owner=owner,
-        )
-        self.fences.append(entry)
-        return entry
 
     def fault(self, began_s: float, healed_s: float, kind: str = "kill") -> None:
         self.faults.append(Fault(kind=kind, target="t", began_s=began_s, healed_s=healed_s))
@@ -122,7 +107,6 @@ class Story:
             operations=self.operations,
             accepted=self.accepted,
             outcomes=self.outcomes,
-            fences=self.fences,
             faults=self.faults,
             finals=self.finals,
         )

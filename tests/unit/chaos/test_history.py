@@ -14,7 +14,6 @@ from tests.unit.chaos.support import Story
 
 def told() -> Story:
     story = Story(workload="set", service="sets")
-    story.fence(1)
     story.do("add", element="a", result=0)
     story.ask("add", element="b", status=Status.UNKNOWN, error="OutcomeUnknown")
     story.ask("add", element="c", status=Status.FAIL, error="NoRoute")
