@@ -5,8 +5,8 @@ outlive one bad answer.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import aegis_sdk
@@ -22,11 +22,12 @@ from aegis_sdk import (
     Unavailable,
     testing,
 )
-from aegis_sdk.application.commit import give_up
+from aegis_sdk.application.letters import STALLED, keep_letter, why_given_up
 from aegis_sdk.application.ports import StoreFull, StoreMissing
+from aegis_sdk.application.turns.ports import LastWord
 from aegis_sdk.contract.dead_letter import PAYLOAD_LEFT_OUT
 from aegis_sdk.contract.envelope import Outcome, OutcomeKind, Request
-from aegis_sdk.testing import Fault, MemoryBus, Op
+from aegis_sdk.testing import Flow, MemoryBus
 from aegis_sdk.testing.harness import make_requester
 
 from tests.adverse.test_callbacks import ADD, ledger
@@ -110,17 +111,16 @@ async def test_a_refusal_may_be_made_of_anything(code: Any, details: Any) -> Non
 
 
 # --- dead letters -----------------------------------------------------------------------------------------
+GAVE_UP = Outcome.error(OutcomeKind.FAILED, "gave_up", "begun 3 times")
 
 
 async def test_a_dead_letter_over_the_limit_is_kept_without_its_payload() -> None:
     """G1: the request behind it has waited for ever."""
-    bus = MemoryBus(turns=False)
-    bus.provision("ledger")
+    bus = MemoryBus()
     request = Request("c.1", "ledger", "add", "A", b"1" * 19_900, chain=("x/y" * 20,))
     bus.limits.payload_bytes_max = 20_000
     async with asyncio.timeout(5.0):
-        _, outcome = await give_up(bus.link().journal, request, 3, fence_seq=None)
-    assert outcome.kind is OutcomeKind.FAILED
+        await keep_letter(bus.link().letters, request, GAVE_UP)
     kept, reason = bus.dead_letters["c.1"]
     assert kept.payload == b""
     assert PAYLOAD_LEFT_OUT.encode() in reason.body
@@ -128,14 +128,10 @@ async def test_a_dead_letter_over_the_limit_is_kept_without_its_payload() -> Non
 
 
 class _Without:
-    """A journal whose DLQ takes nothing."""
+    """A DLQ that takes nothing."""
 
-    def __init__(self, journal: Any, error: Exception) -> None:
-        self._journal = journal
+    def __init__(self, error: Exception) -> None:
         self._error = error
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._journal, name)
 
     async def dead_letter(self, request: Request, outcome: Outcome) -> None:
         raise self._error
@@ -146,13 +142,8 @@ async def test_a_dlq_that_is_full_or_gone_keeps_no_request_from_its_outcome(
     error: Exception, caplog: pytest.LogCaptureFixture
 ) -> None:
     """G1: an operator may have deleted it. The log has what it does not."""
-    bus = MemoryBus(turns=False)
-    bus.provision("ledger")
-    journal: Any = _Without(bus.link().journal, error)
-    request = Request("c.1", "ledger", "add", "A", b"1")
     async with asyncio.timeout(20.0):
-        _, outcome = await give_up(journal, request, 3, fence_seq=None)
-    assert outcome.kind is OutcomeKind.FAILED
+        await keep_letter(_Without(error), Request("c.1", "ledger", "add", "A", b"1"), GAVE_UP)
     assert "dead_letter_not_kept" in caplog.text
 
 
@@ -160,48 +151,49 @@ async def test_a_dlq_that_is_full_or_gone_keeps_no_request_from_its_outcome(
 
 
 class _Poisoned:
-    """Reads of one request's outcome raise what nobody thought of; those of the others hang."""
+    """The first try to end what is in doubt raises what nobody thought of."""
 
-    def __init__(self, journal: Any) -> None:
-        self._journal = journal
+    def __init__(self, last_word: LastWord) -> None:
+        self._last_word = last_word
+        self.tries = 0
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._journal, name)
-
-    async def outcome(self, request: Request, **more: Any) -> Outcome | None:
-        raise RuntimeError("nobody thought of this")
+    async def settle(
+        self, service: str, requests: Sequence[Request], *, open_s: float, stored: bool
+    ) -> dict[str, Outcome]:
+        self.tries += 1
+        if self.tries == 1:
+            raise RuntimeError("nobody thought of this")
+        return await self._last_word.settle(service, requests, open_s=open_s, stored=stored)
 
 
 async def test_one_bad_answer_does_not_take_the_deadlines_of_all_open_calls_along() -> None:
     """G4: each ends within its own."""
-    bus = MemoryBus(turns=False)
-    async with testing.harness(ledger(), resources={"A"}, bus=bus) as aegis:
+    async with testing.harness(ledger(), resources={"A"}) as aegis:
         link = aegis.bus.link("caller")
-        link.journal = _Poisoned(link.journal)  # type: ignore[assignment]
+        poisoned = _Poisoned(link.last_word)
+        link.last_word = poisoned  # type: ignore[assignment]
         requester = make_requester(link, caller="caller")
-        aegis.bus.faults.once(Op.REPLY, Fault.LOST)
+        link.hold(Flow.REPLIES)
         calls = [
-            requester.request(ADD, n, resource="A", timeout_s=1.0 + n / 10, key=None)
+            requester.request(ADD, n, resource="A", timeout_s=0.5 + n / 10, key=None)
             for n in range(5)
         ]
         begun_s = time.monotonic()
         ends = await asyncio.gather(*calls, return_exceptions=True)
         assert time.monotonic() - begun_s < 8.0
-        assert sum(isinstance(end, int) for end in ends) == 4
+        assert sum(isinstance(end, int) for end in ends) >= 4
+        assert poisoned.tries > 1
         await requester.close()
 
 
 # --- a blocked loop -------------------------------------------------------------------------------------------
 
 
-async def test_who_replaces_a_stalled_active_says_that_nothing_died() -> None:
+def test_who_replaces_a_stalled_active_says_that_nothing_died() -> None:
     """The short form of the next one."""
-    bus = MemoryBus(turns=False)
-    bus.provision("ledger")
     request = Request("c.1", "ledger", "add", "A", b"1")
-    journal = bus.link().journal
-    _, outcome = await give_up(journal, request, 3, fence_seq=None, replaced="stalled")
-    assert b"the handler of ledger.add blocked its instance's event loop" in outcome.body
+    why = why_given_up(request, 3, STALLED)
+    assert "the handler of ledger.add blocked its instance's event loop" in why
 
 
 @pytest.mark.scenario
@@ -262,17 +254,15 @@ async def test_a_group_handler_that_blocks_its_loop_is_not_begun_again_in_its_ow
         return n
 
     held = asyncio.Event()
-    bus = MemoryBus(ack_wait_s=0.05, turns=False)
+    bus = MemoryBus(ack_wait_s=0.05)
     async with testing.harness(service, bus=bus) as aegis:
-        extender = aegis.instances[0].group._extender
-        assert extender is not None
-        extender.cancel()  # as a blocked loop
-        asked = asyncio.create_task(aegis.request(count, 7, timeout_s=20.0))
+        extends = aegis.instances[0]._serving.host.deliveries._timer
+        assert extends is not None
+        extends.cancel()  # as a blocked loop
+        ticket = await aegis.submit(count, 7)
         await until(lambda: runs)
         for _ in range(20):
             await asyncio.sleep(0.02)
         held.set()
-        assert await asked == 7
+        assert await aegis.attach(ticket.id, count) == 7
     assert runs == 1
-    with contextlib.suppress(asyncio.CancelledError):
-        await extender

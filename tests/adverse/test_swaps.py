@@ -11,7 +11,6 @@ from aegis_sdk import HandlerFailed, Role, testing
 from aegis_sdk.testing import Flow, MemoryAegis
 
 from tests.adverse.support_doors import ADD, totals
-from tests.unit.sdk.support import until
 
 
 @pytest.fixture
@@ -30,7 +29,7 @@ async def add(aegis: MemoryAegis, amount: int = 1) -> int:
 async def test_an_instance_that_misses_its_own_replacement_reads_by_the_newest_grant_alone(
     aegis: MemoryAegis,
 ) -> None:
-    """It was replaced and is active again when it reads on. In the first form, the reader of its earlier grant ends."""
+    """It was replaced and is active again when it reads on."""
     one = aegis.instances[1]
     for n in range(2, 14):
         one.link.hold(Flow.ENTRIES)
@@ -38,9 +37,6 @@ async def test_an_instance_that_misses_its_own_replacement_reads_by_the_newest_g
         aegis.bus.control.grant("totals", "T-1", "one")
         one.link.release(Flow.ENTRIES)
         assert await add(aegis) == n
-    if not aegis.bus.turns:
-        await until(lambda: len(one.host._grants) == 1)
-        assert list(one.host._grants) == [aegis.bus.control.leases["totals", "T-1"].grant]
 
 
 @pytest.mark.parametrize("seed", range(12))

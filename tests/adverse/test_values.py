@@ -28,8 +28,10 @@ from aegis_sdk import (
     State,
 )
 from aegis_sdk.contract.envelope import Change, Outcome, OutcomeKind
+from aegis_sdk.contract.turns.checkpoint import Checkpoint
 from aegis_sdk.contract.values import Codec
-from aegis_sdk.domain.journal import ResourceJournal
+from aegis_sdk.domain.turns.checkpoints import restored
+from aegis_sdk.domain.turns.work import Held
 from aegis_sdk.testing import harness
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -45,6 +47,7 @@ from pydantic import (
     create_model,
     field_serializer,
 )
+from pydantic_core import to_json
 from typing_extensions import TypedDict
 
 NEW_YORK = ZoneInfo("America/New_York")
@@ -485,12 +488,12 @@ def test_keys_of_other_kinds_of_text_are_the_text_they_hold() -> None:
 
 
 def fold(change: Change, *, at_hand: bool) -> dict[str, Any]:
-    journal = ResourceJournal("R")
+    held = Held("R")
     outcome = Outcome(
         OutcomeKind.EXECUTED, b"1", change.encode(), changed=change if at_hand else None
     )
-    journal.apply_outcome("c.1", outcome)
-    return journal.values
+    held.fold("c", 1, outcome, 0.0)
+    return held.values
 
 
 _keys = st.text(st.characters(), max_size=5) | st.integers() | st.none() | st.sampled_from(Side)
@@ -513,9 +516,7 @@ def test_active_and_standby_fold_the_same_of_whatever_is_accepted(
         accepted[key] = value
     active = fold(state.change(), at_hand=True)
     standby = fold(state.change(), at_hand=False)
-    journal = ResourceJournal("R", values=standby, position=1)
-    fresh = ResourceJournal("R")
-    fresh._restore(journal.checkpoint())
+    fresh = restored("R", Checkpoint("w", "R", values=to_json(standby)))
     assert alike(active, standby)
     assert alike(active, fresh.values)
     for key, value in accepted.items():

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 from aegis_sdk.contract.control import Leave, MethodSpec, Registration, Role
-from aegis_sdk.domain.journal import Entry, EntryKind, ResourceJournal
+from aegis_sdk.contract.turns.writers import run_of
+from aegis_sdk.domain.turns.entries import Claim, Entry, Own
 from aegis_sdk.errors import NoRoute, Unavailable
 
 from tests.contract.worlds import Ports, World, until
@@ -32,23 +35,21 @@ async def test_without_control_an_instance_cannot_register(world: World, ports: 
 async def test_who_registers_first_gets_the_resource_and_leaves_it_to_the_standby(
     world: World, ports: Ports
 ) -> None:
-    """G5: each grant is one fence of a higher epoch, for the run that registered."""
+    """G5: each move is one ownership entry, for the run that registered."""
     await world.run_control()
-    journal = ResourceJournal("A")
-    owners: list[tuple[int, str, str]] = []
+    owners: list[tuple[int, str]] = []
 
-    def read(entry: Entry) -> None:
-        journal.apply(entry)
-        if entry.kind is EntryKind.FENCE and journal.fence is not None:
-            fence = journal.fence.fence
-            owners.append((fence.epoch, fence.owner, fence.incarnation))
+    def read(entry: Entry | Claim) -> None:
+        if isinstance(entry, Own):
+            owners.extend((entry.number, writer) for writer in entry.moves.values())
+
+    def on_unreadable(seq: int, why: str, words: Sequence[str]) -> None: ...
 
     first = await ports.control.register(_registration(world, "i-1", A=Role.ACTIVE), timeout_s=5.0)
     assert first.ok
     assert first.ack_wait_s > 0
-    source = await ports.store.follow(
-        world.service, whole=["A"], fences=[], from_seq=1, on_entry=read
-    )
+    source = ports.readers.log(read, on_unreadable, is_main=False)
+    await source.start()
     assert (
         await ports.control.register(_registration(world, "i-2", A=Role.STANDBY), timeout_s=5.0)
     ).ok
@@ -59,7 +60,10 @@ async def test_who_registers_first_gets_the_resource_and_leaves_it_to_the_standb
     )
     assert ack.ok
     await until(lambda: len(owners) == 2)
-    assert owners == [(1, "i-1", "i-1-run"), (2, "i-2", "i-2-run")]
+    assert [(n, *run_of(writer)) for n, writer in owners] == [
+        (1, "i-1", "i-1-run"),
+        (2, "i-2", "i-2-run"),
+    ]
     await source.stop()
 
 

@@ -65,30 +65,12 @@ async def test_a_request_is_read_back_as_it_was_stored(
     assert await ports.requests.read(world.service, accepted.seq + 1) is None
 
 
-async def test_a_posted_request_is_stored_once(world: World, ports: Ports) -> None:
-    """G3: sent again with a word wanted, it is known."""
-    ports.requests.post(request(world.service, "c.1"))
-    ports.requests.post(request(world.service, "c.1"))
-    assert await _append(ports, request(world.service, "c.1")) == Accepted(1, duplicate=True)
-    assert await _append(ports, request(world.service, "c.2")) == Accepted(2, duplicate=False)
-
-
-async def test_posts_in_flight_side_by_side_keep_their_order(world: World, ports: Ports) -> None:
-    """G7: of one caller."""
-    for n in range(1, 101):
-        ports.requests.post(request(world.service, f"c.{n}"))
-    assert (await _append(ports, request(world.service, "c.101"))).seq == 101
-    stored = [await ports.requests.read(world.service, seq) for seq in (1, 50, 100)]
-    assert [found.request_id for found in stored if found] == ["c.1", "c.50", "c.100"]
-
-
 async def test_a_full_stream_refuses_and_keeps_what_it_has(world: World, ports: Ports) -> None:
     """G1, G4: the new one certainly has no effect; no old one gives way to it."""
     await _append(ports, request(world.service, "c.1"))
     await world.bound(requests=1)
     with pytest.raises(StoreFull):
         await _append(ports, request(world.service, "c.2"))
-    ports.requests.post(request(world.service, "c.3"))
     assert await _append(ports, request(world.service, "c.1")) == Accepted(1, duplicate=True)
     await world.bound()
     assert (await _append(ports, request(world.service, "c.2"))).seq == 2
@@ -98,8 +80,6 @@ async def test_a_payload_over_the_bound_is_too_large(world: World, ports: Ports)
     large = Request("c.1", world.service, "book", None, b"1" * (PAYLOAD_BYTES_MAX + 1))
     with pytest.raises(StoreTooLarge):
         await _append(ports, large)
-    with pytest.raises(StoreTooLarge):
-        ports.requests.post(large)
     assert await _append(ports, request(world.service, "c.2")) == Accepted(1, duplicate=False)
 
 
@@ -110,7 +90,7 @@ async def test_a_request_is_found_by_its_id_alone(world: World, ports: Ports) ->
     assert not await holds("c.1")
     for n in range(1, 200):
         resource = "ACC 1" if n % 2 else None
-        ports.requests.post(request(world.service, f"c.{n}", resource))
+        await ports.requests.append(request(world.service, f"c.{n}", resource), timeout_s=WAIT_S)
     await ports.requests.append(request(world.service, "c.200"), timeout_s=WAIT_S)
     assert [await holds(f"c.{n}") for n in (1, 2, 100, 200)] == [True] * 4
     assert [await holds(name) for name in ("c.201", "c.20x", "d.1")] == [False] * 3
@@ -131,7 +111,6 @@ async def test_a_service_without_streams_is_missing(ports: Ports) -> None:
         await _append(ports, request("nobody", "c.1"))
     with pytest.raises(StoreMissing):
         await ports.requests.read("nobody", 1)
-    ports.requests.post(request("nobody", "c.1"))
 
 
 async def test_without_nats_the_answer_is_unknown_at_once(world: World, ports: Ports) -> None:
@@ -141,5 +120,3 @@ async def test_without_nats_the_answer_is_unknown_at_once(world: World, ports: P
         await _append(ports, request(world.service, "c.1"))
     with pytest.raises(StoreUnreachable):
         await ports.requests.read(world.service, 1)
-    with pytest.raises(StoreUnreachable):
-        ports.requests.post(request(world.service, "c.1"))

@@ -1,7 +1,7 @@
 """The two worlds that each suite runs in: a bus in memory, and a real nats-server.
 
 A world has what a suite needs beside the ports: streams of a fresh service, links of several processes,
-what control would write, and ways to disturb. Both are made by `conftest`.
+what control knows, and ways to disturb. Both are made by `conftest`.
 """
 
 from __future__ import annotations
@@ -22,12 +22,11 @@ from aegis_sdk.application.ports import (
     Control,
     Deliveries,
     Directory,
-    Journal,
-    JournalReader,
-    Replies,
+    Letters,
     RequestLog,
 )
-from aegis_sdk.contract.bodies import Fence
+from aegis_sdk.application.turns.ports import CallsOut, LastWord, Outcomes, WriterLog
+from aegis_sdk.application.turns.serving import Readers
 from aegis_sdk.contract.control import (
     InstanceRecord,
     LeaseRecord,
@@ -37,15 +36,22 @@ from aegis_sdk.contract.control import (
 )
 from aegis_sdk.contract.envelope import Outcome, OutcomeKind, Request
 from aegis_sdk.contract.subjects import Subjects
+from aegis_sdk.contract.turns.entries import Moves
+from aegis_sdk.contract.turns.subjects import LogSubjects
 from aegis_sdk.infrastructure.control_client import NatsControl
 from aegis_sdk.infrastructure.directory import NatsDirectory
-from aegis_sdk.infrastructure.journal import NatsJournal
-from aegis_sdk.infrastructure.replies import NatsReplies
+from aegis_sdk.infrastructure.letters import NatsLetters
 from aegis_sdk.infrastructure.requests import NatsDeliveries, NatsRequestLog
+from aegis_sdk.infrastructure.turns.assembly import NatsReaders
+from aegis_sdk.infrastructure.turns.calls import Calls
+from aegis_sdk.infrastructure.turns.last_word import LogsLastWord
+from aegis_sdk.infrastructure.turns.log import TurnLog
+from aegis_sdk.infrastructure.turns.outcomes import LogOutcomes
 from aegis_sdk.nats.jetstream import JetStream
 from aegis_sdk.nats.link import Link
 from aegis_sdk.nats.login import Server
 from aegis_sdk.testing import MemoryBus, MemoryLink
+from aegis_sdk.testing.turns import MemoryReaders, MemoryTurnLog
 from nats.errors import NoRespondersError
 
 PAYLOAD_BYTES_MAX: Final = 64 * 1024
@@ -54,17 +60,17 @@ WAIT_S: Final = 10.0
 _numbers = itertools.count(1)
 
 
-class Store(Journal, JournalReader, Protocol):
-    """Both sides of the journal, as both adapters are."""
-
-
 @dataclass
 class Ports:
-    """One process's view of the world. `caller` is its token in request ids."""
+    """One process's view of the world. `caller` is its token in request ids, and the name of its writer."""
 
     requests: RequestLog
-    store: Store
-    replies: Replies
+    log: WriterLog
+    readers: Readers
+    calls: CallsOut
+    outcomes: Outcomes
+    last_word: LastWord
+    letters: Letters
     deliveries: Deliveries
     directory: Directory
     control: Control
@@ -83,10 +89,11 @@ class World(Protocol):
     async def blink(self, ports: Ports) -> None:
         """Take NATS away from that process for a moment."""
 
-    async def fence(self, resource: str, epoch: int, *, owner: str = "i-1") -> int: ...
+    async def bound(self, *, requests: int | None = None) -> None:
+        """How many messages the stream takes."""
 
-    async def bound(self, *, requests: int | None = None, journal: int | None = None) -> None:
-        """How many messages the streams take."""
+    async def own(self, moves: dict[str, str]) -> None:
+        """The log's first ownership entry, as control writes it."""
 
     async def put(self, *records: ServiceRecord | InstanceRecord | LeaseRecord) -> None:
         """What control knows of the service."""
@@ -98,9 +105,6 @@ class World(Protocol):
 
     async def dead_letters(self) -> list[str]:
         """Request ids of the service's dead letters."""
-
-    async def ack_floor(self, grant: str) -> int:
-        """The server knows as acknowledged what the grant was given of the request stream up to there."""
 
 
 class MemoryWorld:
@@ -119,8 +123,12 @@ class MemoryWorld:
         self._links[link.name] = link
         return Ports(
             link.requests,
-            link.journal,
-            link.replies,
+            MemoryTurnLog(link, self.service, writer=link.name, nonce=link.name),
+            MemoryReaders(link, self.service, writer="", deliveries=link.deliveries),
+            link.calls,
+            link.outcomes,
+            link.last_word,
+            link.letters,
             link.deliveries,
             link.directory,
             link.control,
@@ -134,12 +142,11 @@ class MemoryWorld:
         self._links[ports.caller].cut()
         self._links[ports.caller].restore()
 
-    async def fence(self, resource: str, epoch: int, *, owner: str = "i-1") -> int:
-        return self.bus.write_fence(self.service, resource, make_fence(epoch, owner))
-
-    async def bound(self, *, requests: int | None = None, journal: int | None = None) -> None:
+    async def bound(self, *, requests: int | None = None) -> None:
         self.bus.limits.requests_max = requests
-        self.bus.limits.journal_max = journal
+
+    async def own(self, moves: dict[str, str]) -> None:
+        self.bus.log(self.service).write("own.1", Moves(moves).encode())
 
     async def put(self, *records: ServiceRecord | InstanceRecord | LeaseRecord) -> None:
         control = self.bus.control
@@ -160,9 +167,6 @@ class MemoryWorld:
 
     async def dead_letters(self) -> list[str]:
         return list(self.bus.dead_letters)
-
-    async def ack_floor(self, grant: str) -> int:
-        return self.bus.requests(self.service).ack_floors.get(grant, 0)
 
     async def close(self) -> None:
         for link in self._links.values():
@@ -195,15 +199,23 @@ class NatsWorld:
         caller = f"p{next(_numbers)}"
         self._links[caller] = link
         self._stack.push_async_callback(link.close)
-        journal = NatsJournal(link, self._subjects)
-        replies = NatsReplies(link, self._subjects, caller=caller)
-        await replies.start()
+        names = LogSubjects(self._subjects, self.service)
+        log = TurnLog(link, names, writer=caller, nonce=caller)
+        await log.open()
+        calls = Calls(link, self._subjects, caller=caller)
+        await calls.start()
+        last_word = LogsLastWord(link, self._subjects, ends_kept_s=60.0)
+        self._stack.push_async_callback(last_word.close)
         directory = NatsDirectory(link, self._subjects)
         self._stack.push_async_callback(directory.stop)
         return Ports(
             NatsRequestLog(link, self._subjects),
-            journal,
-            replies,
+            log,
+            NatsReaders(link, self._subjects, names, "", None),
+            calls,
+            LogOutcomes(link, self._subjects),
+            last_word,
+            NatsLetters(link, self._subjects),
             NatsDeliveries(link, self._subjects),
             directory,
             NatsControl(link, self._subjects),
@@ -226,24 +238,15 @@ class NatsWorld:
         async with asyncio.timeout(WAIT_S):
             await restored.wait()
 
-    async def fence(self, resource: str, epoch: int, *, owner: str = "i-1") -> int:
-        subject = self._subjects.fence(self.service, resource)
-        stream = self._control.client.jetstream()
-        ack = await stream.publish(
-            subject,
-            make_fence(epoch, owner).model_dump_json().encode(),
-            headers={"Nats-Rollup": "sub"},
-        )
-        return ack.seq
+    async def bound(self, *, requests: int | None = None) -> None:
+        name = self._subjects.request_stream(self.service)
+        info = await self._control.api(f"STREAM.INFO.{name}")
+        config = info["config"] | {"max_msgs": -1 if requests is None else requests}
+        await self._control.api(f"STREAM.UPDATE.{name}", config)
 
-    async def bound(self, *, requests: int | None = None, journal: int | None = None) -> None:
-        for name, count in (
-            (self._subjects.request_stream(self.service), requests),
-            (self._subjects.journal_stream(self.service), journal),
-        ):
-            info = await self._control.api(f"STREAM.INFO.{name}")
-            config = info["config"] | {"max_msgs": -1 if count is None else count}
-            await self._control.api(f"STREAM.UPDATE.{name}", config)
+    async def own(self, moves: dict[str, str]) -> None:
+        subject = LogSubjects(self._subjects, self.service).own(1)
+        await self._control.client.jetstream().publish(subject, Moves(moves).encode())
 
     async def put(self, *records: ServiceRecord | InstanceRecord | LeaseRecord) -> None:
         names = self._subjects
@@ -299,11 +302,6 @@ class NatsWorld:
         counts: dict[str, int] = info["state"].get("subjects") or {}
         return [subject.split(".", 3)[3] for subject, n in counts.items() for _ in range(n)]
 
-    async def ack_floor(self, grant: str) -> int:
-        stream = self._subjects.request_stream(self.service)
-        info = await self._control.api(f"CONSUMER.INFO.{stream}.{grant}")
-        return int(info["ack_floor"]["stream_seq"])
-
     async def close(self) -> None:
         await self._stack.aclose()
 
@@ -313,12 +311,6 @@ async def until(condition: Callable[[], object]) -> None:
     async with asyncio.timeout(WAIT_S):
         while not condition():  # noqa: ASYNC110 - what the adapters do has no event of its own
             await asyncio.sleep(0.002)
-
-
-def make_fence(epoch: int, owner: str = "i-1") -> Fence:
-    return Fence(
-        epoch=epoch, owner=owner, incarnation="x", grant=f"g-{epoch}", grant_size=1, start_seq=1
-    )
 
 
 def request(service: str, request_id: str, resource: str | None = "ACC 1", **more: Any) -> Request:

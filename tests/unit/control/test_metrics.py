@@ -13,7 +13,6 @@ from aegis_control.domain.operators.fleet import Fleet
 from aegis_control.infrastructure.metrics import Metrics
 from aegis_control.infrastructure.nats_streams import NatsStreams
 from aegis_sdk.contract.envelope import Outcome, OutcomeKind, Request
-from aegis_sdk.domain.delivery import Arrival
 from aegis_sdk.domain.recorder import Recorder
 from aegis_sdk.errors import Unavailable
 from aegis_sdk.infrastructure.metrics import snapshot_of
@@ -46,10 +45,7 @@ def busy_recorder(service: str) -> Recorder:
     done = Outcome(OutcomeKind.EXECUTED, b"")
     for n in range(METHODS):
         request = Request("c.1", service, f"method-{n}", "ACC-1", b"")
-        arrival = Arrival(1, 1, False, stored_s=99.0)
-        recorder.served(
-            request, arrival, done, done, begun_s=100.0, process_s=0.001, commit_s=0.002
-        )
+        recorder.settled(request, done, wait_s=1.0, process_s=0.001, commit_s=0.002)
         recorder.answered(request, done, 0.003)
     recorder.loop_late(service, 0.0001)
     return recorder

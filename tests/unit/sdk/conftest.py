@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-from aegis_sdk.application import resource_host
 from aegis_sdk.testing import MemoryBus
 from hypothesis import HealthCheck, settings
 
@@ -17,14 +16,6 @@ settings.load_profile("sdk")
 
 @pytest.fixture
 def bus() -> MemoryBus:
-    made = MemoryBus(turns=False)
+    made = MemoryBus()
     made.provision(SERVICE)
     return made
-
-
-@pytest.fixture(params=["whole", "fences"])
-def narrowed(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
-    """Whether an active follows fences alone, as it does a moment after its promotion."""
-    fences = bool(request.param == "fences")
-    monkeypatch.setattr(resource_host, "REFOLLOW_WAIT_S", 0.0 if fences else 60.0)
-    return fences

@@ -1,4 +1,4 @@
-"""What the SDK's unit tests share: a small ledger service, and one resource's world on a MemoryBus."""
+"""What the SDK's unit tests share: a small ledger service."""
 
 from __future__ import annotations
 
@@ -8,18 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any, Final, cast
 
 from aegis_sdk import Context, Method, Rejected, ResourceContext, Service
-from aegis_sdk.application.actor import Actor
-from aegis_sdk.application.handlers import Runner
-from aegis_sdk.application.isolation import Isolation
-from aegis_sdk.application.ports import Accepted, Connected, Delivery
-from aegis_sdk.application.resource_host import ResourceHost
-from aegis_sdk.application.threads import Threads
-from aegis_sdk.contract.bodies import Fence
-from aegis_sdk.contract.envelope import Outcome, OutcomeKind, Request
-from aegis_sdk.domain.delivery import Arrival
-from aegis_sdk.domain.recorder import NO_RECORDER, Recorder
-from aegis_sdk.testing import MemoryBus, MemoryLink
-from aegis_sdk.testing.harness import make_requester
+from aegis_sdk.contract.envelope import OutcomeKind, Request
+from aegis_sdk.testing import MemoryBus
 from pydantic import BaseModel
 
 WAIT_S: Final = 20.0
@@ -112,123 +102,5 @@ def echo_request(request_id: str, text: str = "hi", **more: Any) -> Request:
     return Request(request_id, SERVICE, "echo", None, ECHO.request.encode(text), **more)
 
 
-class Hosted:
-    """One instance's ResourceHost on a bus, with its parts in reach."""
-
-    def __init__(
-        self,
-        bus: MemoryBus,
-        instance_id: str = "i-1",
-        *,
-        runs: Runs | None = None,
-        service: Service | None = None,
-        recorder: Recorder = NO_RECORDER,
-        **options: Any,
-    ) -> None:
-        self.bus = bus
-        bus.provision(SERVICE)
-        self.id = instance_id
-        self.link: MemoryLink = bus.link(instance_id)
-        made, self.runs = ledger(runs)
-        self.service = service or made
-        self.threads = Threads("test", at_work_max=2)
-        self.requester = make_requester(self.link, caller=instance_id)
-        self.isolation = Isolation()
-        self.host = ResourceHost(
-            self.service,
-            instance_id=instance_id,
-            incarnation=f"{instance_id}-run",
-            connected=Connected(),
-            runner=Runner(
-                self.service, instance_id=instance_id, asks=self.requester, threads=self.threads
-            ),
-            isolation=self.isolation,
-            store=self.link.journal,
-            reader=self.link.journal,
-            deliveries=self.link.deliveries,
-            recorder=recorder,
-            **{"checkpoint_rest_s": 0.0, **options},
-        )
-
-    async def start(self, *resources: str) -> None:
-        await self.host.start(resources or ["A"])
-        await settle()
-
-    async def stop(self) -> None:
-        await self.host.stop()
-        await self.requester.close()
-        self.link.close()
-        self.threads.close()
-
-    def actor(self, resource: str = "A") -> Actor:
-        return self.host.actors[resource]
-
-    def total(self, resource: str = "A") -> int:
-        return int(self.actor(resource).journal.values.get("total", 0))
-
-
-def fence(
-    bus: MemoryBus,
-    hosted: Hosted | str,
-    epoch: int,
-    *,
-    resource: str = "A",
-    grant: str = "",
-    start_seq: int = 1,
-    size: int = 1,
-) -> int:
-    """Begin an epoch for an instance; the fence's sequence."""
-    owner = hosted if isinstance(hosted, str) else hosted.id
-    return bus.write_fence(
-        SERVICE,
-        resource,
-        Fence(
-            epoch=epoch,
-            owner=owner,
-            incarnation=f"{owner}-run",
-            grant=grant or f"g-{owner}-{epoch}",
-            grant_size=size,
-            start_seq=start_seq,
-        ),
-    )
-
-
-def send(bus: MemoryBus, request: Request) -> Accepted:
-    return bus.requests(SERVICE).append(request, now_s=bus.clock.now_s())
-
-
-def stored(bus: MemoryBus, request_id: str) -> Outcome | None:
-    return bus.outcomes(SERVICE).get(request_id)
-
-
 def kinds(bus: MemoryBus) -> dict[str, OutcomeKind]:
     return {request_id: outcome.kind for request_id, outcome in bus.outcomes(SERVICE).items()}
-
-
-@dataclass
-class Hand:
-    """A delivery made by hand, and what was done with it."""
-
-    acked: int = 0
-    extended: int = 0
-    handed_back: int = 0
-
-    def delivery(
-        self,
-        request: Request,
-        seq: int,
-        *,
-        grant: str = "",
-        delivered: int = 1,
-        suspect: bool = False,
-    ) -> Delivery:
-        def ack() -> None:
-            self.acked += 1
-
-        def extend() -> None:
-            self.extended += 1
-
-        def hand_back(delay_s: float) -> None:
-            self.handed_back += 1
-
-        return Delivery(request, Arrival(seq, delivered, suspect), grant, ack, extend, hand_back)

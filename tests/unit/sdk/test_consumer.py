@@ -5,16 +5,17 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, cast
 
 import pytest
 from aegis_sdk.application.ports import Connected, StoreUnreachable
 from aegis_sdk.contract.subjects import Subjects
+from aegis_sdk.contract.turns.subjects import LogSubjects
 from aegis_sdk.infrastructure import consumer
 from aegis_sdk.infrastructure.consumer import Make, PullLoop
-from aegis_sdk.infrastructure.journal import NatsJournal
 from aegis_sdk.infrastructure.requests import NatsDeliveries
+from aegis_sdk.infrastructure.turns.reader import LogReader
 from aegis_sdk.nats.link import Link
 from aegis_sdk.nats.wire import Callback, Message
 
@@ -53,6 +54,7 @@ class LeaderlessLink:
             "name": "made",
             "num_pending": self._waiting,
             "state": {"last_seq": 0},
+            "config": {},
             "ack_floor": {"stream_seq": 0},
             "delivered": {"stream_seq": 0},
         }
@@ -92,36 +94,35 @@ def no_waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return waits
 
 
-async def follow(link: Link) -> None:
-    follower = await NatsJournal(link, Subjects()).follow(
-        "svc", whole=["A"], fences=[], from_seq=1, on_entry=lambda _: None
-    )
-    await follower.stop()
+def reader(link: Link) -> LogReader:
+    def on_unreadable(seq: int, why: str, words: Sequence[str]) -> None: ...
+
+    names = LogSubjects(Subjects(), "svc")
+    return LogReader(link, names, on_entry=lambda _: None, on_unreadable=on_unreadable)
 
 
-async def test_a_follower_knows_its_lag_before_it_has_read_anything() -> None:
+async def read_log(link: Link) -> None:
+    log = reader(link)
+    await log.start()
+    await log.stop()
+
+
+async def test_a_reader_knows_its_lag_before_it_has_read_anything() -> None:
     """Of two standbys control takes the one that is less behind: one that just began is not."""
-    link = cast(Link, LeaderlessLink(0, waiting=700))
-    follower = await NatsJournal(link, Subjects()).follow(
-        "svc", whole=["A"], fences=[], from_seq=1, on_entry=lambda _: None
+    log = reader(cast(Link, LeaderlessLink(0, waiting=700)))
+    await log.start()
+    assert log.lag_entries == 700
+    await log.stop()
+
+
+async def read_group(link: Link) -> None:
+    source = await NatsDeliveries(link, Subjects()).open_group(
+        "svc", credit=1, on_delivery=lambda _: None
     )
-    assert follower.lag_entries == 700
-    await follower.stop()
+    await source.stop()
 
 
-async def read_grant(link: Link) -> None:
-    reader = await NatsDeliveries(link, Subjects()).open_grant(
-        "svc",
-        "g-1",
-        ["A"],
-        start_seq=1,
-        on_delivery=lambda _: None,
-        on_restart=lambda: None,
-    )
-    await reader.stop()
-
-
-@pytest.mark.parametrize("read", [follow, read_grant])
+@pytest.mark.parametrize("read", [read_log, read_group])
 async def test_calls_that_a_leaderless_cluster_drops_cost_little_time(
     read: Callable[[Link], Awaitable[None]], no_waits: list[float]
 ) -> None:
@@ -188,7 +189,7 @@ async def test_no_two_readers_are_woken_at_the_same_times() -> None:
     """Fifty instances that one server woke at once held each other up for 10 ms, every 1.5 s."""
     link = LeaderlessLink(0)
     for _ in range(20):
-        await follow(cast(Link, link))
+        await read_log(cast(Link, link))
     beats_s = [pull["idle_heartbeat"] / 1e9 for pull in link.pulls]
     assert len(set(beats_s)) == 20
     assert max(beats_s) <= consumer.SILENCE_S_MAX / 2

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
 import pytest
@@ -24,9 +24,8 @@ from aegis_sdk.application.handlers import Runner
 from aegis_sdk.application.place import told_doubt
 from aegis_sdk.application.threads import Threads
 from aegis_sdk.context import Asks
-from aegis_sdk.contract.bodies import ErrorBody, Fence
+from aegis_sdk.contract.bodies import ErrorBody
 from aegis_sdk.contract.envelope import Change, Outcome, OutcomeKind, Request
-from aegis_sdk.domain.journal import FenceMark, ResourceJournal
 
 ONE = Method("svc", "one", request=int, reply=int)
 BOOK = Method("svc", "book", request=int, reply=int)
@@ -68,7 +67,7 @@ Run = Callable[..., Any]
 
 @pytest.fixture
 def run(asks: NoAsks, threads: Threads) -> Run:
-    """`await run(handler, payload=b"1")`: the outcome of a handler of `one`, or `book` with a journal."""
+    """`await run(handler, payload=b"1")`: the outcome of a handler of `one`, or of `book` on `values`."""
 
     async def run_(
         handler: Callable[..., Any],
@@ -76,19 +75,18 @@ def run(asks: NoAsks, threads: Threads) -> Run:
         *,
         begun: int = 1,
         retries: Retries | None = None,
-        journal: ResourceJournal | None = None,
+        values: Mapping[str, Any] | None = None,
         method: str = "",
         deadline_s: float | None = None,
         pure: bool = False,
     ) -> Outcome:
         service = Service("svc")
-        served = ONE if journal is None else BOOK
+        served = ONE if values is None else BOOK
         service.handles(served, retries=retries, pure=pure)(handler)
-        name = method or ("one" if journal is None else "book")
-        resource = None if journal is None else journal.resource
+        name = method or ("one" if values is None else "book")
+        resource = None if values is None else "A"
         request = Request("c.1", "svc", name, resource, payload, deadline_s, fingerprint="f" * 16)
         runner = Runner(service, instance_id="i-1", asks=_typed(asks), threads=threads)
-        values = None if journal is None else journal.values
         outcome = await runner.run(request, begun=begun, request_seq=7, epoch=4, values=values)
         assert runner.running == 0
         return outcome
@@ -103,11 +101,6 @@ def _typed(asks: Any) -> Asks:
 
 def _error(outcome: Outcome) -> ErrorBody:
     return ErrorBody.model_validate_json(outcome.body)
-
-
-def _journal(**values: Any) -> ResourceJournal:
-    fence = Fence(epoch=4, owner="i-1", incarnation="x", grant="g", start_seq=1)
-    return ResourceJournal("A", values=values, fence=FenceMark(fence, 9))
 
 
 async def test_a_reply_is_executed_and_carries_who_made_it(run: Run) -> None:
@@ -129,7 +122,7 @@ async def test_a_pure_handler_runs_on_the_loop_and_reaches_nobody(run: Run) -> N
         ctx.state.set("total", (ctx.state.get("total", int) or 0) + n)
         return ctx.attempt
 
-    outcome = await run(handler, b"3", journal=_journal(total=1), begun=2, pure=True)
+    outcome = await run(handler, b"3", values={"total": 1}, begun=2, pure=True)
     assert (outcome.kind, outcome.body) == (OutcomeKind.EXECUTED, b"2")
     assert Change.decode(outcome.change) == Change({"total": 4})
     assert threads == [threading.get_ident()]
@@ -137,24 +130,24 @@ async def test_a_pure_handler_runs_on_the_loop_and_reaches_nobody(run: Run) -> N
     def asks_others(ctx: ResourceContext, n: int) -> int:
         return ctx.request_blocking(ONE, n)
 
-    outcome = await run(asks_others, journal=_journal(), pure=True)
+    outcome = await run(asks_others, values={}, pure=True)
     assert outcome.kind is OutcomeKind.FAILED
     assert "request_blocking" in _error(outcome).message
 
 
 async def test_state_changes_go_with_the_reply_and_not_into_memory(run: Run) -> None:
     """G3, G5: one message holds both; memory changes when it is stored."""
-    journal = _journal(total=1)
+    values = {"total": 1}
 
     async def handler(ctx: ResourceContext, n: int) -> int:
         ctx.state.set("total", 5)
         ctx.state.delete("other")
         return ctx.epoch
 
-    outcome = await run(handler, journal=journal)
+    outcome = await run(handler, values=values)
     assert outcome.body == b"4"
     assert Change.decode(outcome.change) == Change({"total": 5}, ("other",))
-    assert journal.values == {"total": 1}
+    assert values == {"total": 1}
 
 
 async def test_a_rejection_changes_nothing(run: Run) -> None:
@@ -162,7 +155,7 @@ async def test_a_rejection_changes_nothing(run: Run) -> None:
         ctx.state.set("total", 5)
         raise Rejected("no_funds", "short", {"by": n})
 
-    outcome = await run(handler, journal=_journal())
+    outcome = await run(handler, values={})
     assert (outcome.kind, outcome.change) == (OutcomeKind.REJECTED, b"")
     assert _error(outcome) == ErrorBody(
         code="no_funds", message="short", details={"by": 1}, by="handler"
@@ -178,7 +171,7 @@ async def test_an_exception_is_the_answer_without_retries(run: Run) -> None:
         ctx.state.set("total", 5)
         raise KeyError("missing")
 
-    outcome = await run(handler, journal=_journal())
+    outcome = await run(handler, values={})
     assert (outcome.kind, outcome.change, calls) == (OutcomeKind.FAILED, b"", 1)
     assert _error(outcome).message == "KeyError: 'missing'"
 
@@ -193,9 +186,7 @@ async def test_retries_run_it_again_with_a_fresh_state(run: Run) -> None:
             raise OSError("not yet")
         return 7
 
-    outcome = await run(
-        handler, journal=_journal(total=1), retries=Retries(attempts=3, wait_s=0.001)
-    )
+    outcome = await run(handler, values={"total": 1}, retries=Retries(attempts=3, wait_s=0.001))
     assert outcome.kind is OutcomeKind.EXECUTED
     assert attempts == [(1, 1), (2, 1), (3, 1)]
 
@@ -288,7 +279,7 @@ async def test_a_handler_that_ends_after_its_deadline_is_not_executed(run: Run) 
         await asyncio.sleep(max(0.0, ctx.remaining_s() or 0.0) + 0.001)
         return 1
 
-    outcome = await run(handler, journal=_journal(), deadline_s=time.time() + 0.05)
+    outcome = await run(handler, values={}, deadline_s=time.time() + 0.05)
     assert (outcome.kind, outcome.change) == (OutcomeKind.EXPIRED, b"")
 
 
@@ -369,7 +360,7 @@ async def test_a_reply_that_does_not_fit_the_contract_is_a_failure(run: Run) -> 
         ctx.state.set("total", 5)
         return "many"
 
-    outcome = await run(handler, journal=_journal())
+    outcome = await run(handler, values={})
     assert (outcome.kind, outcome.change) == (OutcomeKind.FAILED, b"")
     assert "reply of svc.book" in _error(outcome).message
 
@@ -379,7 +370,7 @@ async def test_a_state_that_json_cannot_carry_is_a_failure(run: Run) -> None:
         ctx.state.set("text", "\ud800")
         return 1
 
-    assert (await run(handler, journal=_journal())).kind is OutcomeKind.FAILED
+    assert (await run(handler, values={})).kind is OutcomeKind.FAILED
 
 
 @pytest.mark.parametrize(
@@ -400,7 +391,7 @@ async def test_what_json_cannot_say_of_an_error_does_not_hold_up_the_requests_be
         ctx.state.set("total", 5)
         raise error
 
-    outcome = await run(handler, journal=_journal())
+    outcome = await run(handler, values={})
     assert outcome.kind in (OutcomeKind.REJECTED, OutcomeKind.FAILED)
     assert outcome.change == b""
     assert _error(outcome).code

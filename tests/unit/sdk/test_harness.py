@@ -20,7 +20,6 @@ from aegis_sdk import (
     Service,
     Unavailable,
 )
-from aegis_sdk.application import resource_host, stored_way
 from aegis_sdk.contract.envelope import OutcomeKind
 from aegis_sdk.testing import Faults, ManualClock, MemoryAegis, MemoryBus, harness
 
@@ -213,11 +212,9 @@ async def _ask(aegis: MemoryAegis, n: int) -> tuple[str, object]:
 
 @pytest.mark.parametrize("seed", range(6))
 async def test_each_request_has_one_effect_through_faults_and_failovers(
-    seed: int, monkeypatch: pytest.MonkeyPatch
+    seed: int,
 ) -> None:
     """G1, G2, G3, G4, G6: what callers were told is what is in the journal, each once."""
-    monkeypatch.setattr(stored_way, "RECHECK_S", 0.05)
-    monkeypatch.setattr(resource_host, "REFOLLOW_WAIT_S", 0.01)
     faults = Faults(seed=seed, lost=0.04, lost_answers=0.06, twice=0.1, delay_s_max=0.003)
     bus, dice = MemoryBus(faults=faults, ack_wait_s=0.05), random.Random(seed)
     answers: list[tuple[str, object]] = []

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from aegis_sdk.application.ports import FenceRefused, StoreMissing, StoreUnreachable
+from aegis_sdk.application.ports import StoreMissing, StoreUnreachable
 from aegis_sdk.contract.subjects import Subjects
 from aegis_sdk.infrastructure.log_watch import IDENTITY, LogWatch
 
@@ -82,17 +82,12 @@ class Logs:
         self.journal = {5: "out.a", 6: "out.b"}
         self.requests = {7: "c.1"}
         self.ends = {"JOURNAL": 9, "REQ": 9}
-        self.fence_at: int | None = 3
 
     async def api(self, call: str, body: dict[str, Any], *, timeout_s: float) -> dict[str, Any]:
         which = "JOURNAL" if "JOURNAL" in call else "REQ"
         if call.startswith("STREAM.INFO"):
             state = {"first_seq": 1, "last_seq": self.ends[which]}
             return {"config": {"metadata": {IDENTITY: f"{which}-1"}}, "state": state}
-        if "last_by_subj" in body:
-            if self.fence_at is None:
-                raise StoreMissing("no message found")
-            return {"message": {"subject": "fence", "seq": self.fence_at, "time": TIME}}
         held = self.journal if which == "JOURNAL" else self.requests
         if body["seq"] not in held:
             raise StoreMissing("no message found")
@@ -164,16 +159,6 @@ async def test_an_outcome_that_may_be_trimmed_by_now_is_no_loss(logs: Logs) -> N
     watch, lost = watching(logs, kept_s=0.0)
     await watch.make_sure()
     assert lost == []
-
-
-@pytest.mark.parametrize(("fence_at", "is_lost"), [(12, False), (11, True), (None, True)])
-async def test_only_a_newer_fence_fences(logs: Logs, fence_at: int | None, is_lost: bool) -> None:
-    """G1: by another refusal nobody else has the requests that are let go."""
-    watch, lost = watching(logs)
-    logs.fence_at = fence_at
-    with pytest.raises(StoreUnreachable) if is_lost else contextlib.nullcontext():
-        await watch.refused("A", 12, FenceRefused("10071"))
-    assert bool(lost) is is_lost
 
 
 @pytest.mark.parametrize(("seq", "is_lost"), [(9, False), (8, True)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import timeit
 
 import pytest
@@ -22,7 +23,6 @@ from aegis_sdk.contract.metrics import (
     Answer,
     Family,
 )
-from aegis_sdk.domain.delivery import Arrival
 from aegis_sdk.domain.recorder import Histogram, NoRecorder, Recorder
 from aegis_sdk.errors import AegisError
 from aegis_sdk.infrastructure.metrics import RecorderCollector, snapshot_of
@@ -34,15 +34,10 @@ from tests.unit.sdk.support import (
     ECHO,
     SERVICE,
     Add,
-    Hand,
-    Hosted,
     Runs,
     add_request,
     echo_request,
-    fence,
     ledger,
-    send,
-    stored,
     until,
 )
 
@@ -61,20 +56,8 @@ def totals(recorder: Recorder, family: Family) -> dict[tuple[str, ...], int]:
     }
 
 
-ARRIVAL = Arrival(1, 1, False, stored_s=99.0)
-
-
-def serve(
-    recorder: Recorder,
-    request: Request,
-    *,
-    arrival: Arrival = ARRIVAL,
-    outcome: Outcome = EXECUTED,
-    stored: Outcome = EXECUTED,
-) -> None:
-    recorder.served(
-        request, arrival, outcome, stored, begun_s=100.0, process_s=0.004, commit_s=0.001
-    )
+def serve(recorder: Recorder, request: Request, outcome: Outcome = EXECUTED) -> None:
+    recorder.settled(request, outcome, wait_s=1.0, process_s=0.004, commit_s=0.001)
 
 
 def test_a_value_on_a_bound_belongs_to_the_bucket_below_it() -> None:
@@ -114,9 +97,7 @@ def test_an_outcome_is_counted_by_the_process_that_wrote_it() -> None:
     assert numbers(caller, REQUESTS) == {}
     assert totals(caller, REQUEST_DURATION) == {(SERVICE, "add", "at"): 1}
     others = Outcome(OutcomeKind.CANCELLED, b"", traceparent="t-1")
-    serve(instance, request, stored=others)
     caller.answered(request, others, 0.5)
-    assert numbers(instance, REQUESTS)[SERVICE, "add", "at", "executed"] == 1
     assert numbers(caller, REQUESTS) == {(SERVICE, "add", "at", "cancelled"): 1}
     caller.answered(add_request("c.1", traceparent="t-2"), others, 0.1)
     assert numbers(caller, REQUESTS) == {(SERVICE, "add", "at", "cancelled"): 1}
@@ -156,15 +137,18 @@ def test_a_callers_series_are_bounded() -> None:
     assert counts[OTHER, OTHER, "any"] == 100
 
 
-def test_the_wait_needs_the_brokers_time_and_is_never_negative() -> None:
+def test_an_outcome_that_no_handler_made_has_no_durations() -> None:
+    """An expired request, or one that is given up: it is counted alone."""
     recorder = Recorder()
     recorder.serves(SERVICE, [("add", True)])
     request = add_request("c.1")
-    for stored_s in (0.0, 99.5, 100.5):
-        serve(recorder, request, arrival=Arrival(1, 1, False, stored_s))
+    for wait_s in (None, 0.0, 0.5):
+        recorder.settled(request, EXECUTED, wait_s=wait_s, process_s=0.1, commit_s=0.1)
     snapshot = snapshot_of(recorder, source="s", n=1)
     [wait] = [h for h in snapshot.histograms if h.family == "aegis_queue_wait_seconds"]
     assert (sum(wait.counts), wait.sum) == (2, 0.5)
+    assert totals(recorder, PROCESS_DURATION) == {(SERVICE, "add", "at"): 2}
+    assert numbers(recorder, REQUESTS)[SERVICE, "add", "at", "executed"] == 3
 
 
 def test_a_snapshot_survives_the_wire() -> None:
@@ -209,7 +193,7 @@ def test_a_loop_that_is_on_time_is_no_activity_and_one_that_is_late_is() -> None
     recorder.loop_late(SERVICE, 0.03)
     late = recorder.activity()
     assert late != before
-    recorder.gave_up(add_request("c.1"))
+    recorder.suppressed(SERVICE)
     assert recorder.activity() != late
 
 
@@ -240,7 +224,7 @@ def test_an_observation_costs_less_than_two_microseconds() -> None:
 
 async def test_each_way_to_end_is_counted_once_and_in_one_place() -> None:
     runs = Runs()
-    bus = MemoryBus(turns=False)
+    bus = MemoryBus()
     async with harness(ledger(runs)[0], resources={"A"}, bus=bus) as aegis:
         await until(lambda: aegis.instances[0].active_resources)
         release = runs.hold("held")
@@ -255,7 +239,7 @@ async def test_each_way_to_end_is_counted_once_and_in_one_place() -> None:
             with pytest.raises(AegisError):
                 await call
         release.set()
-        await until(lambda: totals(aegis.recorder, COMMIT_DURATION)[SERVICE, "add", "at"] == 3)
+        await until(lambda: totals(aegis.recorder, COMMIT_DURATION)[SERVICE, "add", "at"] == 2)
         counted = numbers(aegis.recorder, REQUESTS)
         assert {labels[1:]: count for labels, count in counted.items() if count} == {
             ("add", "at", "executed"): 1,
@@ -272,35 +256,39 @@ async def test_each_way_to_end_is_counted_once_and_in_one_place() -> None:
 
 async def test_a_commit_that_is_fenced_is_counted() -> None:
     """G5: so that an operator sees that an old active was stopped."""
-    bus, recorder = MemoryBus(turns=False), Recorder()
-    one, two = Hosted(bus, "i-1", recorder=recorder), Hosted(bus, "i-2")
-    await one.start()
-    await two.start()
-    fence(bus, one, 1)
-    await until(lambda: one.actor().is_active)
-    release = one.runs.hold("c.1")
-    send(bus, add_request("c.1"))
-    await until(lambda: one.runs.begun)
-    one.link.hold(Flow.ENTRIES)
-    fence(bus, two, 2)
-    await until(lambda: stored(bus, "c.1"))
-    release.set()
-    await until(lambda: numbers(recorder, FENCED_COMMITS).get((SERVICE,)) == 1)
-    assert (SERVICE, "add", "at", "executed") not in numbers(recorder, REQUESTS)
-    await one.stop()
-    await two.stop()
+    runs = Runs()
+    async with harness(ledger(runs)[0], resources={"A"}) as aegis:
+        two = await aegis.serve(ledger()[0], resources={"A"})
+        one = aegis.instances[0]
+        await until(lambda: one.active_resources)
+        release = runs.hold("held")
+        asked = asyncio.create_task(aegis.request(ADD, Add(tag="held"), resource="A"))
+        await until(lambda: runs.begun)
+        one.link.hold(Flow.ENTRIES)
+        aegis.bus.control.grant(SERVICE, "A", two.id)
+        assert await asked == 1
+        release.set()
+        await until(lambda: numbers(aegis.recorder, FENCED_COMMITS).get((SERVICE,)) == 1)
+        assert numbers(aegis.recorder, REQUESTS)[SERVICE, "add", "at", "executed"] == 1
 
 
-async def test_a_second_delivery_and_its_suppression_are_counted() -> None:
+async def test_a_second_delivery_and_its_suppression_are_counted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """G3: so that an operator sees what was kept from running twice."""
-    bus = MemoryBus(turns=False)
-    async with harness(ledger()[0], resources={"A"}, bus=bus) as aegis:
-        await until(lambda: aegis.instances[0].active_resources)
-        await aegis.bus.link().journal.commit(
-            echo_request("c.1"), Outcome(OutcomeKind.EXECUTED, b'"first"'), fence_seq=None
-        )
-        hand = Hand()
-        aegis.instances[0].group._take(hand.delivery(echo_request("c.1"), 1, delivered=2))
-        await until(lambda: hand.acked)
+    bus = MemoryBus(ack_wait_s=0.05)
+    async with harness(ledger()[0], bus=bus) as aegis:
+        lost: list[int] = []
+        group = bus.group(SERVICE)
+        acknowledge = group.ack
+
+        def lose_first(seq: int) -> None:
+            if lost:
+                acknowledge(seq)
+            lost.append(seq)
+
+        monkeypatch.setattr(group, "ack", lose_first)
+        ticket = await aegis.submit(ECHO, "hi")
+        assert await aegis.attach(ticket.id, ECHO) == "hi"
+        await until(lambda: numbers(aegis.recorder, DUPLICATES) == {(SERVICE,): 1})
         assert numbers(aegis.recorder, REDELIVERIES) == {(SERVICE,): 1}
-        assert numbers(aegis.recorder, DUPLICATES) == {(SERVICE,): 1}

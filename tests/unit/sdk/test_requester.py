@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any
 
 import pytest
 from aegis_sdk import (
@@ -30,16 +29,14 @@ from aegis_sdk import (
     UnknownMethod,
     UnknownService,
 )
-from aegis_sdk.application import stored_way
 from aegis_sdk.application.calls import Calls
 from aegis_sdk.application.ports import Accepted
-from aegis_sdk.application.stored_way import StoredWay
 from aegis_sdk.application.turns.caller import Caller
 from aegis_sdk.contract.control import LeaseState
-from aegis_sdk.contract.envelope import Outcome, OutcomeKind, Request
+from aegis_sdk.contract.envelope import OutcomeKind, Request
 from aegis_sdk.contract.ids import parent_of
 from aegis_sdk.contract.trace import trace_id
-from aegis_sdk.testing import Fault, Flow, MemoryAegis, MemoryBus, Op, harness
+from aegis_sdk.testing import Fault, Flow, MemoryAegis, Op, harness
 from aegis_sdk.testing.harness import make_requester
 
 from tests.unit.sdk.support import (
@@ -65,52 +62,25 @@ def runs() -> Runs:
     return Runs()
 
 
-@pytest.fixture(params=[False, True], ids=["stored", "sent"])
-async def aegis(request: pytest.FixtureRequest, runs: Runs) -> AsyncIterator[MemoryAegis]:
-    """In either form of the protocol."""
-    async with _served(runs, turns=request.param) as made:
-        yield made
-
-
 @pytest.fixture
-async def stored(runs: Runs) -> AsyncIterator[MemoryAegis]:
-    """In the form in which each request is stored."""
-    async with _served(runs, turns=False) as made:
-        yield made
-
-
-@asynccontextmanager
-async def _served(runs: Runs, *, turns: bool) -> AsyncIterator[MemoryAegis]:
-    bus = MemoryBus(turns=turns)
-    async with harness(ledger(runs)[0], resources={"A", "B"}, bus=bus) as made:
+async def aegis(runs: Runs) -> AsyncIterator[MemoryAegis]:
+    async with harness(ledger(runs)[0], resources={"A", "B"}) as made:
         await until(lambda: made.instances[0].active_resources == ["A", "B"])
         yield made
 
 
 @pytest.fixture
 def asked(aegis: MemoryAegis, monkeypatch: pytest.MonkeyPatch) -> list[Request]:
-    """What the client asks, as it is sent or stored."""
+    """What the client sends."""
     seen: list[Request] = []
-    post, send = aegis.link.requests.post, aegis.link.calls.send
-
-    def posted(request: Request) -> None:
-        seen.append(request)
-        post(request)
+    send = aegis.link.calls.send
 
     def sent(request: Request, **more: Any) -> None:
         seen.append(request)
         send(request, **more)
 
-    monkeypatch.setattr(aegis.link.requests, "post", posted)
     monkeypatch.setattr(aegis.link.calls, "send", sent)
     return seen
-
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Looks again sooner than a real caller, so that tests of what was lost are short."""
-    monkeypatch.setattr(stored_way, "RECHECK_S", 0.02)
-    monkeypatch.setattr(stored_way, "RESOLVE_S", 0.1)
 
 
 def _effects(aegis: MemoryAegis) -> int:
@@ -127,48 +97,49 @@ def _requests(aegis: MemoryAegis) -> list[Request]:
 
 
 async def test_a_request_that_got_lost_is_sent_again_under_its_id(
-    stored: MemoryAegis, runs: Runs
+    aegis: MemoryAegis, runs: Runs
 ) -> None:
     """G1: until it is accepted, and as one request."""
-    stored.bus.faults.once(Op.APPEND, Fault.LOST, times=2)
-    assert await stored.request(ADD, Add(), resource="A") == 1
-    assert [request.attempt for request in _requests(stored)] == [3]
+    aegis.bus.faults.once(Op.SEND, Fault.LOST, times=2)
+    aegis.bus.faults.once(Op.APPEND, Fault.LOST, times=2)
+    assert await aegis.request(ADD, Add(), resource="A") == 1
+    assert len(_requests(aegis)) == 1
     assert len(runs.begun) == 1
 
 
 async def test_a_lost_acknowledgement_makes_no_second_request(
-    stored: MemoryAegis, runs: Runs, monkeypatch: pytest.MonkeyPatch
+    aegis: MemoryAegis, runs: Runs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """G3: the same id is sent again, and the stream knows it."""
     release = runs.hold("slow")
-    append, again = stored.link.requests.append, []
+    append, again = aegis.link.requests.append, []
 
     async def sent_again(request: Request, *, timeout_s: float) -> Accepted:
         again.append(await append(request, timeout_s=timeout_s))
         return again[-1]
 
-    monkeypatch.setattr(stored.link.requests, "append", sent_again)
-    stored.bus.faults.once(Op.APPEND, Fault.LOST_ANSWER)
-    task = asyncio.create_task(stored.request(ADD, Add(tag="slow"), resource="A"))
+    monkeypatch.setattr(aegis.link.requests, "append", sent_again)
+    aegis.bus.faults.once(Op.APPEND, Fault.LOST_ANSWER)
+    task = asyncio.create_task(aegis.request(ADD, Add(tag="slow"), resource="A"))
     await until(lambda: runs.begun and again)
     assert again == [Accepted(1, duplicate=True)]
     release.set()
     assert await task == 1
-    assert len(_requests(stored)) == len(runs.begun) == 1
+    assert len(_requests(aegis)) == len(runs.begun) == 1
 
 
-async def test_a_request_stored_twice_runs_once(stored: MemoryAegis, runs: Runs) -> None:
+async def test_a_request_stored_twice_runs_once(aegis: MemoryAegis, runs: Runs) -> None:
     """G3: the server lost its dedup map between the two."""
     release = runs.hold("slow")
-    stored.bus.faults.once(Op.APPEND, Fault.LOST_ANSWER)
-    task = asyncio.create_task(stored.request(ADD, Add(tag="slow"), resource="A"))
-    await until(lambda: runs.begun)
-    stored.bus.requests(SERVICE).forget_ids()
-    await until(lambda: len(_requests(stored)) == 2)
+    aegis.bus.faults.once(Op.APPEND, Fault.LOST_ANSWER)
+    task = asyncio.create_task(aegis.request(ADD, Add(tag="slow"), resource="A"))
+    await until(lambda: _requests(aegis))
+    aegis.bus.requests(SERVICE).forget_ids()
+    await until(lambda: len(_requests(aegis)) == 2)
     release.set()
     assert await task == 1
-    assert await stored.request(ADD, Add(), resource="A") == 2
-    assert len({request.request_id for request in _requests(stored)}) == 2
+    assert await aegis.request(ADD, Add(), resource="A") == 2
+    assert len({request.request_id for request in _requests(aegis)}) == 1
     assert len(runs.begun) == 2
 
 
@@ -227,14 +198,11 @@ async def test_a_request_cancelled_before_it_was_begun_has_no_effect(
     assert await aegis.request(ADD, Add(), resource="A") == 1
 
 
-async def test_a_handler_that_commits_first_beats_the_deadline(
-    stored: MemoryAegis, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_handler_that_commits_first_beats_the_deadline(aegis: MemoryAegis) -> None:
     """G4, the race from the handler's side: its outcome is stored, the reply was lost."""
-    stored.bus.faults.once(Op.REPLY, Fault.LOST)
-    monkeypatch.setattr(stored_way, "RECHECK_S", 60.0)
-    assert await stored.request(ADD, Add(), resource="A", timeout_s=SHORT_S) == 1
-    assert list(kinds(stored.bus).values()) == [OutcomeKind.EXECUTED]
+    aegis.bus.faults.once(Op.REPLY, Fault.LOST, times=10)
+    assert await aegis.request(ADD, Add(), resource="A", timeout_s=SHORT_S) == 1
+    assert list(kinds(aegis.bus).values()) == [OutcomeKind.EXECUTED]
 
 
 @pytest.mark.parametrize("fault", [Fault.LOST, Fault.LOST_ANSWER])
@@ -253,46 +221,21 @@ async def test_a_cancel_whose_answer_is_lost_is_ended_all_the_same(
     assert _effects(aegis) == 0
 
 
-async def test_a_cancel_that_meets_the_commit_returns_what_was_stored(
-    stored: MemoryAegis, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """G4: both write at once; the server's word decides, and both sides hear it."""
-    cancelling = asyncio.Event()
-    cancel, commit = stored.link.journal.commit, stored.instances[0].link.journal.commit
-
-    async def commit_late(request: Request, outcome: Outcome, *, fence_seq: int | None) -> int:
-        await cancelling.wait()
-        return await commit(request, outcome, fence_seq=fence_seq)
-
-    async def cancel_later(request: Request, outcome: Outcome, *, fence_seq: int | None) -> int:
-        cancelling.set()
-        await until(lambda: kinds(stored.bus))
-        return await cancel(request, outcome, fence_seq=fence_seq)
-
-    monkeypatch.setattr(stored.link.journal, "commit", cancel_later)
-    monkeypatch.setattr(stored.instances[0].link.journal, "commit", commit_late)
-    stored.link.hold(Flow.REPLIES)
-    assert await stored.request(ADD, Add(), resource="A", timeout_s=SHORT_S) == 1
-    assert cancelling.is_set()
-    assert list(kinds(stored.bus).values()) == [OutcomeKind.EXECUTED]
-
-
 async def test_a_clock_that_is_set_back_lengthens_no_wait(
-    stored: MemoryAegis, runs: Runs, monkeypatch: pytest.MonkeyPatch
+    aegis: MemoryAegis, runs: Runs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """G4: by an hour, while the request is on its way."""
     runs.hold("slow")
-    look = stored.link.replies.expect
+    send, true_s = aegis.link.calls.send, time.time
 
-    async def expect_late(request_id: str, deliver: Callable[[Outcome], None]) -> None:
-        true_s = time.time
+    def send_late(request: Request, **more: Any) -> None:
         monkeypatch.setattr(time, "time", lambda: true_s() - 3600.0)
-        await look(request_id, deliver)
+        send(request, **more)
 
-    monkeypatch.setattr(stored.link.replies, "expect", expect_late)
+    monkeypatch.setattr(aegis.link.calls, "send", send_late)
     async with asyncio.timeout(WAIT_S):
         with pytest.raises(Cancelled):
-            await stored.request(ADD, Add(tag="slow"), resource="A", timeout_s=SHORT_S)
+            await aegis.request(ADD, Add(tag="slow"), resource="A", timeout_s=SHORT_S)
 
 
 async def test_a_deadline_in_the_past_ends_at_once(aegis: MemoryAegis, runs: Runs) -> None:
@@ -402,7 +345,7 @@ async def test_attach_wants_a_request_id(aegis: MemoryAegis) -> None:
 
 
 async def test_submit_sends_again_until_it_is_acknowledged(aegis: MemoryAegis, runs: Runs) -> None:
-    """G1: a ticket is for what is certainly stored."""
+    """G1: a ticket is for what is certainly aegis."""
     aegis.bus.faults.once(Op.APPEND, Fault.LOST)
     aegis.bus.faults.once(Op.APPEND, Fault.LOST_ANSWER)
     ticket = await aegis.submit(ADD, Add(), resource="A")
@@ -514,7 +457,7 @@ async def test_the_same_key_twice_at_once_is_one_request(aegis: MemoryAegis, run
 
 
 async def test_what_nobody_serves_is_refused_with_the_reason(aegis: MemoryAegis) -> None:
-    """G4: nothing is stored."""
+    """G4: nothing is aegis."""
     wrong = [
         (Method("typo", "add", request=Add, reply=int), "A", UnknownService),
         (Method(SERVICE, "ad", request=Add, reply=int), "A", UnknownMethod),
@@ -543,11 +486,11 @@ async def test_a_registry_that_cannot_be_read_is_unavailable(aegis: MemoryAegis)
         await aegis.request(Method("new", "one", request=int, reply=int), 1)
 
 
-async def test_a_payload_over_the_servers_bound_is_refused(stored: MemoryAegis) -> None:
-    stored.bus.limits.payload_bytes_max = 10_000
-    assert await stored.request(ECHO, "x" * 5_000) == "x" * 5_000
+async def test_a_payload_over_the_servers_bound_is_refused(aegis: MemoryAegis) -> None:
+    aegis.bus.limits.payload_bytes_max = 10_000
+    assert await aegis.request(ECHO, "x" * 5_000) == "x" * 5_000
     with pytest.raises(PayloadTooLarge):
-        await stored.request(ECHO, "x" * 6_000)
+        await aegis.request(ECHO, "x" * 6_000)
 
 
 async def test_a_payload_that_does_not_fit_is_refused(aegis: MemoryAegis) -> None:
@@ -582,12 +525,8 @@ async def test_nothing_is_left_of_a_request_that_was_answered(aegis: MemoryAegis
     with pytest.raises(NoRoute):
         await aegis.request(ADD, Add(), resource="C")
     way = aegis._requester._way
-    if isinstance(way, Caller):
-        left = {**way.open._waiting, **way.open._beside, **way.open._doubts.open}
-        assert left == {}
-    else:
-        assert not cast(StoredWay, way)._open
-        assert not aegis.link.replies._expected
+    assert isinstance(way, Caller)
+    assert {**way.open._waiting, **way.open._beside, **way.open._doubts.open} == {}
 
 
 # --- nested requests --------------------------------------------------------------------------------------
@@ -673,33 +612,16 @@ async def test_a_handler_that_runs_again_gets_the_stored_replies(
     assert len(runs.begun) == 1
 
 
-async def test_a_nested_submit_is_accepted_once(stored: MemoryAegis, runs: Runs) -> None:
-    """G3: the handler's second run hands in nothing new."""
-    tickets = [
-        await stored._requester.hand_in(
-            ADD, Add(), resource="A", parent=_parent(attempt=n), calls=Calls()
-        )
-        for n in (1, 2)
-    ]
-    first, second = [ticket.id for ticket in tickets]
-    assert first == second
-    assert await stored.attach(first, ADD) == 1
-    assert len(_requests(stored)) == 1
-
-
-async def test_what_a_handler_hands_in_is_part_of_its_outcome(runs: Runs) -> None:
+async def test_what_a_handler_hands_in_is_part_of_its_outcome(aegis: MemoryAegis) -> None:
     """G3: nothing is stored for it by itself; a run that ends otherwise has handed in nothing."""
-    async with _served(runs, turns=True) as aegis:
-        first, second = Calls(), Calls()
-        for calls in (first, second):
-            await aegis._requester.hand_in(ADD, Add(), resource="A", parent=_parent(), calls=calls)
-            unknown = Method("nobody", "there", request=int, reply=int)
-            await aegis._requester.hand_in(unknown, 1, resource="X", parent=_parent(), calls=calls)
-        assert [r.request_id for r in first.handed_in] == [r.request_id for r in second.handed_in]
-        assert len(first.handed_in) == 2
-        assert _requests(aegis) == []
-        wrong = Method(SERVICE, "ad", request=Add, reply=int)
-        with pytest.raises(UnknownMethod):
-            await aegis._requester.hand_in(
-                wrong, Add(), resource="A", parent=_parent(), calls=Calls()
-            )
+    first, second = Calls(), Calls()
+    for calls in (first, second):
+        await aegis._requester.hand_in(ADD, Add(), resource="A", parent=_parent(), calls=calls)
+        unknown = Method("nobody", "there", request=int, reply=int)
+        await aegis._requester.hand_in(unknown, 1, resource="X", parent=_parent(), calls=calls)
+    assert [r.request_id for r in first.handed_in] == [r.request_id for r in second.handed_in]
+    assert len(first.handed_in) == 2
+    assert _requests(aegis) == []
+    wrong = Method(SERVICE, "ad", request=Add, reply=int)
+    with pytest.raises(UnknownMethod):
+        await aegis._requester.hand_in(wrong, Add(), resource="A", parent=_parent(), calls=Calls())

@@ -8,8 +8,6 @@ from typing import Any
 
 import pytest
 from aegis_sdk.application.outcomes import result_of
-from aegis_sdk.contract.bodies import Fence
-from aegis_sdk.contract.checkpoint import Checkpoint
 from aegis_sdk.contract.control import (
     Ack,
     Command,
@@ -22,107 +20,58 @@ from aegis_sdk.contract.control import (
 )
 from aegis_sdk.contract.envelope import OUTCOME, Change, Outcome, OutcomeKind
 from aegis_sdk.contract.metrics import Snapshot
-from aegis_sdk.domain.journal import Entry, EntryKind, EntryUnreadable, ResourceJournal
+from aegis_sdk.contract.turns.checkpoint import Checkpoint
+from aegis_sdk.contract.turns.entries import EntryUnreadable, Moves
+from aegis_sdk.domain.turns.parsing import parse_entry
 from aegis_sdk.errors import AegisError, OutcomeUnreadable
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit.sdk.support import ADD
 
-EXECUTED = {OUTCOME: "executed seq=4"}
 CHANGED = b'1\n{"set":{"a":2},"delete":[]}'
-FENCE = Fence(epoch=1, owner="i", incarnation="x", grant="g", start_seq=1).model_dump_json()
-CHECKPOINT = Checkpoint(3, 3, b'{"a":1}').encode()
-
-
-def entry(seq: int, kind: EntryKind, payload: bytes, name: str = "c.1", **headers: str) -> Entry:
-    return Entry(seq, "A", kind, name, headers, payload)
-
-
-def outcome(seq: int, header: str | None, payload: bytes = CHANGED) -> Entry:
-    headers = {} if header is None else {OUTCOME: header}
-    return Entry(seq, "A", EntryKind.OUTCOME, "c.1", headers, payload)
-
-
-def begun(*, whole: bool = True) -> ResourceJournal:
-    journal = ResourceJournal("A", whole=whole)
-    if whole:
-        assert not journal.apply(outcome(2, "executed seq=3", b'1\n{"set":{"a":1},"delete":[]}'))
-    return journal
-
-
-UNREADABLE = {
-    "a kind of a newer version": outcome(3, "deferred seq=4"),
-    "a place that is no number": outcome(3, "executed seq=four"),
-    "a change that is no JSON": outcome(3, "executed seq=4", b"1\n{"),
-    "a change of another form": outcome(3, "executed seq=4", b'1\n{"ops": []}'),
-    "a change that is a list": outcome(3, "executed seq=4", b"1\n[]"),
-}
-
-
-@pytest.mark.parametrize("odd", UNREADABLE.values(), ids=UNREADABLE)
-def test_a_state_is_not_told_without_an_outcome_that_can_not_be_read(odd: Entry) -> None:
-    """G6: it may hold a change."""
-    journal = begun()
-    with pytest.raises(EntryUnreadable, match=r"out c\.1 at 3"):
-        journal.apply(odd)
-    assert journal.values == {"a": 1}
-    assert journal.last_request_seq == 3
-
-
-SKIPPED = {
-    "no outcome at all": outcome(3, None, b"\xff"),
-    "a fence": entry(3, EntryKind.FENCE, b'{"epoch": "many"}', ""),
-    "a part": entry(3, EntryKind.PART, b"", "7.many"),
-    "an attempt": entry(3, EntryKind.ATTEMPT, b"often"),
-    "a checkpoint of what was read": entry(3, EntryKind.CHECKPOINT, b"\xff", ""),
-}
-
-
-@pytest.mark.parametrize("odd", SKIPPED.values(), ids=SKIPPED)
-def test_a_stray_that_holds_no_state_is_skipped_and_named(odd: Entry) -> None:
-    journal = begun()
-    assert " at 3: " in journal.apply(odd)
-    assert not journal.apply(outcome(4, "executed seq=4"))
-    assert journal.values == {"a": 2}
-
-
-def test_a_fence_that_can_not_be_read_is_nobodys() -> None:
-    """G5: no instance takes it for its own."""
-    journal = begun()
-    assert not journal.apply(entry(3, EntryKind.FENCE, FENCE.encode(), ""))
-    assert journal.apply(entry(4, EntryKind.FENCE, b"\x00", ""))
-    assert journal.fence is not None
-    assert journal.fence.seq == 4
-    assert not journal.fence.is_for("i", "x")
+CHECKPOINT = Checkpoint("w", "A", read=3, epoch=1, number=2, own=1, values=b'{"a":1}').encode()
 
 
 def test_a_checkpoint_with_one_field_more_is_read() -> None:
     head, _, values = CHECKPOINT.partition(b"\n")
     newer = json.dumps({**json.loads(head), "newer": True}).encode() + b"\n" + values
-    journal = begun(whole=False)
-    assert not journal.apply(entry(3, EntryKind.CHECKPOINT, newer, ""))
-    assert (journal.values, journal.whole) == ({"a": 1}, True)
+    assert Checkpoint.decode(newer) == Checkpoint.decode(CHECKPOINT)
 
 
 ODD_CHECKPOINTS = {
     "no JSON": b"\xff",
-    "no position": b'{"last_request_seq":3,"parts":0,"first_seq":0}\n{}',
-    "a position in words": CHECKPOINT.replace(b'"position":3', b'"position":"3"'),
-    "a position below zero": CHECKPOINT.replace(b'"position":3', b'"position":-3'),
+    "no resource": CHECKPOINT.replace(b'"resource":"A",', b""),
+    "a position in words": CHECKPOINT.replace(b'"read":3', b'"read":"3"'),
+    "a position below zero": CHECKPOINT.replace(b'"read":3', b'"read":-3'),
     "no values": CHECKPOINT.partition(b"\n")[0],
     "values in a list": CHECKPOINT.replace(b'{"a":1}', b"[1]"),
-    "parts that are gone": Checkpoint(3, 3, b"", 2, 1).encode(),
 }
 
 
 @pytest.mark.parametrize("odd", ODD_CHECKPOINTS.values(), ids=ODD_CHECKPOINTS)
 def test_a_state_is_not_told_without_the_checkpoint_that_it_begins_with(odd: bytes) -> None:
     """G6: never a wrong state."""
-    journal = begun(whole=False)
-    with pytest.raises(EntryUnreadable):
-        journal.apply(entry(3, EntryKind.CHECKPOINT, odd, ""))
-    assert not journal.whole
+    with pytest.raises(ValueError, match=r"."):
+        Checkpoint.decode(odd)
+
+
+WORDS = st.lists(
+    st.sampled_from(
+        ["turn", "own", "gate", "claim", "end", "at", "any", "try", "state", "w", "c", "1"]
+    )
+    | st.text(max_size=5),
+    min_size=1,
+    max_size=5,
+)
+
+
+@given(words=WORDS, header=st.text(max_size=10), data=st.binary(max_size=40))
+def test_whatever_is_in_a_log_the_fold_says_what_it_could_not_read(
+    words: list[str], header: str, data: bytes
+) -> None:
+    with contextlib.suppress(EntryUnreadable):
+        parse_entry(words, header, data, 3, 0.0)
 
 
 HEADERS = st.dictionaries(
@@ -131,23 +80,7 @@ HEADERS = st.dictionaries(
     | st.sampled_from(["executed", "executed seq=4 epoch=x", "cancelled", "rejected a=b=c"]),
     max_size=2,
 )
-PAYLOADS = st.binary(max_size=30) | st.sampled_from([CHANGED, CHECKPOINT, FENCE.encode(), b"7"])
-
-
-@given(
-    odd=st.lists(
-        st.tuples(st.sampled_from(EntryKind), HEADERS, PAYLOADS, st.text(max_size=8)), max_size=6
-    ),
-    whole=st.booleans(),
-)
-def test_whatever_is_in_a_journal_the_fold_says_what_it_could_not_read(
-    odd: list[tuple[EntryKind, dict[str, str], bytes, str]], whole: bool
-) -> None:
-    journal = begun(whole=whole)
-    for seq, (kind, headers, payload, name) in enumerate(odd, 3):
-        with contextlib.suppress(EntryUnreadable):
-            journal.apply(Entry(seq, "A", kind, name, headers, payload))
-    assert isinstance(journal.values, dict)
+PAYLOADS = st.binary(max_size=30) | st.sampled_from([CHANGED, CHECKPOINT, b"7"])
 
 
 @given(headers=HEADERS, payload=PAYLOADS)
@@ -167,12 +100,12 @@ def test_whatever_stands_where_an_outcome_belongs_the_caller_is_told_one_end(
 
 WIRE: dict[str, Any] = {
     kind.__name__: kind.model_validate_json
-    for kind in (Ack, Command, Heartbeat, Registration, RegistrationReply, Snapshot, Fence)
+    for kind in (Ack, Command, Heartbeat, Registration, RegistrationReply, Snapshot)
 } | {
     kind.__name__: lambda data, kind=kind: kind.read("accounts.R1", data)
     for kind in (ServiceRecord, InstanceRecord, LeaseRecord)
 }
-WIRE |= {"Checkpoint": Checkpoint.decode, "Change": Change.decode}
+WIRE |= {"Checkpoint": Checkpoint.decode, "Change": Change.decode, "Moves": Moves.decode}
 JSON_VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
     lambda inner: st.lists(inner, max_size=3)

@@ -121,12 +121,6 @@ FENCED_COMMITS: Final = Family(
     _SERVICE,
     "Commits that the server refused because of a newer fence.",
 )
-BATCHED: Final = Family(
-    "aegis_batched_outcomes_total",
-    Kind.COUNTER,
-    _SERVICE,
-    "Outcomes that were stored together with others of their resource, in one commit.",
-)
 LOOP_LAG: Final = Family(
     "aegis_event_loop_lag_seconds",
     Kind.HISTOGRAM,
@@ -157,7 +151,7 @@ FAMILIES: Final = {
     family.name: family
     for family in (
         *(REQUESTS, REQUEST_DURATION, PROCESS_DURATION, QUEUE_WAIT, COMMIT_DURATION),
-        *(REDELIVERIES, DUPLICATES, FENCED_COMMITS, BATCHED, LOOP_LAG, STANDBY_LAG),
+        *(REDELIVERIES, DUPLICATES, FENCED_COMMITS, LOOP_LAG, STANDBY_LAG),
         *(REQUESTS_STORED, LOG_LINES_DROPPED, HAND_INS_WAITING),
     )
 }

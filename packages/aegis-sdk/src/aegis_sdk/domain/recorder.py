@@ -13,7 +13,6 @@ from typing import Final
 
 from aegis_sdk.contract.envelope import Outcome, OutcomeKind, Request
 from aegis_sdk.contract.metrics import (
-    BATCHED,
     BUCKETS_S,
     COMMIT_DURATION,
     DUPLICATES,
@@ -35,7 +34,6 @@ from aegis_sdk.contract.metrics import (
     LabelValues,
     Route,
 )
-from aegis_sdk.domain.delivery import Arrival
 
 LATE_S: Final = 0.025
 """A loop that is less late than this is on time: the machine's own scheduling takes as long."""
@@ -83,13 +81,12 @@ class MethodSeries:
 class ServiceSeries:
     """An instance's figures that belong to no method."""
 
-    __slots__ = ("batched", "duplicates", "fenced", "hand_ins", "lags", "loop_lag", "redeliveries")
+    __slots__ = ("duplicates", "fenced", "hand_ins", "lags", "loop_lag", "redeliveries")
 
     def __init__(self) -> None:
         self.redeliveries = 0
         self.duplicates = 0
         self.fenced = 0
-        self.batched = 0
         self.loop_lag = Histogram()
         self.lags: list[Callable[[], int]] = []
         """One for each instance of the service on this connection."""
@@ -155,30 +152,6 @@ class Recorder:
             series.request.observe(seconds)
 
     # --- what an instance counts --------------------------------------------------------------------
-    def served(
-        self,
-        request: Request,
-        arrival: Arrival,
-        outcome: Outcome,
-        stored: Outcome,
-        *,
-        begun_s: float,
-        process_s: float,
-        commit_s: float,
-    ) -> None:
-        """A handler ran and an outcome is stored; all in one call, since each is on the hot path.
-
-        `outcome` was to be stored, `stored` is: another writer's is that writer's to count. `begun_s` is
-        Unix time; without the broker's there is no wait.
-        """
-        series = self._serving(request)
-        if arrival.stored_s:
-            series.wait.observe(max(0.0, begun_s - arrival.stored_s))
-        series.process.observe(process_s)
-        series.commit.observe(commit_s)
-        if stored.instance_id == outcome.instance_id:
-            series.count(stored.kind)
-
     def settled(
         self,
         request: Request,
@@ -196,9 +169,6 @@ class Recorder:
             series.commit.observe(commit_s)
         series.count(outcome.kind)
 
-    def gave_up(self, request: Request) -> None:
-        self._serving(request).count(OutcomeKind.FAILED)
-
     def redelivered(self, service: str, requests: int = 1) -> None:
         self._of(service).redeliveries += requests
 
@@ -207,9 +177,6 @@ class Recorder:
 
     def fenced(self, service: str) -> None:
         self._of(service).fenced += 1
-
-    def batched(self, service: str, requests: int) -> None:
-        self._of(service).batched += requests
 
     def loop_late(self, service: str, seconds: float) -> None:
         self._of(service).loop_lag.observe(seconds)
@@ -227,7 +194,6 @@ class Recorder:
             yield REDELIVERIES, (service,), of.redeliveries
             yield DUPLICATES, (service,), of.duplicates
             yield FENCED_COMMITS, (service,), of.fenced
-            yield BATCHED, (service,), of.batched
             yield STANDBY_LAG, (service,), max((lag() for lag in of.lags), default=0)
             yield HAND_INS_WAITING, (service,), sum(waiting() for waiting in of.hand_ins)
         for stored, count in list(self._stored.items()):
@@ -322,19 +288,6 @@ class NoRecorder(Recorder):
     def unanswered(self, request: Request, answer: Answer, seconds: float) -> None:
         return
 
-    def served(
-        self,
-        request: Request,
-        arrival: Arrival,
-        outcome: Outcome,
-        stored: Outcome,
-        *,
-        begun_s: float,
-        process_s: float,
-        commit_s: float,
-    ) -> None:
-        return
-
     def settled(
         self,
         request: Request,
@@ -346,9 +299,6 @@ class NoRecorder(Recorder):
     ) -> None:
         return
 
-    def gave_up(self, request: Request) -> None:
-        return
-
     def redelivered(self, service: str, requests: int = 1) -> None:
         return
 
@@ -356,9 +306,6 @@ class NoRecorder(Recorder):
         return
 
     def fenced(self, service: str) -> None:
-        return
-
-    def batched(self, service: str, requests: int) -> None:
         return
 
     def loop_late(self, service: str, seconds: float) -> None:

@@ -11,9 +11,9 @@ import asyncio
 import itertools
 import random
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from nats.aio.subscription import Subscription
 
@@ -41,6 +41,8 @@ ANSWER_S_MAX: Final = 3.0
 it is asked, so a long first wait is lost; a busy one is slow, so later waits are longer."""
 
 
+READER_INACTIVE_S: Final = 15.0
+"""After this long without its reader the server drops an ephemeral consumer."""
 _NOBODY: Final = "503"
 
 Make = Callable[[bool, float], Awaitable[str]]
@@ -309,3 +311,40 @@ class PullLoop:
         self._link.publish(
             f"$JS.API.CONSUMER.MSG.NEXT.{self._stream}.{self._consumer}", pull, reply=self._subject
         )
+
+
+async def make_reader(
+    link: Link,
+    stream: str,
+    filters: Sequence[str],
+    start: Mapping[str, Any],
+    *,
+    timeout_s: float,
+) -> tuple[str, int, int]:
+    """An ephemeral consumer without acknowledgements: its name, the sequence behind which it begins, and
+    how much it has to deliver now.
+
+    Raises: StoreError.
+    """
+    config: dict[str, Any] = {
+        "ack_policy": "none",
+        "replay_policy": "instant",
+        "mem_storage": True,
+        "num_replicas": 1,
+        "inactive_threshold": int(READER_INACTIVE_S * 1e9),
+        **start,
+    }
+    if len(filters) == 1:
+        config["filter_subject"] = filters[0]
+    else:
+        config["filter_subjects"] = list(filters)
+    made = await link.api(
+        f"CONSUMER.CREATE.{stream}",
+        {"stream_name": stream, "config": config},
+        timeout_s=timeout_s,
+    )
+    return (
+        str(made["name"]),
+        int(made["delivered"]["stream_seq"]),
+        int(made.get("num_pending", 0)),
+    )

@@ -30,8 +30,7 @@ from aegis_sdk.contract.names import decode_token
 from aegis_sdk.contract.subjects import Subjects
 from aegis_sdk.contract.values import field_errors
 from aegis_sdk.domain.routes import Routes
-from aegis_sdk.infrastructure.consumer import Meta, PullLoop
-from aegis_sdk.infrastructure.journal import make_reader
+from aegis_sdk.infrastructure.consumer import Meta, PullLoop, make_reader
 from aegis_sdk.infrastructure.messages import last_message
 from aegis_sdk.nats.link import Link, may_fail_unheard
 from aegis_sdk.nats.wire import Message

@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple
 
-from aegis_sdk.application.ports import StoreError, StoreMissing, StoreUnreachable
+from aegis_sdk.application.ports import StoreMissing, StoreUnreachable
 from aegis_sdk.contract.envelope import MSG_ID
 from aegis_sdk.contract.subjects import Subjects
 from aegis_sdk.infrastructure.messages import READ_TIMEOUT_S, last_message, message
@@ -156,34 +156,6 @@ class LogWatch:
         if self._unproved is unproved:
             self._unproved = None
         self._sure_of = session
-
-    async def refused(self, resource: str | None, after_seq: int, error: StoreError) -> None:
-        """What was to be stored under the fence at `after_seq` was refused: by a newer one, or because there is none,
-        or no journal, any more.
-
-        Raises: StoreUnreachable unless there is a newer fence: whoever took its absence for one would let go of
-        requests that nobody else has.
-        """
-        if isinstance(error, StoreMissing):
-            self._sure_of = ""
-            return
-        if resource is not None and not self._lost:
-            await self._find_fence(resource, after_seq)
-        if self._lost:
-            raise StoreUnreachable(f"the journal of {self.service}: {self._lost}") from error
-
-    async def _find_fence(self, resource: str, after_seq: int) -> None:
-        stream = self._subjects.journal_stream(self.service)
-        fence = self._subjects.fence(self.service, resource)
-        try:
-            found = await last_message(self._link, stream, fence)
-        except StoreError as error:
-            self._sure_of = ""
-            raise StoreUnreachable(str(error)) from error
-        if found is None:
-            self._tell(f"the fence of {resource!r} is gone")
-        elif found.seq < after_seq:
-            self._tell(f"the last fence of {resource!r} is at {found.seq}, and was at {after_seq}")
 
     async def _look_at_journal(self, known: _Known) -> None:
         stream = self._subjects.journal_stream(self.service)

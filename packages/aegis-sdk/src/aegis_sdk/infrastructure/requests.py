@@ -1,33 +1,24 @@
-"""The request stream in JetStream: storing requests, and reading them by group or by grant."""
+"""The request stream in JetStream: storing requests, and reading those of the group."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Final
 
-from aegis_sdk.application.ports import Accepted, Delivery, StoreMissing, StoreUnreachable
+from aegis_sdk.application.ports import Accepted, Delivery, StoreUnreachable
 from aegis_sdk.contract.envelope import MSG_ID, Request
 from aegis_sdk.contract.names import decode_token
 from aegis_sdk.contract.subjects import GROUP_CONSUMER, SUSPECT_TO, Subjects
 from aegis_sdk.domain.delivery import Arrival
-from aegis_sdk.infrastructure.consumer import Meta, PullLoop, Unreadable
-from aegis_sdk.infrastructure.journal import make_reader
+from aegis_sdk.infrastructure.consumer import Meta, PullLoop, Unreadable, make_reader
 from aegis_sdk.infrastructure.log_watch import LogWatch
 from aegis_sdk.infrastructure.messages import message
 from aegis_sdk.nats.link import Link
 from aegis_sdk.nats.wire import Message
 from aegis_sdk.telemetry import log
 
-GRANT_ACK_WAIT_S: Final = 3600.0
-"""A grant has one reader, which starts its consumer again itself when in doubt: nothing is ever
-redelivered by time, which would break the order."""
-GRANT_PENDING_MAX: Final = 100_000
-"""All that waits for the resources of a grant is in its reader's hands, most of it as places in the stream (actor.py),
-so that a crowd at one resource is not before the requests of the others. Beyond this it is."""
-GRANT_CREDIT: Final = 512
-"""How much may be on its way to an instance at once."""
 ACK_DELAY_S: Final = 0.003
 """An acknowledgement is not urgent, and one for many saves a write on both sides."""
 SEARCH_CREDIT: Final = 5000
@@ -49,13 +40,6 @@ class NatsRequestLog:
         )
         return Accepted(stored.seq, stored.duplicate)
 
-    def post(self, request: Request) -> None:
-        self._link.post(
-            self._subjects.request(request.service, request.resource),
-            request.payload,
-            request.headers(),
-        )
-
     async def holds(self, service: str, request_id: str, *, timeout_s: float) -> bool:
         search = _Search(self._link, self._subjects, service, request_id)
         try:
@@ -67,18 +51,14 @@ class NatsRequestLog:
             await search.stop()
 
     async def read(self, service: str, seq: int) -> Request | None:
-        return await _read(self._link, self._subjects.request_stream(service), service, seq)
-
-
-async def _read(link: Link, stream: str, service: str, seq: int) -> Request | None:
-    kept = await message(link, stream, {"seq": seq})
-    if kept is None:
-        return None
-    try:
-        resource = _resource_of(kept.subject)
-        return Request.parse(kept.headers, kept.payload, service=service, resource=resource)
-    except (KeyError, ValueError):
-        return None  # somebody else's: no request is at this place
+        kept = await message(self._link, self._subjects.request_stream(service), {"seq": seq})
+        if kept is None:
+            return None
+        try:
+            resource = _resource_of(kept.subject)
+            return Request.parse(kept.headers, kept.payload, service=service, resource=resource)
+        except (KeyError, ValueError):
+            return None  # somebody else's: no request is at this place
 
 
 class _Search:
@@ -157,7 +137,7 @@ class NatsDeliveries:
         acks = _Acks(self._link)
 
         def on_message(message: Message, meta: Meta) -> None:
-            self._deliver(service, message, meta, "", suspect_to, acks, on_delivery)
+            self._deliver(service, message, meta, suspect_to, acks, on_delivery)
 
         loop = PullLoop(
             self._link,
@@ -171,49 +151,11 @@ class NatsDeliveries:
         await loop.start()
         return loop
 
-    async def open_grant(
-        self,
-        service: str,
-        grant: str,
-        resources: Sequence[str],
-        *,
-        start_seq: int,
-        on_delivery: Callable[[Delivery], None],
-        on_restart: Callable[[], None],
-    ) -> PullLoop:
-        reader = _GrantReader(self._link, self._subjects, service, grant, resources, start_seq)
-
-        acks = _Acks(self._link)
-
-        async def make(again: bool, timeout_s: float) -> str:
-            if again:
-                on_restart()
-            return await reader.make(timeout_s)
-
-        def on_message(message: Message, meta: Meta) -> None:
-            self._deliver(service, message, meta, grant, reader.suspect_to, acks, on_delivery)
-
-        loop = PullLoop(
-            self._link,
-            self._subjects.request_stream(service),
-            make=make,
-            on_message=on_message,
-            credit=GRANT_CREDIT,
-            in_order=True,
-            holds=False,
-        )
-        await loop.start()
-        return loop
-
-    async def read(self, service: str, seq: int) -> Request | None:
-        return await _read(self._link, self._subjects.request_stream(service), service, seq)
-
     def _deliver(
         self,
         service: str,
         message: Message,
         meta: Meta,
-        grant: str,
         suspect_to: int,
         acks: _Acks,
         on_delivery: Callable[[Delivery], None],
@@ -240,7 +182,7 @@ class NatsDeliveries:
         arrival = Arrival(
             meta.stream_seq, meta.delivered, meta.stream_seq <= suspect_to, meta.stored_s
         )
-        on_delivery(Delivery(request, arrival, grant, acks.add(reply), extend, hand_back))
+        on_delivery(Delivery(request, arrival, acks.add(reply), extend, hand_back))
 
 
 class _Acks:
@@ -262,66 +204,6 @@ class _Acks:
         finished, self._finished = self._finished, []
         for reply in finished:
             self._link.publish(reply, b"+ACK")
-
-
-class _GrantReader:
-    """Makes the consumer of a grant, and makes it again from the lowest unacknowledged request."""
-
-    def __init__(
-        self,
-        link: Link,
-        subjects: Subjects,
-        service: str,
-        grant: str,
-        resources: Sequence[str],
-        start_seq: int,
-    ) -> None:
-        self._link = link
-        self._stream = subjects.request_stream(service)
-        self._grant = grant
-        self._filters = [subjects.request(service, resource) for resource in resources]
-        self._start_seq = max(1, start_seq)
-        self._made = False
-        self.suspect_to = -1
-        """Last request stored when this process first read the grant: an earlier active may have
-        begun any up to it."""
-
-    async def make(self, timeout_s: float) -> str:
-        """`timeout_s` is for each call. Raises: StoreError."""
-        await self._remove_old(timeout_s)
-        if self.suspect_to < 0:
-            info = await self._link.api(f"STREAM.INFO.{self._stream}", {}, timeout_s=timeout_s)
-            self.suspect_to = int(info["state"]["last_seq"])
-        config = {
-            "durable_name": self._grant,
-            "name": self._grant,
-            "deliver_policy": "by_start_sequence",
-            "opt_start_seq": self._start_seq,
-            "ack_policy": "explicit",
-            "ack_wait": int(GRANT_ACK_WAIT_S * 1e9),
-            "max_ack_pending": GRANT_PENDING_MAX,
-            "max_deliver": -1,
-            "replay_policy": "instant",
-            "filter_subjects": self._filters,
-        }
-        await self._link.api(
-            f"CONSUMER.DURABLE.CREATE.{self._stream}.{self._grant}",
-            {"stream_name": self._stream, "config": config},
-            timeout_s=timeout_s,
-        )
-        self._made = True
-        return self._grant
-
-    async def _remove_old(self, timeout_s: float) -> None:
-        consumer = f"{self._stream}.{self._grant}"
-        try:
-            info = await self._link.api(f"CONSUMER.INFO.{consumer}", {}, timeout_s=timeout_s)
-        except StoreMissing:
-            return
-        if self._made:  # one of fewer resources, made before, says nothing about the others
-            floor = int(info.get("ack_floor", {}).get("stream_seq", 0))
-            self._start_seq = max(self._start_seq, floor + 1)
-        await self._link.api(f"CONSUMER.DELETE.{consumer}", {}, timeout_s=timeout_s)
 
 
 def _resource_of(subject: str) -> str | None:

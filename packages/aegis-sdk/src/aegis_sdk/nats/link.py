@@ -25,7 +25,7 @@ from aegis_sdk import process
 from aegis_sdk.application.ports import (
     AlreadyStored,
     Connected,
-    FenceRefused,
+    GateRefused,
     StoreError,
     StoreForbidden,
     StoreFull,
@@ -286,7 +286,7 @@ class Link:
     ) -> Stored:
         """Publish to a stream and wait for its acknowledgement.
 
-        Raises: AlreadyStored, FenceRefused, StoreFull, StoreTooLarge, StoreMissing, StoreUnreachable.
+        Raises: AlreadyStored, GateRefused, StoreFull, StoreTooLarge, StoreMissing, StoreUnreachable.
         """
         return await self._unless_busy(lambda: self._ask(subject, payload, headers, timeout_s))
 
@@ -644,7 +644,7 @@ def _checked(answer: Message) -> dict[str, Any]:
 def _error_of(error: Mapping[str, Any]) -> StoreError:
     code, text = int(error.get("err_code", 0)), str(error.get("description", error))
     if code == ERR_WRONG_LAST_SEQUENCE:
-        return FenceRefused(text)
+        return GateRefused(text)
     if code == ERR_BUSY:
         return Busy(text)
     if code == ERR_STORE_FAILED and "per subject" in text:

@@ -8,9 +8,7 @@ from aegis_sdk.testing.control import MemoryControl, MemoryControlPort
 from aegis_sdk.testing.deliveries import MemoryDeliveries
 from aegis_sdk.testing.directory import MemoryDirectory
 from aegis_sdk.testing.faults import Faults
-from aegis_sdk.testing.journal import MemoryJournal
-from aegis_sdk.testing.replies import MemoryReplies
-from aegis_sdk.testing.requests import MemoryRequestLog
+from aegis_sdk.testing.requests import MemoryLetters, MemoryRequestLog
 from aegis_sdk.testing.server import MemoryServer
 from aegis_sdk.testing.turns import MemoryCalls, MemoryLastWord, MemoryOutcomes
 
@@ -24,19 +22,16 @@ class MemoryBus(MemoryServer):
         faults: Faults | None = None,
         clock: Clock | None = None,
         ack_wait_s: float = 1.0,
-        turns: bool = True,
     ) -> None:
-        """`turns`: by the protocol's second form."""
         super().__init__(faults=faults, clock=clock, ack_wait_s=ack_wait_s)
-        self.turns = turns
-        self.control = MemoryControl(self, turns=turns)
+        self.control = MemoryControl(self)
         self.links: list[MemoryLink] = []
 
     def link(self, name: str = "client") -> MemoryLink:
         """A new connection; `name` is for messages only."""
         link = MemoryLink(self, name)
         self.links.append(link)
-        self.on_outcome += [link.replies.arrive, link.calls.hear]
+        self.on_outcome.append(link.calls.hear)
         self.callers.append(link.calls)
         return link
 
@@ -49,19 +44,17 @@ class MemoryLink(MemoryConnection):
     def __init__(self, bus: MemoryBus, name: str) -> None:
         super().__init__(bus, name)
         self.requests = MemoryRequestLog(self)
-        self.journal = MemoryJournal(self)
-        self.replies = MemoryReplies(self)
+        self.letters = MemoryLetters(self)
         self.calls = MemoryCalls(self)
         self.outcomes = MemoryOutcomes(self)
         self.last_word = MemoryLastWord(self)
         self.directory = MemoryDirectory(self, bus.control)
-        self.deliveries = MemoryDeliveries(self, self.requests)
+        self.deliveries = MemoryDeliveries(self)
         self.control = MemoryControlPort(self, bus.control)
 
     def close(self) -> None:
         super().close()
         if self in self.bus.links:
             self.bus.links.remove(self)
-            self.bus.on_outcome.remove(self.replies.arrive)
             self.bus.on_outcome.remove(self.calls.hear)
             self.bus.callers.remove(self.calls)

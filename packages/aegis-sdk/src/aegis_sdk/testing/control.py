@@ -1,7 +1,7 @@
 """A small control for the bus: it registers instances, grants resources and moves them on request.
 
-It knows no heartbeats: a test says when an instance is lost. Grants begin as control's do: the lease,
-then the fence, with the old grant's ack floor as the start.
+It knows no heartbeats: a test says when an instance is lost. A grant begins with an ownership entry in the service's log,
+and the gate that shuts the old owner out.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 
-from aegis_sdk.contract.bodies import Fence
 from aegis_sdk.contract.control import (
     Ack,
     InstanceRecord,
@@ -32,10 +31,8 @@ from aegis_sdk.testing.server import MemoryServer
 class MemoryControl:
     """The registry, the leases, and who gets what. `running = False`: no control answers."""
 
-    def __init__(self, bus: MemoryServer, *, turns: bool) -> None:
-        """`turns`: ownership is told by the services' logs, and not by fences."""
+    def __init__(self, bus: MemoryServer) -> None:
         self.running = True
-        self._turns = turns
         self._owns: dict[str, int] = {}
         """By service: the last ownership entry."""
         self.services: dict[str, ServiceRecord] = {}
@@ -75,7 +72,6 @@ class MemoryControl:
         """Make `to` (an instance id) the active: a new epoch, whoever was active before."""
         new = self.instances[service, to]
         old = self.leases.get((service, resource))
-        floor = self._bus.requests(service).ack_floors.get(old.grant, 0) if old else 0
         lease = LeaseRecord(
             service=service,
             resource=resource,
@@ -85,14 +81,10 @@ class MemoryControl:
             session=new.session,
             epoch=old.epoch + 1 if old else 1,
             grant=f"g-{to}-{next(self._grants)}",
-            # With no floor known it starts where the old grant did: early is harmless.
-            start_seq=max(floor + 1, old.start_seq if old else 1),
+            start_seq=1,
         )
         self.leases[service, resource] = lease
-        if self._turns:
-            self._own(service, resource, old, to=writer_name(to, new.incarnation))
-        else:
-            self._bus.write_fence(service, resource, _fence_of(lease))
+        self._own(service, resource, old, to=writer_name(to, new.incarnation))
         return lease
 
     def _own(self, service: str, resource: str, old: LeaseRecord | None, *, to: str) -> None:
@@ -145,8 +137,7 @@ class MemoryControl:
         if standbys:
             self.grant(lease.service, lease.resource, standbys[0])
         else:
-            if self._turns:
-                self._own(lease.service, lease.resource, lease, to=NOBODY)
+            self._own(lease.service, lease.resource, lease, to=NOBODY)
             self.set_lease_state(lease.service, lease.resource, LeaseState.VACANT)
 
 
@@ -172,15 +163,3 @@ class MemoryControlPort:
         if not (self._link.reachable and self._control.running):
             raise Unavailable("no control service answers")
         return self._control
-
-
-def _fence_of(lease: LeaseRecord) -> Fence:
-    return Fence(
-        epoch=lease.epoch,
-        owner=lease.owner,
-        incarnation=lease.incarnation,
-        session=lease.session,
-        grant=lease.grant,
-        grant_size=1,
-        start_seq=lease.start_seq,
-    )

@@ -8,16 +8,12 @@ from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
-from aegis_sdk.application.group_host import GroupHost
 from aegis_sdk.application.membership import Membership
 from aegis_sdk.application.requester import TIMEOUT_S, Requester
-from aegis_sdk.application.resource_host import ResourceHost
-from aegis_sdk.application.serving import Ports, Served, Serving, assemble
-from aegis_sdk.application.stored_way import StoredWay
 from aegis_sdk.application.tracing import LOG_TRACER, Tracer
 from aegis_sdk.application.turns.caller import Caller
 from aegis_sdk.application.turns.serving import TurnPorts, TurnServing
-from aegis_sdk.application.way import RESOLVE_S, Way
+from aegis_sdk.application.way import RESOLVE_S
 from aegis_sdk.context import Ticket
 from aegis_sdk.contract import arguments
 from aegis_sdk.contract.control import Registration, Role, roles_of
@@ -179,8 +175,7 @@ class MemoryInstance:
             resources=dict(resources),
         )
         self._membership = Membership(self.link.control, self._registration)
-        make = self._in_turns if bus.turns else self._one_by_one
-        self._serving: Served = make(recorder, tracer)
+        self._serving = self._made(recorder, tracer)
         self.link.on_restored.append(self._serving.reconnected)
         recorder.serves(
             service.name,
@@ -189,19 +184,7 @@ class MemoryInstance:
             hand_ins=lambda: self._serving.hand_ins,
         )
 
-    @property
-    def host(self) -> ResourceHost:
-        """Of the first form."""
-        assert isinstance(self._serving, Serving)
-        return self._serving.host
-
-    @property
-    def group(self) -> GroupHost:
-        """Of the first form."""
-        assert isinstance(self._serving, Serving)
-        return self._serving.group
-
-    def _in_turns(self, recorder: Recorder, tracer: Tracer) -> TurnServing:
+    def _made(self, recorder: Recorder, tracer: Tracer) -> TurnServing:
         link, service = self.link, self._service
         writer = writer_name(self.id, self._registration.incarnation)
         self.bus.provision(service.name)
@@ -210,7 +193,7 @@ class MemoryInstance:
             log=MemoryTurnLog(link, service.name, writer=writer, nonce=secrets.token_hex(8)),
             sent=MemorySent(link, service.name),
             requests=link.requests,
-            letters=link.journal,
+            letters=link.letters,
             readers=MemoryReaders(
                 link,
                 service.name,
@@ -230,20 +213,6 @@ class MemoryInstance:
             tracer=tracer,
         )
 
-    def _one_by_one(self, recorder: Recorder, tracer: Tracer) -> Serving:
-        return assemble(
-            self._service,
-            Ports(self.link.connected, self.link.journal, self.link.journal, self.link.deliveries),
-            instance_id=self.id,
-            incarnation=self._registration.incarnation,
-            resources=self._registration.resources,
-            asks=self._requester,
-            ack_wait_s=self.bus.ack_wait_s,
-            batches=True,
-            recorder=recorder,
-            tracer=tracer,
-        )
-
     @property
     def active_resources(self) -> list[str]:
         """The resources that this instance believes to be active for, sorted."""
@@ -253,7 +222,7 @@ class MemoryInstance:
         """Register and serve. Raises: SecondActive."""
         await self._membership.register(wait_s=0.0)
         await self._serving.begin()
-        await self._serving.start_group(unless=lambda: False)
+        await self._serving.start_group()
 
     async def kill(self) -> None:
         """Its process is gone, and control has noticed."""
@@ -283,25 +252,6 @@ def make_requester(
     tracer: Tracer = LOG_TRACER,
 ) -> Requester:
     """The calling side over `link`."""
-    way = _sent_way(link, recorder) if link.bus.turns else _stored_way(link)
-    return Requester(
-        way,
-        caller=caller.replace("-", ""),  # as no client's own token has one
-        payload_bytes_max=lambda: link.bus.limits.payload_bytes_max,
-        recorder=recorder,
-        tracer=tracer,
-    )
-
-
-def _stored_way(link: MemoryLink) -> Way:
-    way = StoredWay(
-        log_=link.requests, journal=link.journal, replies=link.replies, directory=link.directory
-    )
-    link.on_restored.append(way.recheck_all)
-    return way
-
-
-def _sent_way(link: MemoryLink, recorder: Recorder) -> Way:
     way = Caller(
         calls=link.calls,
         requests=link.requests,
@@ -312,4 +262,10 @@ def _sent_way(link: MemoryLink, recorder: Recorder) -> Way:
         resolve_s=RESOLVE_S,
     )
     link.on_restored.append(way.restored)
-    return way
+    return Requester(
+        way,
+        caller=caller.replace("-", ""),  # as no client's own token has one
+        payload_bytes_max=lambda: link.bus.limits.payload_bytes_max,
+        recorder=recorder,
+        tracer=tracer,
+    )

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from aegis_sdk.application.ports import AlreadyStored, FenceRefused, StoreFull
+from aegis_sdk.application.ports import AlreadyStored, GateRefused, StoreFull
 from aegis_sdk.contract.turns.entries import Record, decode_turn, ids_of
 from aegis_sdk.testing.streams import Limits
 
@@ -51,10 +51,10 @@ class LogStream:
         rollup: bool = False,
         gate: tuple[str, int] | None = None,
     ) -> int:
-        """`gate`: the writer whose gate has to be at that place. Raises: FenceRefused, AlreadyStored, StoreTooLarge, StoreFull."""
+        """`gate`: the writer whose gate has to be at that place. Raises: GateRefused, AlreadyStored, StoreTooLarge, StoreFull."""
         self._limits.check_size({"aegis-turn": header} if header else {}, data)
         if gate is not None and self._last.get(f"gate.{gate[0]}", 0) != gate[1]:
-            raise FenceRefused("wrong last sequence")
+            raise GateRefused("wrong last sequence")
         if subject in self._last and not rollup:
             raise AlreadyStored("maximum messages per subject exceeded")
         limit = self._limits.journal_max

@@ -1,13 +1,13 @@
-"""RequestLog (application/ports.py) on the bus."""
+"""RequestLog and Letters (application/ports.py) on the bus."""
 
 from __future__ import annotations
 
-import contextlib
-
-from aegis_sdk.application.ports import Accepted, StoreError, StoreUnreachable
-from aegis_sdk.contract.envelope import Request
+from aegis_sdk.application.ports import Accepted
+from aegis_sdk.contract.bodies import ErrorBody
+from aegis_sdk.contract.dead_letter import DeadLetter
+from aegis_sdk.contract.envelope import Outcome, Request
 from aegis_sdk.testing.connection import MemoryConnection
-from aegis_sdk.testing.faults import Fault, Op
+from aegis_sdk.testing.faults import Op
 
 
 class MemoryRequestLog:
@@ -23,19 +23,6 @@ class MemoryRequestLog:
             lambda: bus.requests(request.service).append(request, now_s=bus.clock.now_s()),
         )
 
-    def post(self, request: Request) -> None:
-        """As over NATS: what the server says to it is not heard. Raises: StoreTooLarge, StoreUnreachable."""
-        if not self._link.reachable:
-            raise StoreUnreachable(f"link {self._link.name}: not connected")
-        self._link.bus.limits.check_size(request.headers(), request.payload)
-        self._link.bus.soon(lambda: self._store_unheard(request))
-
-    def _store_unheard(self, request: Request) -> None:
-        bus = self._link.bus
-        if self._link.reachable and bus.faults.draw(Op.APPEND) is not Fault.LOST:
-            with contextlib.suppress(StoreError):
-                bus.requests(request.service).append(request, now_s=bus.clock.now_s())
-
     async def holds(self, service: str, request_id: str, *, timeout_s: float) -> bool:
         def looked() -> bool:
             stream = self._link.bus.requests(service)
@@ -46,3 +33,20 @@ class MemoryRequestLog:
 
     async def read(self, service: str, seq: int) -> Request | None:
         return await self._link.call(Op.READ, lambda: self._link.bus.requests(service).get(seq))
+
+
+class MemoryLetters:
+    """The DLQ: what is in it stands in `MemoryBus.dead_letters`."""
+
+    def __init__(self, link: MemoryConnection) -> None:
+        self._link = link
+
+    async def dead_letter(self, request: Request, outcome: Outcome) -> None:
+        error = ErrorBody.model_validate_json(outcome.body)
+        letter = DeadLetter(request, error.code, error.message)
+
+        def store() -> None:
+            self._link.bus.limits.check_size(letter.headers(), request.payload)
+            self._link.bus.dead_letters.setdefault(request.request_id, (request, outcome))
+
+        await self._link.call(Op.DEAD_LETTER, store)

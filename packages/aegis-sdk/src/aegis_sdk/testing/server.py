@@ -7,22 +7,19 @@ from collections.abc import Callable, Collection
 from typing import Protocol, TypeVar
 
 from aegis_sdk.application.ports import StoreMissing
-from aegis_sdk.contract.bodies import Fence
 from aegis_sdk.contract.envelope import Outcome, Request
-from aegis_sdk.contract.subjects import resource_token
 from aegis_sdk.contract.turns.sent import Answer
-from aegis_sdk.domain.journal import EntryKind
 from aegis_sdk.testing.clock import Clock, LoopClock
 from aegis_sdk.testing.faults import Faults
 from aegis_sdk.testing.groups import GroupConsumer
 from aegis_sdk.testing.log_stream import LogStream
-from aegis_sdk.testing.streams import JournalStream, Limits, RequestStream, fence_key, outcome_of
+from aegis_sdk.testing.streams import Limits, RequestStream
 
 T = TypeVar("T")
 
 
 class Hearer(Protocol):
-    """A caller of the second form."""
+    """A caller."""
 
     def hear_answer(self, request_id: str, answer: Answer) -> None: ...
 
@@ -44,7 +41,6 @@ class MemoryServer:
         self.on_outcome: list[Callable[[str, Outcome], None]] = []
         """Who hears what was stored: (request id, outcome)."""
         self._requests: dict[str, RequestStream] = {}
-        self._journals: dict[str, JournalStream] = {}
         self._groups: dict[str, GroupConsumer] = {}
         self._logs: dict[str, LogStream] = {}
         self.served: dict[tuple[str, str], object] = {}
@@ -56,17 +52,12 @@ class MemoryServer:
         """Make a service's streams, as control does when an instance registers. Safe twice."""
         if service not in self._requests:
             self._requests[service] = RequestStream(service, self.limits)
-            self._journals[service] = JournalStream(self.limits)
             self._groups[service] = GroupConsumer(self, self._requests[service])
             self._logs[service] = LogStream(self.limits)
 
     def requests(self, service: str) -> RequestStream:
         """Raises: StoreMissing."""
         return self._known(self._requests, service)
-
-    def journal(self, service: str) -> JournalStream:
-        """Raises: StoreMissing."""
-        return self._known(self._journals, service)
 
     def log(self, service: str) -> LogStream:
         """Raises: StoreMissing."""
@@ -78,16 +69,7 @@ class MemoryServer:
 
     def outcomes(self, service: str) -> dict[str, Outcome]:
         """All stored outcomes by request id, in the order in which they were stored."""
-        return {
-            name: outcome_of(entry)
-            for (_, kind, name), entry in self.journal(service).entries()
-            if kind is EntryKind.OUTCOME
-        } | {record.request_id: record.outcome for record in self.log(service).records()}
-
-    def write_fence(self, service: str, resource: str, fence: Fence) -> int:
-        """Begin an epoch as control does; the fence's journal sequence."""
-        key = fence_key(resource_token(resource))
-        return self.journal(service).write(key, fence.model_dump_json().encode(), {}, rollup=True)
+        return {record.request_id: record.outcome for record in self.log(service).records()}
 
     def republish(self, request_id: str, outcome: Outcome) -> None:
         """Hand a stored outcome to whoever hears."""

@@ -13,7 +13,7 @@ from aegis_sdk.application.ports import (
     AlreadyStored,
     Deliveries,
     Delivery,
-    FenceRefused,
+    GateRefused,
     GroupSource,
     StoreError,
     StoreUnreachable,
@@ -24,6 +24,7 @@ from aegis_sdk.contract.envelope import Outcome, Request
 from aegis_sdk.contract.names import NO_RESOURCE, encode_token
 from aegis_sdk.contract.turns.checkpoint import Checkpoint
 from aegis_sdk.contract.turns.entries import (
+    PAYLOAD_KEPT_BYTES_MAX,
     TURN,
     EntryUnreadable,
     Record,
@@ -91,9 +92,12 @@ class MemoryTurnLog:
     # --- turns and singles ----------------------------------------------------------------------------------
     def store(self, write: Write) -> bool:
         works = write.works
+        kept = min(PAYLOAD_KEPT_BYTES_MAX, self._link.bus.limits.payload_bytes_max // 16)
         head = noted(self._head, write.sent, write.begun) if write.says_more else self._head
         write.content = head + b"".join(
-            encode_record(work.request, work.outcome) for work in works if work.outcome is not None
+            encode_record(work.request, work.outcome, kept)
+            for work in works
+            if work.outcome is not None
         )
         if not write.k:
             subject = single_subject(works[0].request.resource, works[0].request.request_id)
@@ -127,7 +131,7 @@ class MemoryTurnLog:
         else:
             try:
                 effect()
-            except FenceRefused:
+            except GateRefused:
                 told = partial(self.on_refused, write)
             except AlreadyStored:
                 told = partial(self.on_taken, write)

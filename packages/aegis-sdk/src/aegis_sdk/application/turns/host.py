@@ -23,16 +23,16 @@ from functools import partial
 from typing import Any, Final
 
 from aegis_sdk.application.callbacks import Callbacks
-from aegis_sdk.application.following import until_answered
 from aegis_sdk.application.handlers import Execution, Runner
 from aegis_sdk.application.isolation import ALONE_S_MAX, Isolation
 from aegis_sdk.application.letters import keep_letter, why_given_up
 from aegis_sdk.application.outcomes import too_large
+from aegis_sdk.application.patience import until_answered
 from aegis_sdk.application.place import NOTHING, Holder
 from aegis_sdk.application.ports import (
     Connected,
     Delivery,
-    FenceRefused,
+    GateRefused,
     GroupSource,
     Letters,
     RequestLog,
@@ -54,7 +54,6 @@ from aegis_sdk.contract.ids import is_nested
 from aegis_sdk.contract.turns.sent import Answer
 from aegis_sdk.domain.delivery import Verdict, backoff_s, could_be_second
 from aegis_sdk.domain.recorder import NO_RECORDER, Recorder
-from aegis_sdk.domain.roles import InstanceRole
 from aegis_sdk.domain.turns.begins import decide
 from aegis_sdk.domain.turns.claims import Claims
 from aegis_sdk.domain.turns.entries import Claim, End, Entry, Gate, Turn
@@ -142,6 +141,7 @@ class TurnHost:
         )
         self._lookups = Lookups(log_, position=lambda: self.writer.position, aside=self.aside)
         self._claims = Claims(name)
+        self.writer.is_claimed = False
         self._claiming: asyncio.Task[None] | None = None
         self._loop = asyncio.get_running_loop()
         self._is_due = False
@@ -436,7 +436,6 @@ class TurnHost:
         if isinstance(entry, Claim):
             if why := self._claims.read_claim(entry.writer, entry.nonce):
                 self._halt(why, self._on_copied)
-            self.writer.is_claimed = self._claims.is_claimed
             return
         self.writer.read(entry)
         if self.taps:
@@ -444,6 +443,7 @@ class TurnHost:
                 tap.folded(entry)
         if isinstance(entry, Gate):
             self._claims.read_gate(entry.writer)
+            self.writer.is_claimed = self._claims.is_claimed
             self._changed.set()
         elif self._kept and isinstance(entry, Turn):
             for settled in entry.settled:
@@ -656,7 +656,7 @@ class TurnHost:
             resource=resource,
             instance_id=self._runner.instance_id,
             epoch=self.writer.ownership.epoch(resource),
-            role=InstanceRole.ACTIVE.value,
+            role="active",
         )
         called = self._callbacks.promoted(self._service.promoted_callbacks, resource)
         if called is not None:
@@ -679,7 +679,7 @@ class TurnHost:
             resource=resource,
             instance_id=self._runner.instance_id,
             epoch=self.writer.ownership.epoch(resource),
-            role=InstanceRole.FOLLOWING.value,
+            role="following",
         )
         self._callbacks.demoted(self._service.demoted_callbacks, resource)
 
@@ -882,6 +882,7 @@ class TurnHost:
     def _claim(self) -> None:
         if self._claiming is not None:
             self._claiming.cancel()
+        self.writer.is_claimed = False  # whatever is read next may be a copy's
         self._claiming = self.aside(self._store_claim())
 
     async def _store_claim(self) -> None:
@@ -910,7 +911,7 @@ class TurnHost:
         """By one try: a late copy would replace a newer one."""
         try:
             await self._log.save(save)
-        except (FenceRefused, StoreTooLarge) as error:
+        except (GateRefused, StoreTooLarge) as error:
             log.info("checkpoint_not_stored", resource=save.checkpoint.resource, error=str(error))
             self.writer.save_refused(save)
         except StoreError:

@@ -59,7 +59,7 @@ class WriterLog(Protocol):
     async def save(self, save: Save) -> None:
         """Store a checkpoint under its gate, by one try.
 
-        Raises: FenceRefused, StoreTooLarge: it is not stored; StoreError: nobody knows.
+        Raises: GateRefused, StoreTooLarge: it is not stored; StoreError: nobody knows.
         """
 
     async def begins(self, request_id: str) -> int:

@@ -14,9 +14,9 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from aegis_sdk.application.following import until_answered
 from aegis_sdk.application.handlers import Runner
 from aegis_sdk.application.isolation import Isolation
+from aegis_sdk.application.patience import until_answered
 from aegis_sdk.application.ports import (
     Connected,
     Delivery,
@@ -25,8 +25,6 @@ from aegis_sdk.application.ports import (
     RequestLog,
     StoreError,
 )
-from aegis_sdk.application.resource_host import PAUSE_LEASE_S, SEEN_TOLD_MAX
-from aegis_sdk.application.serving import CATCH_UP_S_MAX
 from aegis_sdk.application.threads import Threads
 from aegis_sdk.application.tracing import LOG_TRACER, Tracer
 from aegis_sdk.application.turns.deliveries import CREDIT, Deliveries
@@ -45,6 +43,11 @@ from aegis_sdk.service import Service
 from aegis_sdk.telemetry import log
 
 ENDS_KEPT_S: Final = 600.0
+CATCH_UP_S_MAX: Final = 1.0
+"""How long an instance that starts may read the log before it takes group requests. These need nothing of the
+journal, and this instance may be the only one that serves them."""
+PAUSE_LEASE_S: Final = 5.0
+SEEN_TOLD_MAX: Final = 1_000
 
 OnEntry = Callable[[Entry | Claim], None]
 OnUnreadable = Callable[[int, str, Sequence[str]], None]

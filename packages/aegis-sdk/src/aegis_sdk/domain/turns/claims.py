@@ -24,7 +24,7 @@ class Claims:
         self.writer = writer
         self._own: set[str] = set()
         self._newest = ""
-        self._claim_is_read = False
+        self._claim_is_read = self._gate_is_read = False
         self._session = ""
         """The connection that the newest claim is for."""
         self._sure_of = ""
@@ -33,7 +33,7 @@ class Claims:
         """A claim is about to be stored on the connection `session`, and a gate behind it."""
         self._own.add(nonce)
         self._newest, self._session = nonce, session
-        self._claim_is_read = False
+        self._claim_is_read = self._gate_is_read = False
 
     def read_claim(self, writer: str, nonce: str) -> str:
         """Why this process must stop, or empty."""
@@ -51,13 +51,13 @@ class Claims:
 
     @property
     def is_claimed(self) -> bool:
-        """Whether the newest claim was read: from there on nobody else stores anything as this writer."""
-        return self._claim_is_read
+        """Whether a gate behind the newest claim was read: from there on nobody else stores anything as this writer."""
+        return self._gate_is_read
 
     def read_gate(self, writer: str) -> None:
         """Any gate behind the claim will do: a copy's older turns are refused from there on."""
         if writer == self.writer and self._claim_is_read:
-            self._sure_of = self._session
+            self._gate_is_read, self._sure_of = True, self._session
 
     def may_write(self, session: str) -> bool:
         """On the connection `session`; none is empty."""

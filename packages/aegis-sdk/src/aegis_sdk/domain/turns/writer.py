@@ -41,7 +41,7 @@ from aegis_sdk.contract.ids import is_keyed, is_nested
 from aegis_sdk.contract.names import encode_token
 from aegis_sdk.contract.turns.checkpoint import Checkpoint
 from aegis_sdk.contract.turns.entries import begun_of, decode_turn, marks_of
-from aegis_sdk.domain.journal import Ahead
+from aegis_sdk.domain.turns.ahead import Ahead
 from aegis_sdk.domain.turns.begins import Begins
 from aegis_sdk.domain.turns.checkpoints import Every, Saver, restored
 from aegis_sdk.domain.turns.desk import RECENT_MAX, Desk

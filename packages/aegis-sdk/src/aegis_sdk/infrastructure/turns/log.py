@@ -17,7 +17,7 @@ from typing import Any, Final
 from aegis_sdk.application.outcomes import cancelled_at_deadline
 from aegis_sdk.application.ports import (
     AlreadyStored,
-    FenceRefused,
+    GateRefused,
     StoreError,
     StoreMissing,
     StoreTooLarge,
@@ -188,7 +188,7 @@ class TurnLog:
                 if len(heads) < len(write.saves):
                     heads = [await self._head_of(checkpoint, parted) for checkpoint in write.saves]
                 await self._link.store_together([*posts, *heads], timeout_s=STORE_TIMEOUT_S)
-            except FenceRefused:
+            except GateRefused:
                 self._look_at_log()
                 self.on_refused(write)
                 return
@@ -305,11 +305,11 @@ class TurnLog:
 
     def _not_stored(self, token: str, each: _Try, answer: Message) -> None:
         said = stored_or_why(answer)
-        if isinstance(said, FenceRefused | StoreMissing):
+        if isinstance(said, GateRefused | StoreMissing):
             self._look_at_log()
-        if isinstance(said, FenceRefused | AlreadyStored):
+        if isinstance(said, GateRefused | AlreadyStored):
             del self._tries[token]
-            told = self.on_refused if isinstance(said, FenceRefused) else self.on_taken
+            told = self.on_refused if isinstance(said, GateRefused) else self.on_taken
             told(each.write)
         elif isinstance(said, StoreError):
             wait_s = BUSY_WAIT_S if isinstance(said, Busy) else TROUBLE_WAIT_S
@@ -353,7 +353,7 @@ class TurnLog:
         await self._put(self._names.begins(request_id), str(n).encode(), headers)
 
     async def save(self, save: Save) -> None:
-        """Raises: FenceRefused, StoreError: it may be stored, or still be."""
+        """Raises: GateRefused, StoreError: it may be stored, or still be."""
         parted: dict[str, int] = {}
         subject, body, headers = await self._head_of(save.checkpoint, parted)
         headers |= {EXPECTED_SEQ: str(save.gate), EXPECTED_SUBJECT: self._gate}

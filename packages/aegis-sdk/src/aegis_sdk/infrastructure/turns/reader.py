@@ -14,8 +14,7 @@ from aegis_sdk.application.turns.serving import OnEntry, OnUnreadable
 from aegis_sdk.contract.turns.entries import TURN, EntryUnreadable
 from aegis_sdk.contract.turns.subjects import LogSubjects
 from aegis_sdk.domain.turns.parsing import parse_entry
-from aegis_sdk.infrastructure.consumer import Meta, PullLoop
-from aegis_sdk.infrastructure.journal import make_reader
+from aegis_sdk.infrastructure.consumer import Meta, PullLoop, make_reader
 from aegis_sdk.infrastructure.log_watch import LogWatch
 from aegis_sdk.nats.link import Link
 from aegis_sdk.nats.wire import Message

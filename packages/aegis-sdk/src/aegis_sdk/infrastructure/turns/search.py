@@ -14,8 +14,7 @@ from aegis_sdk.application.ports import StoreUnreachable
 from aegis_sdk.contract.envelope import Outcome, OutcomeKind
 from aegis_sdk.contract.turns.entries import TURN, EntryUnreadable, decode_turn, ids_of
 from aegis_sdk.contract.turns.subjects import LogSubjects
-from aegis_sdk.infrastructure.consumer import Meta, PullLoop
-from aegis_sdk.infrastructure.journal import make_reader
+from aegis_sdk.infrastructure.consumer import Meta, PullLoop, make_reader
 from aegis_sdk.infrastructure.messages import last_message, message_at
 from aegis_sdk.nats.jetstream import Kept
 from aegis_sdk.nats.link import Link

@@ -12,8 +12,7 @@ from aegis_sdk.application.turns.serving import OnStored
 from aegis_sdk.contract.envelope import Request
 from aegis_sdk.contract.names import decode_token
 from aegis_sdk.contract.subjects import Subjects
-from aegis_sdk.infrastructure.consumer import Meta, PullLoop
-from aegis_sdk.infrastructure.journal import make_reader
+from aegis_sdk.infrastructure.consumer import Meta, PullLoop, make_reader
 from aegis_sdk.infrastructure.log_watch import LogWatch
 from aegis_sdk.nats.link import Link
 from aegis_sdk.nats.wire import Message
