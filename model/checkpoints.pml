@@ -1,5 +1,5 @@
 /*
- * Checkpoints and the trim of the second form's log.
+ * Checkpoints and the trim of the log.
  *
  * Theory of operation. A writer applies its turn when it is acknowledged, which may be before its reader
  * brings it. So what it has of a resource is: the log up to where its reader is, and outcomes up to a

@@ -1,5 +1,5 @@
 /*
- * The second form of AegisIPC's protocol: one log, one writer per instance, one entry per turn.
+ * AegisIPC's protocol: one log, one writer per instance, one entry per turn.
  *
  * Theory of operation. The log is a sequence of entries:
  *

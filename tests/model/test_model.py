@@ -11,11 +11,10 @@ from model.configurations import (
     CYCLES,
     MUTATIONS,
     SHORT,
-    Budget,
-    FollowingBudget,
     Mutation,
     Search,
     Size,
+    TurnBudget,
 )
 
 pytestmark = pytest.mark.timeout(1_800)
@@ -36,7 +35,7 @@ def _tools() -> None:
 
 @pytest.mark.parametrize("wanted", SHORT, ids=lambda wanted: wanted.name)
 def test_all_promises_hold_in_every_run(wanted: Search) -> None:
-    """G1 to G7."""
+    """G1 to G6."""
     budget = wanted.budget
     found = search(budget.model, budget.flags(), timeout_s=LIMIT_S, fast=wanted.fast)
     assert found.broken == ""
@@ -64,7 +63,6 @@ def test_the_rule_makes_the_difference() -> None:
 
 
 def test_a_budget_names_every_size() -> None:
-    assert "-DCRASHES=2" in Budget(crashes=2).flags()
-    assert "-DCONTROL_STEPS" in Budget(control_steps=True).flags()
-    assert "-DSWITCHES=2" in FollowingBudget(switches=2).flags()
-    assert "-DFROM_START" in FollowingBudget(from_start=True).flags()
+    assert "-DCRASHES=2" in TurnBudget(crashes=2).flags()
+    assert "-DEXPIRES" in TurnBudget(expires=True).flags()
+    assert "-DEXPIRES" not in TurnBudget().flags()
