@@ -13,6 +13,7 @@ from aegis_sdk.domain.turns.work import Write
 from aegis_sdk.infrastructure.turns.assembly import TurnInstance
 from aegis_sdk.infrastructure.turns.log import store_cancel
 from aegis_sdk.infrastructure.turns.search import outcome_at
+from aegis_sdk.infrastructure.turns.sent import SentRequests
 
 from tests.integration.turns.support import GREET, Add, Sum, Told, World
 
@@ -51,6 +52,18 @@ async def test_what_a_member_that_is_gone_was_given_is_served_by_another(world: 
     await asyncio.gather(*(told.call(client, None, "greet") for _ in range(20)))
     assert {o.kind for o in told.outcomes.values()} == {OutcomeKind.EXECUTED}
     assert len(served) >= 20  # some may have run twice, and have one outcome
+
+
+async def test_a_member_that_says_nothing_is_not_asked_for_each_request(small_world: World) -> None:
+    """G1: what was sent to it waits for one silence, not for as many as there are requests."""
+    link, names = await small_world.link(), small_world.names
+    asked: list[bytes] = []
+    await link.subscribe(
+        names.sent_to_member("stopped"), lambda message: asked.append(message.data)
+    )
+    sent = SentRequests(link, names)
+    assert [await sent.has_in_hand("stopped", f"c.{n}") for n in range(20)] == [None] * 20
+    assert asked == [b"c.0"]
 
 
 async def test_a_cancel_and_an_outcome_are_one_or_the_other(small_world: World) -> None:

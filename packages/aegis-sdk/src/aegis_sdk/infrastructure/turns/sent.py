@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Collection, Iterable
 from typing import Final
 
@@ -24,6 +25,8 @@ _YES: Final = b"1"
 _NO: Final = b"0"
 ASK_S: Final = 0.3
 """A member whose loop runs answers in a moment; one that does not is taken for gone."""
+SILENT_S: Final = 1.0
+"""Of one that did not, no further ones are asked for so long: each wait holds up a request that others have to begin."""
 
 OnRequest = Callable[[Request, float, int], None]
 """A request, when it was sent (Unix time), and the stored one that comes before it."""
@@ -37,6 +40,8 @@ class SentRequests:
         self._names = names
         self._subscriptions: dict[str, Subscription] = {}
         self._group: list[Subscription] = []
+        self._silent_s: dict[str, float] = {}
+        """Members that said nothing when they were last asked, and when they were asked (the loop's clock)."""
         self.on_request: OnRequest = lambda request, sent_s, after: None
         self.on_cancel: Callable[[str], None] = lambda request_id: None
         self.on_asked: Callable[[str], bool] = lambda request_id: False
@@ -63,11 +68,16 @@ class SentRequests:
         self._group = []
 
     async def has_in_hand(self, instance_id: str, request_id: str) -> bool | None:
+        asked_s = asyncio.get_running_loop().time()
+        if asked_s - self._silent_s.get(instance_id, -SILENT_S) < SILENT_S:
+            return None
         subject = self._names.sent_to_member(instance_id)
         try:
             said = await self._link.request(subject, request_id.encode(), timeout_s=ASK_S)
         except StoreError:
+            self._silent_s[instance_id] = asked_s
             return None
+        self._silent_s.pop(instance_id, None)
         return said == _YES
 
     def announce(self, instance_id: str, resources: Collection[str]) -> None:
