@@ -35,7 +35,7 @@ async def test_a_full_request_stream_says_so_and_keeps_what_it_has() -> None:
             one.send(signal.SIGSTOP)
             tickets = [
                 await aegis.submit(methods.book, Booking(op=f"op-{n}"), resource="A")
-                for n in range(BOUND - 1)
+                for n in range(BOUND)
             ]
             begun_s = time.monotonic()
             with pytest.raises(Overloaded):
@@ -45,9 +45,9 @@ async def test_a_full_request_stream_says_so_and_keeps_what_it_has() -> None:
             assert time.monotonic() - begun_s < 2.0
             one.send(signal.SIGCONT)
             totals = [await aegis.attach(t.id, methods.book, timeout_s=20) for t in tickets]
-            assert [total.count for total in totals] == list(range(2, BOUND + 1))
+            assert [total.count for total in totals] == list(range(2, BOUND + 2))
             last = await until_taken(aegis, methods.book, Booking(op="last"))
-        assert last.ops == ["first", *(f"op-{n}" for n in range(BOUND - 1)), "last"]
+        assert last.ops == ["first", *(f"op-{n}" for n in range(BOUND)), "last"]
 
 
 async def test_a_full_store_loses_nothing_and_needs_only_room() -> None:
