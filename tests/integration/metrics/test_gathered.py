@@ -58,9 +58,13 @@ async def test_a_scrape_shows_what_callers_and_instances_did(
         "aegis_control_connected{}": 1,
         "aegis_redeliveries_total{service=accounts}": 0,
         "aegis_fenced_commits_total{service=accounts}": 0,
+        "aegis_ownership_moves_total{reason=registered,service=accounts}": 1,
+        "aegis_gates_total{reason=claimed}": 2,
     }
     assert {name: found.get(name) for name in exact} == exact
     assert found["aegis_event_loop_lag_seconds_count{service=accounts}"] > 0
+    turns = found["aegis_turns_total{service=accounts}"]
+    assert 1 <= turns == found["aegis_turn_outcomes_count{service=accounts}"]
     wait_s = found[f"aegis_queue_wait_seconds_sum{{{group}}}"]
     # Both clocks are this machine's.
     assert 0 <= wait_s < 2

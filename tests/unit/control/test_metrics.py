@@ -8,7 +8,7 @@ from typing import cast
 
 import pytest
 from aegis_control.application.ports import Backlog
-from aegis_control.domain.events import FailoverDone
+from aegis_control.domain.events import FailoverDone, LeaseGranted
 from aegis_control.domain.operators.fleet import Fleet
 from aegis_control.infrastructure.metrics import Metrics
 from aegis_control.infrastructure.nats_streams import NatsStreams
@@ -169,3 +169,10 @@ def test_operators_words_do_not_become_labels(metrics: Metrics) -> None:
         f"aegis_failovers_total{{reason={reason},service=s}}"
         for reason in ("left", "handover", "heartbeats_missed")
     ]
+
+
+def test_resources_that_are_given_to_an_instance_are_counted_by_why(metrics: Metrics) -> None:
+    for resources in (["a", "b"], ["c"]):
+        metrics.observe(LeaseGranted(service="s", resources=resources, reason="registered"))
+    found = samples(metrics.render(None, connected=True))
+    assert found["aegis_ownership_moves_total{reason=registered,service=s}"] == 3

@@ -7,7 +7,7 @@ A scrape asks nobody: counters come from the fleet's totals, gauges from the lea
 from __future__ import annotations
 
 from collections import Counter as Tally
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final
 
 import structlog
@@ -30,7 +30,7 @@ from prometheus_client.core import (
 
 from aegis_control.application.ports import Backlog
 from aegis_control.application.state import ControlState, ServiceTable
-from aegis_control.domain.events import Event, FailoverDone
+from aegis_control.domain.events import Event, FailoverDone, LeaseGranted
 from aegis_control.domain.operators.fleet import Buckets, Fleet
 from aegis_control.infrastructure.nats_streams import NatsStreams
 
@@ -56,6 +56,7 @@ class Metrics:
         self._read: Backlog | None = None
         self._registry = registry = CollectorRegistry()
         self._failovers: Tally[tuple[str, str]] = Tally()
+        self._moves: Tally[tuple[str, str]] = Tally()
         """By service and reason."""
         self._failover_durations: dict[str, Buckets] = {}
         registry.register(_Collector(self._collect))
@@ -65,10 +66,11 @@ class Metrics:
     def observe(self, event: Event) -> None:
         """Listen to control's events."""
         if isinstance(event, FailoverDone) and event.resources:
-            # What follows a colon is an operator's free text, and has no bound.
-            reason = event.reason.partition(":")[0].partition(" by ")[0]
-            self._failovers[event.service, reason] += 1
+            self._failovers[event.service, _bounded(event.reason)] += 1
             self._failover_durations.setdefault(event.service, Buckets()).observe(event.duration_s)
+
+        elif isinstance(event, LeaseGranted):
+            self._moves[event.service, _bounded(event.reason)] += len(event.resources)
 
     async def refresh(self, state: ControlState | None) -> None:
         """Read queue depths and dead letters, in the background; nothing when this replica doesn't lead."""
@@ -132,8 +134,16 @@ class Metrics:
         )
         for service, buckets in self._failover_durations.items():
             durations.add_metric([service], _cumulative(buckets), buckets.sum_s)
+        moves = CounterMetricFamily(
+            "aegis_ownership_moves_total",
+            "Resources that were given to an instance.",
+            labels=["service", "reason"],
+        )
+        for labels, count in self._moves.items():
+            moves.add_metric(labels, count)
         yield failovers
         yield durations
+        yield moves
 
 
 class _Collector:
@@ -181,7 +191,9 @@ def fleet_metrics(fleet: Fleet) -> Iterator[Metric]:
     for (name, labels), value in fleet.counted.numbers.items():
         counters[name].add_metric(labels, value)
     for (name, labels), buckets in fleet.counted.histograms.items():
-        histograms[name].add_metric(labels, _cumulative(buckets), buckets.sum_s)
+        histograms[name].add_metric(
+            labels, _cumulative(buckets, FAMILIES[name].buckets), buckets.sum_s
+        )
     yield from counters.values()
     yield from histograms.values()
     yield _gauge(
@@ -260,9 +272,14 @@ def _gauge(name: str, meaning: str, labels: list[str], values: Values) -> Metric
     return family
 
 
-def _cumulative(buckets: Buckets) -> list[tuple[str, float]]:
+def _bounded(reason: str) -> str:
+    """What follows a colon is an operator's free text, and has no bound."""
+    return reason.partition(":")[0].partition(" by ")[0]
+
+
+def _cumulative(buckets: Buckets, bounds: Sequence[float] = BUCKETS_S) -> list[tuple[str, float]]:
     total, cumulative = 0, []
-    for bound, count in zip([*map(str, BUCKETS_S), "+Inf"], buckets.counts, strict=True):
+    for bound, count in zip([*map(str, bounds), "+Inf"], buckets.counts, strict=True):
         total += count
         cumulative.append((bound, float(total)))
     return cumulative

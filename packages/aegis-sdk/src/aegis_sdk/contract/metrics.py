@@ -17,6 +17,8 @@ BUCKETS_S: Final = (
     *(0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0),
 )
 """From 0.25 ms: the usual start, 5 ms, is the whole budget of a request here."""
+BUCKETS_N: Final = tuple(2.0**n for n in range(len(BUCKETS_S)))
+"""Of what is counted and not timed. As many, so that all histograms travel alike."""
 
 PUBLISH_INTERVAL_S: Final = 1.0
 """How often a process sends its snapshot: half of control's step, so that each step hears of all."""
@@ -61,6 +63,7 @@ class Family:
     kind: Kind
     labels: tuple[str, ...]
     meaning: str
+    buckets: tuple[float, ...] = BUCKETS_S
 
 
 _METHOD: Final = ("service", "method", "route")
@@ -119,7 +122,24 @@ FENCED_COMMITS: Final = Family(
     "aegis_fenced_commits_total",
     Kind.COUNTER,
     _SERVICE,
-    "Commits that the server refused because of a newer fence.",
+    "Outcomes that could not be stored, since their resource has another owner by now.",
+)
+TURNS: Final = Family(
+    "aegis_turns_total", Kind.COUNTER, _SERVICE, "Turns that instances have stored."
+)
+TURN_OUTCOMES: Final = Family(
+    "aegis_turn_outcomes",
+    Kind.HISTOGRAM,
+    _SERVICE,
+    "Outcomes in a stored turn.",
+    BUCKETS_N,
+)
+GATES: Final = Family(
+    "aegis_gates_total",
+    Kind.COUNTER,
+    ("reason",),
+    "Gates that instances and callers have stored: `taken_over` from another instance, `gave_up` on"
+    " requests, `claimed` on a new connection.",
 )
 LOOP_LAG: Final = Family(
     "aegis_event_loop_lag_seconds",
@@ -151,7 +171,16 @@ FAMILIES: Final = {
     family.name: family
     for family in (
         *(REQUESTS, REQUEST_DURATION, PROCESS_DURATION, QUEUE_WAIT, COMMIT_DURATION),
-        *(REDELIVERIES, DUPLICATES, FENCED_COMMITS, LOOP_LAG, STANDBY_LAG),
+        *(
+            REDELIVERIES,
+            DUPLICATES,
+            FENCED_COMMITS,
+            TURNS,
+            TURN_OUTCOMES,
+            GATES,
+            LOOP_LAG,
+            STANDBY_LAG,
+        ),
         *(REQUESTS_STORED, LOG_LINES_DROPPED, HAND_INS_WAITING),
     )
 }

@@ -13,10 +13,10 @@ from typing import Final
 
 from aegis_sdk.contract.envelope import Outcome, OutcomeKind, Request
 from aegis_sdk.contract.metrics import (
-    BUCKETS_S,
     COMMIT_DURATION,
     DUPLICATES,
     FENCED_COMMITS,
+    GATES,
     HAND_INS_WAITING,
     LOG_LINES_DROPPED,
     LOOP_LAG,
@@ -29,6 +29,8 @@ from aegis_sdk.contract.metrics import (
     REQUESTS_STORED,
     SERIES_MAX,
     STANDBY_LAG,
+    TURN_OUTCOMES,
+    TURNS,
     Answer,
     Family,
     LabelValues,
@@ -40,25 +42,26 @@ LATE_S: Final = 0.025
 
 
 class Histogram:
-    """How many observed values fell into each bucket, and their sum."""
+    """How many observed values fell into each of a family's buckets, and their sum."""
 
-    __slots__ = ("counts", "sum_s")
+    __slots__ = ("bounds", "counts", "sum")
 
-    def __init__(self) -> None:
-        self.counts = [0] * (len(BUCKETS_S) + 1)
-        self.sum_s = 0.0
+    def __init__(self, family: Family) -> None:
+        self.bounds = family.buckets
+        self.counts = [0] * (len(self.bounds) + 1)
+        self.sum = 0.0
 
-    def observe(self, seconds: float) -> None:
-        self.counts[bisect_left(BUCKETS_S, seconds)] += 1
-        self.sum_s += seconds
+    def observe(self, value: float) -> None:
+        self.counts[bisect_left(self.bounds, value)] += 1
+        self.sum += value
 
     @property
     def total(self) -> int:
         return sum(self.counts)
 
-    def above(self, seconds: float) -> int:
-        """How many fell into buckets that begin at `seconds` or later."""
-        return sum(self.counts[bisect_left(BUCKETS_S, seconds) + 1 :])
+    def above(self, value: float) -> int:
+        """How many fell into buckets that begin at `value` or later."""
+        return sum(self.counts[bisect_left(self.bounds, value) + 1 :])
 
 
 class MethodSeries:
@@ -70,9 +73,9 @@ class MethodSeries:
         self.outcomes: dict[str, int] = {}
         self.request: Histogram | None = None
         """Of a caller alone; the other three are an instance's."""
-        self.process = Histogram()
-        self.wait = Histogram()
-        self.commit = Histogram()
+        self.process = Histogram(PROCESS_DURATION)
+        self.wait = Histogram(QUEUE_WAIT)
+        self.commit = Histogram(COMMIT_DURATION)
 
     def count(self, outcome: str) -> None:
         self.outcomes[outcome] = self.outcomes.get(outcome, 0) + 1
@@ -81,13 +84,14 @@ class MethodSeries:
 class ServiceSeries:
     """An instance's figures that belong to no method."""
 
-    __slots__ = ("duplicates", "fenced", "hand_ins", "lags", "loop_lag", "redeliveries")
+    __slots__ = ("duplicates", "fenced", "hand_ins", "lags", "loop_lag", "redeliveries", "turns")
 
     def __init__(self) -> None:
         self.redeliveries = 0
         self.duplicates = 0
         self.fenced = 0
-        self.loop_lag = Histogram()
+        self.loop_lag = Histogram(LOOP_LAG)
+        self.turns = Histogram(TURN_OUTCOMES)
         self.lags: list[Callable[[], int]] = []
         """One for each instance of the service on this connection."""
         self.hand_ins: list[Callable[[], int]] = []
@@ -105,6 +109,7 @@ class Recorder:
         self._methods: dict[_Key, MethodSeries] = {}
         self._served: dict[_Key, MethodSeries] = {}
         self._services: dict[str, ServiceSeries] = {}
+        self._gates: dict[str, int] = {}
         self._log_lines_dropped = 0
         self._stored: dict[tuple[str, str], int] = {}
         """By service and reason."""
@@ -178,6 +183,12 @@ class Recorder:
     def fenced(self, service: str) -> None:
         self._of(service).fenced += 1
 
+    def turn_stored(self, service: str, outcomes: int) -> None:
+        self._of(service).turns.observe(outcomes)
+
+    def gate(self, reason: str) -> None:
+        self._gates[reason] = self._gates.get(reason, 0) + 1
+
     def loop_late(self, service: str, seconds: float) -> None:
         self._of(service).loop_lag.observe(seconds)
 
@@ -194,10 +205,13 @@ class Recorder:
             yield REDELIVERIES, (service,), of.redeliveries
             yield DUPLICATES, (service,), of.duplicates
             yield FENCED_COMMITS, (service,), of.fenced
+            yield TURNS, (service,), of.turns.total
             yield STANDBY_LAG, (service,), max((lag() for lag in of.lags), default=0)
             yield HAND_INS_WAITING, (service,), sum(waiting() for waiting in of.hand_ins)
         for stored, count in list(self._stored.items()):
             yield REQUESTS_STORED, stored, count
+        for reason, count in list(self._gates.items()):
+            yield GATES, (reason,), count
         yield LOG_LINES_DROPPED, (), self._log_lines_dropped
 
     def histograms(self) -> Iterator[tuple[Family, LabelValues, Histogram]]:
@@ -211,6 +225,7 @@ class Recorder:
                 yield COMMIT_DURATION, labels, series.commit
         for service, of in list(self._services.items()):
             yield LOOP_LAG, (service,), of.loop_lag
+            yield TURN_OUTCOMES, (service,), of.turns
 
     def activity(self) -> tuple[float, ...]:
         """Differs from an earlier one when something was counted since, but for a loop that was on time."""
@@ -228,7 +243,7 @@ class Recorder:
         if series is None:
             return 0, 0, 0.0
         failed = series.outcomes.get(OutcomeKind.FAILED, 0)
-        return series.process.total, failed, series.process.sum_s
+        return series.process.total, failed, series.process.sum
 
     def _by_labels(self) -> Iterator[tuple[LabelValues, MethodSeries]]:
         for (service, method, group), series in list(self._methods.items()):
@@ -240,7 +255,7 @@ class Recorder:
         series = self._methods.get(key)
         if series is None or series.request is None:
             series = self._series(key)
-            series.request = series.request or Histogram()
+            series.request = series.request or Histogram(REQUEST_DURATION)
         return series
 
     def _serving(self, request: Request) -> MethodSeries:
@@ -306,6 +321,12 @@ class NoRecorder(Recorder):
         return
 
     def fenced(self, service: str) -> None:
+        return
+
+    def turn_stored(self, service: str, outcomes: int) -> None:
+        return
+
+    def gate(self, reason: str) -> None:
         return
 
     def loop_late(self, service: str, seconds: float) -> None:

@@ -11,7 +11,6 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from aegis_sdk.contract.metrics import (
-    BUCKETS_S,
     FAMILIES,
     PUBLISH_INTERVAL_S,
     QUIET_INTERVAL_S,
@@ -45,7 +44,7 @@ def snapshot_of(recorder: Recorder, *, source: str, n: int, final: bool = False)
                 family=family.name,
                 labels=labels,
                 counts=_without_zeros(histogram),
-                sum=histogram.sum_s,
+                sum=histogram.sum,
             )
             for family, labels, histogram in recorder.histograms()
         ],
@@ -135,12 +134,12 @@ class RecorderCollector:
         for family, labels, value in self._recorder.numbers():
             shown[family.name].add_metric(labels, value)
         for family, labels, histogram in self._recorder.histograms():
-            shown[family.name].add_metric(labels, _cumulative(histogram), histogram.sum_s)
+            shown[family.name].add_metric(labels, _cumulative(histogram), histogram.sum)
         return [metric for metric in shown.values() if metric.samples]
 
 
 def _cumulative(histogram: Histogram) -> list[tuple[str, float]]:
-    bounds = [*map(str, BUCKETS_S), "+Inf"]
+    bounds = [*map(str, histogram.bounds), "+Inf"]
     total, buckets = 0, []
     for bound, count in zip(bounds, list(histogram.counts), strict=True):
         total += count

@@ -491,12 +491,13 @@ class TurnHost:
 
     # --- what became of entries ---------------------------------------------------------------------------------
     def _stored(self, write: Write, at_s: float) -> None:
+        if write.k:
+            self._recorder.turn_stored(self._service.name, len(write.works))
         self.writer.stored(write, at_s)
         self._soon()
 
     def _refused(self, write: Write) -> None:
         log.debug("turn_refused", service=self._service.name, writer=self.writer.name)
-        self._recorder.fenced(self._service.name)
         self.writer.refused(write)
         self._soon()
 
@@ -605,6 +606,7 @@ class TurnHost:
         request, why = work.request, work.why
         self._alone.discard(request.request_id)
         if why is Why.MOVED and work.began_s:  # whatever comes of it can't be stored any more
+            self._recorder.fenced(self._service.name)
             log.warning(
                 "commit_fenced",
                 **about(request),
@@ -893,6 +895,7 @@ class TurnHost:
             try:
                 await self._log.claim(nonce)
                 await self._log.gate(self.writer.name)
+                self._recorder.gate("claimed")
                 return
             except StoreError as error:
                 log.debug("claim_not_stored", writer=self.writer.name, error=str(error))
@@ -902,6 +905,7 @@ class TurnHost:
         for n in itertools.count(1):
             try:
                 await self._log.gate(writer)
+                self._recorder.gate("taken_over")
                 return
             except StoreError as error:
                 log.debug("gate_not_stored", writer=writer, error=str(error))

@@ -177,7 +177,7 @@ class TurnClient:
         caller = caller or secrets.token_hex(6)
         self._link = link
         self._calls = Calls(link, subjects, caller=caller)
-        self._last_word = LogsLastWord(link, subjects, ends_kept_s=ends_kept_s)
+        self._last_word = LogsLastWord(link, subjects, ends_kept_s=ends_kept_s, recorder=recorder)
         self._directory = directory or NatsDirectory(link, subjects)
         self.caller = Caller(
             calls=self._calls,

@@ -10,6 +10,7 @@ from aegis_sdk.application.ports import StoreUnreachable
 from aegis_sdk.contract.envelope import Outcome, Request
 from aegis_sdk.contract.subjects import Subjects
 from aegis_sdk.contract.turns.subjects import LogSubjects
+from aegis_sdk.domain.recorder import NO_RECORDER, Recorder
 from aegis_sdk.domain.turns.entries import Claim, Entry, Gate, Own
 from aegis_sdk.domain.turns.giveup import GivingUp
 from aegis_sdk.domain.turns.ownership import NOBODY, MissingOwnership, Ownership
@@ -79,7 +80,15 @@ class _Owners:
 class LogsLastWord:
     """LastWord (application/turns/ports.py)."""
 
-    def __init__(self, link: Link, subjects: Subjects, *, ends_kept_s: float) -> None:
+    def __init__(
+        self,
+        link: Link,
+        subjects: Subjects,
+        *,
+        ends_kept_s: float,
+        recorder: Recorder = NO_RECORDER,
+    ) -> None:
+        self._recorder = recorder
         self._link = link
         self._subjects = subjects
         self._ends_kept_s = ends_kept_s
@@ -124,6 +133,8 @@ class LogsLastWord:
         writers = await owners.may_write(giving_up.resources)
         giving_up.found(writers, owners.ownership.gates)
         giving_up.shut([await store_gate(self._link, names, w) for w in giving_up.writers])
+        for _ in giving_up.writers:
+            self._recorder.gate("gave_up")
         giving_up.looked(
             await outcomes_up_to(
                 self._link,
