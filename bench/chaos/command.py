@@ -29,6 +29,8 @@ from bench.options import Options, listed
 HELP = "workloads under kills, pauses and partitions, judged by checkers"
 IN_ALL = 0
 FOUND_WITHIN_S = 600.0
+SLOW = ("recovery", "enough")
+"""Checkers that a busy machine fails, too: they find no broken rule."""
 KEPT = Path(__file__).resolve().parents[1] / "report" / "chaos"
 
 
@@ -67,8 +69,9 @@ async def perform(seed: int, parsed: argparse.Namespace) -> dict[str, Any]:
     for n in itertools.count():
         result = await _attacked(seed + n, parsed)
         took_s = round(time.monotonic() - began_s, 1)
-        if result["violations"] or took_s > FOUND_WITHIN_S:
-            found = bool(result["violations"]) and took_s <= FOUND_WITHIN_S
+        broken = [each for each in result["violations"] if not each.startswith(SLOW)]
+        if broken or took_s > FOUND_WITHIN_S:
+            found = bool(broken) and took_s <= FOUND_WITHIN_S
             said = {"broken": parsed.broken, "runs": n + 1, "took_s": took_s, "passed": found}
             print(
                 f"{parsed.broken}: {'found' if found else 'not found'} in {took_s} s",
