@@ -228,6 +228,7 @@ class Control:
             ack_wait_s=settings.ack_wait_s,
             outcome_ttl_s=settings.outcome_ttl_s,
             replicas=settings.replicas,
+            calls_per_s=self._gather.history.calls_per_s,
         )
 
     def _make_leadership(self, link: JetStream, events: NatsEvents, world: World) -> Leadership:

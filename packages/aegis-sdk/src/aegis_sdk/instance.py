@@ -362,6 +362,7 @@ class Instance:
             requests_lost=self._requests_lost,
             lag_entries=serving.lag_entries,
             running=serving.runner.running,
+            open=serving.open,
             active=active,
             standby=len(self._resources) - active,
             paused=serving.paused,

@@ -72,3 +72,5 @@ class World:
     outcome_ttl_s: float
     replicas: int
     """Copies of each stream."""
+    calls_per_s: Callable[[str], float | None] = lambda _: None
+    """How many requests of a service got an outcome lately."""

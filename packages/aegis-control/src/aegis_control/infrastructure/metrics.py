@@ -216,6 +216,7 @@ def _system(tables: list[ServiceTable]) -> Iterator[Metric]:
     leases: Values = {}
     lags: Values = {}
     hand_ins: Values = {}
+    open_requests: Values = {}
     for table in tables:
         states = Tally(member.record.state for member in table.members.values())
         held = Tally(lease.record.state for lease in table.leases.values())
@@ -229,6 +230,7 @@ def _system(tables: list[ServiceTable]) -> Iterator[Metric]:
         lags[(table.name,)] = max((member.lag_entries for member in live), default=0)
         beats = [member.beat for member in live if member.beat is not None]
         hand_ins[(table.name,)] = sum(beat.hand_ins for beat in beats)
+        open_requests[(table.name,)] = sum(beat.open for beat in beats)
     yield _gauge("aegis_instances", "Registered instances.", ["service", "state"], instances)
     yield _gauge(
         "aegis_resources",
@@ -239,12 +241,18 @@ def _system(tables: list[ServiceTable]) -> Iterator[Metric]:
     yield _gauge("aegis_leases", "Leases by their state.", ["service", "state"], leases)
     yield _gauge(STANDBY_LAG.name, STANDBY_LAG.meaning, ["service"], lags)
     yield _gauge(HAND_INS_WAITING.name, HAND_INS_WAITING.meaning, ["service"], hand_ins)
+    yield _gauge(
+        "aegis_open_requests",
+        "Requests at the instances that run, or wait there for their turn.",
+        ["service"],
+        open_requests,
+    )
 
 
 def _stored(read: Backlog) -> Iterator[Metric]:
     yield _gauge(
         "aegis_queue_depth",
-        "Requests that wait or are not acknowledged yet.",
+        "Stored requests that have no outcome yet, or had none a moment ago.",
         ["service", "route"],
         {labels: float(depth) for labels, depth in read.depths.items()},
     )

@@ -319,6 +319,8 @@ class Heartbeat(_Wire):
     """Journal entries of its standby resources that it has not read yet."""
     running: int = 0
     """Handlers that run now."""
+    open: int = 0
+    """Requests that it has and that have no outcome yet: those that run, and those that wait here."""
     active: int = 0
     standby: int = 0
     paused: int = 0
@@ -383,6 +385,7 @@ class InstanceView(_Wire):
     heartbeat_age_s: float | None = None
     loop_lag_s: float = 0.0
     running: int = 0
+    open: int = 0
     active: int = 0
     standby: int = 0
     lag_entries: int = 0
@@ -399,6 +402,8 @@ class ServiceView(_Wire):
     version: str = ""
     methods: list[str] = []
     resources: int = 0
+    calls_per_s: float | None = None
+    """Requests that got an outcome in the last seconds, however they came; None: not heard of yet."""
     instances: list[InstanceView] = []
 
 

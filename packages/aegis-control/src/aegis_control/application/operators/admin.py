@@ -169,7 +169,11 @@ class Admin:
 
     async def _list_services(self, _: bytes) -> list[ServiceView]:
         tables = sorted(self._state.services.values(), key=lambda table: table.name)
-        return [service_view(table, self._world.clock) for table in tables if table.record]
+        return [self._service_view(table) for table in tables if table.record]
+
+    def _service_view(self, table: ServiceTable) -> ServiceView:
+        calls_per_s = self._world.calls_per_s(table.name)
+        return service_view(table, self._world.clock, calls_per_s=calls_per_s)
 
     async def _list_instances(self, data: bytes) -> list[InstanceView]:
         wanted = WhichService.model_validate_json(data).service
@@ -189,7 +193,7 @@ class Admin:
             raise Refused("not_found", f"no instance ever registered service {name!r}")
         return {
             "service": table.record,
-            "view": service_view(table, self._world.clock),
+            "view": self._service_view(table),
             "routes": [route_view(table, resource) for resource in sorted(table.leases)],
         }
 

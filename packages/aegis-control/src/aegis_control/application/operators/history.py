@@ -57,6 +57,11 @@ class History:
             for name in sorted(wanted)
         }
 
+    def calls_per_s(self, service: str) -> float | None:
+        """In the last step; None before there was one."""
+        points = self._points.get(service)
+        return points[-1].requests_per_s if points else None
+
     def step(self, recent: Totals, *, time_s: float, elapsed_s: float) -> None:
         """A point for each service that is known; one in which nothing happened has zeros."""
         told = _by_service(recent)

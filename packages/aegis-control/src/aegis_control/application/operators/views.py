@@ -20,13 +20,14 @@ from aegis_control.application.ports import Clock
 from aegis_control.application.state import Member, ServiceTable
 
 
-def service_view(table: ServiceTable, clock: Clock) -> ServiceView:
+def service_view(table: ServiceTable, clock: Clock, *, calls_per_s: float | None) -> ServiceView:
     record = table.record
     return ServiceView(
         service=table.name,
         version=record.version if record else "",
         methods=[method.name for method in record.methods] if record else [],
         resources=len(table.leases),
+        calls_per_s=calls_per_s,
         instances=instance_views(table, clock),
     )
 
@@ -55,6 +56,7 @@ def _instance(member: Member, active_counts: Mapping[str, int], clock: Clock) ->
         heartbeat_age_s=round(clock.monotonic() - member.heard_at_s, 3),
         loop_lag_s=beat.loop_lag_s if beat else 0.0,
         running=beat.running if beat else 0,
+        open=beat.open if beat else 0,
         active=active,
         standby=max(0, len(record.resources) - active),
         lag_entries=member.lag_entries,

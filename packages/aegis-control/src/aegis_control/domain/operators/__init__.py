@@ -1,1 +1,1 @@
-"""What is told to people: alarms, checks, the story of a request, the timeline of failovers, rates."""
+"""What is told to people: alarms, checks, the story of a request, the timeline of failovers."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Final
 
@@ -14,22 +13,19 @@ from aegis_sdk.errors import Unavailable
 from rich.console import Group, RenderableType
 from rich.live import Live
 
-from aegis_control.domain.operators.rates import Look, Rates, rates
 from aegis_control.entrypoints.cli import render
 from aegis_control.entrypoints.cli.options import Cli, command
 from aegis_control.infrastructure.admin_client import AdminClient, AdminError, ControlStatus
 from aegis_control.infrastructure.nats_streams import NatsStreams, StreamSettings
 
-_FIRST_LOOK_S: Final = 0.5
-"""Between the two looks that a rate needs."""
 _SERVICES: Final = (
     "SERVICE",
     "INST",
     "ACTIVE",
     "STANDBY",
     "REQ/S",
-    "JRN/S",
-    "WAITING",
+    "OPEN",
+    "STORED",
     "RUN",
     "LAG",
 )
@@ -45,9 +41,8 @@ class Row:
     """A service with what it does now."""
 
     view: ServiceView
-    rates: Rates
-    waiting: dict[str, int]
-    """route (`any`, `at`): requests that wait or are in work."""
+    stored: dict[str, int]
+    """route (`any`, `at`): requests in the stream that have no outcome yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,10 +62,10 @@ async def top(
         typer.Option("--interval", metavar="SECONDS", min=0.2, max=3600, help="Between looks."),
     ] = 2.0,
 ) -> None:
-    """Services and instances with their rates, queues and lag, until Ctrl-C. With -o json, a line a look."""
+    """Services and instances with their calls, queues and lag, until Ctrl-C. With -o json, a line a look."""
     async with cli.admin() as admin:
         screens = Screens(admin)
-        first = await screens.first(min(interval, _FIRST_LOOK_S))
+        first = await screens.next()
         if once or cli.as_json:
             await _print_all(cli, screens, first, None if once else interval)
         else:
@@ -78,52 +73,26 @@ async def top(
 
 
 class Screens:
-    """Looks at the system; each look gives rates against the one before."""
+    """Looks at the system."""
 
     def __init__(self, admin: AdminClient) -> None:
         self._admin = admin
         self._streams = NatsStreams(admin.link, admin.subjects, StreamSettings())
-        self._before: Look | None = None
 
     @property
     def connected(self) -> bool:
         """False once NATS is gone: `ipc-cli` doesn't come back by itself."""
         return self._admin.link.connected
 
-    async def first(self, wait_s: float) -> Screen:
-        """Raises: AdminError, Unavailable."""
-        await self.next()
-        await asyncio.sleep(wait_s)
-        return await self.next()
-
     async def next(self) -> Screen:
         """Raises: AdminError, Unavailable."""
         views = await self._admin.list_services()
-        look = await self._look([view.service for view in views])
-        before, self._before = self._before, look
         return Screen(
             at_s=time.time(),
             control=await self._admin.status(),
             dead_letters=await self._streams.dead_letters(),
-            services=[
-                Row(
-                    view,
-                    rates(before, look, view.service),
-                    await self._streams.depths(view.service),
-                )
-                for view in views
-            ],
+            services=[Row(view, await self._streams.depths(view.service)) for view in views],
         )
-
-    async def _look(self, services: Sequence[str]) -> Look:
-        names, archive = self._admin.subjects, self._admin.archive
-        accepted, journaled = {}, {}
-        for service in services:
-            requests = await archive.stream_state(names.request_stream(service))
-            journal = await archive.stream_state(names.journal_stream(service))
-            accepted[service] = int(requests.get("last_seq", 0))
-            journaled[service] = int(journal.get("last_seq", 0))
-        return Look(time.monotonic(), accepted, journaled)
 
 
 async def _print_all(cli: Cli, screens: Screens, screen: Screen, interval: float | None) -> None:
@@ -178,15 +147,15 @@ def _drawn(screen: Screen, trouble: str) -> RenderableType:
 
 def _service_row(row: Row) -> tuple[render.Cell, ...]:
     instances = row.view.instances
-    waiting = sum(row.waiting.values())
+    is_open, stored = sum(i.open for i in instances), sum(row.stored.values())
     return (
         row.view.service,
         str(len(instances)),
         str(sum(i.active for i in instances)),
         str(sum(i.standby for i in instances)),
-        _rate(row.rates.accepted_per_s),
-        _rate(row.rates.journaled_per_s),
-        render.cell(str(waiting), "yellow" if waiting else ""),
+        _rate(row.view.calls_per_s),
+        str(is_open),
+        render.cell(str(stored), "yellow" if stored else ""),
         str(sum(i.running for i in instances)),
         str(max((i.lag_entries for i in instances), default=0)),
     )

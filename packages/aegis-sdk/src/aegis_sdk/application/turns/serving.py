@@ -279,6 +279,10 @@ class TurnServing:
         return self.host.hand_ins
 
     @property
+    def open(self) -> int:
+        return len(self.host.writer.desk.open)
+
+    @property
     def requests_done(self) -> int:
         return self.host.requests_done
 
