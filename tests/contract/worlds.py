@@ -338,6 +338,4 @@ def lease_record(service: str, resource: str, state: LeaseState = LeaseState.HEL
         owner="i-1",
         incarnation="x",
         epoch=1,
-        grant="g-1",
-        start_seq=1,
     )

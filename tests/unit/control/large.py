@@ -37,8 +37,6 @@ def _lease(service: str, resource: str, owner: str) -> LeaseRecord:
         owner=owner,
         incarnation="r",
         epoch=1,
-        grant="g-1",
-        start_seq=1,
     )
 
 

@@ -48,7 +48,6 @@ def lease(
     state: LeaseState = LeaseState.HELD,
     *,
     epoch: int = 3,
-    start_seq: int = 40,
 ) -> LeaseRecord:
     return LeaseRecord(
         service="accounts",
@@ -57,8 +56,6 @@ def lease(
         owner=owner,
         incarnation=run,
         epoch=epoch,
-        grant="g-x-1",
-        start_seq=start_seq,
     )
 
 

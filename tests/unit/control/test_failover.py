@@ -96,7 +96,6 @@ async def test_resources_spread_over_equal_standbys() -> None:
     await office.passes(0.8, "b", "c")
     owners = [office.lease(name).owner for name in names]
     assert sorted(owners) == ["b"] * 5 + ["c"] * 5
-    assert len({office.lease(name).grant for name in names}) == 1
 
 
 async def test_the_standby_with_the_least_lag_takes_over() -> None:

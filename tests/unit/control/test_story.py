@@ -43,8 +43,6 @@ def lease(state: LeaseState = LeaseState.HELD, epoch: int = 3) -> LeaseRecord:
         owner="acc-1",
         incarnation="r",
         epoch=epoch,
-        grant="g",
-        start_seq=1,
         reason="why",
     )
 

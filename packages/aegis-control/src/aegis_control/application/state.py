@@ -59,11 +59,6 @@ class Member:
     def owner(self) -> Owner:
         return Owner(self.record.instance_id, self.record.incarnation)
 
-    @property
-    def session(self) -> str:
-        """Its connection as last heard."""
-        return self.beat.session if self.beat else self.record.session
-
     def enter(self, state: InstanceState, reason: str = "") -> None:
         """In force immediately, in memory: nobody may choose a dead standby. `Roster.put_state` stores it."""
         self.record = self.record.model_copy(update={"state": state, "reason": reason})

@@ -155,9 +155,8 @@ class Membership:
         for n in itertools.count(1):
             wait_s = backoff_s(n, first_s=0.05, max_s=1.0)
             try:
-                told = registration.model_copy(update={"session": self._control.session})
-                timeout_s = ASK_TIMEOUT_S + len(told.resources) / RESOURCES_A_S
-                reply = await self._control.register(told, timeout_s=timeout_s)
+                timeout_s = ASK_TIMEOUT_S + len(registration.resources) / RESOURCES_A_S
+                reply = await self._control.register(registration, timeout_s=timeout_s)
             except Unavailable as error:
                 if time.monotonic() >= give_up_s:
                     raise

@@ -154,10 +154,6 @@ class Deliveries(Protocol):
 class Control(Protocol):
     """The control service, as an instance sees it."""
 
-    @property
-    def session(self) -> str:
-        """The connection that control is asked on."""
-
     async def register(self, registration: Registration, *, timeout_s: float) -> RegistrationReply:
         """Raises: Unavailable."""
 

@@ -131,7 +131,6 @@ class InstanceRecord(_Record):
     service: str
     instance_id: str
     incarnation: str
-    session: str = ""
     version: str = ""
     host: str = ""
     pid: int = 0
@@ -196,9 +195,6 @@ class LeaseRecord(_Record):
     owner: str
     incarnation: str
     epoch: Count
-    grant: Token
-    start_seq: Count
-    session: str = ""
     since: float = 0.0
     reason: str = ""
 
@@ -222,8 +218,6 @@ class Registration(_Wire):
     service: str
     instance_id: str
     incarnation: str
-    session: str = ""
-    """Its connection, as the NATS server names it."""
     journal_id: str = ""
     """Which journal it knew so far; empty at its first registration."""
     requests_id: str = ""

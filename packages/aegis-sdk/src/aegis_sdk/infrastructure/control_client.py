@@ -28,10 +28,6 @@ class NatsControl:
         self._link = link
         self._subjects = subjects
 
-    @property
-    def session(self) -> str:
-        return self._link.connected.session
-
     async def register(self, registration: Registration, *, timeout_s: float) -> RegistrationReply:
         data = registration.model_dump_json().encode()
         self._check_size(data, len(registration.resources))

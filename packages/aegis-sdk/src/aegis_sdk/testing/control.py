@@ -7,7 +7,6 @@ and the gate that shuts the old owner out.
 from __future__ import annotations
 
 import asyncio
-import itertools
 
 from aegis_sdk.contract.control import (
     Ack,
@@ -39,7 +38,6 @@ class MemoryControl:
         self.instances: dict[tuple[str, str], InstanceRecord] = {}
         self.leases: dict[tuple[str, str], LeaseRecord] = {}
         self._bus = bus
-        self._grants = itertools.count(1)
 
     # --- what instances ask ---------------------------------------------------------------------------
     def register(self, registration: Registration) -> RegistrationReply:
@@ -78,10 +76,7 @@ class MemoryControl:
             state=LeaseState.HELD,
             owner=to,
             incarnation=new.incarnation,
-            session=new.session,
             epoch=old.epoch + 1 if old else 1,
-            grant=f"g-{to}-{next(self._grants)}",
-            start_seq=1,
         )
         self.leases[service, resource] = lease
         self._own(service, resource, old, to=writer_name(to, new.incarnation))
@@ -124,7 +119,6 @@ class MemoryControl:
             service=registration.service,
             instance_id=registration.instance_id,
             incarnation=registration.incarnation,
-            session=registration.session,
             resources=registration.resources,
         )
 
@@ -147,10 +141,6 @@ class MemoryControlPort:
     def __init__(self, link: MemoryConnection, control: MemoryControl) -> None:
         self._link = link
         self._control = control
-
-    @property
-    def session(self) -> str:
-        return self._link.connected.session
 
     async def register(self, registration: Registration, *, timeout_s: float) -> RegistrationReply:
         return (await self._answering()).register(registration)

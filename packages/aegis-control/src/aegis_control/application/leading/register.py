@@ -157,7 +157,6 @@ class Register:
             service=registration.service,
             instance_id=registration.instance_id,
             incarnation=registration.incarnation,
-            session=registration.session,
             version=registration.version,
             host=registration.host,
             pid=registration.pid,

@@ -146,8 +146,6 @@ class Owned:
             owner=owner.instance_id,
             incarnation=owner.incarnation,
             epoch=epoch,
-            grant=f"own-{epoch}",
-            start_seq=1,
             since=at_s,
             reason=why,
         )
