@@ -9,7 +9,7 @@ import urllib.error
 import aegis_sdk
 import pytest
 from aegis_control.infrastructure.embedded_nats import EmbeddedNats
-from aegis_sdk import AegisError, ContractError, Role
+from aegis_sdk import AegisError, ContractError, Method, ResourceContext, Role
 
 from tests.integration.control.support import control
 from tests.integration.metrics.support import (
@@ -53,6 +53,7 @@ async def test_a_scrape_shows_what_callers_and_instances_did(
         "aegis_failovers_total{reason=left,service=accounts}": 1,
         "aegis_failover_duration_seconds_count{service=accounts}": 1,
         "aegis_standby_lag_entries{service=accounts}": 0,
+        "aegis_hand_ins_waiting{service=accounts}": 0,
         "aegis_dlq_messages{}": 0,
         "aegis_control_leader{}": 1,
         "aegis_control_connected{}": 1,
@@ -161,6 +162,27 @@ async def test_the_last_counts_of_a_process_that_ends_are_heard(
         await until_shown(replica.http_port, EXECUTED, 1)
         found = await until_shown(replica.http_port, ANSWERED, 1)
         assert found["aegis_metrics_sources{}"] == 0
+
+
+async def test_what_a_handler_hands_in_and_nobody_takes_is_shown(
+    server: EmbeddedNats, prefix: str
+) -> None:
+    """Until somebody registers the service that it is for."""
+    service, order = accounts(), Method("accounts", "order", request=int, reply=int)
+    bill = Method("billing", "bill", request=int, reply=int)
+
+    @service.handles(order)
+    async def handle(ctx: ResourceContext, n: int) -> int:
+        await ctx.submit(bill, n)
+        return n
+
+    async with (
+        control(server.url, prefix) as replica,
+        aegis_sdk.connect(server.url, prefix=prefix) as aegis,
+    ):
+        await aegis.serve(service, resources={"R1": Role.ACTIVE})
+        assert await aegis.request(order, 1, resource="R1") == 1
+        await until_shown(replica.http_port, "aegis_hand_ins_waiting{service=accounts}", 1)
 
 
 async def test_a_process_serves_its_own_metrics(server: EmbeddedNats, prefix: str) -> None:

@@ -13,6 +13,7 @@ from aegis_sdk.contract.metrics import (
     DUPLICATES,
     FAMILIES,
     FENCED_COMMITS,
+    HAND_INS_WAITING,
     OTHER,
     PROCESS_DURATION,
     REDELIVERIES,
@@ -84,6 +85,14 @@ def test_served_methods_are_shown_at_zero_from_the_start() -> None:
         (SERVICE, "echo", "any"): 0,
     }
     assert numbers(recorder, STANDBY_LAG) == {(SERVICE,): 7}
+    assert numbers(recorder, HAND_INS_WAITING) == {(SERVICE,): 0}
+
+
+def test_what_waits_to_be_handed_in_is_counted_over_all_instances_of_the_process() -> None:
+    recorder = Recorder()
+    recorder.serves(SERVICE, [], hand_ins=lambda: 3)
+    recorder.serves(SERVICE, [], hand_ins=lambda: 4)
+    assert numbers(recorder, HAND_INS_WAITING) == {(SERVICE,): 7}
 
 
 def test_an_outcome_is_counted_by_the_process_that_wrote_it() -> None:
