@@ -83,6 +83,7 @@ async def test_an_entry_that_cannot_be_read_keeps_a_later_resource_from_its_inst
         await held.begun.wait()
         if when == "while it is read":
             await store_unreadable()
+            await has_read(second, await store_gate(link, world.names, first.writer))
         held.go_on.set()
         while "B" not in second.host.writer.held:  # noqa: ASYNC110 - it has no event
             await asyncio.sleep(0.01)
