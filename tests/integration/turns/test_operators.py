@@ -1,4 +1,4 @@
-"""What operators are told of requests in the second form: nothing was stored of most of them but their outcomes."""
+"""What operators are told of requests: nothing was stored of most of them but their outcomes."""
 
 from __future__ import annotations
 
