@@ -20,7 +20,6 @@ from aegis_sdk.contract.subjects import GROUP_CONSUMER, Subjects
 from aegis_sdk.contract.trace import trace_id
 from aegis_sdk.contract.turns.subjects import LogSubjects
 from aegis_sdk.errors import Unavailable
-from aegis_sdk.nats.codes import ERR_NO_CONSUMER, ERR_NO_STREAM
 from aegis_sdk.nats.jetstream import ApiRefused, JetStream, Kept, from_seq, from_time, parse_time
 from pydantic import ValidationError
 
@@ -36,7 +35,15 @@ from aegis_control.domain.operators.story import (
     StoredRequest,
 )
 from aegis_control.infrastructure.nats_outcomes import NatsOutcomes
-from aegis_control.infrastructure.nats_reading import at, last, read
+from aegis_control.infrastructure.nats_reading import (
+    at,
+    consumer_info,
+    first,
+    last,
+    read,
+    stream_info,
+    stream_names,
+)
 
 LIFE_EVENTS: Final = (
     "lease_granted",
@@ -71,15 +78,8 @@ class NatsArchive:
 
     # --- requests and outcomes ---------------------------------------------------------------------
     async def services(self) -> list[str]:
-        names: list[str] = []
-        while True:
-            page = await self._api(
-                "STREAM.NAMES", {"subject": self._subjects.all_requests, "offset": len(names)}
-            )
-            found = page.get("streams") or []
-            names += found
-            if not found or len(names) >= int(page["total"]):
-                return sorted(map(self._subjects.service_of_stream, names))
+        names = await stream_names(self._link, self._subjects.all_requests)
+        return sorted(map(self._subjects.service_of_stream, names))
 
     async def ended(self, service: str, request_id: str) -> Ended | None:
         return await self._outcomes.named(service, request_id)
@@ -149,10 +149,12 @@ class NatsArchive:
         stream = self._subjects.request_stream(service)
         state = await self.stream_state(stream)
         after = int(state.get("last_seq", 0)) + 1
-        for info in await self._consumers(stream):
-            if info["num_pending"] or info["num_ack_pending"]:
-                after = min(after, int(info["ack_floor"]["stream_seq"]) + 1)
-        return after
+        group = await consumer_info(self._link, stream, GROUP_CONSUMER)
+        if group and (group["num_pending"] or group["num_ack_pending"]):
+            after = min(after, int(group["ack_floor"]["stream_seq"]) + 1)
+        # Those to resources go from the stream a moment after they are done.
+        targeted = await first(self._link, stream, self._subjects.targeted_requests(service))
+        return after if targeted is None else min(after, targeted.seq)
 
     async def children(self, service: str, caller: str) -> list[Child]:
         return [
@@ -171,12 +173,9 @@ class NatsArchive:
 
     async def group_queue(self, service: str) -> Queue:
         stream = self._subjects.request_stream(service)
-        try:
-            info = await self._link.api(f"CONSUMER.INFO.{stream}.{GROUP_CONSUMER}")
-        except ApiRefused as error:
-            if error.code in (ERR_NO_CONSUMER, ERR_NO_STREAM):
-                return Queue(made=False)
-            raise Unavailable(f"consumer {GROUP_CONSUMER} of {stream}: {error}") from error
+        info = await consumer_info(self._link, stream, GROUP_CONSUMER)
+        if info is None:
+            return Queue(made=False)
         return Queue(
             delivered_seq=int(info["delivered"]["stream_seq"]),
             unacknowledged=int(info["num_ack_pending"]),
@@ -264,12 +263,7 @@ class NatsArchive:
     # --- streams ----------------------------------------------------------------------------------------
     async def stream_info(self, stream: str) -> dict[str, Any] | None:
         """None if there is no such stream."""
-        try:
-            return await self._link.api(f"STREAM.INFO.{stream}")
-        except ApiRefused as error:
-            if error.code == ERR_NO_STREAM:
-                return None
-            raise Unavailable(f"stream {stream}: {error}") from error
+        return await stream_info(self._link, stream)
 
     async def stream_state(self, stream: str) -> dict[str, Any]:
         """Empty if there is no such stream."""
@@ -278,24 +272,10 @@ class NatsArchive:
 
     async def account(self) -> dict[str, Any]:
         """JetStream's use and limits of this account."""
-        return await self._api("INFO", None)
-
-    async def _consumers(self, stream: str) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = []
-        while True:
-            page = await self._api(f"CONSUMER.LIST.{stream}", {"offset": len(found)})
-            more = page.get("consumers") or []
-            found += more
-            if not more or len(found) >= int(page["total"]):
-                return found
-
-    async def _api(self, name: str, body: dict[str, Any] | None) -> dict[str, Any]:
         try:
-            return await self._link.api(name, body)
+            return await self._link.api("INFO")
         except ApiRefused as error:
-            if error.code == ERR_NO_STREAM:
-                return {"total": 0}
-            raise Unavailable(f"{name}: {error}") from error
+            raise Unavailable(f"the account's limits: {error}") from error
 
 
 _start = from_seq

@@ -13,12 +13,11 @@ from typing import Any, Final
 
 from aegis_sdk.contract.control import LogMark
 from aegis_sdk.contract.envelope import MSG_ID
-from aegis_sdk.errors import Unavailable
-from aegis_sdk.nats.codes import ERR_NO_MESSAGE, ERR_NO_STREAM
 from aegis_sdk.nats.jetstream import IN_FLIGHT_MAX, ApiRefused, JetStream, Outgoing
 
 from aegis_control.application.ports import ProvisionFailed
 from aegis_control.domain.leading.logs import Sight
+from aegis_control.infrastructure.nats_reading import at, stream_info
 from aegis_control.infrastructure.nats_streams import NatsStreams
 
 IDENTITY: Final = "aegis.log"
@@ -46,12 +45,9 @@ class NatsLogs:
         """stream: its identity, and when that was known for sure: another leader may have begun it again."""
 
     async def look(self, stream: str) -> Sight | None:
-        try:
-            info = await self._link.api(f"STREAM.INFO.{stream}")
-        except ApiRefused as error:
-            if error.code == ERR_NO_STREAM:
-                return None
-            raise Unavailable(f"stream {stream}: {error}") from error
+        info = await stream_info(self._link, stream)
+        if info is None:
+            return None
         state = info["state"]
         identity = (info["config"].get("metadata") or {}).get(IDENTITY, "")
         sight = Sight(identity, int(state["first_seq"]), int(state["last_seq"]))
@@ -66,19 +62,15 @@ class NatsLogs:
         return stored.headers.get(MSG_ID, "")
 
     async def holds(self, stream: str, seq: int) -> bool:
-        try:
-            await self._link.message(stream, seq)
-        except ApiRefused as error:
-            if error.code in (ERR_NO_MESSAGE, ERR_NO_STREAM):
-                return False
-            raise Unavailable(f"log {stream}: {error}") from error
-        return True
+        return await at(self._link, stream, seq) is not None
 
     def seen_end(self, stream: str, identity: str) -> int:
         return self._ends.get((stream, identity), 0)
 
     async def begin(self, stream: str, *, behind: int, generation: int) -> LogMark:
-        identity, info = f"{generation}-{secrets.token_hex(8)}", await self._info(stream)
+        identity, info = f"{generation}-{secrets.token_hex(8)}", await stream_info(
+            self._link, stream
+        )
         if info is None:
             first_seq = behind + MARGIN if behind else 0
             config = self._streams.log_config(stream) | {"first_seq": first_seq}
@@ -105,14 +97,6 @@ class NatsLogs:
             return await self.begin(stream, behind=0, generation=1)
         self.know(stream, sight.id)
         return LogMark(id=sight.id, end=sight.last_seq)
-
-    async def _info(self, stream: str) -> dict[str, Any] | None:
-        try:
-            return await self._link.api(f"STREAM.INFO.{stream}")
-        except ApiRefused as error:
-            if error.code == ERR_NO_STREAM:
-                return None
-            raise Unavailable(f"stream {stream}: {error}") from error
 
     async def _change(self, request: str, config: dict[str, Any], identity: str) -> None:
         metadata = (config.get("metadata") or {}) | {IDENTITY: identity}

@@ -7,14 +7,60 @@ from contextlib import aclosing
 from typing import Any
 
 from aegis_sdk.errors import Unavailable
-from aegis_sdk.nats.codes import ERR_NO_MESSAGE, ERR_NO_STREAM
+from aegis_sdk.nats.codes import ERR_NO_CONSUMER, ERR_NO_MESSAGE, ERR_NO_STREAM
 from aegis_sdk.nats.jetstream import ApiRefused, JetStream, Kept
+
+
+async def stream_info(
+    js: JetStream, stream: str, body: dict[str, Any] | None = None
+) -> dict[str, Any] | None:
+    """None if there is no such stream. Raises: Unavailable."""
+    try:
+        return await js.api(f"STREAM.INFO.{stream}", body)
+    except ApiRefused as error:
+        if error.code == ERR_NO_STREAM:
+            return None
+        raise Unavailable(f"stream {stream}: {error}") from error
+
+
+async def consumer_info(js: JetStream, stream: str, consumer: str) -> dict[str, Any] | None:
+    """None if there is no such consumer. Raises: Unavailable."""
+    try:
+        return await js.api(f"CONSUMER.INFO.{stream}.{consumer}")
+    except ApiRefused as error:
+        if error.code in (ERR_NO_CONSUMER, ERR_NO_STREAM):
+            return None
+        raise Unavailable(f"consumer {consumer} of {stream}: {error}") from error
+
+
+async def stream_names(js: JetStream, subject: str = ">") -> list[str]:
+    """The streams that take any subject that matches. Raises: Unavailable."""
+    names: list[str] = []
+    while True:
+        try:
+            page = await js.api("STREAM.NAMES", {"subject": subject, "offset": len(names)})
+        except ApiRefused as error:
+            raise Unavailable(f"the names of streams: {error}") from error
+        found = page.get("streams") or []
+        names += found
+        if not found or len(names) >= int(page["total"]):
+            return names
 
 
 async def last(js: JetStream, stream: str, subject: str) -> Kept | None:
     """The newest message on a subject, from the stream's leader. Raises: Unavailable."""
     try:
         return await js.last_message(stream, subject)
+    except ApiRefused as error:
+        if error.code == ERR_NO_STREAM:
+            return None
+        raise Unavailable(f"stream {stream}: {error}") from error
+
+
+async def first(js: JetStream, stream: str, subject: str) -> Kept | None:
+    """The oldest message on a subject. Raises: Unavailable."""
+    try:
+        return await js.first_of(stream, subject)
     except ApiRefused as error:
         if error.code == ERR_NO_STREAM:
             return None

@@ -19,6 +19,7 @@ from aegis_sdk.nats.codes import ERR_NO_CONSUMER, ERR_NO_STREAM
 from aegis_sdk.nats.jetstream import ApiRefused, JetStream
 
 from aegis_control.application.ports import Backlog, ProvisionFailed
+from aegis_control.infrastructure.nats_reading import consumer_info, stream_info, stream_names
 
 _PROVISION_TIMEOUT_S: Final = 10.0
 """On a cluster a new stream elects its leader first."""
@@ -58,7 +59,7 @@ class NatsStreams:
 
         Raises: ProvisionFailed, Unavailable.
         """
-        names: list[str] = await self._pages("STREAM.NAMES", "streams")
+        names = await stream_names(self._link)
         gone = [c for c in self._common_configs() if c["name"] not in names]
         for wanted in gone:
             await self._stream(wanted)
@@ -110,17 +111,14 @@ class NatsStreams:
         return [drift for drifts in found for drift in drifts]
 
     async def _drift_of(self, wanted: Config) -> list[DriftView]:
-        info = await self._stream_info(wanted["name"])
+        info = await stream_info(self._link, wanted["name"])
         return [] if info is None else _drifts(f"stream {wanted['name']}", wanted, info["config"])
 
     async def _group_drift(self, service: str) -> list[DriftView]:
         stream = self._subjects.request_stream(service)
-        try:
-            info = await self._link.api(f"CONSUMER.INFO.{stream}.{GROUP_CONSUMER}")
-        except ApiRefused as error:
-            if error.code in (ERR_NO_CONSUMER, ERR_NO_STREAM):
-                return []
-            raise Unavailable(f"consumer {GROUP_CONSUMER} of {stream}: {error}") from error
+        info = await consumer_info(self._link, stream, GROUP_CONSUMER)
+        if info is None:
+            return []
         what = f"consumer {GROUP_CONSUMER} of {stream}"
         return _drifts(what, _changeable(self._group_config(service)), info["config"])
 
@@ -163,38 +161,20 @@ class NatsStreams:
         idle = not info["num_pending"] and not info["num_ack_pending"]
         return last_seq if idle else int(info["ack_floor"]["stream_seq"])
 
-    async def _stream_info(self, stream: str) -> dict[str, Any] | None:
-        try:
-            return await self._link.api(f"STREAM.INFO.{stream}")
-        except ApiRefused as error:
-            if error.code == ERR_NO_STREAM:
-                return None
-            raise Unavailable(f"stream {stream}: {error}") from error
-
     async def depths(self, service: str) -> dict[str, int]:
         """route (`any`, `at`): requests that wait or are in work."""
         stream = self._subjects.request_stream(service)
         return {"any": await self._group_waits(stream), "at": await self._stored(service, stream)}
 
     async def _group_waits(self, stream: str) -> int:
-        try:
-            info = await self._link.api(f"CONSUMER.INFO.{stream}.{GROUP_CONSUMER}")
-        except ApiRefused as error:
-            if error.code in (ERR_NO_CONSUMER, ERR_NO_STREAM):
-                return 0
-            raise Unavailable(f"consumer {GROUP_CONSUMER} of {stream}: {error}") from error
-        return int(info["num_pending"]) + int(info["num_ack_pending"])
+        info = await consumer_info(self._link, stream, GROUP_CONSUMER)
+        return int(info["num_pending"]) + int(info["num_ack_pending"]) if info else 0
 
     async def _stored(self, service: str, stream: str) -> int:
         """Requests to resources that are stored: one that is done goes a moment later."""
         asked = {"subjects_filter": self._subjects.targeted_requests(service)}
-        try:
-            info = await self._link.api(f"STREAM.INFO.{stream}", asked)
-        except ApiRefused as error:
-            if error.code == ERR_NO_STREAM:
-                return 0
-            raise Unavailable(f"stream {stream}: {error}") from error
-        return sum((info["state"].get("subjects") or {}).values())
+        info = await stream_info(self._link, stream, asked)
+        return sum((info["state"].get("subjects") or {}).values()) if info else 0
 
     async def backlog(self, services: Sequence[str]) -> Backlog:
         """What waits in the streams of `services`, and the dead letters. Raises: Unavailable."""
@@ -212,20 +192,6 @@ class NatsStreams:
         """How many are kept."""
         info = await self._link.api(f"STREAM.INFO.{self._subjects.dlq_stream}")
         return int(info["state"]["messages"])
-
-    async def _pages(self, request: str, field: str) -> list[Any]:
-        items: list[Any] = []
-        while True:
-            try:
-                page = await self._link.api(request, {"offset": len(items)})
-            except ApiRefused as error:
-                if error.code == ERR_NO_STREAM:
-                    return items
-                raise Unavailable(f"{request}: {error}") from error
-            found = page.get(field) or []
-            items += found
-            if not found or len(items) >= int(page["total"]):
-                return items
 
     def _common_configs(self) -> list[Config]:
         names, replicas = self._subjects, self._settings.replicas
