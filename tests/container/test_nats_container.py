@@ -9,8 +9,10 @@ from dataclasses import dataclass
 import nats
 import pytest
 from aegis_control.infrastructure.nats_streams import NatsStreams, StreamSettings
-from aegis_sdk.contract.envelope import MSG_ID, OUTCOME
+from aegis_sdk.contract.envelope import MSG_ID
 from aegis_sdk.contract.subjects import Subjects
+from aegis_sdk.contract.turns.entries import TURN
+from aegis_sdk.contract.turns.subjects import LogSubjects
 from aegis_sdk.nats.jetstream import JetStream
 from aegis_sdk.nats.link import Link
 from aegis_sdk.nats.login import Server
@@ -22,6 +24,7 @@ from tests.container.support import NATS_IMAGE, NatsContainer
 
 SUBJECTS = Subjects("ct")
 SERVICE = "accounts"
+NAMES = LogSubjects(SUBJECTS, SERVICE)
 EXPECTED_SEQ = "Nats-Expected-Last-Subject-Sequence"
 EXPECTED_SUBJECT = "Nats-Expected-Last-Subject-Sequence-Subject"
 ROLLUP = {"Nats-Rollup": "sub"}
@@ -34,22 +37,18 @@ class Bus:
     client: Client
     stream: JetStreamContext
 
-    async def fence(self, resource: str, after_seq: int) -> int:
-        ack = await self.stream.publish(
-            SUBJECTS.fence(SERVICE, resource),
-            b"{}",
-            headers=ROLLUP | {EXPECTED_SEQ: str(after_seq)},
-        )
+    async def gate(self, writer: str) -> int:
+        ack = await self.stream.publish(NAMES.gate(writer), b"", headers=ROLLUP)
         return ack.seq
 
-    async def commit(self, resource: str, request_id: str, *, fence_seq: int, body: bytes) -> int:
+    async def commit(self, writer: str, request_id: str, *, gate: int, body: bytes) -> int:
         ack = await self.stream.publish(
-            SUBJECTS.outcome(SERVICE, resource, request_id),
+            NAMES.single("ACC-1", request_id),
             body,
             headers={
-                OUTCOME: "executed",
-                EXPECTED_SEQ: str(fence_seq),
-                EXPECTED_SUBJECT: SUBJECTS.fence(SERVICE, resource),
+                TURN: request_id,
+                EXPECTED_SEQ: str(gate),
+                EXPECTED_SUBJECT: NAMES.gate(writer),
             },
         )
         return ack.seq
@@ -99,24 +98,24 @@ async def test_a_request_comes_to_the_groups_consumer(bus: Bus) -> None:
 
 async def test_an_outcome_is_stored_once(bus: Bus) -> None:
     """G2: the second writer is refused with 10077, whoever it is."""
-    fence_seq = await bus.fence("once", 0)
-    await bus.commit("once", "c.1", fence_seq=fence_seq, body=b'"first"')
+    gate = await bus.gate("once")
+    await bus.commit("once", "once.1", gate=gate, body=b'"first"')
     with pytest.raises(APIError) as refused:
-        await bus.commit("once", "c.1", fence_seq=fence_seq, body=b'"second"')
+        await bus.commit("once", "once.1", gate=gate, body=b'"second"')
     assert refused.value.err_code == 10077
     stored = await bus.stream.get_last_msg(
-        SUBJECTS.journal_stream(SERVICE), SUBJECTS.outcome(SERVICE, "once", "c.1")
+        SUBJECTS.journal_stream(SERVICE), NAMES.single("ACC-1", "once.1")
     )
     assert stored.data == b'"first"'
 
 
 async def test_of_racing_writers_one_wins(bus: Bus) -> None:
     """G2: twenty races of an outcome and a cancel."""
-    fence_seq = await bus.fence("race", 0)
+    gate = await bus.gate("race")
     for n in range(20):
         results = await asyncio.gather(
             *(
-                bus.commit("race", f"c.{n}", fence_seq=fence_seq, body=body)
+                bus.commit("race", f"race.{n}", gate=gate, body=body)
                 for body in (b'"executed"', b'"cancelled"')
             ),
             return_exceptions=True,
@@ -124,55 +123,54 @@ async def test_of_racing_writers_one_wins(bus: Bus) -> None:
         assert sum(isinstance(result, int) for result in results) == 1
 
 
-async def test_an_older_fence_is_refused(bus: Bus) -> None:
-    """G5: after a newer fence the old active's commit gets 10071 and nothing is stored."""
-    old = await bus.fence("moved", 0)
-    new = await bus.fence("moved", old)
+async def test_an_older_gate_is_refused(bus: Bus) -> None:
+    """G5: behind a newer gate the old owner's commit gets 10071 and nothing is stored."""
+    old = await bus.gate("moved")
+    new = await bus.gate("moved")
     with pytest.raises(APIError) as refused:
-        await bus.commit("moved", "c.1", fence_seq=old, body=b"{}")
+        await bus.commit("moved", "moved.1", gate=old, body=b"{}")
     assert refused.value.err_code == 10071
-    await bus.commit("moved", "c.1", fence_seq=new, body=b"{}")
+    await bus.commit("moved", "moved.1", gate=new, body=b"{}")
 
 
-async def test_two_controls_can_not_write_the_same_fence(bus: Bus) -> None:
-    """G5: a fence expects the one before it."""
-    first = await bus.fence("two", 0)
-    await bus.fence("two", first)
+async def test_two_controls_can_not_write_the_same_ownership_entry(bus: Bus) -> None:
+    """G5: its number is taken."""
+    await bus.stream.publish(NAMES.own(1), b"{}")
     with pytest.raises(APIError) as refused:
-        await bus.fence("two", first)
-    assert refused.value.err_code == 10071
+        await bus.stream.publish(NAMES.own(1), b"{}")
+    assert refused.value.err_code == 10077
 
 
 async def test_the_caller_hears_of_a_stored_outcome_and_of_no_other(bus: Bus) -> None:
     """G8: the server republishes the outcome to the caller's own subject, once."""
     replies = await bus.client.subscribe(SUBJECTS.reply("caller7.*"))
     await bus.client.flush()
-    fence_seq = await bus.fence("told", 0)
-    await bus.commit("told", "caller7.1", fence_seq=fence_seq, body=b'"yes"')
+    gate = await bus.gate("told")
+    await bus.commit("told", "caller7.1", gate=gate, body=b'"yes"')
     with pytest.raises(APIError):
-        await bus.commit("told", "caller7.1", fence_seq=fence_seq, body=b'"no"')
-    await bus.commit("told", "caller7.2", fence_seq=fence_seq, body=b'"next"')
+        await bus.commit("told", "caller7.1", gate=gate, body=b'"no"')
+    await bus.commit("told", "caller7.2", gate=gate, body=b'"next"')
     heard = [await replies.next_msg(timeout=5), await replies.next_msg(timeout=5)]
     assert [(message.subject, message.data) for message in heard] == [
         (SUBJECTS.reply("caller7.1"), b'"yes"'),
         (SUBJECTS.reply("caller7.2"), b'"next"'),
     ]
-    assert (heard[0].headers or {})[OUTCOME] == "executed"
+    assert (heard[0].headers or {})[TURN] == "caller7.1"
 
 
 async def test_what_was_accepted_outlives_a_killed_server(nats_container: NatsContainer) -> None:
-    """G1, G2, G5: request, outcome and fence are there after kill -9, and still exclude a second."""
+    """G1, G2, G5: request, outcome and gate are there after kill -9, and still exclude a second."""
     async with _connected(nats_container.url) as bus:
-        fence_seq = await bus.fence("kept", 0)
+        gate = await bus.gate("kept")
         request = await bus.stream.publish(SUBJECTS.request(SERVICE, "kept"), b"kept")
-        await bus.commit("kept", "c.1", fence_seq=fence_seq, body=b'"kept"')
+        await bus.commit("kept", "kept.1", gate=gate, body=b'"kept"')
     await asyncio.to_thread(nats_container.kill_and_start)
     async with _connected(nats_container.url) as bus:
         stored = await bus.stream.get_msg(SUBJECTS.request_stream(SERVICE), request.seq)
         assert stored.data == b"kept"
         with pytest.raises(APIError) as refused:
-            await bus.commit("kept", "c.1", fence_seq=fence_seq, body=b'"again"')
+            await bus.commit("kept", "kept.1", gate=gate, body=b'"again"')
         assert refused.value.err_code == 10077
         with pytest.raises(APIError) as stale:
-            await bus.commit("kept", "c.2", fence_seq=fence_seq - 1, body=b"{}")
+            await bus.commit("kept", "kept.2", gate=gate - 1, body=b"{}")
         assert stale.value.err_code == 10071

@@ -8,8 +8,8 @@ import time
 import aegis_sdk
 import pytest
 from aegis_control.infrastructure.nats_cluster import NatsCluster
-from aegis_sdk.contract.envelope import Outcome, OutcomeKind
-from aegis_sdk.nats.codes import BATCH_ID
+from aegis_sdk.contract.envelope import OutcomeKind
+from aegis_sdk.contract.turns.entries import TURN
 
 from tests.scenarios.ledger import Booking, Methods
 from tests.scenarios.system import SUBJECTS, Load, new_service, running_system
@@ -119,14 +119,14 @@ async def test_kills_amid_batches_of_a_hot_resource_lose_nothing_and_double_noth
             await hot.stop()
         assert sorted(hot.told) == list(range(1, len(hot.told) + 1))
         assert hot.cancelled
-        messages = await system.outcome_messages(service)
-        outcomes = [Outcome.parse(message.headers or {}, message.data) for message in messages]
+        outcomes = (await system.journal(service)).values()
         executed = [outcome for outcome in outcomes if outcome.kind is OutcomeKind.EXECUTED]
         assert [int(outcome.body) for outcome in executed] == sorted(hot.told)
-        seqs = [outcome.request_seq for outcome in executed]
-        assert seqs == sorted(set(seqs))
-        batched = [message for message in messages if BATCH_ID in (message.headers or {})]
-        assert len(batched) > len(messages) / 2
+        numbers = [outcome.number for outcome in executed]
+        assert numbers == sorted(set(numbers))
+        messages = await system.outcome_messages(service)
+        turns = [message for message in messages if TURN in (message.headers or {})]
+        assert len(turns) < len(executed) / 2
 
 
 @pytest.mark.cluster

@@ -1,4 +1,4 @@
-"""A service in the second form on a real server: its streams, instances in this process, and who says who owns what."""
+"""A service on a real server: its streams, instances in this process, and who says who owns what."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A call in the second form, on real servers: sent, run, stored as part of a turn, answered."""
+"""A call, on real servers: sent, run, stored as part of a turn, answered."""
 
 from __future__ import annotations
 

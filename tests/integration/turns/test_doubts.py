@@ -1,4 +1,4 @@
-"""A caller's doubts in the second form: when it stores, and how it gives up (G1, G4)."""
+"""A caller's doubts: when it stores, and how it gives up (G1, G4)."""
 
 from __future__ import annotations
 

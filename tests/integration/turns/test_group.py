@@ -1,4 +1,4 @@
-"""Group requests in the second form: sent to the members in turn, each outcome under its own name."""
+"""Group requests: sent to the members in turn, each outcome under its own name."""
 
 from __future__ import annotations
 

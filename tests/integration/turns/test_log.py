@@ -1,4 +1,4 @@
-"""The log of the second form on a real server: what becomes of a turn, and what can be found again."""
+"""The log on a real server: what becomes of a turn, and what can be found again."""
 
 from __future__ import annotations
 

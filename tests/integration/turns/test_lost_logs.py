@@ -1,4 +1,4 @@
-"""A log of the second form that lost something: control notices it, nobody serves, and an operator's word begins it again (G6)."""
+"""A log that lost something: control notices it, nobody serves, and an operator's word begins it again (G6)."""
 
 from __future__ import annotations
 

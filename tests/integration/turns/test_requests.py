@@ -1,4 +1,4 @@
-"""All that callers and handlers ask for in the second form: keys, tickets, attaching, requests of handlers."""
+"""All that callers and handlers ask for: keys, tickets, attaching, requests of handlers."""
 
 from __future__ import annotations
 

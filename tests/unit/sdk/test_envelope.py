@@ -79,7 +79,7 @@ def test_no_change_is_falsy() -> None:
     st.sampled_from(["", "svc-1"]),
 )
 def test_an_outcome_comes_back_with_its_change(
-    kind: OutcomeKind, message: Any, changes: bool, seq: int, epoch: int, instance_id: str
+    kind: OutcomeKind, message: Any, changes: bool, number: int, epoch: int, instance_id: str
 ) -> None:
     """G3: reply and change are one message."""
     outcome = Outcome.error(
@@ -88,12 +88,12 @@ def test_an_outcome_comes_back_with_its_change(
         "two\nlines",
         details={"value": message},
         change=Change({"a\nb": message}).encode() if changes else b"",
-        request_seq=seq,
         epoch=epoch,
         instance_id=instance_id,
         fingerprint="0123456789abcdef",
         traceparent=new_traceparent(),
     )
+    outcome.number = number
     assert Outcome.parse(outcome.headers(), outcome.payload()) == outcome
     assert ErrorBody.model_validate_json(outcome.body).details == {"value": message}
 

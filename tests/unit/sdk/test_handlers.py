@@ -87,7 +87,7 @@ def run(asks: NoAsks, threads: Threads) -> Run:
         resource = None if values is None else "A"
         request = Request("c.1", "svc", name, resource, payload, deadline_s, fingerprint="f" * 16)
         runner = Runner(service, instance_id="i-1", asks=_typed(asks), threads=threads)
-        outcome = await runner.run(request, begun=begun, request_seq=7, epoch=4, values=values)
+        outcome = await runner.run(request, begun=begun, epoch=4, values=values)
         assert runner.running == 0
         return outcome
 
@@ -110,7 +110,7 @@ async def test_a_reply_is_executed_and_carries_who_made_it(run: Run) -> None:
     outcome = await run(handler)
     assert (outcome.kind, outcome.body, outcome.change) == (OutcomeKind.EXECUTED, b"2", b"")
     assert (outcome.instance_id, outcome.fingerprint) == ("i-1", "f" * 16)
-    assert (outcome.request_seq, outcome.epoch) == (7, 4)
+    assert outcome.epoch == 4
 
 
 async def test_a_pure_handler_runs_on_the_loop_and_reaches_nobody(run: Run) -> None:
@@ -424,5 +424,5 @@ async def test_a_targeted_handler_is_not_run_for_the_group(asks: NoAsks, threads
         raise AssertionError("must not run")
 
     runner = Runner(service, instance_id="i-1", asks=_typed(asks), threads=threads)
-    outcome = await runner.run(Request("c.1", "svc", "book", None, b"1"), begun=1, request_seq=1)
+    outcome = await runner.run(Request("c.1", "svc", "book", None, b"1"), begun=1)
     assert (outcome.kind, _error(outcome).code) == (OutcomeKind.REJECTED, "contract_error")

@@ -23,6 +23,7 @@ from aegis_sdk.contract.names import (
     encode_token,
 )
 from aegis_sdk.contract.subjects import Subjects, resource_token
+from aegis_sdk.contract.turns.subjects import LogSubjects
 from aegis_sdk.errors import InvalidName
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -190,40 +191,18 @@ def _all_match(wanted: list[str], tokens: list[str]) -> bool:
 
 
 @given(TEXTS)
-def test_every_journal_subject_lies_in_its_stream_and_resource(resource: str) -> None:
-    names = Subjects()
+def test_every_entry_lies_in_the_log_of_its_service(resource: str) -> None:
+    subjects = Subjects()
+    names = LogSubjects(subjects, "svc")
     for subject in (
-        names.outcome("svc", resource, "caller~1.2"),
-        names.attempt("svc", resource, "caller.2"),
-        names.fence("svc", resource),
-        names.checkpoint("svc", resource),
-        names.checkpoint_part("svc", resource, 12, 0),
+        names.single(resource, "caller~1.2"),
+        names.single(None, "caller.2"),
+        names.end(resource, "caller.2"),
+        names.checkpoint(resource),
+        names.part(resource, "12-3", 0),
+        names.own(1),
     ):
-        assert _matches(names.journal("svc"), subject)
-        assert _matches(f"{names.journal_of('svc', resource)}.>", subject)
-
-
-def test_only_outcomes_are_republished() -> None:
-    names = Subjects("prod")
-    source = names.republish_source
-    assert _matches(source, names.outcome("svc", "ACC-1", "caller.7"))
-    assert _matches(source, names.outcome("svc", None, "caller~7.1"))
-    for other in (
-        names.attempt("svc", None, "caller.7"),
-        names.fence("svc", "ACC-1"),
-        names.checkpoint("svc", "ACC-1"),
-        names.checkpoint_part("svc", "ACC-1", 1, 2),
-    ):
-        assert not _matches(source, other)
-
-
-def test_an_outcome_anywhere_matches_that_request_alone() -> None:
-    names = Subjects()
-    pattern = names.outcome_anywhere("svc", "caller.7")
-    assert _matches(pattern, names.outcome("svc", "ACC-1", "caller.7"))
-    assert _matches(pattern, names.outcome("svc", None, "caller.7"))
-    assert not _matches(pattern, names.outcome("svc", None, "caller.8"))
-    assert not _matches(pattern, names.outcome("other", None, "caller.7"))
+        assert _matches(subjects.journal("svc"), subject)
 
 
 def test_requests_of_the_group_and_of_resources_are_apart() -> None:
@@ -244,7 +223,7 @@ def test_environments_share_no_stream_bucket_or_subject() -> None:
             names.leases_bucket,
             names.control_bucket,
             names.request("svc", None),
-            names.outcome("svc", None, "c.1"),
+            LogSubjects(names, "svc").single(None, "c.1"),
             names.reply("c.1"),
             names.dead_letter("svc", "c.1"),
             names.register,

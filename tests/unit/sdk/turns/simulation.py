@@ -1,4 +1,4 @@
-"""Many writers on one log, in simulated time and from one seed: what the rules of the second form are worth.
+"""Many writers on one log, in simulated time and from one seed: what the rules are worth.
 
 Everything between the log and the parties is late by chance, entries come to each reader in order, answers get lost and are
 asked for again. Writers sleep at any moment, with all that was on its way to them, and wake up as zombies; some never do, and

@@ -1,4 +1,4 @@
-"""How the second form's entries are written: what was written is read back, and nothing that is read crashes."""
+"""How entries are written: what was written is read back, and nothing that is read crashes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The rules of the second form under seeded trouble, and each of them broken."""
+"""The rules of the protocol under seeded trouble, and each of them broken."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ def compared(path: Path, make: Callable[[], Plays]) -> None:
 
 @pytest.mark.parametrize("path", sorted(FOLDER.glob("*.txt")), ids=lambda path: path.stem)
 def test_a_writer_does_what_its_transcript_says(path: Path) -> None:
-    """G2 to G7 in the second form, decision by decision."""
+    """G2 to G7, decision by decision."""
     compared(path, Player)
 
 

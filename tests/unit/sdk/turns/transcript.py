@@ -23,7 +23,7 @@
     valuesof acc          what its state is
 
     begin acc=5,3,7,1 bcc another writer, w1 again: acc from a checkpoint that was made at entry 5 after outcome 3, with n=7, behind
-                          ownership 1; bcc without one; kept:ccc to keep it; `batched` for three nodes
+                          ownership 1; bcc without one; `batched` for three nodes
     checkpoint acc w2 3   the next entry of the log: w2's checkpoint of acc, with outcome 3
     mark acc 3            … a turn of w2: all that outcomes up to 3 hand in was sent
     begun acc c.1 1       … a turn of w2: with this one, that many begins of c.1 are noted
@@ -160,7 +160,7 @@ class Player:
                 made = Checkpoint("w9", resource, "", read, number, 1, own, values=values)
                 self.writer.restore(resource, made, saved_s=100.0)
             elif word != "batched":
-                self.writer.restore(word.removeprefix("kept:"), kept=word.startswith("kept:"))
+                self.writer.restore(word)
         self._seq = self.writer.position
 
     # --- requests -----------------------------------------------------------------------------------------

@@ -73,13 +73,12 @@ class Runner:
         request: Request,
         *,
         begun: int,
-        request_seq: int,
         epoch: int = 0,
         values: Mapping[str, Any] | None = None,
         span: Span = NO_SPAN,
         credit: Holder = NOTHING,
     ) -> Outcome:
-        """The outcome of `request`, which names `request_seq` as its place in the request stream; the rest is as in `start`."""
+        """The outcome of `request`, as by `start`."""
         if self.is_pure(request):
             outcome = self._outcome_of_pure(request, begun, epoch, values)
         else:
@@ -103,7 +102,6 @@ class Runner:
             except asyncio.CancelledError:
                 execution.drop()
                 raise
-        outcome.request_seq = request_seq
         return outcome
 
     def start(
@@ -150,17 +148,13 @@ class Runner:
         return handler is not None and handler.pure
 
     def compute(
-        self, request: Request, *, request_seq: int, epoch: int, values: Mapping[str, Any]
+        self, request: Request, *, epoch: int, values: Mapping[str, Any]
     ) -> Outcome:
         """`run` of a pure handler, at once."""
-        outcome = self._outcome_of_pure(request, 1, epoch, values)
-        outcome.request_seq = request_seq
-        return outcome
+        return self._outcome_of_pure(request, 1, epoch, values)
 
     def expire(self, request: Request, *, epoch: int) -> Outcome:
-        """The outcome of a request that is not run, since its deadline has passed. It names no place in the
-        request stream, for it may be stored before those in front of it are.
-        """
+        """The outcome of a request that is not run, since its deadline has passed."""
         return self.signed(request, expired(request), epoch)
 
     def signed(self, request: Request, outcome: Outcome, epoch: int) -> Outcome:

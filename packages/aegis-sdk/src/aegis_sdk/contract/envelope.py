@@ -199,17 +199,15 @@ class Change:
 
 @dataclass(slots=True)
 class Outcome:
-    """How a request ended, as stored in the journal.
+    """How a request ended, as stored in the log.
 
     `body` is the reply's JSON (executed) or an ErrorBody (all others). `change` is the encoded Change
-    or empty; `changed` the same, where it is at hand. `request_seq` is the request's sequence in the request stream, up to which all of the resource's
-    have an outcome; 0 where that can't be said: a caller's cancel, an expiry out of turn; `epoch` is 0 for group requests and cancels.
+    or empty; `changed` the same, where it is at hand. `epoch` is 0 for group requests and cancels.
     """
 
     kind: OutcomeKind
     body: bytes
     change: bytes = b""
-    request_seq: int = 0
     epoch: int = 0
     instance_id: str = ""
     fingerprint: str = ""
@@ -224,8 +222,6 @@ class Outcome:
     def words(self) -> str:
         """All but body and change, in one line."""
         words = self.kind.value
-        if self.request_seq:
-            words += f" seq={self.request_seq}"
         if self.epoch:
             words += f" epoch={self.epoch}"
         if self.instance_id:
@@ -264,7 +260,6 @@ class Outcome:
             kind=kind,
             body=body,
             change=change,
-            request_seq=int(known.get("seq", "0")),
             epoch=int(known.get("epoch", "0")),
             instance_id=known.get("instance", ""),
             fingerprint=known.get("fingerprint", ""),

@@ -114,64 +114,6 @@ class Subjects:
     def journal(self, service: str) -> str:
         return f"{self.prefix}.jrn.{service}.>"
 
-    def journal_of(self, service: str, resource: str | None) -> str:
-        return f"{self.prefix}.jrn.{service}.{resource_token(resource)}"
-
-    def outcome(self, service: str, resource: str | None, request_id: str) -> str:
-        return f"{self.journal_of(service, resource)}.out.{request_id}"
-
-    def outcome_anywhere(self, service: str, request_id: str) -> str:
-        """Matches the outcome of a request whatever its resource."""
-        return f"{self.prefix}.jrn.{service}.*.out.{request_id}"
-
-    def attempt_anywhere(self, service: str, request_id: str) -> str:
-        return f"{self.prefix}.jrn.{service}.*.try.{request_id}"
-
-    def outcomes(self, service: str, resource: str | None = None) -> str:
-        """None: of the group and of all resources."""
-        token = "*" if resource is None else encode_token(resource)
-        return f"{self.prefix}.jrn.{service}.{token}.out.>"
-
-    def trimmed(self, service: str, seq: int, parts_seq: int) -> list[tuple[str, int]]:
-        """What a checkpoint replaces (outcomes, attempts, parts of older ones), each with the
-        sequence up to which, exclusive, it may go.
-        """
-        bounds = {"out": seq, "try": seq, "part": min(seq, parts_seq)}
-        return [(f"{self.prefix}.jrn.{service}.*.{kind}.>", to) for kind, to in bounds.items()]
-
-    def attempt(self, service: str, resource: str | None, request_id: str) -> str:
-        return f"{self.journal_of(service, resource)}.try.{request_id}"
-
-    def fence(self, service: str, resource: str) -> str:
-        return f"{self.journal_of(service, resource)}.fence"
-
-    def marker(self, service: str) -> str:
-        """Beside the group's outcomes; each marker replaces the one before."""
-        return f"{self.journal_of(service, None)}.mark"
-
-    def fences(self, service: str) -> str:
-        return f"{self.prefix}.jrn.{service}.*.fence"
-
-    def checkpoint(self, service: str, resource: str | None) -> str:
-        """None: of all resources."""
-        if resource is None:
-            return f"{self.prefix}.jrn.{service}.*.state"
-        return f"{self.journal_of(service, resource)}.state"
-
-    def checkpoint_part(self, service: str, resource: str, checkpoint_id: int, part: int) -> str:
-        return f"{self.journal_of(service, resource)}.part.{checkpoint_id}.{part}"
-
-    def checkpoint_parts(self, service: str, resource: str, checkpoint_id: int) -> str:
-        return f"{self.journal_of(service, resource)}.part.{checkpoint_id}.>"
-
-    @property
-    def republish_source(self) -> str:
-        return f"{self.prefix}.jrn.*.*.out.*.*"
-
-    @property
-    def republish_destination(self) -> str:
-        return f"{self.prefix}.rep.{{{{wildcard(3)}}}}.{{{{wildcard(4)}}}}"
-
     def reply(self, request_id: str) -> str:
         return f"{self.prefix}.rep.{request_id}"
 

@@ -1,7 +1,6 @@
-"""What to do with a delivered request: run it, skip it, or give it up. Also when to try again.
+"""Whether a request is run, and how carefully, after it may have been begun before. Also when to try again.
 
-A delivery that could be a second one is looked up before it runs (section "Duplicates" of
-docs/protocol.md); a request that keeps killing its process is given up after `ATTEMPTS_MAX` begins.
+A request that keeps killing its process is given up after `ATTEMPTS_MAX` begins.
 """
 
 from __future__ import annotations
@@ -9,9 +8,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Final
-
-from aegis_sdk.contract.envelope import Request
-from aegis_sdk.contract.ids import is_keyed
 
 ATTEMPTS_MAX: Final = 3
 """Begins of one request, each ended by the death of its process, before it is given up."""
@@ -26,8 +22,6 @@ class Arrival:
     """1 at the first delivery by this consumer."""
     suspect: bool
     """An earlier reader may have begun it: stored before this reader's consumer was made."""
-    stored_s: float = 0.0
-    """Unix time of its storing, by the broker's clock; 0 when it does not say. For metrics alone."""
 
 
 class Verdict(Enum):
@@ -37,11 +31,6 @@ class Verdict(Enum):
     RUN_ALONE = auto()
     """Note the attempt, then run while nothing else does: a second death shows who is to blame."""
     GIVE_UP = auto()
-
-
-def needs_lookup(request: Request, arrival: Arrival) -> bool:
-    """Whether a stored outcome may exist that this reader hasn't seen."""
-    return arrival.delivered > 1 or request.attempt > 1 or is_keyed(request.request_id)
 
 
 def could_be_second(arrival: Arrival) -> bool:

@@ -179,9 +179,7 @@ class NatsDeliveries:
         def hand_back(delay_s: float) -> None:
             link.publish(reply, b"-NAK " + json.dumps({"delay": int(delay_s * 1e9)}).encode())
 
-        arrival = Arrival(
-            meta.stream_seq, meta.delivered, meta.stream_seq <= suspect_to, meta.stored_s
-        )
+        arrival = Arrival(meta.stream_seq, meta.delivered, meta.stream_seq <= suspect_to)
         on_delivery(Delivery(request, arrival, acks.add(reply), extend, hand_back))
 
 

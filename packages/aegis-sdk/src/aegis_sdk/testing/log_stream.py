@@ -1,4 +1,4 @@
-"""A service's log in the protocol's second form, as a server keeps it, in memory: entries as they are written to NATS.
+"""A service's log, as a server keeps it, in memory: entries as they are written to NATS.
 
 Each write is atomic: it is checked and stored in one step of the event loop.
 """

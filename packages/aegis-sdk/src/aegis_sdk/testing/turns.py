@@ -1,4 +1,4 @@
-"""The ports of the protocol's second form (application/turns/ports.py, serving.py) on the bus."""
+"""The ports of turns (application/turns/ports.py, serving.py) on the bus."""
 
 from __future__ import annotations
 

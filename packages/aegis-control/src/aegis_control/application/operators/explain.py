@@ -181,11 +181,6 @@ class Explain:
 
     async def _find_request(self, facts: Facts, services: Sequence[str]) -> bool:
         """True when it was found, or certainly isn't there."""
-        ended = facts.ended
-        if ended is not None and ended.outcome.request_seq:
-            found = await self._archive.accepted(facts.service, ended.outcome.request_seq)
-            facts.accepted = found
-            return True
         names = [facts.service] if facts.service else services
         try:
             async with asyncio.timeout(self._search_s):

@@ -1,1 +1,1 @@
-"""The second form's use cases (docs/protocol.md): a host that executes a writer, and a caller."""
+"""The use cases of turns (docs/protocol.md): a host that executes a writer, and a caller."""

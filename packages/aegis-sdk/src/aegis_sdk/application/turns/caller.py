@@ -1,4 +1,4 @@
-"""A call's way in the second form (Way, application/way.py): the request is sent, and stored in doubt (G1, G4, G8).
+"""A call's way: the request is sent, and stored in doubt (G1, G4, G8).
 
 What is open is looked after by open_calls.py. This module knows what differs from a plain request. One with a key may have an
 outcome already, from whomever, and is stored before it is sent: the stream tells the first of several apart. A handler's own request

@@ -77,7 +77,7 @@ _SAID: Final = {Why.BUSY: Answer.BUSY, Why.MOVED: Answer.MOVED, Why.LATE: Answer
 
 
 class TurnHost:
-    """One instance of a service, in the second form."""
+    """One instance of a service."""
 
     def __init__(  # noqa: PLR0915 - one line for each part
         self,
@@ -708,7 +708,7 @@ class TurnHost:
         work = self.writer.desk.open[request.request_id]
         work.began_s = time.perf_counter()
         with self._runner.span(request, begun=work.begun, epoch=epoch) as span:
-            outcome = self._runner.compute(request, request_seq=0, epoch=epoch, values=values)
+            outcome = self._runner.compute(request, epoch=epoch, values=values)
             outcome = self._fitting(request, outcome)
             span.stored(outcome)
         work.ready_s = time.perf_counter()
@@ -819,7 +819,6 @@ class TurnHost:
             outcome = await self._runner.run(
                 request,
                 begun=work.begun,
-                request_seq=0,
                 epoch=epoch,
                 values=values,
                 span=span,

@@ -1,4 +1,4 @@
-"""One client's open requests in the second form: executes what `Doubts` decides, and hands each caller its one outcome.
+"""One client's open requests: executes what `Doubts` decides, and hands each caller its one outcome.
 
 Each request is sent, stored, sent again, ended or given up as domain/turns/doubt.py has it. This module knows whom a group's
 request goes to: the members in turn. It bounds how many requests are stored at once, and keeps their order. Without the bound, a

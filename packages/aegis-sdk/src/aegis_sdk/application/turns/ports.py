@@ -1,4 +1,4 @@
-"""What the second form needs from outside, in our words."""
+"""What turns need from outside, in our words."""
 
 from __future__ import annotations
 

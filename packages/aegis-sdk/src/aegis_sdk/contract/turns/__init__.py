@@ -1,1 +1,1 @@
-"""The published language of the second form (docs/protocol.md). Not used by the product yet."""
+"""The published language of turns (docs/protocol.md)."""

@@ -1,4 +1,4 @@
-"""A resource's checkpoint in the second form: two lines of JSON, what it is up to, and the resource's values.
+"""A resource's checkpoint: two lines of JSON, what it is up to, and the resource's values.
 
     {"writer":"w1","resource":"ACC-1","log":"5f0c…","read":812,"number":40,"epoch":3,"own":7,
      "sessions":[["Kq3v9x2m",17,"1ff",1764198000.0]],"ended":{},"unsent":[],"begun":{}}
@@ -18,8 +18,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from pydantic_core import from_json, to_json
-
-from aegis_sdk.contract.checkpoint import values_of
 
 SessionRow = tuple[str, int, str, float]
 """(caller, highest number, bits in hexadecimal, Unix time of its last use)."""
@@ -162,3 +160,11 @@ def _objects(values: list[object]) -> tuple[dict[str, Any], ...]:
 def _hex(value: object) -> str:
     int(_text(value), 16)
     return _text(value)
+
+
+def values_of(data: bytes) -> dict[str, Any]:
+    """A state's values by key. Raises: ValueError when they are none."""
+    values = from_json(data)
+    if not isinstance(values, dict):
+        raise ValueError("a state is an object")
+    return values

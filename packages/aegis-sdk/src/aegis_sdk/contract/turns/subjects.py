@@ -1,4 +1,4 @@
-"""Subjects of the second form, below `<prefix>.jrn.<service>` where they are entries of the service's log.
+"""Subjects of a service's log and of what is sent, below `<prefix>.jrn.<service>` where they are entries of the service's log.
 
 gate.<writer>                    a new one replaces the one before
 claim.<writer>.<nonce>           a process says that it is this writer, on a new connection

@@ -27,8 +27,7 @@ from typing import Final
 
 from pydantic_core import to_json
 
-from aegis_sdk.contract.checkpoint import values_of
-from aegis_sdk.contract.turns.checkpoint import Checkpoint
+from aegis_sdk.contract.turns.checkpoint import Checkpoint, values_of
 from aegis_sdk.domain.turns.ownership import Ownership
 from aegis_sdk.domain.turns.sessions import Sessions
 from aegis_sdk.domain.turns.states import HeldState
@@ -183,12 +182,12 @@ class Saver:
         return True
 
 
-def restored(name: str, checkpoint: Checkpoint | None, *, kept: bool = False) -> Held:
+def restored(name: str, checkpoint: Checkpoint | None) -> Held:
     """The resource as its checkpoint has it; without one as it was before its first request.
 
     Raises: ValueError.
     """
-    held = Held(name, kept=kept)
+    held = Held(name)
     if checkpoint is None:
         return held
     held.values = values_of(checkpoint.values)

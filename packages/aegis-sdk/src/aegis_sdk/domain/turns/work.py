@@ -188,15 +188,13 @@ class Held:
     """One resource that this writer serves or follows."""
 
     __slots__ = (
-        "begun", "change_bytes", "changes", "early", "ended", "in_flight", "is_changed", "is_due", "kept", "name", "number",
+        "begun", "change_bytes", "changes", "early", "ended", "in_flight", "is_changed", "is_due", "name", "number",
         "queue", "saved", "saved_bytes", "saved_s", "saving", "sessions", "since_s", "state", "stored_to",
         "unreadable", "unsent", "values",
     )  # fmt: skip
 
-    def __init__(self, name: str, *, kept: bool = False) -> None:
+    def __init__(self, name: str) -> None:
         self.name = name
-        self.kept = kept
-        """Held so that it has checkpoints while nobody serves it: no request of it is run."""
         self.values: dict[str, Any] = {}
         self.sessions = Sessions()
         self.number = 0

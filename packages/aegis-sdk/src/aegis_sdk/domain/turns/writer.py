@@ -154,13 +154,12 @@ class Writer:
         checkpoint: Checkpoint | None = None,
         *,
         saved_s: float = 0.0,
-        kept: bool = False,
     ) -> None:
         """Hold a resource as its checkpoint has it, stored at `saved_s`. Before anything is read: `adopt` brings later ones.
 
-        `kept`: to be saved now and then, not to be served. Raises: ValueError.
+        Raises: ValueError.
         """
-        held = restored(resource, checkpoint, kept=kept)
+        held = restored(resource, checkpoint)
         held.saved_s = saved_s
         self.held[resource] = held
         self._ends += [(at_s, held, request_id) for request_id, at_s in held.ended.items()]
@@ -208,7 +207,7 @@ class Writer:
             self.group.accept(work)
             return
         held = self.held.get(resource)
-        if held is None or held.kept or held.state is HeldState.FOLLOWING:
+        if held is None or held.state is HeldState.FOLLOWING:
             self.desk.drop(work, Why.MOVED)
         elif self.desk.admit(work):
             work.suspect = work.born_s < held.since_s
@@ -447,15 +446,14 @@ class Writer:
                 self._begin_to_serve(held)
 
     def _begin_to_serve(self, held: Held) -> None:
-        if not held.kept:
-            self.desk.out.serving.append(held.name)
+        self.desk.out.serving.append(held.name)
         if held.unsent:
             self._outbox.owned(held, self.desk.out)
         self._make_due(held)
 
     def _lose(self, held: Held) -> None:
         """Another writer's from now on. What is in an entry already may still count: the log decides."""
-        if held.state is not HeldState.TAKING and not held.kept:
+        if held.state is not HeldState.TAKING:
             self.desk.out.left.append(held.name)
         held.step(HeldEvent.TAKEN)
         self._owned -= 1

@@ -1,1 +1,1 @@
-"""The second form's NATS side (docs/protocol.md): bytes and subjects to values, and back. Nothing is decided here."""
+"""The NATS side of turns (docs/protocol.md): bytes and subjects to values, and back. Nothing is decided here."""

@@ -1,4 +1,4 @@
-"""Puts the second form's parts together on one connection: an instance, and a caller. For its tests and the bench so far."""
+"""Puts the parts together on one connection: of an instance, and of a caller."""
 
 from __future__ import annotations
 
