@@ -147,9 +147,7 @@ class Runner:
         handler = self._service.handlers.get(request.method)
         return handler is not None and handler.pure
 
-    def compute(
-        self, request: Request, *, epoch: int, values: Mapping[str, Any]
-    ) -> Outcome:
+    def compute(self, request: Request, *, epoch: int, values: Mapping[str, Any]) -> Outcome:
         """`run` of a pure handler, at once."""
         return self._outcome_of_pure(request, 1, epoch, values)
 

@@ -20,6 +20,7 @@ from aegis_sdk.errors import (
     Expired,
     HandlerFailed,
     InvalidPayload,
+    NeverAccepted,
     OutcomeUnknown,
     OutcomeUnreadable,
     Rejected,
@@ -195,3 +196,24 @@ def _leaves(error: BaseException) -> Iterator[BaseException]:
         return
     for inner in error.exceptions:
         yield from _leaves(inner)
+
+
+def never_accepted(service: str, request_id: str) -> NeverAccepted:
+    return NeverAccepted(
+        f"{request_id}: neither the requests of {service} nor its journal have it;"
+        " it was never accepted, is past its retention, or was lost",
+        request_id,
+    )
+
+
+def left_open(request: Request) -> OutcomeUnknown:
+    return OutcomeUnknown(
+        f"the client was closed while {request.request_id} was open: attach to it later",
+        request.request_id,
+    )
+
+
+def open_still(request_id: str, waited_s: float, why: str = "") -> OutcomeUnknown:
+    return OutcomeUnknown(
+        f"{request_id} has no outcome yet after {waited_s:g} s{why}: attach again", request_id
+    )

@@ -1,6 +1,6 @@
 """What callers and handlers ask: one request, one definite answer within its deadline (G1, G4, G8).
 
-A request is composed (composing.py) and goes its way (way.py), which gives its outcome. Here the outcome becomes a reply or an
+A request is composed (composing.py) and goes its way (turns/caller.py), which gives its outcome. Here the outcome becomes a reply or an
 error. Each request is traced and counted, and a handler that waits for an answer gives its place to others meanwhile.
 """
 
@@ -18,7 +18,7 @@ from aegis_sdk.application.composing import Composer
 from aegis_sdk.application.outcomes import DOUBTS, error_of, result_of
 from aegis_sdk.application.place import told_doubt, waiting
 from aegis_sdk.application.tracing import LOG_TRACER, Tracer
-from aegis_sdk.application.way import BeforeSending, Way
+from aegis_sdk.application.turns.caller import BeforeSending, Caller
 from aegis_sdk.context import Ticket
 from aegis_sdk.contract import arguments
 from aegis_sdk.contract.envelope import Outcome, OutcomeKind, Request
@@ -41,7 +41,7 @@ class Requester:
 
     def __init__(
         self,
-        way: Way,
+        way: Caller,
         *,
         caller: str,
         payload_bytes_max: Callable[[], int],

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
+from aegis_sdk.application.outcomes import left_open
 from aegis_sdk.application.ports import (
     Accepted,
     RequestLog,
@@ -15,7 +16,6 @@ from aegis_sdk.application.ports import (
     StoreForbidden,
     StoreFull,
 )
-from aegis_sdk.application.way import left_open
 from aegis_sdk.contract.envelope import Request
 from aegis_sdk.domain.delivery import backoff_s
 from aegis_sdk.errors import OutcomeUnknown, Overloaded, RefusedByNats

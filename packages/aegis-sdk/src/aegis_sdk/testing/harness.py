@@ -13,7 +13,6 @@ from aegis_sdk.application.requester import TIMEOUT_S, Requester
 from aegis_sdk.application.tracing import LOG_TRACER, Tracer
 from aegis_sdk.application.turns.caller import Caller
 from aegis_sdk.application.turns.serving import TurnPorts, TurnServing
-from aegis_sdk.application.way import RESOLVE_S
 from aegis_sdk.context import Ticket
 from aegis_sdk.contract import arguments
 from aegis_sdk.contract.control import Registration, Role, roles_of
@@ -259,7 +258,6 @@ def make_requester(
         outcomes=link.outcomes,
         directory=link.directory,
         recorder=recorder,
-        resolve_s=RESOLVE_S,
     )
     link.on_restored.append(way.restored)
     return Requester(

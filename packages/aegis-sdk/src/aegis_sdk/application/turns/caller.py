@@ -12,12 +12,14 @@ import asyncio
 import contextlib
 import itertools
 import time
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from functools import partial
 from typing import Any, Final, TypeVar
 
 from aegis_sdk.application.calls import Calls
+from aegis_sdk.application.composing import CLOSED
 from aegis_sdk.application.keys import is_same, key_reused
+from aegis_sdk.application.outcomes import never_accepted, open_still
 from aegis_sdk.application.ports import (
     Accepted,
     Directory,
@@ -25,11 +27,9 @@ from aegis_sdk.application.ports import (
     StoreError,
     StoreForbidden,
 )
-from aegis_sdk.application.routing import check_route
 from aegis_sdk.application.storing import stored
 from aegis_sdk.application.turns.open_calls import OpenCalls, Waiting
 from aegis_sdk.application.turns.ports import CallsOut, LastWord, Outcomes
-from aegis_sdk.application.way import RESOLVE_S, BeforeSending, never_accepted, open_still
 from aegis_sdk.contract.envelope import Outcome, Request
 from aegis_sdk.contract.ids import is_keyed
 from aegis_sdk.contract.method import Method
@@ -38,6 +38,7 @@ from aegis_sdk.domain.delivery import backoff_s
 from aegis_sdk.domain.recorder import NO_RECORDER, Recorder
 from aegis_sdk.domain.turns.doubt import Because
 from aegis_sdk.errors import (
+    Draining,
     LogLost,
     NoRoute,
     OutcomeUnknown,
@@ -47,6 +48,10 @@ from aegis_sdk.errors import (
 )
 
 Found = TypeVar("Found")
+BeforeSending = Callable[[Request], Awaitable[None]]
+
+RESOLVE_S: Final = 3.0
+"""How long past its deadline a caller tries to end the doubt before it says OutcomeUnknown."""
 
 LOOK_S: Final = 0.25
 """Who attached looks into the log so often, at first; the answer itself may have been missed."""
@@ -94,6 +99,12 @@ class Caller:
         again: bool,
         before: BeforeSending | None = None,
     ) -> Outcome:
+        """Its one outcome, at its deadline or soon after.
+
+        `again`: this id may have an outcome already. `before` is awaited before the request is sent, if it has none.
+
+        Raises: NotExecuted, ContractError, Unavailable: certainly without effect; OutcomeUnknown; what `before` does.
+        """
         assert request.deadline_s is not None
         # From here on by the loop's clock: the other one may be set back by an hour.
         ends_s = asyncio.get_running_loop().time() + request.deadline_s - time.time()
@@ -133,6 +144,7 @@ class Caller:
             self._calls.forget(request.request_id)
 
     async def store(self, request: Request, method: Method[Any, Any], *, timeout_s: float) -> None:
+        """Return when it is stored. Raises: as `settle`; OutcomeUnknown, when nobody says so within `timeout_s`."""
         await self._check(request)
         if request.fingerprint and (known := await self._known(request)) is not None:
             await self._same_key(request, method, known)
@@ -159,12 +171,22 @@ class Caller:
         self.open.restored()
 
     async def close(self, *, drain_s: float) -> None:
+        """Take nothing new, wait up to `drain_s` for what is open, and end what is left: each is told what is known."""
         await self.open.close(drain_s=drain_s)
 
     async def _check(self, request: Request) -> None:
-        directory = self._directory
-        if not directory.admits(request.service, request.method, request.resource):
-            await check_route(directory, request, is_gone=lambda: self.open.is_gone)
+        """Return when it can be sent. Raises: what `Directory.check` does, RefusedByNats, Unavailable, Draining."""
+        service, method, resource = request.service, request.method, request.resource
+        if self._directory.admits(service, method, resource):
+            return
+        try:
+            await self._directory.check(service, method, resource)
+        except StoreForbidden as error:
+            raise RefusedByNats(f"the registry could not be read: {error}") from error
+        except StoreError as error:
+            if self.open.is_gone:
+                raise Draining(CLOSED) from error
+            raise Unavailable(f"the registry could not be read: {error}") from error
 
     async def _expect(self, request_id: str) -> None:
         try:
@@ -174,6 +196,7 @@ class Caller:
 
     # --- attaching --------------------------------------------------------------------------------------------
     async def find(self, request_id: str, method: Method[Any, Any], *, timeout_s: float) -> Outcome:
+        """The outcome of a request that anybody made. Raises: OutcomeUnknown, NeverAccepted, RefusedByNats, Draining."""
         request = Request(request_id, method.service, method.name, None, b"")
         waiting = self.open.listen(request)
         try:

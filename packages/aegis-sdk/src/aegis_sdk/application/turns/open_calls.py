@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from aegis_sdk.application.composing import CLOSED
-from aegis_sdk.application.outcomes import cancelled_at_deadline
+from aegis_sdk.application.outcomes import cancelled_at_deadline, left_open
 from aegis_sdk.application.ports import (
     Accepted,
     Directory,
@@ -27,7 +27,6 @@ from aegis_sdk.application.ports import (
     StoreUnreachable,
 )
 from aegis_sdk.application.turns.ports import CallsOut, LastWord
-from aegis_sdk.application.way import left_open
 from aegis_sdk.contract.envelope import Outcome, OutcomeKind, Request
 from aegis_sdk.contract.turns.sent import Answer
 from aegis_sdk.domain.delivery import backoff_s
