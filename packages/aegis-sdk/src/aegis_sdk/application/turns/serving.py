@@ -1,6 +1,6 @@
 """What serves in an instance, over its ports: put together here alone, for NATS and for the bus in memory.
 
-Also the order in which the parts begin and end (Served, application/serving.py). The group begins last, when this instance has
+Also the order in which the parts begin and end. The group begins last, when this instance has
 read the log: until then others serve it better. It ends first: from the pause of its resources to their handover nobody serves
 them. Resources that the log gives to this instance and that it does not hold are read by another fold, beside it (further.py).
 """
