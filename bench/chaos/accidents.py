@@ -41,7 +41,7 @@ async def delete_bucket(urls: Sequence[str], n: int) -> str | None:
 
 
 async def delete_consumers(urls: Sequence[str], service: str, *, group: bool) -> str | None:
-    """The group's consumer of a service, or those of its grants."""
+    """The group's consumer of a service, or those of who reads its requests."""
     stream, chosen = SUBJECTS.request_stream(service), []
     with contextlib.suppress(NatsError, TimeoutError, OSError):
         async with _connected(urls) as client:

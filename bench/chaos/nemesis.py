@@ -50,7 +50,7 @@ class Kind(StrEnum):
     DELETE_BUCKET = "delete_bucket"
     """One of control's buckets is deleted, and comes back by itself."""
     DELETE_CONSUMERS = "delete_consumers"
-    """Those of a service's group or of its grants, likewise."""
+    """Those of a service's group, or of who reads its requests, likewise."""
     LOSE_REQUESTS = "lose_requests"
     """A service's requests are deleted; it is served again when that is accepted."""
     LOSE_JOURNAL = "lose_journal"

@@ -45,6 +45,8 @@ class Troubles:
         self._workloads = [WORKLOADS[name] for name in workloads]
         self._source = Random(f"{seed}/troubles")
         self._tasks: dict[Kind, asyncio.Task[None]] = {}
+        self._asked = 0
+        """By crowds: each request has a name of its own."""
 
     def begin(self, kind: Kind) -> str:
         """Its name."""
@@ -97,12 +99,11 @@ class Troubles:
     async def _give_up(self) -> None:
         """Crowds that ask for a value, and give up at the same moment."""
         async with aegis_sdk.connect(",".join(self._urls())) as aegis:
-            n = 0
             while True:
                 workload = self._source.choice(self._workloads)
                 if workload.resources:
-                    n += CROWD
-                    asking = (_ask(aegis, workload, n + each) for each in range(CROWD))
+                    self._asked += CROWD
+                    asking = (_ask(aegis, workload, self._asked + n) for n in range(CROWD))
                     await asyncio.gather(*asking)
                 await asyncio.sleep(CROWD_PAUSE_S)
 
