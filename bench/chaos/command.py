@@ -21,7 +21,7 @@ from bench.chaos.check import describe, summary
 from bench.chaos.checkers import check_all
 from bench.chaos.children import ChildError
 from bench.chaos.clocks import LIBRARY, NoLibrary
-from bench.chaos.nemesis import ACCIDENTS, Kind
+from bench.chaos.nemesis import ACCIDENTS, NAMED_ALONE, Kind
 from bench.chaos.run import Plan, attack
 from bench.chaos.workloads import WORKLOADS
 from bench.options import Options, listed
@@ -122,5 +122,6 @@ def _usual() -> list[Kind]:
 
 
 def _possible() -> list[Kind]:
-    """All kinds; without libfaketime, no jumps of clocks."""
-    return [kind for kind in Kind if kind is not Kind.JUMP_CLOCK or LIBRARY is not None]
+    """All kinds that can be drawn; without libfaketime, no jumps of clocks."""
+    kinds = (kind for kind in Kind if kind not in NAMED_ALONE)
+    return [kind for kind in kinds if kind is not Kind.JUMP_CLOCK or LIBRARY is not None]

@@ -43,6 +43,8 @@ class Kind(StrEnum):
     """Gates of all writers of a service are stored anew, many times a second."""
     MOVE_OWNERSHIP = "move_ownership"
     """Resources change hands, several times a second."""
+    SEIZE = "seize"
+    """Resources change hands without a word to their owners, whose turns are under way."""
     GIVE_UP = "give_up"
     """Crowds of callers give up at the same moment, a moment after they asked."""
     FULL_STREAMS = "full_streams"
@@ -69,8 +71,11 @@ ACCIDENTS: Final = (
 """What takes an operator with the right to destroy; drawn when asked for."""
 
 
-TROUBLES: Final = (Kind.BUMP_GATES, Kind.MOVE_OWNERSHIP, Kind.GIVE_UP)
+TROUBLES: Final = (Kind.BUMP_GATES, Kind.MOVE_OWNERSHIP, Kind.SEIZE, Kind.GIVE_UP)
 """What anybody may do at any moment: troubles.py."""
+
+NAMED_ALONE: Final = (Kind.SEIZE,)
+"""Drawn when it is named: control alone decides who owns what, and knows who lives."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +176,7 @@ _PARTS = {
     Kind.JUMP_CLOCK: "clock",
     Kind.BUMP_GATES: "gates",
     Kind.MOVE_OWNERSHIP: "ownership",
+    Kind.SEIZE: "ownership",
     Kind.GIVE_UP: "crowd",
     Kind.FULL_STREAMS: "streams",
     Kind.DELETE_BUCKET: "bucket",

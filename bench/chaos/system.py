@@ -96,6 +96,7 @@ class System:
             Kind.JUMP_CLOCK: len(CLOCKS),
             Kind.BUMP_GATES: 1,
             Kind.MOVE_OWNERSHIP: 1,
+            Kind.SEIZE: 1,
             Kind.GIVE_UP: 1,
             Kind.FULL_STREAMS: 1,
             Kind.DELETE_BUCKET: 3,

@@ -7,6 +7,7 @@ crowds of callers give up a moment after they ask. All of it is allowed, so noth
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import json
 from collections.abc import Callable, Coroutine, Sequence
@@ -29,6 +30,7 @@ from bench.chaos.workloads.api import Named, Workload
 SUBJECTS = Subjects()
 BUMP_S: Final = 0.02
 MOVE_S: Final = 0.1
+SEIZE_S: Final = 0.2
 CANCEL_AGAIN_S: Final = 0.5
 CROWD: Final = 300
 CROWD_TIMEOUT_S: Final = 0.02
@@ -53,6 +55,7 @@ class Troubles:
         makers: dict[Kind, Callable[[], Coroutine[Any, Any, None]]] = {
             Kind.BUMP_GATES: self._bump_gates,
             Kind.MOVE_OWNERSHIP: self._move_ownership,
+            Kind.SEIZE: self._seize,
             Kind.GIVE_UP: self._give_up,
         }
         self._tasks[kind] = asyncio.create_task(makers[kind]())
@@ -96,6 +99,25 @@ class Troubles:
                         await client.request(subject, json.dumps(order).encode(), timeout=2.0)
                 await asyncio.sleep(MOVE_S)
 
+    async def _seize(self) -> None:
+        """The ownership entry and the gates that it needs come together, while turns are on their way."""
+        async with _connected(self._urls()) as client:
+            while True:
+                workload = self._source.choice(self._workloads)
+                if workload.resources:
+                    names = LogSubjects(SUBJECTS, workload.service_name)
+                    with contextlib.suppress(NatsError, TimeoutError, KeyError):
+                        gates = await _subjects_of(client, names.stream, names.gate("*"))
+                        entry = await _last_of(client, names.stream, names.own_anywhere)
+                        number = int(entry["subject"].rsplit(".", 1)[1]) + 1
+                        owner = self._source.choice(sorted(gates)).rsplit(".", 1)[1]
+                        moves = json.loads(base64.b64decode(entry["data"]))
+                        moves["to"] = {owner: [self._source.choice(workload.resources)]}
+                        await client.publish(names.own(number), json.dumps(moves).encode())
+                        for gate in gates:
+                            await client.publish(gate, b"", headers={ROLLUP: "sub"})
+                await asyncio.sleep(SEIZE_S)
+
     async def _give_up(self) -> None:
         """Crowds that ask for a value, and give up at the same moment."""
         async with aegis_sdk.connect(",".join(self._urls())) as aegis:
@@ -124,6 +146,13 @@ async def _subjects_of(client: Client, stream: str, subject: str) -> list[str]:
     message = await client.request(f"$JS.API.STREAM.INFO.{stream}", body, timeout=2.0)
     state = json.loads(message.data)["state"]
     return list(state.get("subjects") or {})
+
+
+async def _last_of(client: Client, stream: str, subject: str) -> dict[str, Any]:
+    body = json.dumps({"last_by_subj": subject}).encode()
+    message = await client.request(f"$JS.API.STREAM.MSG.GET.{stream}", body, timeout=2.0)
+    found: dict[str, Any] = json.loads(message.data)["message"]
+    return found
 
 
 @contextlib.asynccontextmanager

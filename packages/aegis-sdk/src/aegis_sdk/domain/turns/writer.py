@@ -815,7 +815,9 @@ class Writer:
         if not batch.is_done and self._clashed is None:
             self._clashed = batch
             for work in batch.singles:
-                work.looked_up = False  # what the log said of it before is not so any more, of one of them
+                work.looked_up = (
+                    False  # what the log said of it before is not so any more, of one of them
+                )
             self.desk.out.look_up += batch.singles
 
     def _found_in_clash(self, batch: Write, work: Work, found: Outcome | None) -> None:
