@@ -18,16 +18,13 @@ from aegis_sdk.domain.turns.ownership import MissingOwnership
 from aegis_sdk.domain.turns.work import BehindTrim
 from aegis_sdk.errors import Unavailable
 
+from aegis_control.application.leading.torn import AT_A_TIME
 from aegis_control.application.ports import Going, RequestsFull
 from aegis_control.application.state import ControlState, ServiceTable
 from aegis_control.application.world import World
 from aegis_control.domain.events import JournalTrimHeldUp, JournalTrimmed
 from aegis_control.domain.leading import trimming
 from aegis_control.domain.leading.owning import Owned
-
-AT_A_TIME: Final = 500
-"""Resources whose states are in memory together."""
-
 
 INTERVALS_A_RETENTION: Final = 24
 INTERVAL_S_MIN: Final = 1.0
