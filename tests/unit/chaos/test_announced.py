@@ -171,6 +171,17 @@ def test_half_a_transfer_needs_a_lost_journal(losses: list[Loss], violations: in
     assert len(pairs) == violations
 
 
+def test_or_a_request_that_was_given_up() -> None:
+    """Three owners in a row had begun it and were lost; what it had asked for stands."""
+    asked = operation(
+        "t", 5.0, workload="transfers", kind="transfer", args={"amount": 1, "to": "Q"}
+    )
+    ended = stored("t", outcome="failed", reply={"code": "gave_up"})
+    outcomes = [stored(nested("t"), resource="Q", reply=1), ended]
+    told = found("totals", operations=[asked], outcomes=outcomes)
+    assert not [message for message in told if "t was" in message]
+
+
 def test_a_loss_excuses_no_place_that_is_not_answered_again() -> None:
     fault = Fault(kind="lose_journal", target="s", began_s=8.0, healed_s=10.0)
     late = [operation("a", 11.0, completed_s=40.0), operation("b", 5.0)]
