@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import bisect
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
+from aegis_sdk.application.ports import AlreadyStored
 from aegis_sdk.contract.envelope import Outcome, OutcomeKind, Request
 from aegis_sdk.contract.turns.entries import TURN
 from aegis_sdk.domain.turns.entries import Claim, Entry, Gate, Turn
@@ -51,6 +53,39 @@ async def writer(world: World, name: str = "w1") -> Answers:
     log = TurnLog(await world.link(), world.names, writer=name, nonce="n")
     await log.open()
     return Answers(log)
+
+
+class Early:
+    """A link that says of the first batch that it exists, as a cluster may while an earlier try is on its way."""
+
+    def __init__(self, link: Any) -> None:
+        self._link = link
+        self.asked = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._link, name)
+
+    async def store_together(self, *arguments: Any, **options: Any) -> Any:
+        self.asked += 1
+        if self.asked == 1:
+            raise AlreadyStored("it is on its way")
+        return await self._link.store_together(*arguments, **options)
+
+
+@pytest.mark.plain
+async def test_a_batch_that_is_on_its_way_is_no_clash(world: World) -> None:
+    """R10: computed again, it would be another turn of that number, and its writer would take itself for a copy."""
+    answers = await writer(world)
+    gate = await store_gate(await world.link(), world.names, "w1")
+    early = Early(answers.log._link)
+    answers.log._link = early  # type: ignore[assignment]
+    answers.log.on_clashed = lambda write: pytest.fail("none of its singles is there")
+    batch = turn(1, gate, "c.1")
+    request = Request("c~1.1", "accounts", "add", "A", b"{}")
+    single = Work(request, sent_s=0.0, pure=True, single=True)
+    batch.add_single(single, Outcome(OutcomeKind.EXECUTED, b"1", epoch=1))
+    assert await answers.store(batch) == "stored"
+    assert early.asked == 2
 
 
 async def test_a_turn_is_stored_under_the_newest_gate_and_no_other(world: World) -> None:

@@ -193,9 +193,12 @@ class TurnLog:
                 self.on_refused(write)
                 return
             except AlreadyStored:
-                if await self._is_clash(subject):
+                if await self._is_there(subject):
+                    return  # an earlier try of it is in the log: the reader brings it
+                if await self._is_there(*(single for single, _, _ in posts[1:])):
                     self.on_clashed(write)
-                return  # else an earlier try of it is in the log: the reader brings it
+                    return
+                await asyncio.sleep(TROUBLE_WAIT_S)  # an earlier try of it is on its way
             except StoreError as error:
                 if isinstance(error, StoreMissing):
                     self._look_at_log()
@@ -246,13 +249,16 @@ class TurnLog:
         content = self._head + encode_record(request, outcome, self._kept_bytes_max)
         return subject, content, turn_header([request.request_id])
 
-    async def _is_clash(self, subject: str) -> bool:
-        """Whether the turn itself is not in the log, so that one of its singles was there before."""
+    async def _is_there(self, *subjects: str) -> bool:
+        """Whether the log has an entry on one of them."""
         while not self._closed:
             try:
-                return await last_message(self._link, self._names.stream, subject) is None
+                for subject in subjects:
+                    if await last_message(self._link, self._names.stream, subject) is not None:
+                        return True
+                return False
             except StoreError as error:
-                log.debug("turn_not_found", subject=subject, error=str(error))
+                log.debug("turn_not_found", subject=subjects[0], error=str(error))
             await asyncio.sleep(TROUBLE_WAIT_S)
         return False
 
