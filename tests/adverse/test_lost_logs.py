@@ -296,6 +296,15 @@ async def test_a_log_that_lost_its_ownership_entries_is_not_served_from(tmp_path
         assert await place.add() == 2  # the turns are all there
 
 
+async def test_gates_that_somebody_removes_are_stored_anew(tmp_path: Path) -> None:
+    """G1, G8: nothing is lost with them, so a call only waits until its instance notices."""
+    async with running(tmp_path) as place:
+        assert await place.add() == 1
+        await place.api(f"STREAM.PURGE.{JOURNAL}", filter=LOG.gate("*"))
+        assert await place.add() == 2
+        assert not await place.events("log_lost")
+
+
 async def test_a_store_put_back_from_an_older_copy_is_told_and_not_served_from(
     tmp_path: Path,
 ) -> None:

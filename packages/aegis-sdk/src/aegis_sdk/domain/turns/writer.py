@@ -135,6 +135,7 @@ class Writer:
         self._turn: Write | None = None
         self._clashed: Write | None = None
         self._refused_gate = 0
+        self._refused_ticks = 0
         self._refused: list[Write] = []
         """Refused, and it is not known yet whether an earlier try is in the log."""
         self._unread: dict[int | str, Write] = {}
@@ -520,6 +521,16 @@ class Writer:
             held.ended.pop(request_id, None)
         self._saver.tick(self.held.values(), now_s, self.position, self._worth)
         self._outbox.tick()
+        self._shut_out_itself()
+
+    def _shut_out_itself(self) -> None:
+        """The gate that refused it does not come: somebody removed it. A gate of its own is as good, since all in front of it is
+        read, too.
+        """
+        is_refused = 0 < self._refused_gate >= self.ownership.gates.get(self.name, 0)
+        self._refused_ticks = self._refused_ticks + 1 if is_refused else 0
+        if self._refused_ticks > 1:
+            self.desk.out.shut_out.append(self.name)
 
     # --- composing --------------------------------------------------------------------------------------------
     def compose(self, now_s: float) -> None:
