@@ -224,9 +224,12 @@ class Worker:
         await self._process.wait()
 
     async def said(self) -> str:
-        """Its next line."""
+        """Its next line. Raises: EOFError, when it has ended."""
         assert self._process.stdout is not None
-        return (await self._process.stdout.readline()).decode().strip()
+        line = await self._process.stdout.readline()
+        if not line:
+            raise EOFError(f"it ended: {self._process.returncode}")
+        return line.decode().strip()
 
 
 async def _killed(process: asyncio.subprocess.Process) -> None:
