@@ -442,14 +442,16 @@ class _AllFailed(Exception):
 
 
 async def _or_cancelled(work: Coroutine[Any, Any, None]) -> None:
-    """Await it. Before Python 3.12 the client's `wait_for` can swallow a cancellation; a shield doesn't."""
-    task = asyncio.ensure_future(work)
-    try:
-        await asyncio.shield(task)
-    except asyncio.CancelledError:
-        task.cancel()
-        await asyncio.wait([task])
-        raise
+    """Await it. Before Python 3.12 the client's `wait_for` can swallow a cancellation, which is counted all the same.
+
+    Not in a task of its own: what that leaves to the collector closes a connection whose TLS has just begun.
+    """
+    task = asyncio.current_task()
+    assert task is not None
+    before = task.cancelling()
+    await work
+    if task.cancelling() > before:
+        raise asyncio.CancelledError
 
 
 def _is_of_login(reason: str) -> bool:
