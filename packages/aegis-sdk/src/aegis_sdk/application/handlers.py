@@ -1,6 +1,6 @@
 """Runs a handler for one request and turns whatever happens into an outcome.
 
-It knows nothing of resources' order, fences or acknowledgements. Invariant: it returns an outcome, whatever
+It knows nothing of resources' order, gates or acknowledgements. Invariant: it returns an outcome, whatever
 users' code raises and does to the task that it runs in; only an instance that stops leaves a request without
 one (its worker is cancelled), and the next active runs it. Users' code is the handler, and what pydantic
 calls of its models on the way in and out.

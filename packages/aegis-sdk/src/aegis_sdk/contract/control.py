@@ -355,7 +355,7 @@ class Command(_Wire):
     resources: list[str] = []
     reason: str = ""
     lease_s: float = Field(5.0, gt=0)
-    """Of a pause. Above what a handover takes: a late one is no harm, since the fence decides."""
+    """Of a pause. Above what a handover takes: a late one is no harm, since the gate decides."""
 
 
 # --- operators to control: request on `ctl.admin.<verb>`, reply AdminReply -------------------------

@@ -1,12 +1,8 @@
 """Every stream, bucket, key and subject name, in one place. `prefix` separates environments on one NATS.
 
 Requests   aegis.req.<service>.any                             aegis.req.<service>.at.<resource>
-Journal    aegis.jrn.<service>.<resource|->.out.<caller>.<n>   an outcome
-           aegis.jrn.<service>.<resource>.fence                the entry that begins an epoch
-           aegis.jrn.<service>.<resource>.state                the newest complete checkpoint
-           aegis.jrn.<service>.<resource>.part.<id>.<n>        parts of a checkpoint too large for one message
-           aegis.jrn.<service>.<resource|->.try.<caller>.<n>   how often a request was begun again
-Replies    aegis.rep.<caller>.<n>                              outcomes, republished by the server
+Journal    aegis.jrn.<service>.…                               contract/turns/subjects.py
+Replies    aegis.rep.<caller>.<n>                              answers, by request id
 Control    aegis.ctl.>                                         registration, heartbeats, commands, admin
 Events     aegis.evt.<event>                                   what control did, for operators (kept for a while)
 Metrics    aegis.met.<source>                                  what a process has counted since its start

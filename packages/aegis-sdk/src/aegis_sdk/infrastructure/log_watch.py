@@ -1,10 +1,8 @@
 """Notices that a service's journal or requests are not the log that this process knows: emptied, replaced, an older copy.
 
-Control looks twice a second; this is for what happens before it looks. Three things tell, and none costs a
-commit anything: an outcome that is stored at or before a position where one was stored earlier; a fence that is
-refused though the log has no newer one; and each new connection. Then, before the next commit, the watch looks at the
-streams' identity and ends. It also looks whether these are still where they were: the newest outcome that was stored or
-read here, the newest request that was given, and what was read last of whatever kind. An end alone says little: others
+Control looks twice a second; this is for what happens before it looks. It is asked before each claim, after a refused turn, and
+before a reader is made anew. Then it looks at the streams' identity and ends. It also looks whether these are still
+where they were: the entries and the stored request that were read last, and a checkpoint that must be there. An end alone says little: others
 go on writing, and a moment later an older copy is as long as the log was. An instance that reads on behind that end would
 never read what they wrote. What the watch tells is final: the instance stops serving, and control asks an operator.
 """
@@ -25,7 +23,7 @@ from aegis_sdk.nats.jetstream import Kept
 from aegis_sdk.nats.link import Link
 
 PASSED_MAX: Final = 8
-"""Of the entries that were read last, so many are remembered: fences and checkpoints may be replaced by newer ones."""
+"""Of the entries that were read last, so many are remembered: gates and checkpoints may be replaced by newer ones."""
 SAME_S: Final = 1e-3
 """Two messages at one place of the same log were stored at the same moment, but for what a float leaves of nanoseconds."""
 IDENTITY: Final = "aegis.log"

@@ -30,7 +30,7 @@ API_TIMEOUT_S: Final = 2.0
 PUBLISH_TIMEOUT_S: Final = 5.0
 """For each thousand; with `sync_interval: always` they take a second."""
 READ_TIMEOUT_S: Final = 10.0
-"""For all entries of a bucket or all fences of a journal."""
+"""For all entries of a bucket, or of one kind in a log."""
 _READ_BATCH: Final = 2_000
 _TAIL_WAIT_S: Final = 5.0
 """How long one request for what is to come waits; the reading's own deadline is longer."""
