@@ -256,27 +256,25 @@ class System:
         assert len({record.request_id for record in records}) == len(records)
         ended = [m.subject.split(".")[5:] for m in messages if m.subject.split(".")[3] == "end"]
         given_up = Outcome.error(OutcomeKind.CANCELLED, "cancelled", "its caller gave up")
-        return dict.fromkeys(map(".".join, ended), given_up) | {
-            record.request_id: record.outcome for record in records
-        }
+        found = {record.request_id: record.outcome for record in records}  # in the log's order
+        return found | {id_: given_up for id_ in map(".".join, ended) if id_ not in found}
 
     async def outcome_messages(self, service: str) -> list[Msg]:
-        """What the log holds, in its order; many outcomes may share a message."""
+        """What the log holds, in its order; many outcomes may share a message.
+
+        The stream's leader says up to where: a reader may be at a node that was down, and is behind.
+        """
         client = await nats.connect(self.url.split(","))
         try:
             stream = client.jetstream(timeout=15)
-            messages = []
+            messages: list[Msg] = []
+            name = SUBJECTS.journal_stream(service)
+            last_seq = (await stream.stream_info(name)).state.last_seq
             subscription = await stream.subscribe(
-                f"aegis.jrn.{service}.>",
-                stream=SUBJECTS.journal_stream(service),
-                ordered_consumer=True,
+                f"aegis.jrn.{service}.>", stream=name, ordered_consumer=True
             )
-            with contextlib.suppress(nats.errors.TimeoutError):
-                while True:
-                    message = await subscription.next_msg(timeout=1.0)
-                    messages.append(message)
-                    if not message.metadata.num_pending:
-                        break
+            while not messages or messages[-1].metadata.sequence.stream < last_seq:
+                messages.append(await subscription.next_msg(timeout=15.0))
             return messages
         finally:
             await client.close()
