@@ -289,7 +289,6 @@ class Instance:
             self.service,
             reply.journal_id,
             reply.requests_id,
-            kept_s=reply.outcome_ttl_s,
         )
         watch.on_lost = self._lose_log
         watch.on_requests_lost = self._lose_requests
@@ -327,8 +326,7 @@ class Instance:
 
     def _known_end(self) -> int:
         """How far the journal goes at least."""
-        read = self._serving.position if self._serving else 0
-        return max(read, self._watch.end if self._watch else 0)
+        return self._serving.position if self._serving else 0
 
     def _lag_entries(self) -> int:
         return 0 if self._stopped or self._serving is None else self._serving.lag_entries
@@ -442,7 +440,7 @@ class Instance:
                 requests_id=self._watch.requests_id if self._watch else "",
                 journal_seq=self._known_end(),
                 request_seq=newest.seq if newest else 0,
-                request_id=newest.what if newest else "",
+                request_id=newest.request_id if newest else "",
                 log_lost=self._lost,
                 requests_lost=self._requests_lost,
                 resources_seen=seen,

@@ -7,7 +7,7 @@ A scrape asks nobody: counters come from the fleet's totals, gauges from the lea
 from __future__ import annotations
 
 from collections import Counter as Tally
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import structlog
@@ -55,8 +55,8 @@ class Metrics:
         self._connected = False
         self._read: Backlog | None = None
         self._registry = registry = CollectorRegistry()
-        self._failovers: Tally[tuple[str, str]] = Tally()
-        self._moves: Tally[tuple[str, str]] = Tally()
+        self._failovers: Tally[tuple[str, ...]] = Tally()
+        self._moves: Tally[tuple[str, ...]] = Tally()
         """By service and reason."""
         self._failover_durations: dict[str, Buckets] = {}
         registry.register(_Collector(self._collect))
@@ -120,13 +120,11 @@ class Metrics:
             yield from _stored(self._read)
 
     def _failed_over(self) -> Iterator[Metric]:
-        failovers = CounterMetricFamily(
-            "aegis_failovers_total",
-            "Times that resources of an instance moved to others.",
-            labels=["service", "reason"],
-        )
-        for labels, count in self._failovers.items():
-            failovers.add_metric(labels, count)
+        by = ["service", "reason"]
+        moved = "Times that resources of an instance moved to others."
+        yield _counter("aegis_failovers_total", moved, by, self._failovers)
+        given = "Resources that were given to an instance."
+        yield _counter("aegis_ownership_moves_total", given, by, self._moves)
         durations = HistogramMetricFamily(
             "aegis_failover_duration_seconds",
             "From the verdict until the last gate was stored.",
@@ -134,16 +132,7 @@ class Metrics:
         )
         for service, buckets in self._failover_durations.items():
             durations.add_metric([service], _cumulative(buckets), buckets.sum_s)
-        moves = CounterMetricFamily(
-            "aegis_ownership_moves_total",
-            "Resources that were given to an instance.",
-            labels=["service", "reason"],
-        )
-        for labels, count in self._moves.items():
-            moves.add_metric(labels, count)
-        yield failovers
         yield durations
-        yield moves
 
 
 class _Collector:
@@ -167,12 +156,12 @@ def _own(leading: bool, connected: bool, version: str) -> Iterator[Metric]:
     yield _gauge(
         "aegis_control_connected", "1 while this replica is connected to NATS.", [], {(): connected}
     )
-    dropped = CounterMetricFamily(
+    yield _counter(
         "aegis_control_log_lines_dropped_total",
         "Log lines of this replica that were dropped, because nobody read them fast enough.",
+        [],
+        {(): dropped_lines()},
     )
-    dropped.add_metric([], dropped_lines())
-    yield dropped
     yield _gauge("aegis_build_info", "The version.", ["version"], {(version,): 1})
 
 
@@ -202,12 +191,12 @@ def fleet_metrics(fleet: Fleet) -> Iterator[Metric]:
         [],
         {(): fleet.sources},
     )
-    dropped = CounterMetricFamily(
+    yield _counter(
         "aegis_metrics_series_dropped_total",
         "Series told beyond the bound, each time they were told.",
+        [],
+        {(): fleet.dropped},
     )
-    dropped.add_metric([], fleet.dropped)
-    yield dropped
 
 
 def _system(tables: list[ServiceTable]) -> Iterator[Metric]:
@@ -271,6 +260,15 @@ def _roles(table: ServiceTable, held: Tally[LeaseState]) -> dict[str, int]:
         "waiting": held[LeaseState.WAITING],
         "vacant": held[LeaseState.VACANT],
     }
+
+
+def _counter(
+    name: str, meaning: str, labels: list[str], values: Mapping[tuple[str, ...], float]
+) -> Metric:
+    family = CounterMetricFamily(name, meaning, labels=labels)
+    for of, value in values.items():
+        family.add_metric(of, value)
+    return family
 
 
 def _gauge(name: str, meaning: str, labels: list[str], values: Values) -> Metric:

@@ -139,7 +139,7 @@ GATES: Final = Family(
     Kind.COUNTER,
     ("reason",),
     "Gates that instances and callers have stored: `taken_over` from another instance, `gave_up` on"
-    " requests, `claimed` on a new connection.",
+    " requests, `claimed` on a new connection, an instance's `own` in place of one that does not come.",
 )
 LOOP_LAG: Final = Family(
     "aegis_event_loop_lag_seconds",

@@ -10,7 +10,6 @@ never read what they wrote. What the watch tells is final: the instance stops se
 from __future__ import annotations
 
 import contextlib
-import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple
@@ -19,7 +18,6 @@ from aegis_sdk.application.ports import StoreMissing, StoreUnreachable
 from aegis_sdk.contract.envelope import MSG_ID
 from aegis_sdk.contract.subjects import Subjects
 from aegis_sdk.infrastructure.messages import READ_TIMEOUT_S, last_message, message
-from aegis_sdk.nats.jetstream import Kept
 from aegis_sdk.nats.link import Link
 
 PASSED_MAX: Final = 8
@@ -31,11 +29,10 @@ IDENTITY: Final = "aegis.log"
 
 
 class Mark(NamedTuple):
-    """What is at a place in a log, an outcome's subject or a request's id, and since when that is known."""
+    """A stored request's place and id."""
 
     seq: int
-    what: str
-    at_s: float = 0.0
+    request_id: str
 
 
 class Passed(NamedTuple):
@@ -49,8 +46,6 @@ class Passed(NamedTuple):
 class _Known(NamedTuple):
     """What must still be there."""
 
-    stored: Mark
-    read: Mark
     given: Mark
     passed: tuple[Passed, ...]
 
@@ -65,14 +60,10 @@ class LogWatch:
         service: str,
         log_id: str,
         requests_id: str = "",
-        *,
-        kept_s: float = 86_400.0,
     ) -> None:
-        """`kept_s`: before that, no outcome is removed."""
         self.service = service
         self.log_id = log_id
         self.requests_id = requests_id
-        self._kept_s = kept_s
         self.on_lost: Callable[[str], None] = lambda reason: None
         self.on_requests_lost: Callable[[str], None] = lambda reason: None
         self.kept: Callable[[], str] = lambda: ""
@@ -81,10 +72,8 @@ class LogWatch:
         self._subjects = subjects
         self._sure_of = link.connected.session
         self._lost = self._requests_lost = ""
-        self._stored = self._read = self._given = Mark(0, "")
+        self._given = Mark(0, "")
         self._passed: deque[Passed] = deque(maxlen=PASSED_MAX)
-        self._behind = 0
-        """How far it went at least when the connection ended: what is stored by the new one comes behind that."""
         self._unproved: _Known | None = None
         """As it was when the connection ended; what comes by the new one may be of another log."""
 
@@ -98,31 +87,9 @@ class LogWatch:
         return bool(self._lost or self._requests_lost)
 
     @property
-    def end(self) -> int:
-        """The highest position where this process stored something."""
-        return self._stored.seq
-
-    @property
     def newest_request(self) -> Mark:
         """What was given to this process; after a new connection, what was before it."""
         return self._unproved.given if self._unproved else self._given
-
-    def placed(self, seq: int) -> None:
-        """Something of this process was stored now."""
-        if seq <= self._behind:
-            self._tell(f"something new is at {seq}, and it went to {self._behind}")
-
-    def stored(self, seq: int, subject: str) -> None:
-        """An outcome of this process is in the journal."""
-        self.placed(seq)
-        if seq > self._stored.seq:
-            self._stored = Mark(seq, subject, time.monotonic())
-        else:  # as a rule acknowledgements come in order, but not over a change of the stream's leader
-            self._sure_of = ""
-
-    def read(self, seq: int, subject: str) -> None:
-        """An outcome was read in the journal."""
-        self._read = Mark(seq, subject, time.monotonic())
 
     def passed(self, seq: int, subject: str, stored_s: float) -> None:
         """Something was read in the journal."""
@@ -135,17 +102,14 @@ class LogWatch:
 
     def reconnected(self) -> None:
         """Before anything comes by the new connection."""
-        known = _Known(self._stored, self._read, self._given, tuple(self._passed))
-        self._unproved = self._unproved or known
-        read_to = self._passed[-1].seq if self._passed else 0
-        self._behind = max(self._behind, read_to, self._stored.seq)
+        self._unproved = self._unproved or _Known(self._given, tuple(self._passed))
 
     async def make_sure(self) -> None:
         """Raises: StoreUnreachable while nothing may be stored: it can't be told, or it is another log."""
         session = self._link.connected.session
         # As they are now: while the server is asked, another commit may move them on.
         unproved = self._unproved
-        known = unproved or _Known(self._stored, Mark(0, ""), Mark(0, ""), ())
+        known = unproved or _Known(Mark(0, ""), ())
         if not self.is_lost:
             await self._look_at_journal(known)
             await self._look_at_requests(known.given)
@@ -159,9 +123,6 @@ class LogWatch:
         stream = self._subjects.journal_stream(self.service)
         try:
             state = await self._compare(stream, self.log_id, self._tell)
-            for mark in (known.stored, known.read):
-                young = time.monotonic() - mark.at_s < self._kept_s / 2
-                await self._find(mark, stream, state, _subject_of, self._tell, must_be=young)
             await self._find_passed(known.passed, stream, int(state["last_seq"]))
             await self._find_kept(stream)
         except StoreMissing as error:
@@ -191,14 +152,22 @@ class LogWatch:
             self._tell(f"{subject} is gone")
 
     async def _look_at_requests(self, given: Mark) -> None:
-        stream, tell = self._subjects.request_stream(self.service), self._tell_requests
+        """Raises: StoreError."""
         if not given.seq:
             return
+        stream, tell = self._subjects.request_stream(self.service), self._tell_requests
         with contextlib.suppress(StoreMissing):  # control sees that it is gone
             state = await self._compare(stream, self.requests_id, tell)
+            if (last_seq := int(state["last_seq"])) < given.seq:
+                tell(f"it ends at {last_seq}, and something was stored at {given.seq}")
+                return
+            found = await message(self._link, stream, {"seq": given.seq})
+            there = "nothing" if found is None else found.headers.get(MSG_ID, "")
             # Requests are forgotten from the stream's beginning on alone.
-            inside = given.seq >= int(state["first_seq"])
-            await self._find(given, stream, state, _id_of, tell, must_be=inside)
+            must_be = given.seq >= int(state["first_seq"])
+            if there != given.request_id and (found is not None or must_be):
+                known = f"{given.request_id} was stored there"
+                tell(f"at {given.seq} is {there or 'another'}, and {known}")
 
     async def _compare(
         self, stream: str, known: str, tell: Callable[[str], None]
@@ -211,27 +180,6 @@ class LogWatch:
         state: Mapping[str, Any] = info["state"]
         return state
 
-    async def _find(
-        self,
-        mark: Mark,
-        stream: str,
-        state: Mapping[str, Any],
-        what: Callable[[Kept], str],
-        tell: Callable[[str], None],
-        *,
-        must_be: bool,
-    ) -> None:
-        """Raises: StoreError."""
-        if not mark.seq:
-            return
-        if (last_seq := int(state["last_seq"])) < mark.seq:
-            tell(f"it ends at {last_seq}, and something was stored at {mark.seq}")
-            return
-        found = await message(self._link, stream, {"seq": mark.seq})
-        there = "nothing" if found is None else what(found)
-        if there != mark.what and (found is not None or must_be):
-            tell(f"at {mark.seq} is {there or 'another'}, and {mark.what} was stored there")
-
     def _tell(self, reason: str) -> None:
         if not self._lost:
             self._lost = reason
@@ -241,11 +189,3 @@ class LogWatch:
         if not self._requests_lost:
             self._requests_lost = reason
             self.on_requests_lost(reason)
-
-
-def _subject_of(message: Kept) -> str:
-    return message.subject
-
-
-def _id_of(message: Kept) -> str:
-    return message.headers.get(MSG_ID, "")

@@ -112,8 +112,9 @@ class Caller:
             await self._check(request)
         if again or before is not None:
             return await self._settle_named(request, method, ends_s, again=again, before=before)
-        stored_as = Because.ALWAYS if method.stored else None
-        return await self.open.outcome_of(request, ends_s=ends_s, stored_as=stored_as)
+        return await self.open.outcome_of(
+            request, ends_s=ends_s, stored_as=_stored_as(request, method)
+        )
 
     async def _settle_named(
         self,
@@ -133,11 +134,13 @@ class Caller:
                 await self._check(request)
             if before is not None:
                 await before(request)
-            stored_as, check = Because.ALWAYS if method.stored else None, None
-            if request.fingerprint:
-                stored_as, check = Because.KEYED, partial(self._check_key, request, method)
             outcome = await self.open.outcome_of(
-                request, ends_s=ends_s, stored_as=stored_as, check_key=check
+                request,
+                ends_s=ends_s,
+                stored_as=_stored_as(request, method),
+                check_key=(
+                    partial(self._check_key, request, method) if request.fingerprint else None
+                ),
             )
             return await self._same_key(request, method, outcome)
         finally:
@@ -321,3 +324,10 @@ def _request_of(record: Record, service: str) -> Request:
         *(record.request_id, service, record.method, record.resource, record.payload),
         fingerprint=fingerprint,
     )
+
+
+def _stored_as(request: Request, method: Method[Any, Any]) -> Because | None:
+    """Why it is stored before anybody has it; None: it is sent first."""
+    if request.fingerprint:
+        return Because.KEYED
+    return Because.ALWAYS if method.stored else None

@@ -904,7 +904,7 @@ class TurnHost:
         for n in itertools.count(1):
             try:
                 await self._log.gate(writer)
-                self._recorder.gate("taken_over")
+                self._recorder.gate("own" if writer == self.writer.name else "taken_over")
                 return
             except StoreError as error:
                 log.debug("gate_not_stored", writer=writer, error=str(error))

@@ -825,10 +825,10 @@ class Writer:
         """One of the batch's singles has an outcome already, and nothing of the batch is stored: which one?"""
         if not batch.is_done and self._clashed is None:
             self._clashed = batch
-            for work in batch.singles:
-                work.looked_up = (
-                    False  # what the log said of it before is not so any more, of one of them
-                )
+            for (
+                work
+            ) in batch.singles:  # what the log said before is not so any more, of one of them
+                work.looked_up = False
             self.desk.out.look_up += batch.singles
 
     def _found_in_clash(self, batch: Write, work: Work, found: Outcome | None) -> None:
