@@ -83,7 +83,8 @@ class Proxy:
         except OSError:
             writer.transport.abort()
             return
-        await self._serve(reader, writer, *upstream)
+        with contextlib.suppress(asyncio.CancelledError):  # Python 3.11 prints it as a failure
+            await self._serve(reader, writer, *upstream)
 
     async def _serve(
         self,

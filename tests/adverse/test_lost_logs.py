@@ -22,6 +22,7 @@ import nats
 import pytest
 from aegis_control.infrastructure.embedded_nats import EmbeddedNats
 from aegis_sdk import Aegis, Method, ResourceContext, Role, Service
+from aegis_sdk.contract.metrics import GATES
 from aegis_sdk.contract.subjects import Subjects
 from aegis_sdk.contract.turns.subjects import LogSubjects
 from aegis_sdk.infrastructure.turns.assembly import TurnClient
@@ -36,6 +37,7 @@ NAMES = Subjects()
 JOURNAL = NAMES.journal_stream("counters")
 REQUESTS = NAMES.request_stream("counters")
 LOG = LogSubjects(NAMES, "counters")
+OWN_GATES = (GATES, ("own",))
 RAN: list[int] = []
 """What the group's handlers of this process were run with."""
 ADDED: list[int] = []
@@ -76,10 +78,18 @@ def counters() -> Service:
 class Place:
     """A server, a control and two instances in this process; a caller, and an operator's tools."""
 
-    def __init__(self, server: EmbeddedNats, aegis: Aegis, operator: Client) -> None:
+    def __init__(
+        self, server: EmbeddedNats, aegis: Aegis, operator: Client, serving: list[Aegis]
+    ) -> None:
         self.server = server
         self.aegis = aegis
         self.operator = operator
+        self.serving = serving
+
+    def own_gates(self) -> float:
+        """How many gates the instances stored that shut themselves out."""
+        numbers = [each for aegis in self.serving for each in aegis._recorder.numbers()]
+        return sum(count for family, labels, count in numbers if (family, labels) == OWN_GATES)
 
     @property
     def url(self) -> str:
@@ -221,12 +231,14 @@ async def running(folder: Path, *, instances: int = 2) -> AsyncIterator[Place]:
             aegis_sdk.connect(server.url) as aegis,
             contextlib.AsyncExitStack() as stack,
         ):
+            serving: list[Aegis] = []
             for n in range(instances):
                 offered = await stack.enter_async_context(aegis_sdk.connect(server.url))
+                serving.append(offered)
                 roles = dict.fromkeys("AB", Role.AUTO)
                 await offered.serve(counters(), resources=roles, instance_id=f"i-{n}", wait_s=10.0)
             operator = await nats.connect(server.url, max_reconnect_attempts=-1)
-            yield Place(server, aegis, operator)
+            yield Place(server, aegis, operator, serving)
             await operator.close()
 
 
@@ -306,8 +318,10 @@ async def test_gates_that_somebody_removes_are_stored_anew(tmp_path: Path) -> No
     """G1, G8: nothing is lost with them, so a call only waits until its instance notices."""
     async with running(tmp_path) as place:
         assert await place.add() == 1
+        assert not place.own_gates()
         await place.api(f"STREAM.PURGE.{JOURNAL}", filter=LOG.gate("*"))
         assert await place.add() == 2
+        assert place.own_gates() == 1
         assert not await place.events("log_lost")
 
 

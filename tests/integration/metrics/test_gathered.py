@@ -35,6 +35,7 @@ async def test_a_scrape_shows_what_callers_and_instances_did(
 ) -> None:
     async with observed(server, prefix) as system:
         found = samples_of(system.text)
+    assert "aegis_turn_outcomes_bucket{le=64.0,service=accounts}" in found  # of its own bounds
     at, group = "method=book,route=at,service=accounts", "method=echo,route=any,service=accounts"
     exact = {
         "aegis_requests_total{method=book,outcome=executed,route=at,service=accounts}": 1,

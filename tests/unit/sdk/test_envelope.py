@@ -18,8 +18,10 @@ JSON: st.SearchStrategy[Any] = st.recursive(
     | st.integers()
     | st.floats(allow_nan=False, allow_infinity=False)
     | st.text(st.characters(exclude_categories=["Cs"])),
-    lambda inner: st.lists(inner, max_size=4)
-    | st.dictionaries(st.text(st.characters(exclude_categories=["Cs"])), inner, max_size=4),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(st.text(st.characters(exclude_categories=["Cs"])), inner, max_size=4)
+    ),
     max_leaves=8,
 )
 KEYS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1)
@@ -46,6 +48,15 @@ def test_a_request_comes_back_from_the_wire(request: Request) -> None:
         request.headers(), request.payload, service="svc", resource=request.resource
     )
     assert parsed == request
+
+
+@given(st.floats(1.7e9, 2.5e9))
+def test_a_deadline_comes_to_nobody_as_a_later_one(deadline_s: float) -> None:
+    """Else what had passed for its caller could be run half a millisecond later."""
+    headers = Request("c.1", "svc", "book", None, b"{}", deadline_s=deadline_s).headers()
+    parsed = Request.parse(headers, b"{}", service="svc", resource=None)
+    assert parsed.deadline_s is not None
+    assert deadline_s - 0.001 < parsed.deadline_s <= deadline_s + 2e-6
 
 
 @pytest.mark.parametrize("missing", ["Nats-Msg-Id", "aegis-method"])

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from aegis_sdk.application.ports import StoreMissing, StoreUnreachable
 from aegis_sdk.contract.subjects import Subjects
-from aegis_sdk.infrastructure.log_watch import IDENTITY, LogWatch
+from aegis_sdk.infrastructure.log_watch import IDENTITY, PASSED_MAX, LogWatch
 
 TIME = "2026-01-01T00:00:00Z"
 TIME_S = 1767225600.0
@@ -56,11 +56,11 @@ def watching(logs: Logs) -> tuple[LogWatch, list[str]]:
     lost: list[str] = []
     watch.on_lost = lambda reason: lost.append(f"journal: {reason}")
     watch.on_requests_lost = lambda reason: lost.append(f"requests: {reason}")
-    watch.passed(6, "out.b", TIME_S)
+    watch.passed(6, "out.b", TIME_S, is_turn=False)
     watch.given(7, "c.1")
     watch.reconnected()
     logs.connected.session = "s2"
-    watch.passed(9, "out.c", TIME_S)  # by the new connection, of whatever log
+    watch.passed(9, "out.c", TIME_S, is_turn=False)  # by the new connection, of whatever log
     return watch, lost
 
 
@@ -103,6 +103,60 @@ async def test_a_request_that_is_done_and_forgotten_is_no_loss(logs: Logs) -> No
     assert lost == []
 
 
+async def test_a_request_that_is_forgotten_just_now_is_no_loss(logs: Logs) -> None:
+    """Between two questions to the server."""
+    watch, lost = watching(logs)
+    ask = logs.api
+
+    async def then_forgotten(call: str, *more: Any, **most: Any) -> dict[str, Any]:
+        answer = await ask(call, *more, **most)
+        if "REQ" in call:
+            logs.requests.clear()
+            logs.first_request = 8
+        return answer
+
+    logs.api = then_forgotten  # type: ignore[method-assign]
+    await watch.make_sure()
+    assert lost == []
+
+
+@pytest.mark.parametrize("own", [True, False])
+@pytest.mark.parametrize(
+    ("there", "told"),
+    [
+        ({2: "turn.a.1", 8: "turn.b.2"}, ""),
+        ({2: "turn.a.1"}, "at 8 is nothing, and turn.b.2 was stored there"),
+        ({2: "turn.a.1", 3: "gate.A"}, "at 8 is nothing, and turn.b.2 was stored there"),
+        ({}, ""),
+        ({3: "gate.A"}, ""),
+        ({3: "gate.B"}, "at 3 is another gate.B than was read there"),
+    ],
+)
+async def test_a_turn_that_is_gone_is_lost_if_an_older_one_is_there(
+    logs: Logs, there: dict[int, str], told: str, own: bool
+) -> None:
+    """G1: an older copy was put back, and what was stored in the turn's place was replaced since.
+
+    The trim takes turns from the oldest on; and nobody may have read this process' own last turn yet.
+    """
+    logs.journal = dict(there)
+    link: Any = logs
+    watch = LogWatch(link, Subjects(), "ledger", "JOURNAL-1", "REQ-1")
+    lost: list[str] = []
+    watch.on_lost = lost.append
+    watch.passed(2, "turn.a.1", TIME_S, is_turn=True)
+    for _ in range(PASSED_MAX):
+        watch.passed(3, "gate.A", TIME_S, is_turn=False)
+    if own:
+        watch.stored(8, "turn.b.2")
+    else:
+        watch.passed(8, "turn.b.2", TIME_S, is_turn=True)
+    watch.reconnected()
+    with pytest.raises(StoreUnreachable) if told else contextlib.nullcontext():
+        await watch.make_sure()
+    assert lost == ([told] if told else [])
+
+
 async def test_an_outcome_that_was_trimmed_is_no_loss(logs: Logs) -> None:
     del logs.journal[6]
     watch, lost = watching(logs)
@@ -131,8 +185,8 @@ async def test_what_was_read_last_is_where_it_was_whatever_its_kind(
     watch = LogWatch(link, Subjects(), "ledger", "JOURNAL-1", "REQ-1")
     lost: list[str] = []
     watch.on_lost = lost.append
-    watch.passed(4, "state.A", TIME_S)
-    watch.passed(8, "gate.A", TIME_S)
+    watch.passed(4, "state.A", TIME_S, is_turn=False)
+    watch.passed(8, "gate.A", TIME_S, is_turn=False)
     watch.reconnected()
     with pytest.raises(StoreUnreachable) if told else contextlib.nullcontext():
         await watch.make_sure()
@@ -146,7 +200,7 @@ async def test_the_same_subject_at_the_same_place_counts_only_from_the_same_mome
     logs.journal[8] = "gate.A"
     link: Any = logs
     watch = LogWatch(link, Subjects(), "ledger", "JOURNAL-1", "REQ-1")
-    watch.passed(8, "gate.A", TIME_S - 2)
+    watch.passed(8, "gate.A", TIME_S - 2, is_turn=False)
     watch.reconnected()
     with pytest.raises(StoreUnreachable, match=r"at 8 is another gate\.A"):
         await watch.make_sure()

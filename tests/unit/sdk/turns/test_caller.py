@@ -279,6 +279,17 @@ async def test_without_nats_nobody_knows() -> None:
         await world.call("slow", timeout_s=0.02)
 
 
+async def test_a_log_that_could_not_be_read_is_read_again(world: World) -> None:
+    """G4: NATS was away for a moment; the answer is as definite as without that."""
+    world.log.outcomes["c.1"] = Outcome(OutcomeKind.EXECUTED, b"1")
+    world.log.down = True
+    waiting = world.call("slow", timeout_s=0.02)
+    while not world.log.asked:  # noqa: ASYNC110 - it has no event
+        await asyncio.sleep(0.005)
+    world.log.down = False
+    assert (await waiting).kind is OutcomeKind.EXECUTED
+
+
 async def test_a_service_that_says_nothing_holds_up_no_other_one(world: World) -> None:
     """G4: those that give up on another service are told how it ended."""
     world.log.hangs = {"billing"}

@@ -63,6 +63,8 @@ class OutcomeKind(StrEnum):
     """Stored in a form that this version can't read; never written."""
 
 
+_BELOW_1_MS: Final = 0.000_499
+"""A deadline is written in whole milliseconds, and never as a later one: what has passed has passed for everybody."""
 _KINDS: Final = {kind.value: kind for kind in OutcomeKind}
 
 
@@ -87,7 +89,7 @@ class Request:
     def headers(self) -> dict[str, str]:
         headers = {MSG_ID: self.request_id, METHOD: self.method}
         if self.deadline_s is not None:
-            headers[DEADLINE] = f"{self.deadline_s:.3f}"
+            headers[DEADLINE] = f"{self.deadline_s - _BELOW_1_MS:.3f}"
         if self.attempt > 1:
             headers[ATTEMPT] = str(self.attempt)
         if self.fingerprint:

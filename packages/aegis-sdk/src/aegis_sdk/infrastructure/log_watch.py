@@ -2,16 +2,18 @@
 
 Control looks twice a second; this is for what happens before it looks. It is asked before each claim, after a refused turn, and
 before a reader is made anew. Then it looks at the streams' identity and ends. It also looks whether these are still
-where they were: the entries and the stored request that were read last, and a checkpoint that must be there. An end alone says little: others
-go on writing, and a moment later an older copy is as long as the log was. An instance that reads on behind that end would
+where they were: the entries that were read and stored last, the stored request, and a checkpoint that must be there. An end alone says little: others
+go on writing, and a moment later an older copy is as long as the log was. Nothing replaces a turn, and turns are trimmed from the oldest on: where one
+is gone and an older one is there, it was lost. An instance that reads on behind that end would
 never read what they wrote. What the watch tells is final: the instance stops serving, and control asks an operator.
 """
 
 from __future__ import annotations
 
 import contextlib
+import math
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from aegis_sdk.application.ports import StoreMissing, StoreUnreachable
@@ -21,7 +23,7 @@ from aegis_sdk.infrastructure.messages import READ_TIMEOUT_S, last_message, mess
 from aegis_sdk.nats.link import Link
 
 PASSED_MAX: Final = 8
-"""Of the entries that were read last, so many are remembered: gates and checkpoints may be replaced by newer ones."""
+"""Of the entries that were read last, and of the turns among them, so many are remembered."""
 SAME_S: Final = 1e-3
 """Two messages at one place of the same log were stored at the same moment, but for what a float leaves of nanoseconds."""
 IDENTITY: Final = "aegis.log"
@@ -36,18 +38,20 @@ class Mark(NamedTuple):
 
 
 class Passed(NamedTuple):
-    """An entry that was read, and when the server stored it."""
+    """An entry that was read, and when the server stored it; not a number if that is not known."""
 
     seq: int
     subject: str
     stored_s: float
+    is_turn: bool
 
 
 class _Known(NamedTuple):
     """What must still be there."""
 
     given: Mark
-    passed: tuple[Passed, ...]
+    passed: Sequence[Passed]
+    """In the log's order."""
 
 
 class LogWatch:
@@ -74,6 +78,9 @@ class LogWatch:
         self._lost = self._requests_lost = ""
         self._given = Mark(0, "")
         self._passed: deque[Passed] = deque(maxlen=PASSED_MAX)
+        self._turns: deque[Passed] = deque(maxlen=PASSED_MAX)
+        self._own: Passed | None = None
+        """The newest turn of this process that was acknowledged."""
         self._unproved: _Known | None = None
         """As it was when the connection ended; what comes by the new one may be of another log."""
 
@@ -91,9 +98,16 @@ class LogWatch:
         """What was given to this process; after a new connection, what was before it."""
         return self._unproved.given if self._unproved else self._given
 
-    def passed(self, seq: int, subject: str, stored_s: float) -> None:
+    def passed(self, seq: int, subject: str, stored_s: float, *, is_turn: bool) -> None:
         """Something was read in the journal."""
-        self._passed.append(Passed(seq, subject, stored_s))
+        entry = Passed(seq, subject, stored_s, is_turn)
+        self._passed.append(entry)
+        if is_turn:
+            self._turns.append(entry)
+
+    def stored(self, seq: int, subject: str) -> None:
+        """A turn of this process was; it may not be read yet."""
+        self._own = Passed(seq, subject, math.nan, True)
 
     def given(self, seq: int, request_id: str) -> None:
         """A request was delivered."""
@@ -102,7 +116,11 @@ class LogWatch:
 
     def reconnected(self) -> None:
         """Before anything comes by the new connection."""
-        self._unproved = self._unproved or _Known(self._given, tuple(self._passed))
+        if self._unproved is None:
+            passed = {entry.seq: entry for entry in (*self._turns, *self._passed)}
+            if self._own is not None:
+                passed.setdefault(self._own.seq, self._own)
+            self._unproved = _Known(self._given, [passed[seq] for seq in sorted(passed)])
 
     async def make_sure(self) -> None:
         """Raises: StoreUnreachable while nothing may be stored: it can't be told, or it is another log."""
@@ -130,20 +148,26 @@ class LogWatch:
                 raise StoreUnreachable(str(error)) from error
             self._tell("it is gone")
 
-    async def _find_passed(self, passed: tuple[Passed, ...], stream: str, last_seq: int) -> None:
-        """The newest that is still there tells of all before it; where there is nothing, a newer one replaced it.
+    async def _find_passed(self, passed: Sequence[Passed], stream: str, last_seq: int) -> None:
+        """The newest that is still there tells of all before it. In this order: a trim goes from the log's beginning on.
 
         Raises: StoreError.
         """
         if passed and last_seq < passed[-1].seq:
             self._tell(f"it ends at {last_seq}, and was read to {passed[-1].seq}")
+        gone: Passed | None = None
         for entry in reversed(passed):
             found = await message(self._link, stream, {"seq": entry.seq})
             if found is None:
-                continue
-            if found.subject != entry.subject or abs(found.at_s - entry.stored_s) > SAME_S:
+                gone = gone or (entry if entry.is_turn else None)
+            elif found.subject != entry.subject or abs(found.at_s - entry.stored_s) > SAME_S:
                 self._tell(f"at {entry.seq} is another {found.subject} than was read there")
-            return
+                return
+            elif gone is None:
+                return
+            elif entry.is_turn:
+                self._tell(f"at {gone.seq} is nothing, and {gone.subject} was stored there")
+                return
 
     async def _find_kept(self, stream: str) -> None:
         """Raises: StoreError."""
@@ -157,17 +181,16 @@ class LogWatch:
             return
         stream, tell = self._subjects.request_stream(self.service), self._tell_requests
         with contextlib.suppress(StoreMissing):  # control sees that it is gone
+            # In this order: control may forget it at any moment, from the stream's beginning on.
+            found = await message(self._link, stream, {"seq": given.seq})
             state = await self._compare(stream, self.requests_id, tell)
             if (last_seq := int(state["last_seq"])) < given.seq:
                 tell(f"it ends at {last_seq}, and something was stored at {given.seq}")
-                return
-            found = await message(self._link, stream, {"seq": given.seq})
-            there = "nothing" if found is None else found.headers.get(MSG_ID, "")
-            # Requests are forgotten from the stream's beginning on alone.
-            must_be = given.seq >= int(state["first_seq"])
-            if there != given.request_id and (found is not None or must_be):
-                known = f"{given.request_id} was stored there"
-                tell(f"at {given.seq} is {there or 'another'}, and {known}")
+            elif found is None and given.seq >= int(state["first_seq"]):
+                tell(f"at {given.seq} is nothing, and {given.request_id} was stored there")
+            elif found is not None and found.headers.get(MSG_ID) != given.request_id:
+                other = found.headers.get(MSG_ID, "another")
+                tell(f"at {given.seq} is {other}, and {given.request_id} was stored there")
 
     async def _compare(
         self, stream: str, known: str, tell: Callable[[str], None]

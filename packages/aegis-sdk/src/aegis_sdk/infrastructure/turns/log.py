@@ -61,7 +61,6 @@ FEW: Final = 4
 """More are found by one reading of all headers."""
 FINDS_AT_ONCE_MAX: Final = 64
 FIND_TIMEOUT_S: Final = 30.0
-_ERROR: Final = b'"error"'
 
 
 class _Try:
@@ -187,7 +186,8 @@ class TurnLog:
             try:
                 if len(heads) < len(write.saves):
                     heads = [await self._head_of(checkpoint, parted) for checkpoint in write.saves]
-                await self._link.store_together([*posts, *heads], timeout_s=STORE_TIMEOUT_S)
+                batch = [*posts, *heads]
+                end = await self._link.store_together(batch, timeout_s=STORE_TIMEOUT_S)
             except GateRefused:
                 self._look_at_log()
                 self.on_refused(write)
@@ -205,7 +205,7 @@ class TurnLog:
                 log.debug("turn_not_stored", subject=subject, error=str(error))
                 await asyncio.sleep(TROUBLE_WAIT_S)
             else:
-                self.on_stored(write, time.time())
+                self._is_stored(write, subject, end.seq - len(batch) + 1)
                 await self._drop_parts(parted)
                 return
 
@@ -303,21 +303,26 @@ class TurnLog:
         each = self._tries.get(token)
         if each is None:
             return
-        if answer.data and _ERROR not in answer.data:
-            del self._tries[token]
-            self.on_stored(each.write, time.time())
-        else:
-            self._not_stored(token, each, answer)
-
-    def _not_stored(self, token: str, each: _Try, answer: Message) -> None:
         said = stored_or_why(answer)
+        if isinstance(said, Stored):
+            del self._tries[token]
+            self._is_stored(each.write, each.subject, said.seq)
+        else:
+            self._not_stored(token, each, said)
+
+    def _is_stored(self, write: Write, subject: str, seq: int) -> None:
+        if self._watch is not None and write.k:
+            self._watch.stored(seq, subject)
+        self.on_stored(write, time.time())
+
+    def _not_stored(self, token: str, each: _Try, said: StoreError) -> None:
         if isinstance(said, GateRefused | StoreMissing):
             self._look_at_log()
         if isinstance(said, GateRefused | AlreadyStored):
             del self._tries[token]
             told = self.on_refused if isinstance(said, GateRefused) else self.on_taken
             told(each.write)
-        elif isinstance(said, StoreError):
+        else:
             wait_s = BUSY_WAIT_S if isinstance(said, Busy) else TROUBLE_WAIT_S
             log.debug("turn_not_stored", subject=each.subject, error=str(said))
             asyncio.get_running_loop().call_later(wait_s, self._send_again, token)

@@ -95,7 +95,8 @@ class LogReader:
     def _read(self, message: Message, meta: Meta) -> None:
         words = self._names.words(message.subject)
         if self._watch is not None:
-            self._watch.passed(meta.stream_seq, message.subject, meta.stored_s)
+            is_turn = words[0] == "turn"
+            self._watch.passed(meta.stream_seq, message.subject, meta.stored_s, is_turn=is_turn)
         try:
             header = message.header(_TURN)
             entry = parse_entry(
