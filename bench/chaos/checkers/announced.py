@@ -1,7 +1,8 @@
 """What control announced as lost is no broken promise: the history in which that is not known any more.
 
 When a journal is lost, and that was accepted, outcomes in it are gone, and so are their effects. What their callers
-were told is void: the request has no effect, or it was still kept and was run again. So the client no longer knows
+were told is void: the request has no effect, or it was still kept and was run again, or ended because its deadline had
+passed by then. So the client no longer knows
 which, and all that came after must agree with one of the two. An answer whose outcome is still in the journal (an older
 copy holds some) is judged as always, and so is what was asked later. When requests were lost, those that were asked before
 need no outcome; each answer's outcome is in the journal all the same.
@@ -18,6 +19,8 @@ from bench.chaos.history import PUT_BACK, History, Loss, Operation, Status, Viol
 
 ENDS = frozenset({"Rejected", "HandlerFailed", "Cancelled", "Expired"})
 """Errors that tell of a stored outcome."""
+NOT_RUN = frozenset({"expired", "cancelled"})
+"""How a request that is still kept ends when it comes again behind its deadline."""
 
 
 def check(history: History) -> list[Violation]:
@@ -63,6 +66,7 @@ def voided(history: History) -> set[str]:
     """The operations whose answers came from outcomes that were lost, as was told."""
     until_s = last_losses(history, of_journal=True)
     stored = {entry.op for entry in history.outcomes}
+    ran = {entry.op for entry in history.outcomes if entry.outcome not in NOT_RUN}
     gone = {entry.op for entry in history.gone}
 
     def is_void(operation: Operation) -> bool:
@@ -70,7 +74,8 @@ def voided(history: History) -> set[str]:
         ended_s = operation.completed_s
         if told and ended_s is not None and was_put_back(history, ended_s):
             return True  # what is stored just before NATS ends may be known to its caller alone
-        lost = operation.op in gone or operation.op not in stored
+        there = ran if operation.status is Status.OK else stored
+        lost = operation.op in gone or operation.op not in there
         return told and lost and operation.invoked_s <= until_s(operation.service)
 
     return {operation.op for operation in history.operations if is_void(operation)}

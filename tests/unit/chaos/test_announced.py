@@ -71,6 +71,25 @@ def test_else_it_may_not(invoked_s: float, service: str, losses: list[Loss]) -> 
     assert found("kept", operations=[operation("gone", invoked_s, service=service)], losses=losses)
 
 
+@pytest.mark.parametrize(
+    ("outcome", "losses", "violations"),
+    [
+        ("expired", [JOURNAL], 0),
+        ("cancelled", [JOURNAL], 0),
+        ("rejected", [JOURNAL], 1),  # it ran again, and nothing is random here
+        ("expired", [], 1),
+        ("expired", [REQUESTS], 1),
+    ],
+)
+def test_what_was_acknowledged_and_lost_may_end_behind_its_deadline(
+    outcome: str, losses: list[Loss], violations: int
+) -> None:
+    """Its request is still kept, and comes again."""
+    outcomes = [stored("a", outcome=outcome)]
+    judged = found("kept", operations=[operation("a", 5.0)], outcomes=outcomes, losses=losses)
+    assert len(judged) == violations
+
+
 def test_a_wrong_answer_whose_outcome_is_still_there_is_no_loss() -> None:
     """An older copy holds outcomes too: what they say is what the caller must have been told."""
     operations = [operation("a", 5.0, result=7)]
