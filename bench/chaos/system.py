@@ -80,6 +80,7 @@ class System:
         self.put_back: list[Fault] = []
         """How long what was lost by each older copy had been stored."""
         self._copied_s = 0.0
+        """When NATS ended for the copy: what is asked from there on is stored behind it."""
         self._troubles = Troubles(lambda: self.urls, settings.workloads, settings.seed)
         self._of_nats = asyncio.Lock()
         """Held by whoever starts or ends nodes."""
@@ -272,8 +273,8 @@ class System:
             case Kind.LOSE_REQUESTS:
                 return await accidents.lose_requests(self.urls, service, self.names)
             case Kind.RESTORE_COPY:
-                await self._while_down(self._take_copy)
                 self._copied_s = time.monotonic()
+                await self._while_down(self._take_copy)
                 return "nats"
         return await accidents.lose_journal(self.urls, service, purge=second)
 
