@@ -79,6 +79,7 @@ class System:
         """What control announced as lost, and we accepted."""
         self.put_back: list[Fault] = []
         """How long what was lost by each older copy had been stored."""
+        self._operator: asyncio.Task[None] | None = None
         self._copied_s = 0.0
         """When NATS ended for the copy: what is asked from there on is stored behind it."""
         self._troubles = Troubles(lambda: self.urls, settings.workloads, settings.seed)
@@ -154,6 +155,8 @@ class System:
 
     async def stop(self) -> None:
         """Everything ends at once. Safe twice."""
+        if self._operator is not None:
+            self._operator.cancel()
         await self._troubles.end_all()
         for child in (*self._clients, *self._instances, *self._controls):
             await child.kill()
@@ -309,6 +312,7 @@ class System:
                 )
                 await bounds.lift(self.urls, self._services)  # the copy may be of full streams
                 self.losses += await accidents.accept_all(self.urls, self._services)
+                self._operator = self._operator or asyncio.create_task(self._accept_late())
             case Kind.JUMP_CLOCK:
                 self._of_clocks.set(CLOCKS[target], 0.0)
             case Kind.PAUSE_INSTANCE | Kind.PAUSE_CONTROL | Kind.HESITATE:
@@ -319,6 +323,13 @@ class System:
                 self._controls[target] = await self._start_control(target)
             case Kind.KILL_CLIENT:
                 self._clients[target] = await self._start_client(target, opens=False)
+
+    async def _accept_late(self) -> None:
+        """A control that was not the leader meanwhile may be the only one to know how far a stream went."""
+        while True:
+            await asyncio.sleep(accidents.NOTICED_S)
+            with contextlib.suppress(TimeoutError):
+                self.losses += await accidents.accept_losses(self.urls, self._services)
 
     async def _while_down(self, do: Callable[[], None]) -> None:
         """As an operator who copies files: NATS is stopped, and started again."""

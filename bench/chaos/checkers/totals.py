@@ -6,7 +6,8 @@ an account is its balance; the `open` operation gave it the first one.
 The accounts' journal may be lost, as was told, while a transfer is open. Then the transfer is decided anew on what is
 left: it may be refused, though its credit was taken.
 
-So may one be given up that three owners in a row have begun and lost: its credit committed by itself.
+So may a transfer be gone whose own request was lost, as was told, while its handler ran: its credit
+stands alone. And so may one be given up that three owners in a row have begun and lost: its credit committed by itself.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ def check(history: History) -> list[Violation]:
     until_s = last_losses(history, of_journal=True)
     whole = [op for op in operations if op.invoked_s > until_s(op.service)]
     given_up = {entry.op for entry in history.outcomes if _is_given_up(entry)}
+    given_up |= _lost_while_running(history, operations)
     whole = [op for op in whole if op.op not in given_up]
     return _pairs(whole, executed) + _total(balances, expected) + _balances(balances, expected)
 
@@ -46,6 +48,14 @@ def _expected(operations: list[Operation], executed: set[str]) -> dict[Place, in
         elif operation.kind == "transfer":
             expected[operation.place] = expected.get(operation.place, 0) - operation.args["amount"]
     return expected
+
+
+def _lost_while_running(history: History, operations: list[Operation]) -> set[str]:
+    until_s = last_losses(history, of_journal=False)
+    ended = {entry.op for entry in history.outcomes}
+    return {
+        op.op for op in operations if op.op not in ended and op.invoked_s <= until_s(op.service)
+    }
 
 
 def _is_given_up(entry: OutcomeEntry) -> bool:

@@ -127,6 +127,37 @@ async def test_an_outcome_whose_acknowledgement_is_lost_with_its_connection_is_t
             await asyncio.sleep(0.01)
 
 
+async def test_an_outcome_of_the_group_is_stored_again_only_in_a_log_that_is_known(
+    small_world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """G3: no gate would hold it out of an older copy, which lacks what its handler has done."""
+    instance = await small_world.instance("accounts-0", [], greeter([]))
+    client, told = await small_world.client(members=["accounts-0"]), Told()
+    host, store, stored = instance.host, instance.log.store, list[Write]()
+
+    def lost(write: Write) -> bool:
+        stored.append(write)
+        return False
+
+    instance.log.store = lost  # type: ignore[method-assign]
+    monkeypatch.setattr(instance.log, "forget_unanswered", lambda: list(stored))
+    asked = asyncio.create_task(told.call(client, None, "greet", timeout_s=8.0))
+    async with asyncio.timeout(10):
+        while not stored:  # noqa: ASYNC110 - it has no event
+            await asyncio.sleep(0.01)
+        instance.log.store = store  # type: ignore[method-assign]
+        monkeypatch.setattr(host._claims, "may_write", lambda session: False)
+        host.restored()
+        host._act()
+        assert not asked.done()
+        assert host._of_group == stored
+        monkeypatch.undo()
+        outcome = await asked
+    assert outcome is not None
+    assert outcome.kind is OutcomeKind.EXECUTED
+    assert not host._of_group
+
+
 async def test_a_member_that_still_reads_the_log_leaves_the_group_to_others(
     small_world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:

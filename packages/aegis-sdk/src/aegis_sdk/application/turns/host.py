@@ -17,18 +17,13 @@ import itertools
 import math
 import secrets
 import time
-from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence, Set
 from dataclasses import replace
-from functools import partial
 from typing import Any, Final
 
-from aegis_sdk.application.callbacks import Callbacks
-from aegis_sdk.application.handlers import Execution, Runner
-from aegis_sdk.application.isolation import ALONE_S_MAX, Isolation
-from aegis_sdk.application.letters import keep_letter, why_given_up
-from aegis_sdk.application.outcomes import too_large
+from aegis_sdk.application.handlers import Runner
+from aegis_sdk.application.isolation import Isolation
 from aegis_sdk.application.patience import until_answered
-from aegis_sdk.application.place import NOTHING, Holder
 from aegis_sdk.application.ports import (
     Connected,
     Delivery,
@@ -39,22 +34,23 @@ from aegis_sdk.application.ports import (
     StoreError,
     StoreTooLarge,
 )
-from aegis_sdk.application.tracing import NO_SPAN, Span
+from aegis_sdk.application.turns.aside import Aside
 from aegis_sdk.application.turns.deliveries import (
     AWAY_DELAY_S,
     AWAY_MAX,
     Deliveries,
-    GroupPlace,
 )
+from aegis_sdk.application.turns.elsewhere import Elsewhere
 from aegis_sdk.application.turns.lookups import Lookups
 from aegis_sdk.application.turns.ports import FoundCheckpoint, Sent, Tap, WriterLog
+from aegis_sdk.application.turns.roles import Roles
+from aegis_sdk.application.turns.running import Running
 from aegis_sdk.application.turns.sending import UNSENT_S, Sender
 from aegis_sdk.contract.envelope import Outcome, OutcomeKind, Request
 from aegis_sdk.contract.ids import is_nested
 from aegis_sdk.contract.turns.sent import Answer
-from aegis_sdk.domain.delivery import Verdict, backoff_s, could_be_second
+from aegis_sdk.domain.delivery import backoff_s, could_be_second
 from aegis_sdk.domain.recorder import NO_RECORDER, Recorder
-from aegis_sdk.domain.turns.begins import decide
 from aegis_sdk.domain.turns.claims import Claims
 from aegis_sdk.domain.turns.entries import Claim, End, Entry, Gate, Turn
 from aegis_sdk.domain.turns.output import Output, Save, Sending
@@ -79,7 +75,7 @@ _SAID: Final = {Why.BUSY: Answer.BUSY, Why.MOVED: Answer.MOVED, Why.LATE: Answer
 class TurnHost:
     """One instance of a service."""
 
-    def __init__(  # noqa: PLR0915 - one line for each part
+    def __init__(
         self,
         name: str,
         *,
@@ -114,12 +110,10 @@ class TurnHost:
             log=log_id,
         )
         self._runner = runner
-        self._isolation = isolation
         self._recorder = recorder
         self._log = log_
         self._sent = sent
         self._requests = requests
-        self._letters = letters
         self._connected = connected
         self._on_copied = on_copied
         self._on_behind = on_behind
@@ -128,9 +122,20 @@ class TurnHost:
         self.on_unknown: Callable[[list[str]], None] = lambda resources: None
         """Told what the log gives to this writer and it does not hold."""
         self._service = service
-        self._callbacks = Callbacks(service.name, instance_id=runner.instance_id)
-        self._preparing: dict[str, asyncio.Task[None]] = {}
-        """What a resource's first request waits for: the callbacks of its promotion."""
+        self.aside = Aside(name)
+        """Runs work in a task of its own, until `stop`."""
+        self.deliveries = deliveries or Deliveries()
+        self._runs = Running(
+            self.writer,
+            runner=runner,
+            isolation=isolation,
+            log_=log_,
+            letters=letters,
+            deliveries=self.deliveries,
+            soon=self._soon,
+            aside=self.aside,
+        )
+        self._roles = Roles(self.writer, service, runner.instance_id, self._soon)
         self._sender = Sender(
             requests,
             letters,
@@ -140,6 +145,7 @@ class TurnHost:
             unsent_s=unsent_s,
         )
         self._lookups = Lookups(log_, position=lambda: self.writer.position, aside=self.aside)
+        self._elsewhere = Elsewhere(self._lookups, self.aside)
         self._claims = Claims(name)
         self.writer.is_claimed = False
         self._claiming: asyncio.Task[None] | None = None
@@ -148,30 +154,12 @@ class TurnHost:
         self._stopped = False
         self._alone: set[str] = set()
         """Requests whose turn has no other outcome: the server answers their callers."""
-        self._running: dict[Work, Callable[[], object]] = {}
-        """What drops each."""
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._kept: dict[str, dict[str, tuple[Request, int, float]]] = {}
-        """Stored requests without an outcome, of resources that are not served here."""
-        self._unsure: list[Request] = []
-        """Of these, the ones that no session tells: they may have an outcome that was read long ago, or never."""
+        self._of_group: list[Write] = []
+        """Outcomes of the group without an answer: no gate holds them back, should the new connection bring another log."""
         self._stored_to = 0
         """The last stored request that was read."""
-        self.deliveries = deliveries or Deliveries()
-        self._away = 0
-        """Clients' requests to the group whose handlers wait for others."""
-        self._spans: dict[Work, asyncio.Future[Outcome]] = {}
-        """Runs whose span ends when their outcome is stored."""
-        self._noted: dict[Work, asyncio.Future[None]] = {}
-        """Runs that begin when that is in the log."""
-        self.serving: set[str] = set()
-        self.paused: dict[str, asyncio.TimerHandle] = {}
-        """Resources that are about to be given away, and the end of their pause."""
         self.on_moved: Callable[[list[str], list[str]], None] = lambda serving, left: None
         """Told what is served from now on, and what no longer."""
-        self._served: set[str] = set()
-        """What it served when it was stopped."""
-        self.is_draining = False
         self._unreadable: set[str] = set()
         """Resources whose state is not known here any more."""
         self.taps: list[Tap] = []
@@ -216,18 +204,15 @@ class TurnHost:
     async def stop(self) -> None:
         """At once; what is under way ends elsewhere. Safe twice."""
         self._end()
-        for task in list(self._tasks):
-            task.cancel()
-        for drop in list(self._running.values()):
-            drop()
-        self._running.clear()
-        self._callbacks.stop()
+        self.aside.stop()
+        self._runs.stop()
+        self._roles.stop()
         await self.deliveries.stop()
         await self._runner.stop()
 
     async def leave_group(self) -> None:
         """Take nothing more of the group's; returns when all that was taken has ended."""
-        self.is_draining = True
+        self._roles.is_draining = True
         await self.deliveries.retire()
         await self.until(lambda: not self._has_of_group)
 
@@ -247,41 +232,20 @@ class TurnHost:
 
         Those that are named go on by themselves after `lease_s`, unless they belong to another by then.
         """
-        self.is_draining = self.is_draining or resources is None
-        wanted = self.serving if resources is None else resources
-        names = [name for name in wanted if name in self.serving]
-        for name in names:
-            self._end_pause(name)
-            if resources is not None:
-                self.paused[name] = self._loop.call_later(lease_s, self._forgotten, name)
-        # Each of them is paused, whatever the first one says.
-        await self.until(lambda: False not in [self._pause(name) for name in names])
-
-    def _pause(self, resource: str) -> bool:
-        return self.writer.pause(resource) if resource in self.serving else True
-
-    def _forgotten(self, resource: str) -> None:
-        log.warning(
-            "pause_ended",
-            service=self._service.name,
-            instance_id=self._runner.instance_id,
-            resource=resource,
-            reason="no handover came: control is gone, or gave it up",
-        )
-        self.resume((resource,))
+        await self.until(self._roles.pause(resources, lease_s=lease_s))
 
     def resume(self, resources: Iterable[str] | None = None) -> None:
         """One that leaves stays paused."""
-        for name in list(self.paused) if resources is None else resources:
-            if self._end_pause(name) and not self.is_draining and name not in self._preparing:
-                self.writer.resume(name)
-        self._soon()
+        self._roles.resume(resources)
 
-    def _end_pause(self, resource: str) -> bool:
-        timer = self.paused.pop(resource, None)
-        if timer is not None:
-            timer.cancel()
-        return timer is not None
+    @property
+    def serving(self) -> Set[str]:
+        return self._roles.serving
+
+    @property
+    def paused(self) -> Collection[str]:
+        """About to be given away."""
+        return self._roles.paused
 
     @property
     def has_stopped(self) -> bool:
@@ -312,20 +276,21 @@ class TurnHost:
 
     def waits_from(self) -> dict[str, int]:
         """For each resource with a stored request that has no outcome, the first one."""
+        open_here = (
+            (work.request, work.stored_seq) for work in list(self.writer.desk.open.values())
+        )
+        elsewhere = ((kept.request, kept.seq) for kept in self._elsewhere)
         found: dict[str, int] = {}
-        for resource, kept in list(self._kept.items()):
-            for _, seq, _ in list(kept.values()):
-                found[resource] = min(seq, found.get(resource, seq))
-        for work in list(self.writer.desk.open.values()):
-            if work.stored_seq:
-                resource, seq = work.request.resource or "", work.stored_seq
+        for request, seq in itertools.chain(elsewhere, open_here):
+            if seq:
+                resource = request.resource or ""
                 found[resource] = min(seq, found.get(resource, seq))
         return found
 
     # --- what comes in ----------------------------------------------------------------------------------------
     def _request(self, request: Request, sent_s: float, after: int) -> None:
-        if request.resource is None and (self.is_draining or self._is_full(request)):
-            answer = Answer.MOVED if self.is_draining else Answer.BUSY
+        if request.resource is None and (self._roles.is_draining or self._is_full(request)):
+            answer = Answer.MOVED if self._roles.is_draining else Answer.BUSY
             self._sent.refuse(request.request_id, answer)
             return
         sent_s = sent_s or time.time()
@@ -333,7 +298,7 @@ class TurnHost:
 
     def _is_full(self, request: Request) -> bool:
         """Too many wait here: another instance may have it, or this one later."""
-        return self._away >= AWAY_MAX and not is_nested(request.request_id)
+        return self._runs.away >= AWAY_MAX and not is_nested(request.request_id)
 
     def group_delivery(self, delivery: Delivery) -> None:
         """A group request that its caller had stored, and that the server gives to this instance."""
@@ -379,14 +344,7 @@ class TurnHost:
         seen = held.sessions.seen(*split(request.request_id))
         if seen is Seen.DONE or self.writer.desk.known(request.request_id) is not None:
             return
-        self._keep(request, seq, born_s)
-        if seen is Seen.UNKNOWN:
-            self._unsure.append(request)
-
-    async def _forget_if_done(self, request: Request) -> None:
-        """Of what is read from now on, its outcome is met there."""
-        if await self._lookups.find(request.request_id) is not None:
-            self._forget(request.resource or "", request.request_id)
+        self._elsewhere.keep(request, seq, born_s, unsure=seen is Seen.UNKNOWN)
 
     def _accept(
         self,
@@ -445,11 +403,11 @@ class TurnHost:
             self._claims.read_gate(entry.writer)
             self.writer.is_claimed = self._claims.is_claimed
             self._changed.set()
-        elif self._kept and isinstance(entry, Turn):
+        elif self._elsewhere and isinstance(entry, Turn):
             for settled in entry.settled:
-                self._forget(settled.resource, settled.request_id)
-        elif self._kept and isinstance(entry, End):
-            self._forget(entry.resource, entry.request_id)
+                self._elsewhere.forget(settled.resource, settled.request_id)
+        elif self._elsewhere and isinstance(entry, End):
+            self._elsewhere.forget(entry.resource, entry.request_id)
 
     def unreadable(self, seq: int, why: str, words: Sequence[str]) -> None:
         """An entry of the log can't be read."""
@@ -480,12 +438,10 @@ class TurnHost:
         """There is a new connection."""
         self.writer.turn_bytes_max = self._log.turn_bytes_max
         for write in self._log.forget_unanswered():
-            if write.gate:
-                self.writer.refused(
-                    write
-                )  # under the gate that it names: the claim brings a newer one
+            if write.gate:  # the claim brings a newer one
+                self.writer.refused(write)
             else:
-                self._store(write)
+                self._of_group.append(write)
         self._claim()
         self._announce(self.serving)  # what was sent meanwhile is lost
 
@@ -530,12 +486,13 @@ class TurnHost:
         self._is_due = False
         if self._stopped:
             return
-        if self._holds_back and self.writer.desk.out.serving:
-            self._hold_back(self.writer.desk.out.serving)
+        if self.writer.desk.out.serving:
+            self._roles.hold_back(self.writer.desk.out.serving)
         if self.may_write:
+            self._store_of_group()
             self.writer.compose(time.time())
         out = self.writer.take_output()
-        if self.paused or self.is_draining:
+        if self._roles.paused or self._roles.is_draining:
             self._changed.set()  # something may have ended
         if out.stop:
             self._halt(out.stop, self._on_copied)
@@ -543,7 +500,7 @@ class TurnHost:
             self._execute(out)
             self._log.push()
 
-    def _execute(self, out: Output) -> None:  # noqa: PLR0912 - one loop for each kind
+    def _execute(self, out: Output) -> None:
         for writer in out.shut_out:
             self.aside(self._shut_out(writer))
         for write in out.store:
@@ -551,13 +508,11 @@ class TurnHost:
         for work in out.answer:
             self._answer(work)
         for work in out.run:
-            self._run(work)
+            self._runs.begin(work)
         for work in out.noted:
-            if (noted := self._noted.pop(work, None)) is not None:
-                noted.set_result(None)
+            self._runs.noted(work)
         for work in out.cancel:
-            if (drop := self._running.pop(work, None)) is not None:
-                drop()
+            self._runs.cancel(work)
         for work in out.look_up:
             self.aside(self._look_up(work))
         for work in out.keep:
@@ -571,6 +526,17 @@ class TurnHost:
             self.on_unknown(out.unknown)
         if out.serving or out.left:
             self._moved(out)
+
+    def _store_of_group(self) -> None:
+        writes, self._of_group = self._of_group, []
+        for write in writes:
+            self._store(write)
+
+    def _compute(self, request: Request, values: Any, epoch: int) -> Outcome:
+        return self._runs.compute(request, values, epoch)
+
+    def _expire(self, request: Request, epoch: int) -> Outcome:
+        return self._runner.expire(request, epoch=epoch)
 
     def _store(self, write: Write) -> None:
         answers = self._log.store(write)
@@ -588,8 +554,7 @@ class TurnHost:
             self._alone.discard(request.request_id)
         else:
             self._sent.answer(request.request_id, outcome)
-        if work in self._spans:
-            self._spans.pop(work).set_result(outcome)
+        self._runs.stored(work, outcome)
         if work.found:
             self._recorder.suppressed(request.service)
             log.info("duplicate_suppressed", **about(request), instance_id=self._runner.instance_id)
@@ -613,83 +578,32 @@ class TurnHost:
                 instance_id=self._runner.instance_id,
                 epoch=work.epoch,
             )
-        if work in self._spans:
-            self._spans.pop(work).cancel()
+        self._runs.dropped(work)
         if self.deliveries.give_up(request.request_id) or why is None or why is Why.ENDED:
             return
         if not work.stored_seq:
             self._sent.refuse(request.request_id, _SAID[why])
         elif why is Why.MOVED and request.resource not in self.serving:
-            self._keep(request, work.stored_seq, work.born_s)
+            self._elsewhere.keep(request, work.stored_seq, work.born_s)
         else:
             self._accept(request, sent_s=math.inf, stored_seq=work.stored_seq, born_s=work.born_s)
 
     def _moved(self, out: Output) -> None:
         self._sent.leave(out.left)
-        self.serving.difference_update(out.left)
-        for resource in out.left:
-            self._end_pause(resource)
-            self._demoted(resource)
-        for resource in out.serving:
-            self._promoted(resource)
+        self._roles.demoted(out.left)
+        self._roles.promoted(out.serving)
         for resource in out.serving:  # what is stored comes before what is sent from now on (G7)
-            for request, seq, born_s in self._kept.pop(resource, {}).values():
+            for request, seq, born_s in self._elsewhere.take(resource):
                 self._accept(request, sent_s=math.inf, stored_seq=seq, born_s=born_s)
         self._sent.serve(out.serving)
-        self.serving.update(out.serving)
+        self._roles.serving.update(out.serving)
         self._announce(out.serving)
         self._changed.set()
         self.on_moved(out.serving, out.left)
 
-    @property
-    def _holds_back(self) -> bool:
-        """Whether what is served from now on has to wait."""
-        return self.is_draining or bool(self._service.promoted_callbacks)
-
-    def _hold_back(self, resources: Iterable[str]) -> None:
-        """Before the first request is begun."""
-        for resource in resources:
-            self.writer.pause(resource)
-
-    def _promoted(self, resource: str) -> None:
-        log.info(
-            "promoted",
-            service=self._service.name,
-            resource=resource,
-            instance_id=self._runner.instance_id,
-            epoch=self.writer.ownership.epoch(resource),
-            role="active",
-        )
-        called = self._callbacks.promoted(self._service.promoted_callbacks, resource)
-        if called is not None:
-            self._preparing[resource] = called
-            called.add_done_callback(lambda done: self._is_prepared(resource, done))
-
-    def _is_prepared(self, resource: str, called: asyncio.Task[None]) -> None:
-        if self._preparing.get(resource) is not called:
-            return
-        del self._preparing[resource]
-        if resource in self.serving and resource not in self.paused and not self.is_draining:
-            self.writer.resume(resource)
-            self._soon()
-
-    def _demoted(self, resource: str) -> None:
-        self._preparing.pop(resource, None)
-        log.warning(
-            "demoted",
-            service=self._service.name,
-            resource=resource,
-            instance_id=self._runner.instance_id,
-            epoch=self.writer.ownership.epoch(resource),
-            role="following",
-        )
-        self._callbacks.demoted(self._service.demoted_callbacks, resource)
-
     def withdraw(self) -> None:
         """After `stop`, when it has to begin anew: what was served here is not any more."""
-        for resource in self._served:
-            self._demoted(resource)
-        self._served = set()
+        self._roles.withdraw()
 
     def _has_to_send(self, sending: Sending) -> bool:
         return sending.work is not None or sending.resource in self.serving
@@ -702,182 +616,6 @@ class TurnHost:
         """Callers have requests in hand that nobody answers."""
         if resources:
             self._sent.announce(self._runner.instance_id, resources)
-
-    # --- handlers ---------------------------------------------------------------------------------------------------
-    def _compute(self, request: Request, values: Any, epoch: int) -> Outcome:
-        work = self.writer.desk.open[request.request_id]
-        work.began_s = time.perf_counter()
-        with self._runner.span(request, begun=work.begun, epoch=epoch) as span:
-            outcome = self._runner.compute(request, epoch=epoch, values=values)
-            outcome = self._fitting(request, outcome)
-            span.stored(outcome)
-        work.ready_s = time.perf_counter()
-        return outcome
-
-    def _expire(self, request: Request, epoch: int) -> Outcome:
-        return self._runner.expire(request, epoch=epoch)
-
-    def _run(self, work: Work) -> None:
-        request = work.request
-        place: Holder = NOTHING
-        if request.resource is None:
-            place = GroupPlace(self.deliveries, request.request_id, moved=self._group_moved)
-        epoch, values = self._state_of(request)
-        work.epoch = epoch
-        span = self._runner.span(request, begun=work.begun, epoch=epoch)
-        is_plain = work.verdict is Verdict.RUN or work.verdict is Verdict.RUN_NOTED
-        if (
-            work.suspect
-            or not is_plain
-            or span is not NO_SPAN
-            or not self._isolation.admits(request.request_id)
-        ):
-            task = self.aside(self._run_aside(work, place, span))
-            self._running[work] = task.cancel
-            return
-        self._isolation.begun()
-        work.began_s = time.perf_counter()
-        execution = self._runner.start(
-            request,
-            partial(self._ran, work, place),
-            begun=work.begun,
-            epoch=epoch,
-            values=values,
-            credit=place,
-        )
-        self._running[work] = partial(self._drop_run, execution, place)
-
-    def _state_of(self, request: Request) -> tuple[int, Mapping[str, Any] | None]:
-        """Its resource's epoch and values."""
-        resource = request.resource
-        if resource is None:
-            return 0, None
-        return self.writer.ownership.epoch(resource), self.writer.held[resource].values
-
-    def _ran(self, work: Work, place: Holder, outcome: Outcome) -> None:
-        work.ready_s = time.perf_counter()
-        self._running.pop(work, None)
-        self._run_ended(place)
-        self.writer.computed(work, self._fitting(work.request, outcome))
-        self._soon()
-
-    def _drop_run(self, execution: Execution, place: Holder) -> None:
-        execution.drop()
-        self._run_ended(place)
-
-    def _run_ended(self, place: Holder) -> None:
-        self._isolation.ended()
-        if isinstance(place, GroupPlace):
-            place.end()
-
-    async def _run_aside(self, work: Work, place: Holder, span: Span) -> None:
-        """With what takes a task of its own: a suspect's note, its turn to be alone, a span that ends when all is stored."""
-        request_id = work.request.request_id
-        try:
-            if work.suspect:
-                await self._judge_again(work)
-            if work.verdict is Verdict.GIVE_UP:
-                self.writer.computed(work, await self._given_up(work))
-            elif work.verdict is Verdict.RUN_ALONE:
-                async with self._isolation.alone(request_id, place):
-                    await self._run_alone(work, place, span)
-            else:
-                await self._isolation.admitted(request_id, place)
-                with self._isolation:
-                    await self._run_beside(work, place, span)
-        finally:
-            if isinstance(place, GroupPlace):
-                place.end()
-            self._running.pop(work, None)
-            self._noted.pop(work, None)
-            self._soon()
-
-    async def _run_alone(self, work: Work, place: Holder, span: Span) -> None:
-        """Nothing else runs by now. It is noted here, so that nobody else's death counts."""
-        self.writer.is_quiet = True
-        timer = self._loop.call_later(ALONE_S_MAX, self._be_loud)
-        try:
-            if work.request.resource is not None:
-                self._noted[work] = noted = self._loop.create_future()
-                self.writer.note(work)
-                self._soon()
-                await noted
-            await self._run_beside(work, place, span)
-        finally:
-            timer.cancel()
-            self._be_loud()
-
-    def _be_loud(self) -> None:
-        self.writer.is_quiet = False
-        self._soon()
-
-    async def _run_beside(self, work: Work, place: Holder, span: Span) -> None:
-        request = work.request
-        epoch, values = self._state_of(request)
-        work.began_s = time.perf_counter()
-        with span:
-            outcome = await self._runner.run(
-                request,
-                begun=work.begun,
-                epoch=epoch,
-                values=values,
-                span=span,
-                credit=place,
-            )
-            work.ready_s = time.perf_counter()
-            self.writer.computed(work, self._fitting(request, outcome))
-            if span is not NO_SPAN:
-                self._soon()
-                self._spans[work] = stored = self._loop.create_future()
-                span.stored(await stored)
-
-    def _group_moved(self, running: int, away: int) -> None:
-        self.writer.group.moved(running)
-        self._away += away
-        self._soon()
-
-    async def _judge_again(self, work: Work) -> None:
-        """The group's suspects: their begins are noted beside, since no owner folds them (begins.py)."""
-        request_id = work.request.request_id
-        decide(work, await until_answered(lambda: self._log.begins(request_id)))
-        if work.verdict is not Verdict.GIVE_UP:
-            n = work.begun - 1
-            await until_answered(lambda: self._log.note_begin(request_id, n))
-
-    async def _given_up(self, work: Work) -> Outcome:
-        """The copy comes first: a crash between the two leaves a request that is given up again."""
-        request = work.request
-        epoch, replaced = 0, ""
-        if request.resource is not None:
-            epoch = self.writer.ownership.epoch(request.resource)
-            replaced = self.writer.ownership.why(request.resource)
-        outcome = Outcome.error(
-            OutcomeKind.FAILED,
-            "gave_up",
-            why_given_up(request, work.begun, replaced),
-            fingerprint=request.fingerprint,
-            traceparent=request.traceparent,
-            epoch=epoch,
-            instance_id=self._runner.instance_id,
-        )
-        await keep_letter(self._letters, request, outcome)
-        log.error(
-            "request_dead_lettered",
-            **about(request),
-            instance_id=self._runner.instance_id,
-            attempt=work.begun,
-            epoch=epoch,
-            outcome=outcome.kind.value,
-        )
-        return outcome
-
-    def _fitting(self, request: Request, outcome: Outcome) -> Outcome:
-        size, limit = len(outcome.body) + len(outcome.change), self._log.outcome_bytes_max
-        if size <= limit:
-            return outcome
-        why = f"{size} bytes, and at most {limit} fit beside the rest in the server's max_payload"
-        log.error("outcome_too_large", **about(request), outcome=outcome.kind.value, error=why)
-        return too_large(outcome, f"{request.service}.{request.method}", why)
 
     # --- the log, aside -----------------------------------------------------------------------------------------------
     def _claim(self) -> None:
@@ -946,40 +684,13 @@ class TurnHost:
             return await until_answered(lambda: self._log.find_of_group(request_id))
         return await self._lookups.find(request_id)
 
-    def aside(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        task = self._loop.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._aside_done)
-        return task
-
-    def _aside_done(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("turn_host_task_failed", writer=self.writer.name, exc_info=error)
-
-    # --- stored requests of others --------------------------------------------------------------------------------------
-    def _keep(self, request: Request, seq: int, born_s: float) -> None:
-        kept = self._kept.setdefault(request.resource or "", {})
-        kept[request.request_id] = request, seq, born_s
-
-    def _forget(self, resource: str, request_id: str) -> None:
-        if (kept := self._kept.get(resource)) is not None:
-            kept.pop(request_id, None)
-
     # --- the end ----------------------------------------------------------------------------------------------------------
     def _tick(self) -> None:
         if not self._stopped:
             self.writer.tick(time.time())
-            self._look_up_unsure()
+            self._elsewhere.look_up_unsure()
             self._soon()
             self._loop.call_later(TICK_S, self._tick)
-
-    def _look_up_unsure(self) -> None:
-        """Most have their outcome by now: the log is asked for the others, for all of them together."""
-        unsure, self._unsure = self._unsure, []
-        for request in unsure:
-            if request.request_id in self._kept.get(request.resource or "", ()):
-                self.aside(self._forget_if_done(request))
 
     def _halt(self, why: str, tell: Callable[[str], None]) -> None:
         if not self._stopped:
@@ -993,7 +704,5 @@ class TurnHost:
         self._stopped = True
         self._sent.leave_all()
         self._log.close()
-        for resource in list(self.paused):
-            self._end_pause(resource)
-        self._served, self.serving = self.serving, set()
+        self._roles.end()
         self._changed.set()

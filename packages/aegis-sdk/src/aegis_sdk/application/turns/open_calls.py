@@ -10,9 +10,9 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Final
 
 from aegis_sdk.application.composing import CLOSED
 from aegis_sdk.application.outcomes import cancelled_at_deadline, left_open
@@ -26,6 +26,7 @@ from aegis_sdk.application.ports import (
     StoreTooLarge,
     StoreUnreachable,
 )
+from aegis_sdk.application.turns.aside import Aside
 from aegis_sdk.application.turns.ports import CallsOut, LastWord
 from aegis_sdk.contract.envelope import Outcome, OutcomeKind, Request
 from aegis_sdk.contract.turns.sent import Answer
@@ -143,7 +144,7 @@ class OpenCalls:
         self._giving_up: dict[str, dict[str, float]] = {}
         """By service: what gives up, and when it has tried for long enough (the loop's clock)."""
         self._looks = False
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._aside = Aside("caller")
         self.is_closing = False
         self.is_gone = False
         """Closed, and no longer draining."""
@@ -241,8 +242,7 @@ class OpenCalls:
         self.is_gone = True
         for waiting in self._all():
             waiting.fail(left_open(waiting.request))
-        for task in self._tasks:
-            task.cancel()
+        self._aside.stop()
 
     def _all(self) -> Iterator[Waiting]:
         yield from list(self._waiting.values())
@@ -487,14 +487,3 @@ class OpenCalls:
             open_s=self._loop.time() - min(call.sent_s for call in calls),
             stored=any(call.because is not None for call in calls),
         )
-
-    def _aside(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        task: asyncio.Task[None] = self._loop.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._aside_done)
-        return task
-
-    def _aside_done(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("caller_task_failed", exc_info=error)

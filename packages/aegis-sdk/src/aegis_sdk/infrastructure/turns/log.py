@@ -184,6 +184,8 @@ class TurnLog:
         parted: dict[str, int] = {}
         while not self._closed:
             try:
+                if self._watch is not None and not self._watch.is_sure:
+                    await self._watch.make_sure()  # a new connection may bring another log
                 if len(heads) < len(write.saves):
                     heads = [await self._head_of(checkpoint, parted) for checkpoint in write.saves]
                 batch = [*posts, *heads]
