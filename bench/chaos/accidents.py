@@ -73,7 +73,13 @@ async def accept_losses(urls: Sequence[str], services: Sequence[str]) -> list[Lo
     for service in services:
         accepted = await _accept(urls, service)
         losses += [
-            Loss(service=service, stream=loss.stream, what=loss.what, accepted_s=time.monotonic())
+            Loss(
+                service=service,
+                stream=loss.stream,
+                what=loss.what,
+                accepted_s=time.monotonic(),
+                last_seq=loss.last_seq,
+            )
             for loss in (accepted.losses if accepted else [])
         ]
     return losses

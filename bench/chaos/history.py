@@ -153,6 +153,8 @@ class Loss:
     stream: str
     what: str
     accepted_s: float
+    last_seq: int = 0
+    """How far it went, as was told: what is stored from then on stands behind that."""
 
     @property
     def of_journal(self) -> bool:

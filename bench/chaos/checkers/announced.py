@@ -12,6 +12,7 @@ What is gone without an announcement is a violation, whether or not anybody was 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -68,6 +69,17 @@ def voided(history: History) -> set[str]:
     stored = {entry.op for entry in history.outcomes}
     ran = {entry.op for entry in history.outcomes if entry.outcome not in NOT_RUN}
     gone = {entry.op for entry in history.gone}
+    journals = [loss for loss in history.losses if loss.of_journal]
+    last_seqs = {entry.op: entry.seq for entry in history.outcomes}
+
+    def ran_again(operation: Operation) -> bool:
+        """It was answered before the log went on, and its outcome stands behind that."""
+        ended_s = operation.completed_s or math.inf
+        return any(
+            ended_s < loss.accepted_s and last_seqs.get(operation.op, 0) > loss.last_seq > 0
+            for loss in journals
+            if loss.service == operation.service
+        )
 
     def is_void(operation: Operation) -> bool:
         told = operation.status is Status.OK or operation.error in ENDS
@@ -75,7 +87,7 @@ def voided(history: History) -> set[str]:
         if told and ended_s is not None and was_put_back(history, ended_s):
             return True  # what is stored just before NATS ends may be known to its caller alone
         there = ran if operation.status is Status.OK else stored
-        lost = operation.op in gone or operation.op not in there
+        lost = operation.op in gone or operation.op not in there or ran_again(operation)
         return told and lost and operation.invoked_s <= until_s(operation.service)
 
     return {operation.op for operation in history.operations if is_void(operation)}

@@ -3,6 +3,8 @@
 Its handler appends it to a list by a nested request. Executed: it is in its list once, at the place
 that the caller was told. Otherwise (cancelled, expired, failed): at most once, for a nested request
 commits by itself.
+
+The nested one may be lost with its journal, as was told, before its member has seen it there: the answer stands alone.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+from bench.chaos.checkers.announced import last_losses
 from bench.chaos.history import History, Operation, Violation, nested
 
 WORKLOAD = "group"
@@ -21,14 +24,16 @@ def check(history: History) -> list[Violation]:
     lists = {final.resource: final.value for final in history.finals if final.workload == WORKLOAD}
     operations = {operation.op: operation for operation in history.of(WORKLOAD)}
     found = _elements(lists, operations)
+    until_s = last_losses(history, of_journal=True)
+    whole = {op: each for op, each in operations.items() if each.invoked_s > until_s(each.service)}
     for entry in history.outcomes:
-        operation = operations.get(entry.op)
+        operation = whole.get(entry.op)
         if operation is None or not entry.executed:
             continue
         elements = lists.get(operation.args["to"])
         if problem := _problem(elements, operation, entry.reply):
             found.append(Violation("group", f"{operation.op} {problem}", "G3"))
-    return found + _effects(history, operations)
+    return found + _effects(history, whole)
 
 
 def _problem(elements: Sequence[str] | None, operation: Operation, reply: Any) -> str:

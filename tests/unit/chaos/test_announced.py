@@ -103,6 +103,28 @@ def test_what_ran_again_behind_an_announced_loss_may_be_answered_otherwise() -> 
     assert not found("linearizable", operations=operations, outcomes=again, **lost)
 
 
+@pytest.mark.parametrize(("seq", "violations"), [(90, 1), (110, 0)])
+def test_what_ran_again_behind_the_lost_log_may_come_later_than_it_was_answered(
+    seq: int, violations: int
+) -> None:
+    """Its request was kept: it is a request that was open, for whoever judges the order."""
+    loss = replace(JOURNAL, last_seq=100)
+    asked = [operation("again", 5.0), operation("later", 6.0)]
+    outcomes = [stored("later", seq=seq - 5), stored("again", seq=seq)]
+    assert len(found("order", operations=asked, outcomes=outcomes, losses=[loss])) == violations
+
+
+@pytest.mark.parametrize(("losses", "violations"), [([], 1), ([JOURNAL], 0), ([REQUESTS], 1)])
+def test_a_group_request_without_its_nested_one_needs_a_lost_journal(
+    losses: list[Loss], violations: int
+) -> None:
+    args = {"element": "g", "to": "G"}
+    asked = operation("g", 5.0, workload="group", resource="", kind="deal", args=args)
+    ran = [stored("g", resource="")]
+    judged = found("group", operations=[asked], outcomes=ran, losses=losses)
+    assert len([problem for problem in judged if "nested" in problem]) == violations
+
+
 @pytest.mark.parametrize(("stored_s", "losses"), [(5.0, []), (5.0, [REQUESTS]), (11.0, [JOURNAL])])
 def test_an_outcome_that_goes_without_an_announced_loss_is_found(
     stored_s: float, losses: list[Loss]
