@@ -18,7 +18,10 @@ from dataclasses import replace
 
 from bench.chaos.history import PUT_BACK, History, Loss, Operation, Status, Violation
 
-ENDS = frozenset({"Rejected", "HandlerFailed", "Cancelled", "Expired"})
+ENDS = frozenset(
+    {"Rejected", "HandlerFailed", "Cancelled", "Expired"}
+    | {"Overloaded", "PayloadTooLarge", "RefusedByNats"}  # of what was sent before, and cancelled
+)
 """Errors that tell of a stored outcome."""
 NOT_RUN = frozenset({"expired", "cancelled"})
 """How a request that is still kept ends when it comes again behind its deadline."""

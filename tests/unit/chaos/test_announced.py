@@ -184,13 +184,14 @@ def test_an_effect_behind_a_refusal_needs_a_lost_outcome() -> None:
     assert not found("definite", **ran, losses=[JOURNAL], gone=[gone("a", 5.05)])
 
 
+@pytest.mark.parametrize("error", ["Cancelled", "Overloaded"])
 @pytest.mark.parametrize(("ended_s", "violations"), [(7.5, 1), (9.0, 0), (11.5, 1)])
 def test_or_an_answer_that_was_put_back_with_all_that_was_stored_just_then(
-    ended_s: float, violations: int
+    ended_s: float, violations: int, error: str
 ) -> None:
     """Its caller alone had seen it, and another stream's loss was told."""
     fault = Fault(kind="put_back", target="nats", began_s=8.0, healed_s=11.0)
-    asked = operation("a", 7.0, service="o", status=Status.FAIL, error="Cancelled", result=None)
+    asked = operation("a", 7.0, service="o", status=Status.FAIL, error=error, result=None)
     asked = replace(asked, completed_s=ended_s)
     ran = stored("a", seq=300, service="o")
     told = found("definite", operations=[asked], outcomes=[ran], losses=[REQUESTS], faults=[fault])
