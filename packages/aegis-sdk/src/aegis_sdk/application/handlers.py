@@ -1,9 +1,9 @@
 """Runs a handler for one request and turns whatever happens into an outcome.
 
 It knows nothing of resources' order, gates or acknowledgements. Invariant: it returns an outcome, whatever
-users' code raises and does to the task that it runs in; only an instance that stops leaves a request without
-one (its worker is cancelled), and the next active runs it. Users' code is the handler, and what pydantic
-calls of its models on the way in and out.
+users' code raises and does to the task that it runs in. Only a run that is dropped leaves a request without
+one. The host drops it when its instance stops, when the resource goes to another owner, or when the caller gave
+up or may have. Users' code is the handler, and what pydantic calls of its models on the way in and out.
 """
 
 from __future__ import annotations
