@@ -162,11 +162,14 @@ async def test_a_child_that_a_handler_forks_never_goes_on_as_a_second_of_its_ins
     assert len(process.logged("forked_child_ended")) == 1
 
 
-@pytest.mark.skipif(
+needs_namespace = pytest.mark.skipif(
     shutil.which("unshare") is None
     or subprocess.run([*NAMESPACE, "true"], check=False).returncode != 0,
     reason="needs a pid namespace of its own",
 )
+
+
+@needs_namespace
 @pytest.mark.parametrize("what", ["control", "instance"])
 async def test_the_first_process_of_a_container_ends_on_sigterm_while_it_starts(
     what: str, tmp_path: Path
@@ -192,3 +195,45 @@ async def test_the_first_process_of_a_container_ends_on_sigterm_while_it_starts(
     finally:
         with contextlib.suppress(ProcessLookupError):
             outer.kill()
+
+
+@needs_namespace
+async def test_the_first_process_of_a_container_drains_on_sigterm_while_it_serves(
+    system: System,
+) -> None:
+    """G8: what runs is finished. Nobody else there would collect its guard, and a second signal ends it at once."""
+    async with aegis_sdk.connect(system.url) as aegis:
+        for kind in ("drains", "wedged"):
+            command = [sys.executable, "-m", "tests.adverse.serving", system.url, "one"]
+            log = system.folder / f"{kind}.log"
+            with log.open("wb") as file:
+                outer = await asyncio.create_subprocess_exec(
+                    *NAMESPACE,
+                    "--mount-proc",
+                    *command,
+                    stderr=file,
+                    stdout=asyncio.subprocess.PIPE,
+                )
+            first = Process(kind, outer, log)
+            try:
+                await first.wait_for("ready", timeout_s=30.0)
+                inner = _child_of(outer.pid)
+                if kind == "drains":
+                    asked = asyncio.create_task(aegis.request(NAP, 300))
+                    await first.wait_for("napping")
+                else:
+                    asked = await _wedge(aegis, first)
+                os.kill(inner, signal.SIGTERM)
+                if kind == "wedged":
+                    await _until_logged(first, "draining")
+                    os.kill(inner, signal.SIGTERM)
+                async with asyncio.timeout(5):
+                    await outer.wait()
+                if kind == "drains":
+                    assert outer.returncode == 0
+                    assert await asked == 300
+                    await first.wait_for("ended")
+                asked.cancel()
+            finally:
+                with contextlib.suppress(ProcessLookupError):
+                    outer.kill()

@@ -88,6 +88,53 @@ def jwt(claims: dict[str, Any], issuer: nkeys.KeyPair) -> str:
     return f"{text}.{_base64(issuer.sign(text.encode()))}"
 
 
+class Operator:
+    """An operator, a system account and one for AegisIPC in the server's memory, and users of each."""
+
+    _UNLIMITED: Final = {"subs": -1, "data": -1, "payload": -1}
+
+    def __init__(self) -> None:
+        self._pair, _ = new_key(nkeys.PREFIX_BYTE_OPERATOR)
+        self._accounts = {name: new_key(nkeys.PREFIX_BYTE_ACCOUNT)[0] for name in ("SYS", "AEGIS")}
+
+    def sections(self) -> tuple[str, ...]:
+        """Of the server's configuration."""
+        account = self._UNLIMITED | {
+            "conn": -1,
+            "leaf": -1,
+            "imports": -1,
+            "exports": -1,
+            "wildcards": True,
+        }
+        storage = {"mem_storage": -1, "disk_storage": -1, "streams": -1, "consumer": -1}
+        limits = {"SYS": account, "AEGIS": account | storage}
+        system = public(self._accounts["SYS"])
+        own = self._claims("operator", public(self._pair), "O", system_account=system)
+        preload = ", ".join(
+            f"{public(pair)}: "
+            + jwt(self._claims("account", public(pair), name, limits=limits[name]), self._pair)
+            for name, pair in self._accounts.items()
+        )
+        return (
+            f"operator: {jwt(own, self._pair)}",
+            "resolver: MEMORY",
+            f"resolver_preload {{ {preload} }}",
+            f"system_account: {system}",
+        )
+
+    def creds(self, path: Path, *, account: str = "AEGIS", lives_s: float | None = None) -> Path:
+        """A new user's; `lives_s`: until it expires, in whole seconds by the clock."""
+        user, seed = new_key(nkeys.PREFIX_BYTE_USER)
+        claims = self._claims("user", public(user), "u", **self._UNLIMITED)
+        if lives_s is not None:
+            claims["exp"] = int(time.time() + lives_s)
+        return creds_file(path, jwt(claims, self._accounts[account]), seed)
+
+    @staticmethod
+    def _claims(kind: str, sub: str, name: str, **more: Any) -> dict[str, Any]:
+        return {"name": name, "sub": sub, "nats": {"type": kind, "version": 2} | more}
+
+
 def creds_file(path: Path, token: str, seed: bytes) -> Path:
     """The form that NATS's tools write."""
     path.write_text(

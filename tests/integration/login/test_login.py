@@ -10,15 +10,14 @@ from typing import Any
 import aegis_sdk
 import nkeys
 import pytest
-from aegis_control.infrastructure.nats_connect import CredentialsUnusable, NatsAbsent
+from aegis_control.infrastructure.nats_connect import CredentialsUnusable
 
 from tests.integration.cli.support import run_cli
 from tests.integration.control.support import control
 from tests.integration.login.support import (
     Files,
+    Operator,
     count_twice,
-    creds_file,
-    jwt,
     nats_server,
     new_key,
     public,
@@ -105,7 +104,7 @@ async def test_a_server_of_an_unknown_ca_is_not_trusted(
     assert refused.code == 5, refused.err
     assert "CERTIFICATE_VERIFY_FAILED" in refused.err
     assert "--tls-ca" in refused.err
-    with pytest.raises(NatsAbsent, match="CERTIFICATE_VERIFY_FAILED"):
+    with pytest.raises(aegis_sdk.RefusedByNats, match="CERTIFICATE_VERIFY_FAILED"):
         async with control(url, "other", wait=False, **tls_settings(other)):
             pass
     with pytest.raises(aegis_sdk.Unavailable) as unavailable:
@@ -158,45 +157,12 @@ async def test_everyone_logs_in_with_an_nkey(folder: Path) -> None:
 
 async def test_everyone_logs_in_with_credentials(folder: Path) -> None:
     """An operator, two accounts in the server's memory, and a user of each."""
-    operator, _ = new_key(nkeys.PREFIX_BYTE_OPERATOR)
-    accounts = {name: new_key(nkeys.PREFIX_BYTE_ACCOUNT)[0] for name in ("SYS", "AEGIS")}
-    anything = {"subs": -1, "data": -1, "payload": -1}
-    storage = {"mem_storage": -1, "disk_storage": -1, "streams": -1, "consumer": -1}
-    account = {"conn": -1, "leaf": -1, "imports": -1, "exports": -1, "wildcards": True} | anything
-    limits = {"SYS": account, "AEGIS": account | storage}
-    operator_jwt = jwt(
-        {
-            "name": "O",
-            "sub": public(operator),
-            "nats": {"type": "operator", "version": 2, "system_account": public(accounts["SYS"])},
-        },
-        operator,
-    )
-    preload = [
-        f"{public(pair)}: "
-        + jwt(
-            {
-                "name": name,
-                "sub": public(pair),
-                "nats": {"type": "account", "version": 2, "limits": limits[name]},
-            },
-            operator,
-        )
-        for name, pair in accounts.items()
-    ]
-    creds = {}
-    for name, pair in accounts.items():
-        user, seed = new_key(nkeys.PREFIX_BYTE_USER)
-        claims = {
-            "name": "u",
-            "sub": public(user),
-            "nats": {"type": "user", "version": 2} | anything,
-        }
-        creds[name] = str(creds_file(folder / f"{name}.creds", jwt(claims, pair), seed))
-    trust = (
-        f"operator: {operator_jwt}\nresolver: MEMORY\nresolver_preload {{ {', '.join(preload)} }}"
-    )
-    with nats_server(folder, trust, f"system_account: {public(accounts['SYS'])}") as address:
+    operator = Operator()
+    creds = {
+        name: str(operator.creds(folder / f"{name}.creds", account=name))
+        for name in ("SYS", "AEGIS")
+    }
+    with nats_server(folder, *operator.sections()) as address:
         url = f"nats://{address}"
         async with control(url, "aegis", creds=creds["AEGIS"], system_creds=creds["SYS"]):
             assert await count_twice(url, credentials=creds["AEGIS"]) == [2, 5]

@@ -95,9 +95,10 @@ async def connect(
         try:
             link = await Link.open(server, name=name, logger=log)
         except Unavailable as error:
-            refused = isinstance(error, RefusedByNats) and not server.may_change(str(error))
+            refused = isinstance(error, RefusedByNats)
             now_s = time.monotonic()
-            refused_since_s = refused_since_s if refused else now_s
+            if not refused or server.may_change(str(error)):
+                refused_since_s = now_s
             if not wait or now_s - refused_since_s > connection.LOGIN_GRACE_S:
                 raise error if refused else _absent(server, error) from error
             log.warning("nats_not_reached", url=server.shown_url, attempt=tries, reason=str(error))

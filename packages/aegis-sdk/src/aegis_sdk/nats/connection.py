@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import re
 import ssl
 import time
@@ -33,7 +34,7 @@ from nats.protocol.parser import Parser
 
 from aegis_sdk.contract.addresses import Address
 from aegis_sdk.errors import RefusedByNats, Unavailable
-from aegis_sdk.nats.login import Server
+from aegis_sdk.nats.login import LoginUnreadable, Server
 
 RECONNECT_WAIT_S: Final = 0.1
 REFUSED_WAIT_S_MAX: Final = 5.0
@@ -234,6 +235,11 @@ class Connection(Client):
         since_s = time.monotonic() - float(server.last_attempt)
         return max(0.0, min(float(pause_s) - since_s, float(pause_s)))
 
+    async def _attempt_reconnect(self) -> None:
+        # One that another took over from ends the other's future, and the other can't end it again.
+        with contextlib.suppress(asyncio.InvalidStateError):
+            await super()._attempt_reconnect()
+
     async def _process_connect_init(self) -> None:
         try:
             await super()._process_connect_init()
@@ -323,6 +329,9 @@ class Connection(Client):
             self._refuse(words)
         elif found := _REFUSAL.fullmatch(str(error)):
             self._refuse(found[1])
+        elif isinstance(error, LoginUnreadable):
+            self._trouble = words
+            self._say("login_unreadable", words, reason=words)
         else:
             if not self.is_connected and not self._refusals:
                 self._trouble = words
@@ -331,9 +340,10 @@ class Connection(Client):
 
     def _refuse(self, reason: str) -> None:
         now_s = self._troubled_s = time.monotonic()
-        self._trouble = reason if reason.startswith("TLS") else f"NATS refused: {reason}"
+        told = _with_expiry(reason, self._server)
+        self._trouble = told if reason.startswith("TLS") else f"NATS refused: {told}"
         self._refusals += 1
-        self._say("nats_refused", reason, reason=reason)
+        self._say("nats_refused", told, reason=told)
         if not _is_of_login(reason) or self._server.may_change(reason):
             return
         if self._refused_since_s is None:
@@ -459,6 +469,12 @@ def _is_of_login(reason: str) -> bool:
     return bool(_LOGIN.search(reason)) and not _PASSING.search(reason)
 
 
+def _with_expiry(reason: str, server: Server) -> str:
+    """The server calls an expired login as it calls an unknown one."""
+    expired = server.expired() if _is_of_login(reason) else ""
+    return f"{reason} ({expired})" if expired else reason
+
+
 def _failed(server: Srv) -> int:
     reached = server.did_connect or not server.discovered
     return server.reconnects if reached else 8 * server.reconnects + 1
@@ -471,7 +487,7 @@ def _fail(waiting: set[asyncio.Future[Any]], reason: str) -> None:
 
 
 def _not_opened(server: Server, reasons: list[str]) -> Unavailable:
-    what = "; ".join(dict.fromkeys(reasons))
+    what = "; ".join(_with_expiry(reason, server) for reason in dict.fromkeys(reasons))
     if any(r.startswith(("NATS refused", "TLS")) and not _PASSING.search(r) for r in reasons):
         return RefusedByNats(f"{what} (at {server.shown_url})")
     return Unavailable(f"NATS does not answer at {server.shown_url}: {what}")

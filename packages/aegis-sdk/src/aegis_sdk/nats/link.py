@@ -39,6 +39,7 @@ from aegis_sdk.nats.codes import (
     BATCH_COMMIT,
     BATCH_ID,
     BATCH_SEQ,
+    ERR_ACCOUNT_FULL,
     ERR_BUSY,
     ERR_NO_CONSUMER,
     ERR_NO_MESSAGE,
@@ -68,7 +69,7 @@ SWEEP_S: Final = 0.05
 """How late a timeout may be noticed."""
 
 _MISSING: Final = frozenset({ERR_NO_STREAM, ERR_NO_CONSUMER, ERR_NO_MESSAGE})
-_FULL: Final = frozenset({ERR_NO_RESOURCES, ERR_NO_STORAGE})
+_FULL: Final = frozenset({ERR_ACCOUNT_FULL, ERR_NO_RESOURCES, ERR_NO_STORAGE})
 BUSY_WAIT_S: Final = 0.002
 BUSY_TRIES: Final = 200
 

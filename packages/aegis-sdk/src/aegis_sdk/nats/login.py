@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import base64
 import importlib.util
+import json
 import re
 import ssl
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,6 +22,11 @@ from aegis_sdk.errors import InvalidAddress, InvalidArgument, Unavailable
 
 _JWT: Final = re.compile(rb"BEGIN NATS USER JWT-+\s+([\w.-]+)")
 _SEED: Final = re.compile(rb"(?:BEGIN USER NKEY SEED-+\s+|\A\s*)(S[A-Z2-7]+)")
+
+
+class LoginUnreadable(NatsError):
+    """A file of the login is missing, or holds no login; the message names it."""
+
 
 Tls = ssl.SSLContext | Callable[[], ssl.SSLContext]
 
@@ -56,25 +65,41 @@ class Server:
             return callable(self.tls)
         return bool(self.credentials or self.nkeys_seed)
 
+    def expired(self) -> str:
+        """When the JWT expired, in words that name its file; empty when it has not, or can't be read."""
+        if self.credentials is None:
+            return ""
+        try:
+            claims = self.jwt().split(b".")[1]
+            ended_s = json.loads(base64.urlsafe_b64decode(claims + b"=="))["exp"]
+            if ended_s > time.time():
+                return ""
+            at = f"{datetime.fromtimestamp(ended_s, UTC):%Y-%m-%dT%H:%M:%SZ}"
+        except (LoginUnreadable, LookupError, TypeError, ValueError, OverflowError, OSError):
+            return ""
+        return f"the JWT in {shown_path(str(self.credentials))} expired at {at}"
+
     def seed(self) -> bytes:
-        """Raises: NatsError, which names the file."""
+        """Raises: LoginUnreadable, which names the file."""
         path = self.credentials or self.nkeys_seed
         assert path is not None
         return _found(_SEED, path, "seed")
 
     def jwt(self) -> bytes:
-        """Raises: NatsError, which names the file."""
+        """Raises: LoginUnreadable, which names the file."""
         assert self.credentials is not None
         return _found(_JWT, self.credentials, "JWT")
 
     def key_pair(self) -> Any:
-        """Of the seed. Raises: NatsError, which names the file."""
+        """Of the seed. Raises: LoginUnreadable, which names the file."""
         import nkeys  # an extra
 
         try:
             return nkeys.from_seed(bytearray(self.seed()))
         except (ValueError, nkeys.ErrInvalidSeed, nkeys.ErrInvalidPrefixByte) as error:
-            raise NatsError(f"{self.credentials or self.nkeys_seed} holds no valid seed") from error
+            raise LoginUnreadable(
+                f"{self.credentials or self.nkeys_seed} holds no valid seed"
+            ) from error
 
     def ssl_context(self) -> ssl.SSLContext:
         """Made anew, where `tls` is a function."""
@@ -101,9 +126,9 @@ def _found(form: re.Pattern[bytes], path: str, what: str) -> bytes:
     try:
         found = form.search(Path(path).read_bytes())
     except OSError as error:
-        raise NatsError(f"{shown_path(str(path))}: {error.strerror}") from None
+        raise LoginUnreadable(f"{shown_path(str(path))}: {error.strerror}") from None
     except ValueError:  # a zero byte in its name
-        raise NatsError(f"{shown_path(str(path))!r} is no file's name") from None
+        raise LoginUnreadable(f"{shown_path(str(path))!r} is no file's name") from None
     if found is None:
-        raise NatsError(f"{path} holds no {what}")
+        raise LoginUnreadable(f"{path} holds no {what}")
     return found[1]

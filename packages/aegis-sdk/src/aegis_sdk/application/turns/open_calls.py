@@ -425,7 +425,8 @@ class OpenCalls:
             self._send(waiting)  # whoever asked before may have had the answer long ago
 
     def _ask_to_end(self, waiting: Waiting) -> None:
-        log.info("deadline_passed", **about(waiting.request))
+        if waiting.refused is None:
+            log.info("deadline_passed", **about(waiting.request))
         try:
             self._calls.cancel(waiting.request, member=waiting.member)
         except StoreError as error:
@@ -467,7 +468,13 @@ class OpenCalls:
             found = await self._outcomes_of(service, waiting)
         except StoreError as error:
             passes = not isinstance(error, StoreForbidden)
-            return _NotSettled(f"NATS could not be reached to end it: {error}", passes=passes)
+            is_full = isinstance(error, StoreFull)
+            what = (
+                "there is no room to store its end"
+                if is_full
+                else "NATS could not be reached to end it"
+            )
+            return _NotSettled(f"{what}: {error}", passes=passes)
         except Exception as error:
             log.exception("not_settled", service=service)
             return _NotSettled(f"it could not be ended: {error!r}")

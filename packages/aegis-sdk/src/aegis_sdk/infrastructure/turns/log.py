@@ -19,6 +19,7 @@ from aegis_sdk.application.ports import (
     AlreadyStored,
     GateRefused,
     StoreError,
+    StoreFull,
     StoreMissing,
     StoreTooLarge,
     StoreUnreachable,
@@ -50,6 +51,7 @@ ANSWER_S: Final = 2.0
 SWEEP_S: Final = 0.25
 BUSY_WAIT_S: Final = 0.001
 """R3: a gate is being stored just now (10164)."""
+SAY_FULL_AGAIN_S: Final = 30.0
 TROUBLE_WAIT_S: Final = 0.05
 """No leader, no space: this too passes, or an operator sees to it."""
 STORE_TIMEOUT_S: Final = 2.0
@@ -96,6 +98,7 @@ class TurnLog:
         self._log_id = log_id
         self._watch = watch
         self._looked_s = 0.0
+        self._said_full_s = -SAY_FULL_AGAIN_S
         self._head = turn_head(writer, log_id, nonce)
         self._tries: dict[str, _Try] = {}
         self._tokens = itertools.count(1)
@@ -327,7 +330,16 @@ class TurnLog:
         else:
             wait_s = BUSY_WAIT_S if isinstance(said, Busy) else TROUBLE_WAIT_S
             log.debug("turn_not_stored", subject=each.subject, error=str(said))
+            if isinstance(said, StoreFull):
+                self._say_full(said)
             asyncio.get_running_loop().call_later(wait_s, self._send_again, token)
+
+    def _say_full(self, said: StoreFull) -> None:
+        """Everything of the service waits for room, and only an operator can make some."""
+        now_s = time.monotonic()
+        if now_s - self._said_full_s >= SAY_FULL_AGAIN_S:
+            self._said_full_s = now_s
+            log.warning("journal_full", stream=self._names.stream, error=str(said))
 
     def _look_at_log(self) -> None:
         """There is a newer gate, or no log any more that holds it."""
