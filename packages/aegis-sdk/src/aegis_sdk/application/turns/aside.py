@@ -10,10 +10,10 @@ from aegis_sdk.telemetry import log
 
 
 class Aside:
-    """`of` names whose work it is, in the log line of one that failed."""
+    """`step` names whose work it is, in the log line of one that failed."""
 
-    def __init__(self, of: str) -> None:
-        self._of = of
+    def __init__(self, step: str) -> None:
+        self._step = step
         self._loop = asyncio.get_running_loop()
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -30,4 +30,4 @@ class Aside:
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("task_failed", of=self._of, exc_info=error)
+            log.error("task_failed", step=self._step, exc_info=error)
