@@ -163,7 +163,8 @@ async def _connected(urls: Sequence[str]) -> Any:
     try:
         yield client
     finally:
-        await client.close()
+        with contextlib.suppress(NatsError, OSError):
+            await client.close()
 
 
 async def _ignore(_: Exception) -> None:
