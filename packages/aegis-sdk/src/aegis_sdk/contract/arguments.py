@@ -72,6 +72,16 @@ def whole(value: object, what: str, *, least: int, most: int) -> int:
     return int(value)
 
 
+def positive(value: object, what: str) -> float:
+    """A finite number above 0. Raises: InvalidArgument."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise InvalidArgument(f"{what} must be a number above 0, and is a {said_type(value)}")
+    number = _float(value)
+    if not (isfinite(number) and number > 0):
+        raise InvalidArgument(f"{what} must be a number above 0; got {said(value, chars_max=40)}")
+    return number
+
+
 def instance_of(value: object, kind: type, what: str) -> None:
     """Raises: InvalidArgument."""
     if not isinstance(value, kind):

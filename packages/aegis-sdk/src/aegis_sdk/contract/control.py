@@ -28,7 +28,7 @@ class Role(StrEnum):
     STANDBY = "standby"
     """Follow, and take over when the active fails."""
     AUTO = "auto"
-    """Active if the resource has no active, standby otherwise."""
+    """One of those that offer it is the active, as control spreads them; the others stand by."""
 
 
 def roles_of(resources: object) -> dict[str, Role]:
@@ -136,6 +136,7 @@ class InstanceRecord(_Record):
     pid: int = 0
     state: InstanceState = InstanceState.LIVE
     resources: dict[str, Role] = {}
+    capacity: float = Field(1.0, gt=0)
     since: float = 0.0
     reason: str = ""
 
@@ -238,6 +239,8 @@ class Registration(_Wire):
     pid: int = 0
     methods: list[MethodSpec]
     resources: dict[str, Role] = {}
+    capacity: float = Field(1.0, gt=0)
+    """How much it is to be active for, beside the other instances."""
     returning: bool = False
     renews: str = ""
     """The run that this one takes the place of, in the same process: its log was lost, or it had fallen behind it."""
@@ -382,6 +385,7 @@ class InstanceView(_Wire):
     open: int = 0
     active: int = 0
     standby: int = 0
+    capacity: float = 1.0
     lag_entries: int = 0
     clock_offset_s: float | None = None
     """How far its clock is ahead of control's, give or take the way of a heartbeat; None: not told."""
@@ -434,10 +438,10 @@ class TargetInstance(_Wire):
     by: str = ""
 
 
-class FailoverResource(_Wire):
-    """Argument of `failover`: move a resource on purpose, to `to` or the best standby."""
+class FailoverResources(_Wire):
+    """Argument of `failover`: move resources on purpose, to `to` or the best standby of each."""
 
-    resource: str
+    resources: list[str] = Field(min_length=1)
     service: str | None = None
     to: str | None = None
     reason: str = ""
@@ -453,6 +457,31 @@ class Moved(_Wire):
     """resource: new active's instance id."""
     vacant: list[str] = []
     """Resources without a standby to take over."""
+    dry_run: bool = False
+
+
+class Rebalance(_Wire):
+    """Argument of `rebalance`: spread the AUTO resources of a service (None: of all) evenly, also what was moved by hand."""
+
+    service: str | None = None
+    reason: str = ""
+    dry_run: bool = False
+    by: str = ""
+
+
+class ServiceMoves(_Wire):
+    """What moves in one service."""
+
+    service: str
+    moves: dict[str, str]
+    """resource: next active's instance id."""
+
+
+class Rebalanced(_Wire):
+    """Result of `rebalance`: what moves from now on, few at a time (or, dry, would move)."""
+
+    services: list[ServiceMoves]
+    """Those that were not even."""
     dry_run: bool = False
 
 

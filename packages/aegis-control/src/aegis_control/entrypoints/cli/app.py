@@ -11,7 +11,7 @@ from typing import Annotated, Final, Generic, TypeVar
 
 import typer
 from aegis_sdk.contract.control import (
-    FailoverResource,
+    FailoverResources,
     InstanceState,
     Moved,
     ServiceView,
@@ -54,7 +54,7 @@ _EPILOG: Final = (
 )
 _UNWELL: Final = frozenset({InstanceState.STALLED, InstanceState.LOST})
 
-Order = TypeVar("Order", TargetInstance, FailoverResource)
+Order = TypeVar("Order", TargetInstance, FailoverResources)
 
 app = typer.Typer(
     name="ipc-cli",
@@ -187,7 +187,9 @@ async def drain(
 @command(app, "failover")
 async def failover(
     cli: Cli,
-    resource: ResourceArgument,
+    resources: Annotated[
+        list[str], typer.Argument(metavar="RESOURCE...", help="One or several resources' ids.")
+    ],
     *,
     service: ServiceOption = None,
     to: Annotated[
@@ -198,17 +200,22 @@ async def failover(
     yes: Yes = False,
     dry_run: DryRun = False,
 ) -> int:
-    """Move a resource to a standby on purpose; callers see only time."""
-    order = FailoverResource(
-        resource=resource,
+    """Move resources to a standby on purpose; callers see only time.
+
+    They stay there, whatever else is spread over the instances, until it leaves or fails, or until `rebalance`.
+    """
+    order = FailoverResources(
+        resources=resources,
         service=service,
         to=to,
         reason=reason,
         dry_run=dry_run,
         by=cli.by(as_),
     )
-    change = Change(order, AdminClient.failover, "has moved", "would move")
-    return await _carry_out(cli, change, name=resource, yes=yes)
+    one = len(set(resources)) == 1
+    change = Change(order, AdminClient.failover, "has moved" if one else "have moved", "would move")
+    name = resources[0] if one else f"{len(set(resources))} resources"
+    return await _carry_out(cli, change, name=name, yes=yes)
 
 
 @command(app, "status")
