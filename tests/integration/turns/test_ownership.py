@@ -39,6 +39,7 @@ def settings(world: World, **changes: Any) -> dict[str, Any]:
         "system_url": world.server.system_url,
         "prefix": world.subjects.prefix,
         "http_port": 0,
+        "spread": False,
         "leader_timeout_s": 0.5,
         "leader_renewal_s": 0.1,
     } | changes

@@ -17,6 +17,7 @@ from aegis_sdk.contract.control import (
     ServiceView,
     TargetInstance,
 )
+from aegis_sdk.contract.names import encode_token
 from pydantic import BaseModel
 
 from aegis_control.entrypoints.cli import render
@@ -204,6 +205,8 @@ async def failover(
 
     They stay there, whatever else is spread over the instances, until it leaves or fails, or until `rebalance`.
     """
+    for name in resources:
+        encode_token(name)
     order = FailoverResources(
         resources=resources,
         service=service,
