@@ -403,8 +403,7 @@ class Office:
             methods=[MethodSpec(name="book", targeted=True)],
             resources=dict.fromkeys(resources, role),
             returning=returning,
-            capacity=capacity,
-        )
+        ).model_copy(update={"capacity": capacity})
         return await self.register(registration.model_dump_json().encode())
 
     async def leaves(self, instance_id: str, *, run: str = "run1") -> Ack:

@@ -200,6 +200,13 @@ async def test_a_log_that_does_not_answer_leaves_everything_where_it_is() -> Non
     assert (desk.active(), desk.table.handovers) == ({"a": 30}, 0)
 
 
+@pytest.mark.parametrize("capacity", [0.0, -1.0, 1e308])
+async def test_a_capacity_that_is_none_is_refused(capacity: float) -> None:
+    """Also from clients that are not the SDK."""
+    reply = await Office().registers("a", Role.AUTO, ACCOUNTS, capacity=capacity)
+    assert (reply.ok, reply.code) == (False, "invalid")
+
+
 # --- operators ---------------------------------------------------------------------------------------
 async def test_what_an_operator_moved_stays_until_its_owner_goes() -> None:
     desk = await spread_out()

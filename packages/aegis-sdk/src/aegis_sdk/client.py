@@ -162,7 +162,9 @@ class Aegis:
         arguments.instance_of(service, Service, "service")
         service.servable()
         roles = {} if resources is None else roles_of(resources)
-        capacity = arguments.positive(capacity, "capacity")
+        capacity = arguments.number(
+            capacity, "capacity", least=arguments.CAPACITY_MIN, most=arguments.CAPACITY_MAX
+        )
         wait_s = arguments.duration_s(wait_s, "wait_s")
         starting = asyncio.create_task(
             Instance.start(

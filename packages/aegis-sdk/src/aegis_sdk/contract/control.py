@@ -8,7 +8,7 @@ which are read, changed and written again. A record that can't be read is never 
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -51,6 +51,9 @@ def _role(resource: str, role: object) -> Role:
             f"the role for resource {resource!r} must be one of {', '.join(map(str, Role))}, and is"
             f" {said(role, chars_max=40)!r} ({said_type(role)}): give a Role"
         ) from None
+
+
+Capacity = Annotated[float, Field(ge=arguments.CAPACITY_MIN, le=arguments.CAPACITY_MAX)]
 
 
 class InstanceState(StrEnum):
@@ -136,7 +139,7 @@ class InstanceRecord(_Record):
     pid: int = 0
     state: InstanceState = InstanceState.LIVE
     resources: dict[str, Role] = {}
-    capacity: float = Field(1.0, gt=0)
+    capacity: Capacity = 1.0
     since: float = 0.0
     reason: str = ""
 
@@ -239,7 +242,7 @@ class Registration(_Wire):
     pid: int = 0
     methods: list[MethodSpec]
     resources: dict[str, Role] = {}
-    capacity: float = Field(1.0, gt=0)
+    capacity: Capacity = 1.0
     """How much it is to be active for, beside the other instances."""
     returning: bool = False
     renews: str = ""

@@ -106,12 +106,16 @@ class _Move:
 
 
 class _Scales:
-    """How full each live instance is, while a plan is made."""
+    """How full each live instance is that offers anything as AUTO, while a plan is made."""
 
     def __init__(
         self, places: Iterable[Place], owners: Mapping[str, str], kept: Collection[str]
     ) -> None:
-        self._live = {p.instance_id: p for p in places if p.state is InstanceState.LIVE}
+        self._live = {
+            place.instance_id: place
+            for place in places
+            if place.state is InstanceState.LIVE and Role.AUTO in place.offers.values()
+        }
         total = sum(place.capacity for place in self._live.values())
         self._share = {n: p.capacity / total * len(self._live) for n, p in self._live.items()}
         self._active = dict.fromkeys(self._live, 0)
