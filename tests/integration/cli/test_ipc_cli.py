@@ -246,6 +246,8 @@ class TestChanges:
         result = await run_cli("failover", "A", "B", "--reason", "load", *control.args())
         assert [body["resources"] for _, body in control.asked] == [["A", "B"]]
         assert result.out.splitlines()[0] == "2 resources have moved"
+        too_many = await run_cli("failover", *(["A"] * 1_001), *control.args())
+        assert (too_many.code, "at most 1000" in too_many.err) == (2, True)
 
     async def test_rebalance_says_what_moves(self, control: ScriptedControl) -> None:
         moves = [ServiceMoves(service="accounts", moves={"A": "acc-2"})]

@@ -13,6 +13,7 @@ import pydantic
 from aegis_sdk.contract import addresses
 from aegis_sdk.contract.addresses import HIDDEN
 from aegis_sdk.contract.arguments import DURATION_S_MAX
+from aegis_sdk.contract.control import RESOURCES_A_MOVE_MAX
 from aegis_sdk.contract.names import check_service
 from aegis_sdk.errors import InvalidName
 from pydantic import Field
@@ -99,6 +100,7 @@ class Settings(BaseSettings):
     spread_moves_max: int = Field(
         10,
         ge=1,
+        le=RESOURCES_A_MOVE_MAX,
         description="resources moved at a time, twice a second; more: sooner even, more calls that wait together",
     )
     spread_difference: float = Field(

@@ -441,10 +441,14 @@ class TargetInstance(_Wire):
     by: str = ""
 
 
+RESOURCES_A_MOVE_MAX = 1_000
+"""Moved on purpose in one go: the names must fit into one message, also to the instance that pauses them."""
+
+
 class FailoverResources(_Wire):
     """Argument of `failover`: move resources on purpose, to `to` or the best standby of each."""
 
-    resources: list[str] = Field(min_length=1)
+    resources: list[str] = Field(min_length=1, max_length=RESOURCES_A_MOVE_MAX)
     service: str | None = None
     to: str | None = None
     reason: str = ""

@@ -11,6 +11,7 @@ from typing import Annotated, Final, Generic, TypeVar
 
 import typer
 from aegis_sdk.contract.control import (
+    RESOURCES_A_MOVE_MAX,
     FailoverResources,
     InstanceState,
     Moved,
@@ -205,6 +206,10 @@ async def failover(
 
     They stay there, whatever else is spread over the instances, until it leaves or fails, or until `rebalance`.
     """
+    if len(resources) > RESOURCES_A_MOVE_MAX:
+        raise AdminError(
+            "usage", f"{len(resources)} resources: give at most {RESOURCES_A_MOVE_MAX} in one call"
+        )
     for name in resources:
         encode_token(name)
     order = FailoverResources(
