@@ -120,7 +120,7 @@ class _Scales:
         self._share = {n: p.capacity / total * len(self._live) for n, p in self._live.items()}
         self._active = dict.fromkeys(self._live, 0)
         self._movable: dict[str, dict[str, None]] = {name: {} for name in self._live}
-        for resource, owner in sorted(owners.items()):
+        for resource, owner in owners.items():
             if owner in self._live:
                 self._active[owner] += 1
                 if resource not in kept and self._offers(owner, resource):
@@ -144,7 +144,8 @@ class _Scales:
         return None
 
     def _movable_to(self, target: str, source: str) -> str | None:
-        return next((r for r in self._movable[source] if self._offers(target, r)), None)
+        # The last first: a dict whose first entries are gone is slow to begin.
+        return next((r for r in reversed(self._movable[source]) if self._offers(target, r)), None)
 
     def _offers(self, name: str, resource: str) -> bool:
         return self._live[name].offers.get(resource) is Role.AUTO
