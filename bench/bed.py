@@ -310,6 +310,7 @@ def _control_arguments(made: Bed) -> list[str]:
     """As an operator would start it, on a free HTTP port."""
     arguments = ["-m", "aegis_control.entrypoints.service", "serve", "--url", made.url]
     arguments += ["--http-port", "0", "--replicas", str(made.settings.nodes)]
+    arguments += ["--no-spread"]  # what is measured has one active for all resources
     return arguments + ["--system-url", made.system_url] * made.settings.system_account
 
 

@@ -90,7 +90,7 @@ class Troubles:
                 workload = self._source.choice(self._workloads)
                 if workload.resources:
                     order = {
-                        "resource": self._source.choice(workload.resources),
+                        "resources": [self._source.choice(workload.resources)],
                         "service": workload.service_name,
                         "by": "chaos",
                     }

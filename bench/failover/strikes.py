@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from aegis_sdk.contract.control import FailoverResource, TargetInstance
+from aegis_sdk.contract.control import FailoverResources, TargetInstance
 
 from bench.failover.fleet import SERVICE, Fleet, Member
 from bench.failover.gap import Window
@@ -68,7 +68,7 @@ async def _pause(fleet: Fleet, _: str) -> Struck:
 async def _hand_over(fleet: Fleet, resource: str) -> Struck:
     active = next(member for member in fleet.members if resource in member.active)
     to = next(member for member in fleet.members if member is not active)
-    order = FailoverResource(resource=resource, service=SERVICE, to=to.name, by="bench")
+    order = FailoverResources(resources=[resource], service=SERVICE, to=to.name, by="bench")
     began_s = time.monotonic()
     await fleet.admin.failover(order)
     return Struck(active, began_s, await to.has([resource]))

@@ -176,6 +176,8 @@ async def test_wrong_arguments_of_serve_are_named_before_anything_is_registered(
         await refused(aegis.serve(totals(), wait_s=bad), "wait_s", InvalidArgument)
         await refused(system.instance.drain(timeout_s=bad), "timeout_s", InvalidArgument)
         await refused(aegis.drain(timeout_s=bad), "timeout_s", InvalidArgument)
+    for bad in ("2", None, True, 0, -1, 1e-9, 1e9, math.nan, math.inf, 1j):
+        await refused(aegis.serve(totals(), capacity=bad), "capacity must be", InvalidArgument)
     for bad in ("80", None, -1, 65_536, 1.5, True):
         with pytest.raises(InvalidArgument, match="port"):
             aegis.serve_metrics(bad)

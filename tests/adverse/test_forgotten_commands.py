@@ -9,7 +9,7 @@ import time
 import aegis_sdk
 import nats
 import pytest
-from aegis_sdk.contract.control import Command, CommandKind, FailoverResource
+from aegis_sdk.contract.control import Command, CommandKind, FailoverResources
 from nats.aio.msg import Msg
 
 from tests.scenarios.ledger import Booking, Methods
@@ -50,7 +50,7 @@ async def test_a_handover_that_control_does_not_finish_leaves_no_resource_paused
             aegis.request(methods.book, Booking(op="1", hold_s=1.0), resource="A", timeout_s=15.0)
         )
         await active.wait_for("begun")
-        order = FailoverResource(resource="A", service=service).model_dump_json().encode()
+        order = FailoverResources(resources=["A"], service=service).model_dump_json().encode()
         await client.publish(SUBJECTS.admin("failover"), order, "nobody.waits")
         async with asyncio.timeout(5.0):
             await paused.wait()

@@ -166,7 +166,16 @@ async def test_operators_verbs_take_one_request_s_id(
 
 
 @pytest.mark.parametrize(
-    "verb", ["show-route", "failover", "disconnect --yes", "drain --yes", "accept-loss", "describe"]
+    "verb",
+    [
+        "show-route",
+        "failover",
+        "rebalance",
+        "disconnect --yes",
+        "drain --yes",
+        "accept-loss",
+        "describe",
+    ],
 )
 async def test_bytes_that_are_no_text_are_refused_by_operators_verbs(
     verb: str, system: System

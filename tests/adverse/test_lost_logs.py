@@ -155,7 +155,7 @@ class Place:
 
     async def moved(self, resource: str, to: str) -> bool:
         """Whether the resource could be moved by now."""
-        data = json.dumps({"resource": resource, "to": to}).encode()
+        data = json.dumps({"resources": [resource], "to": to}).encode()
         try:
             reply = await self.operator.request(NAMES.admin("failover"), data, timeout=5.0)
         except nats.errors.Error:

@@ -69,10 +69,10 @@ async def test_strays_in_every_bucket_and_message_end_no_leadership(
                 assert (await instance.register(Role.AUTO, ("R1", "R4"))).ok
             await strew(server.url, prefix)
             await broker.until_owner("a 1 held")
-            assert (await broker.admin("failover", resource="R1", to="b")).ok
+            assert (await broker.admin("failover", resources=["R1"], to="b")).ok
             await broker.until_owner("b 2 held")
         async with control(server.url, prefix):
-            assert (await broker.admin("failover", resource="R1", to="a")).ok
+            assert (await broker.admin("failover", resources=["R1"], to="a")).ok
             await broker.until_owner("a 3 held")
             await broker.until_owner("a 1 held", "R4")
             assert (await one.register(Role.AUTO, ("R1", "R3", "R4"), returning=True)).ok

@@ -109,7 +109,8 @@ async def test_a_killed_active_is_succeeded_without_an_error_for_the_caller(stac
     assert progress(stack)["errors"] == 0
     stack.compose("start", old)
     stack.wait_healthy(old)
-    assert (await active(stack)) == (new, new_epoch), "as a standby"
+    back, back_epoch = await active(stack)
+    assert (back, back_epoch) == (new, new_epoch) or back_epoch > new_epoch, "its share, in time"
 
 
 async def test_a_stopped_active_drains_and_hands_over(stack: Stack) -> None:

@@ -187,6 +187,7 @@ class System:
             self.url,
             "--http-port",
             "0",
+            "--no-spread",  # the first instance is the active of all its resources
             *account,
             *replicas,
             *options,

@@ -102,6 +102,7 @@ class System:
 async def running_system(nats_url: str, system_url: str, prefix: str) -> AsyncIterator[System]:
     """tot-1 is active for T-1 and T-2, tot-2 their standby; dbl-1 serves a group."""
     settings = {"url": nats_url, "system_url": system_url, "prefix": prefix, "http_port": 0}
+    settings |= {"spread": False}  # tot-1 is the active of all
     control = Control(load(settings).settings)
     running = asyncio.create_task(control.run())
     release = asyncio.Event()

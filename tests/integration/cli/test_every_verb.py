@@ -26,6 +26,7 @@ CHANGING = {
     "disconnect": ["acc-1"],
     "drain": ["acc-1"],
     "failover": ["ACC-1"],
+    "rebalance": ["accounts"],
     "accept-loss": ["accounts"],
     "dlq redrive": ["K.1"],
     "dlq drop": ["K.1"],
@@ -86,7 +87,7 @@ async def test_a_silent_control_is_exit_4_within_the_timeout(
 ) -> None:
     for name in ("status", "list-services", "describe", "show-route", "checkup", "disconnect"):
         control.answers[name] = None
-    for name in ("drain", "failover", "dlq-redrive", "dlq-drop"):
+    for name in ("drain", "failover", "rebalance", "dlq-redrive", "dlq-drop"):
         control.answers[name] = None
     began_s = time.monotonic()
     result = await run_cli(*words(verb), "--timeout", "0.3", *control.args())
@@ -124,7 +125,9 @@ async def test_bad_input_is_exit_2_in_one_line(verb: str, bad: list[str], nats_u
     assert one_line(result.err)
 
 
-@pytest.mark.parametrize("verb", [verb for verb, more in VERBS.items() if more and verb != "top"])
+@pytest.mark.parametrize(
+    "verb", [verb for verb, more in VERBS.items() if more and verb not in ("top", "rebalance")]
+)
 async def test_without_its_argument_it_is_exit_2(verb: str, nats_url: str) -> None:
     result = await run_cli(*verb.split(), "--url", nats_url)
     assert (result.code, result.out) == (2, "")

@@ -20,7 +20,9 @@ from aegis_sdk.contract.control import (
     LeaseState,
     MethodSpec,
     Moved,
+    Rebalanced,
     RouteView,
+    ServiceMoves,
     ServiceRecord,
     ServiceView,
     StandbyView,
@@ -235,7 +237,42 @@ class TestChanges:
         )
         assert result.json["moved"] == {"A": "acc-2"}
         [(_, body)] = control.asked
-        assert (body["resource"], body["service"], body["to"]) == ("A", "accounts", "acc-2")
+        assert (body["resources"], body["service"], body["to"]) == (["A"], "accounts", "acc-2")
+
+    async def test_failover_takes_many_resources_in_one_call(
+        self, control: ScriptedControl
+    ) -> None:
+        control.answers["failover"] = ok(Moved(moved={"A": "acc-2", "B": "acc-3"}))
+        result = await run_cli("failover", "A", "B", "--reason", "load", *control.args())
+        assert [body["resources"] for _, body in control.asked] == [["A", "B"]]
+        assert result.out.splitlines()[0] == "2 resources have moved"
+        too_many = await run_cli("failover", *(["A"] * 1_001), *control.args())
+        assert (too_many.code, "at most 1000" in too_many.err) == (2, True)
+
+    async def test_rebalance_says_what_moves(self, control: ScriptedControl) -> None:
+        moves = [ServiceMoves(service="accounts", moves={"A": "acc-2"})]
+        control.answers["rebalance"] = ok(Rebalanced(services=moves))
+        result = await run_cli("rebalance", "--as", "eve", *control.args())
+        [(_, body)] = control.asked
+        assert (body["service"], body["by"], body["dry_run"]) == (None, "eve", False)
+        assert [line.split() for line in result.out.splitlines()] == [
+            ["resources:", "1", "move", "from", "now", "on"],
+            ["SERVICE", "RESOURCE", "NEXT", "ACTIVE"],
+            ["accounts", "A", "acc-2"],
+        ]
+        control.answers["rebalance"] = ok(Rebalanced(services=[], dry_run=True))
+        dry = await run_cli("rebalance", "accounts", "--dry-run", *control.args())
+        assert dry.out == "dry run: nothing to move: it is even\n"
+        control.answers["rebalance"] = no("refused", "accounts: instance a drains")
+        assert (await run_cli("rebalance", *control.args())).code == 5
+
+    async def test_a_person_at_a_terminal_is_asked_before_a_rebalance(
+        self, control: ScriptedControl
+    ) -> None:
+        moves = [ServiceMoves(service="accounts", moves={"A": "acc-2"})]
+        control.answers["rebalance"] = ok(Rebalanced(services=moves, dry_run=True))
+        assert (await _at_a_terminal(["rebalance", *control.args()], "n")).code == 1
+        assert [body["dry_run"] for _, body in control.asked] == [True]
 
     async def test_a_refusal_is_exit_5_with_controls_own_words(
         self, control: ScriptedControl

@@ -51,7 +51,9 @@ async def until(
 
 
 def settings(url: str, prefix: str, **changes: Any) -> Settings:
-    return load({"url": url, "prefix": prefix, "http_port": 0} | changes).settings
+    """Unless a test is about spreading, the first instance is the active of all its resources."""
+    given = {"url": url, "prefix": prefix, "http_port": 0, "spread": False}
+    return load(given | changes).settings
 
 
 @contextlib.asynccontextmanager

@@ -104,7 +104,7 @@ async def test_disconnect_evicts_and_drain_and_failover_reach_the_instance(
         a, b = await start("a"), await start("b")
         await a.register(Role.ACTIVE)
         await b.register(Role.STANDBY)
-        assert (await broker.admin("failover", resource="R1", to="b")).ok
+        assert (await broker.admin("failover", resources=["R1"], to="b")).ok
         assert await broker.owner() == "b 2 held"
         assert (await broker.admin("drain", instance_id="a")).ok
         reply = await broker.admin("disconnect", instance_id="b", reason="test")

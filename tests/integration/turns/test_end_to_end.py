@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import random
 import signal
+from collections.abc import Sequence
 
 import pytest
 from aegis_control.infrastructure.embedded_nats import EmbeddedNats
@@ -23,12 +24,18 @@ class Traffic:
     """Callers that call without a pause, pure handlers and waiting ones, until they are told to end."""
 
     def __init__(
-        self, clients: list[TurnClient], told: Told, seed: int, timeout_s: float = 10.0
+        self,
+        clients: list[TurnClient],
+        told: Told,
+        seed: int,
+        timeout_s: float = 10.0,
+        resources: Sequence[str] = RESOURCES,
     ) -> None:
         self._clients = clients
         self._told = told
         self._chance = random.Random(seed)
         self._timeout_s = timeout_s
+        self._resources = resources
         self._ending = False
         self._tasks = [asyncio.create_task(self._call()) for _ in range(24)]
 
@@ -36,7 +43,7 @@ class Traffic:
         while not self._ending:
             await self._told.call(
                 self._chance.choice(self._clients),
-                self._chance.choice(RESOURCES),
+                self._chance.choice(self._resources),
                 self._chance.choice(["add", "add", "add_slowly"]),
                 timeout_s=self._timeout_s,
             )

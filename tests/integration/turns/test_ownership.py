@@ -17,7 +17,7 @@ from aegis_control.bootstrap import Control
 from aegis_control.infrastructure.admin_client import AdminClient
 from aegis_control.infrastructure.embedded_nats import EmbeddedNats
 from aegis_control.settings import load
-from aegis_sdk.contract.control import FailoverResource, LeaseRecord, LeaseState, TargetInstance
+from aegis_sdk.contract.control import FailoverResources, LeaseRecord, LeaseState, TargetInstance
 from aegis_sdk.contract.envelope import OutcomeKind
 from aegis_sdk.contract.turns.writers import run_of
 from aegis_sdk.domain.turns.entries import Claim, Entry, Gate, Own
@@ -39,6 +39,7 @@ def settings(world: World, **changes: Any) -> dict[str, Any]:
         "system_url": world.server.system_url,
         "prefix": world.subjects.prefix,
         "http_port": 0,
+        "spread": False,
         "leader_timeout_s": 0.5,
         "leader_renewal_s": 0.1,
     } | changes
@@ -209,7 +210,7 @@ async def test_a_polite_handover_and_a_drain_are_the_same_entry(new_world: World
         traffic = Traffic([await world.client() for _ in range(2)], told, seed=2)
         async with asyncio.timeout(30), admin(world) as operator:
             await traffic.until_answered(100)
-            await operator.failover(FailoverResource(resource=RESOURCES[0], service=SERVICE))
+            await operator.failover(FailoverResources(resources=[RESOURCES[0]], service=SERVICE))
             await until_owned(world, "accounts-1", resources=RESOURCES[:1])
             await traffic.until_answered(100)
             await operator.drain(TargetInstance(instance_id="accounts-0"))
@@ -310,7 +311,7 @@ async def test_random_failovers_lose_and_double_nothing(
             alive[n].send(signal.SIGCONT)
 
         async def move() -> None:
-            order = FailoverResource(resource=chance.choice(RESOURCES), service=SERVICE)
+            order = FailoverResources(resources=[chance.choice(RESOURCES)], service=SERVICE)
             await asyncio.gather(operator.failover(order), return_exceptions=True)
 
         async def control_sleeps() -> None:

@@ -6,7 +6,7 @@ import signal
 from collections.abc import Awaitable, Callable
 
 import pytest
-from aegis_sdk.contract.control import FailoverResource, TargetInstance
+from aegis_sdk.contract.control import FailoverResources, TargetInstance
 from aegis_sdk.contract.envelope import OutcomeKind
 from aegis_sdk.infrastructure.requests import NatsRequestLog
 from aegis_sdk.infrastructure.turns.assembly import TurnClient
@@ -161,7 +161,7 @@ async def test_a_caller_that_gives_up_finds_a_writer_whom_no_entry_names_any_mor
 
 
 async def moved(operator: object, resource: str) -> bool:
-    order = FailoverResource(resource=resource, service=SERVICE)
+    order = FailoverResources(resources=[resource], service=SERVICE)
     done = await operator.failover(order)  # type: ignore[attr-defined]
     return bool(done.moved)
 

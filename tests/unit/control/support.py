@@ -28,6 +28,7 @@ from aegis_control.domain.events import Event
 from aegis_control.domain.leading.liveness import Limits
 from aegis_control.domain.leading.logs import Sight
 from aegis_control.domain.leading.owning import Owned, StoredGate, StoredMoves
+from aegis_control.domain.leading.spreading import Policy
 from aegis_sdk.contract.control import (
     Ack,
     Command,
@@ -55,6 +56,8 @@ SERVICE = "accounts"
 LIMITS = Limits(
     heartbeat_interval_s=0.15, heartbeat_timeout_s=0.7, stall_limit_s=5.0, return_grace_s=30.0
 )
+
+SPREAD = Policy(on=True, wait_s=2.0, moves_max=10, difference=0.25)
 
 
 @dataclass
@@ -330,7 +333,7 @@ class Office:
     leases_follow = True
     """False: what writes them is `pending`."""
 
-    def __init__(self, other: Office | None = None) -> None:
+    def __init__(self, other: Office | None = None, *, policy: Policy = SPREAD) -> None:
         self.own_log: MemoryOwnLog = other.own_log if other else MemoryOwnLog()
         self.clock: ManualClock = other.clock if other else ManualClock()
         self.registry: MemoryBucket = other.registry if other else MemoryBucket()
@@ -357,6 +360,7 @@ class Office:
             clock=self.clock,
             subjects=Subjects(),
             limits=LIMITS,
+            spread=policy,
             listen=_nobody,
             leader_id="control-1",
             version="0",
@@ -369,6 +373,7 @@ class Office:
         self.state, self.roster, self.granting = parts.state, parts.roster, parts.leases
         self.fail_over, self.watch, self.reconcile = parts.fail_over, parts.watch, parts.reconcile
         self.register, self.leave, self.admin = parts.register, parts.leave, parts.admin
+        self.spread = parts.spread
 
     def _spawn(self, coroutine: Coroutine[Any, Any, object]) -> None:
         """Leases follow the log by themselves: here at once, since memory makes nobody wait."""
@@ -389,6 +394,7 @@ class Office:
         *,
         run: str = "run1",
         returning: bool = False,
+        capacity: float = 1.0,
     ) -> RegistrationReply:
         registration = Registration(
             service=SERVICE,
@@ -397,7 +403,7 @@ class Office:
             methods=[MethodSpec(name="book", targeted=True)],
             resources=dict.fromkeys(resources, role),
             returning=returning,
-        )
+        ).model_copy(update={"capacity": capacity})
         return await self.register(registration.model_dump_json().encode())
 
     async def leaves(self, instance_id: str, *, run: str = "run1") -> Ack:

@@ -68,13 +68,13 @@ async def test_status_and_describe_answer() -> None:
         ("describe", {"service": "nope"}, "not_found"),
         ("disconnect", {"instance_id": "nope"}, "not_found"),
         ("drain", {"instance_id": "nope"}, "not_found"),
-        ("failover", {"resource": "R1", "to": "nope"}, "not_found"),
-        ("failover", {"resource": "R1", "to": "a"}, "refused"),
-        ("failover", {"resource": "R2", "to": "c"}, "refused"),
+        ("failover", {"resources": ["R1"], "to": "nope"}, "not_found"),
+        ("failover", {"resources": ["R1"], "to": "a"}, "refused"),
+        ("failover", {"resources": ["R2"], "to": "c"}, "refused"),
     ],
 )
 async def test_what_can_not_be_done_is_said_with_a_code(
-    verb: str, argument: dict[str, str], code: str
+    verb: str, argument: dict[str, Any], code: str
 ) -> None:
     reply = await ask(await crew(), verb, **argument)
     assert (reply.ok, reply.code) == (False, code)
@@ -133,7 +133,7 @@ async def test_an_instance_that_does_not_answer_is_not_draining() -> None:
 
 async def test_failover_pauses_the_active_and_moves_one_resource() -> None:
     office = await crew()
-    reply = await ask(office, "failover", resource="R1", to="c", by="eve")
+    reply = await ask(office, "failover", resources=["R1"], to="c", by="eve")
     assert reply.data["moved"] == {"R1": "c"}
     assert (office.route("R1"), office.told("R1")) == ("c 2 held", "c 2")
     assert office.route("R2") == "a 1 held"
@@ -146,14 +146,14 @@ async def test_failover_passes_over_an_active_that_does_not_answer() -> None:
     """The fence, not the pause, keeps the resource safe."""
     office = await crew()
     office.instances.answer = None
-    assert (await ask(office, "failover", resource="R1", to="b")).ok
+    assert (await ask(office, "failover", resources=["R1"], to="b")).ok
     assert office.route("R1") == "b 2 held"
 
 
 async def test_an_active_goes_on_when_the_handover_failed() -> None:
     office = await crew()
     office.own_log.away = True
-    reply = await ask(office, "failover", resource="R1", to="b")
+    reply = await ask(office, "failover", resources=["R1"], to="b")
     assert (reply.ok, reply.code) == (False, "internal")
     assert office.instances.kinds("a") == ["pause", "resume"]
 
@@ -161,14 +161,14 @@ async def test_an_active_goes_on_when_the_handover_failed() -> None:
 async def test_failover_without_a_live_standby_is_refused() -> None:
     office = Office()
     await office.registers("a", Role.ACTIVE)
-    reply = await ask(office, "failover", resource="R1")
+    reply = await ask(office, "failover", resources=["R1"])
     assert (reply.code, reply.message) == ("refused", "no live standby follows 'R1'")
 
 
 async def test_failover_dry_run_names_the_next_active() -> None:
     office = await crew()
     office.instances.answer = Ack(ok=False)
-    reply = await ask(office, "failover", resource="R2", dry_run=True)
+    reply = await ask(office, "failover", resources=["R2"], dry_run=True)
     assert (reply.data["moved"], office.instances.sent) == ({"R2": "b"}, [])
 
 
@@ -205,7 +205,7 @@ async def test_a_handover_that_is_cancelled_lets_the_active_go_on() -> None:
         await asyncio.sleep(3600)
 
     office.instances.command = never  # type: ignore[method-assign]
-    handover = asyncio.create_task(ask(office, "failover", resource="R1", to="b"))
+    handover = asyncio.create_task(ask(office, "failover", resources=["R1"], to="b"))
     await asked.wait()
     handover.cancel()
     await asyncio.gather(handover, return_exceptions=True)
@@ -232,5 +232,5 @@ async def test_an_instance_that_drains_by_itself_is_given_nothing_more() -> None
     office.beats("b", draining=True)
     await office.settled()
     assert office.member("b").record.state is InstanceState.DRAINING
-    reply = await ask(office, "failover", resource="R1", to="b")
+    reply = await ask(office, "failover", resources=["R1"], to="b")
     assert (reply.ok, reply.code) == (False, "refused")

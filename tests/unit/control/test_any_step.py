@@ -81,7 +81,7 @@ async def loss(office: Office) -> None:
 
 
 async def handover(office: Office) -> None:
-    await office.admin("failover", b'{"resource": "R1"}')
+    await office.admin("failover", b'{"resources": ["R1"]}')
 
 
 async def leave(office: Office) -> None:

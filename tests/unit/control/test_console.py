@@ -263,7 +263,7 @@ async def test_letters_are_read_once_for_all_pages(desk: Desk) -> None:
 async def test_a_change_is_recorded_with_the_name_that_was_typed(desk: Desk) -> None:
     await desk.office.registers("a")
     await desk.office.registers("b")
-    action = Action(by=" maria ", resource="R1", reason="before the upgrade")
+    action = Action(by=" maria ", resources=["R1"], reason="before the upgrade")
     reply = await desk.console().act("failover", action)
     assert reply.ok
     assert desk.office.route() == "b 2 held"

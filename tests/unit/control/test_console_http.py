@@ -281,7 +281,7 @@ async def test_controls_refusals_keep_their_meaning(port: int, desk: Desk) -> No
     headers = {TOKEN_HEADER: TOKEN}
     unknown = await post(port, "drain", {"by": "m", "instance_id": "nobody"}, headers)
     assert unknown.status == HTTPStatus.NOT_FOUND
-    alone = await post(port, "failover", {"by": "m", "resource": "R1"}, headers)
+    alone = await post(port, "failover", {"by": "m", "resources": ["R1"]}, headers)
     assert (alone.status, "no live standby" in alone.json["error"]) == (HTTPStatus.CONFLICT, True)
     nameless = await post(port, "drain", {"instance_id": "a"}, headers)
     assert nameless.status == HTTPStatus.BAD_REQUEST

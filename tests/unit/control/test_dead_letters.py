@@ -122,8 +122,8 @@ async def test_every_change_is_recorded_with_who_what_and_the_result() -> None:
     office = await office_with_a_letter()
     await office.registers("b", Role.STANDBY)
     office.beats("a", "b")
-    orders: list[tuple[str, dict[str, str]]] = [
-        ("failover", {"resource": "R1", "to": "b"}),
+    orders: list[tuple[str, dict[str, Any]]] = [
+        ("failover", {"resources": ["R1"], "to": "b"}),
         ("drain", {"instance_id": "a"}),
         ("disconnect", {"instance_id": "b"}),
         ("dlq-drop", {"request_id": "K.1"}),
@@ -138,7 +138,7 @@ async def test_every_change_is_recorded_with_who_what_and_the_result() -> None:
 
 async def test_a_refused_change_is_recorded_too() -> None:
     office = await office_with_a_letter()
-    await ask(office, "failover", resource="R1", by="eve")
+    await ask(office, "failover", resources=["R1"], by="eve")
     recorded = office.events.last("operator_change")
     assert (recorded["ok"], recorded["error_code"]) == (False, "refused")
     assert recorded["result"] == "no live standby follows 'R1'"
@@ -170,7 +170,7 @@ async def test_a_grant_tells_each_epoch_and_whom_it_fenced() -> None:
     await office.registers("b", Role.STANDBY, ("R1", "R2"))
     office.beats("a", "b")
     assert "instance_fenced" not in office.events.names()
-    await ask(office, "failover", resource="R2", to="b")
+    await ask(office, "failover", resources=["R2"], to="b")
     assert office.events.last("lease_granted")["epochs"] == {"R2": 2}
     fenced = office.events.last("instance_fenced")
     assert (fenced["instance_id"], fenced["resources"]) == ("a", ["R2"])

@@ -27,7 +27,7 @@ def test_every_kind_has_a_name_of_its_own_that_stays() -> None:
         *("instance_registered", "registration_refused", "instance_recovered"),
         *("instance_draining", "instance_forgotten", "instance_lost", "instance_stalled"),
         *("instance_evicted", "instance_left", "failover_begun", "failover_done"),
-        *("instance_fenced", "lease_granted"),
+        *("instance_fenced", "lease_granted", "spread_begun", "spread_done"),
         *("requests_forgotten", "journal_trimmed", "journal_trim_held_up"),
         *("consumer_made_again", "stream_made_again", "bucket_replaced", "value_unreadable"),
         *("log_lost", "loss_accepted", "request_dead_lettered", "leader_elected"),

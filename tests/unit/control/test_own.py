@@ -104,7 +104,7 @@ async def test_a_new_run_takes_over_from_the_one_before() -> None:
 
 async def test_a_handover_is_the_same_entry() -> None:
     office = await pair()
-    reply = await office.admin("failover", b'{"resource": "R1"}')
+    reply = await office.admin("failover", b'{"resources": ["R1"]}')
     assert reply.ok, reply
     await office.settled()
     assert log_of(office) == ["1 R1>a", "2 R1>b", "gate a"]
@@ -119,7 +119,7 @@ async def test_of_two_replicas_one_stores_the_number_and_the_other_reads_and_pla
     other.beats("a", "b")
     [table] = other.state.services.values()
     await other.granting.restore(table)
-    await office.admin("failover", b'{"resource": "R1"}')
+    await office.admin("failover", b'{"resources": ["R1"]}')
     moved = await other.granting.give(table, {"b": ["R1", "R2"]}, reason="late")
     assert moved == {"R1": "b"}  # as it is, whoever did it
     assert log_of(office) == ["1 R1>a R2>a", "2 R1>b", "gate a"]
@@ -139,7 +139,7 @@ async def test_of_a_plan_in_several_entries_nothing_follows_one_that_is_refused(
     await other.roster.refresh()
     [table] = other.state.services.values()
     await other.granting.restore(table)
-    await office.admin("failover", b'{"resource": "R0"}')
+    await office.admin("failover", b'{"resources": ["R0"]}')
     assert await other.granting.give(table, {"b": MANY}, reason="late") == {"R0": "b"}
     assert office.own_log.numbers(SERVICE) == [1, 2]
     assert len(await other.granting.give(table, {"b": MANY}, reason="anew")) == len(MANY) - 1

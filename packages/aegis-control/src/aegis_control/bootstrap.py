@@ -32,6 +32,7 @@ from aegis_control.application.term import Term
 from aegis_control.application.world import World
 from aegis_control.domain.events import StreamMadeAgain
 from aegis_control.domain.leading.liveness import Limits
+from aegis_control.domain.leading.spreading import Policy
 from aegis_control.infrastructure import http
 from aegis_control.infrastructure.clock import SystemClock
 from aegis_control.infrastructure.console_http import console_routes
@@ -222,6 +223,7 @@ class Control:
             clock=self._clock,
             subjects=subjects,
             limits=_limits(settings),
+            spread=_policy(settings),
             listen=endpoints.listen,
             leader_id=self.id,
             version=version,
@@ -354,6 +356,15 @@ def _limits(settings: Settings) -> Limits:
         heartbeat_timeout_s=settings.heartbeat_timeout_s,
         stall_limit_s=settings.stall_limit_s,
         return_grace_s=settings.return_grace_s,
+    )
+
+
+def _policy(settings: Settings) -> Policy:
+    return Policy(
+        on=settings.spread,
+        wait_s=settings.spread_wait_s,
+        moves_max=settings.spread_moves_max,
+        difference=settings.spread_difference,
     )
 
 

@@ -13,6 +13,7 @@ import pydantic
 from aegis_sdk.contract import addresses
 from aegis_sdk.contract.addresses import HIDDEN
 from aegis_sdk.contract.arguments import DURATION_S_MAX
+from aegis_sdk.contract.control import RESOURCES_A_MOVE_MAX
 from aegis_sdk.contract.names import check_service
 from aegis_sdk.errors import InvalidName
 from pydantic import Field
@@ -85,6 +86,29 @@ class Settings(BaseSettings):
     stall_limit_s: Seconds = Field(5.0, description="how long a main loop may hang")
     return_grace_s: Seconds = Field(
         30.0, description="how long requests wait for a lost active without a standby"
+    )
+    spread: bool = Field(
+        True,
+        description="spread AUTO resources over the instances; off: only on `ipc-cli rebalance`",
+    )
+    spread_wait_s: float = Field(
+        2.0,
+        ge=0,
+        le=DURATION_S_MAX,
+        description="after an instance came or went, how long to wait for others; longer: fewer moves, later even",
+    )
+    spread_moves_max: int = Field(
+        10,
+        ge=1,
+        le=RESOURCES_A_MOVE_MAX,
+        description="resources moved at a time, twice a second; more: sooner even, more calls that wait together",
+    )
+    spread_difference: float = Field(
+        0.25,
+        ge=0,
+        le=1,
+        allow_inf_nan=False,
+        description="begin when the fullest has this part of the mean more than the emptiest; more: fewer moves, less even",
     )
     leader_renewal_s: Seconds = Field(0.25, description="how often control's leader renews")
     leader_timeout_s: Seconds = Field(1.0, description="after which another replica takes over")

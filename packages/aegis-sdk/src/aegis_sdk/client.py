@@ -141,12 +141,14 @@ class Aegis:
         *,
         resources: Mapping[str, Role] | None = None,
         instance_id: str | None = None,
+        capacity: float = 1,
         wait_s: float = CONTROL_WAIT_S,
     ) -> Instance:
         """Register an instance of `service` and serve it in the background, on a connection of its own.
 
         `resources` says what it offers to be for each resource; in deployments prefer Role.AUTO, since
-        a restarted instance that claims ACTIVE is refused while its standby is the active.
+        a restarted instance that claims ACTIVE is refused while its standby is the active. Control spreads what
+        several instances offer as AUTO evenly over them; one with `capacity=2` gets twice as much as one with 1.
 
         Raises:
             SecondActive: another instance is active for a resource claimed as ACTIVE.
@@ -160,6 +162,9 @@ class Aegis:
         arguments.instance_of(service, Service, "service")
         service.servable()
         roles = {} if resources is None else roles_of(resources)
+        capacity = arguments.number(
+            capacity, "capacity", least=arguments.CAPACITY_MIN, most=arguments.CAPACITY_MAX
+        )
         wait_s = arguments.duration_s(wait_s, "wait_s")
         starting = asyncio.create_task(
             Instance.start(
@@ -168,6 +173,7 @@ class Aegis:
                 subjects=self._subjects,
                 resources=roles,
                 instance_id=instance_id,
+                capacity=capacity,
                 wait_s=wait_s,
                 recorder=self._recorder,
                 tracer=self._tracer,

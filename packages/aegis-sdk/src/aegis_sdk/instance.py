@@ -96,6 +96,7 @@ class Instance:
         subjects: Subjects,
         resources: Mapping[str, Role],
         instance_id: str,
+        capacity: float,
         recorder: Recorder,
         tracer: Tracer,
     ) -> None:
@@ -107,6 +108,7 @@ class Instance:
         self._server = server
         self._subjects = subjects
         self._resources = dict(resources)
+        self._capacity = capacity
         self._recorder = recorder
         self._tracer = tracer
         self._control = NatsControl(link, subjects)
@@ -135,6 +137,7 @@ class Instance:
         subjects: Subjects,
         resources: Mapping[str, Role],
         instance_id: str | None,
+        capacity: float,
         wait_s: float,
         recorder: Recorder,
         tracer: Tracer,
@@ -154,6 +157,7 @@ class Instance:
                 subjects=subjects,
                 resources=resources,
                 instance_id=instance_id,
+                capacity=capacity,
                 recorder=recorder,
                 tracer=tracer,
             )
@@ -246,6 +250,7 @@ class Instance:
             pid=os.getpid(),
             methods=self._service.specs(),
             resources=self._resources,
+            capacity=self._capacity,
         )
 
     async def _start(self, give_up_s: float) -> None:

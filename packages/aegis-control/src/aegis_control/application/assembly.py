@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from aegis_control.application.leading.fail_over import FailOver
+from aegis_control.application.leading.hand_over import HandOver
 from aegis_control.application.leading.leave import LeaveService
 from aegis_control.application.leading.logs import LogKeeper
 from aegis_control.application.leading.own import Leases
 from aegis_control.application.leading.reconcile import Reconcile
 from aegis_control.application.leading.register import Register
 from aegis_control.application.leading.roster import Roster
+from aegis_control.application.leading.spread import Spread
 from aegis_control.application.leading.trim import Trim
 from aegis_control.application.leading.watch import Watch
 from aegis_control.application.operators.admin import Admin
@@ -31,6 +33,7 @@ class Parts:
     leave: LeaveService
     reconcile: Reconcile
     logs: LogKeeper
+    spread: Spread
     trim: Trim
     admin: Admin
 
@@ -42,6 +45,8 @@ def assemble(world: World, *, spawn: Spawn, state: ControlState | None = None) -
     leases = Leases(state, world, spawn=spawn)
     fail_over = FailOver(world, leases, roster)
     logs = LogKeeper(state, world, roster, leases)
+    hand_over = HandOver(world, fail_over)
+    spread = Spread(world, hand_over)
     return Parts(
         state=state,
         roster=roster,
@@ -52,6 +57,7 @@ def assemble(world: World, *, spawn: Spawn, state: ControlState | None = None) -
         leave=LeaveService(state, fail_over),
         reconcile=Reconcile(state, world, roster, leases, fail_over),
         logs=logs,
+        spread=spread,
         trim=Trim(state, world),
-        admin=Admin(state, world, roster, fail_over, logs),
+        admin=Admin(state, world, roster, fail_over, hand_over, spread, logs),
     )

@@ -168,7 +168,11 @@ class ServiceTable:
         active = self.active_counts()
         return [
             Candidate(
-                name, frozenset(member.record.resources), member.lag_entries, active.get(name, 0)
+                name,
+                frozenset(member.record.resources),
+                member.lag_entries,
+                active.get(name, 0),
+                member.record.capacity,
             )
             for name, member in self.members.items()
             if name != without and member.heard and member.record.state in CAN_TAKE_OVER

@@ -22,6 +22,8 @@ from aegis_control.application.world import World
 from aegis_control.domain.events import BucketReplaced, ControlStepFailed, RequestDeadLettered
 
 RECONCILE_INTERVAL_S = 1.0
+SPREAD_INTERVAL_S = 0.5
+"""Between two handovers of a few resources each: what is paused for one of them is served again before the next."""
 LOOK_INTERVAL_S = 0.5
 """How long a service may go on with a log that lost something, unless its instances see it first."""
 _TICKS_A_TIMEOUT = 14
@@ -47,6 +49,7 @@ class Term:
                 tasks.create_task(self._judge())
                 tasks.create_task(self._keep_trimming())
                 tasks.create_task(self._keep_looking())
+                tasks.create_task(self._keep_spreading())
                 await self._keep_reconciling()
 
     def heard(self, beat: Heartbeat) -> None:
@@ -101,6 +104,14 @@ class Term:
 
     async def _look_at(self, table: ServiceTable) -> None:
         await self._logged(self._parts.logs.check(table), "logs")
+
+    async def _keep_spreading(self) -> None:
+        while True:
+            await asyncio.sleep(SPREAD_INTERVAL_S)
+            await asyncio.gather(*map(self._spread, self._services()))
+
+    async def _spread(self, table: ServiceTable) -> None:
+        await self._logged(self._parts.spread(table), "spread")
 
     def _services(self) -> list[ServiceTable]:
         return list(self.state.services.values())

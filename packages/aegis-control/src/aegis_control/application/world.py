@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from aegis_sdk.contract.control import Ack, AdminReply, Heartbeat, RegistrationReply
 from aegis_sdk.contract.dead_letter import DeadLetter
@@ -25,6 +25,10 @@ from aegis_control.application.ports import (
     Requests,
 )
 from aegis_control.domain.leading.liveness import Limits
+from aegis_control.domain.leading.spreading import Policy
+
+COMMAND_TIMEOUT_S: Final = 2.0
+"""An instance that doesn't answer in this time is handled without its help."""
 
 
 class Api(Protocol):
@@ -65,6 +69,7 @@ class World:
     clock: Clock
     subjects: Subjects
     limits: Limits
+    spread: Policy
     listen: Listen
     leader_id: str
     version: str

@@ -49,7 +49,7 @@ function make(row) {
   node.epoch = h("td", { class: "number wide" });
   node.standbys = h("td");
   node.since = h("td", { class: "wide" });
-  const order = { service: row.service, resource: row.resource };
+  const order = { service: row.service, resources: [row.resource] };
   const button = h("button", { onclick: () => propose("failover", order, `Fail ${row.resource} over`) }, "Fail over");
   node.append(h("td", {}, id(row.resource), " ", h("span", { class: "muted" }, row.service)), h("td", {}, node.state),
     node.active, node.epoch, node.standbys, node.since, h("td", { class: "act" }, button));

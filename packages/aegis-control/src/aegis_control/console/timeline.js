@@ -72,7 +72,7 @@ function makeMove(one, longest) {
     bar.append(piece);
   }
   return h("li", {},
-    h("strong", {}, `${visible(one.service)}: ${visible(one.instance_id || "nobody")} → ${visible(to)}`),
+    h("strong", {}, `${visible(one.service)}: ${visible(one.instance_id || "several")} → ${visible(to)}`),
     h("div", {}, `${clock(one.begun_s, 3)}  ${told.filter(Boolean).join(", ")}  (${visible(one.reason)})`),
     bar,
     h("div", {}, timing(one)),

@@ -53,7 +53,7 @@ class Options:
 
 
 async def serve_accounts(options: Options) -> None:
-    """Active for what is vacant, standby for the rest."""
+    """Active for its share, standby for the rest."""
     await _serve(options, accounts(GENERATED), dict.fromkeys(account_names(), Role.AUTO))
 
 

@@ -165,6 +165,7 @@ class Session:
 
     def _control_environment(self) -> dict[str, str]:
         environment = {"AEGIS_URL": self._url, "AEGIS_HTTP_PORT": str(self._http_port)}
+        environment["AEGIS_SPREAD"] = "false"  # it tells of one active and its standby
         if not self._options.heartbeats_only:
             environment["AEGIS_SYSTEM_URL"] = self._system_url
         return environment

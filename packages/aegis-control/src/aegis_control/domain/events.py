@@ -141,6 +141,24 @@ class FailoverDone(OfInstance):
     duration_s: float = 0.0
 
 
+class SpreadBegun(Event):
+    """AUTO resources are being moved, so that instances are active for as many as their capacity says."""
+
+    service: str = ""
+    reason: str = ""
+    active: dict[str, int] = {}
+    """instance id: resources that it is active for."""
+    chosen: dict[str, str] = {}
+
+
+class SpreadDone(Event):
+    service: str = ""
+    reason: str = ""
+    resources: int = 0
+    active: dict[str, int] = {}
+    duration_s: float = 0.0
+
+
 class InstanceFenced(OfInstance):
     resources: list[str] = []
 
@@ -270,7 +288,7 @@ class OperatorChange(Event):
     result: Any = ""
     instance_id: str = ""
     service: str | None = None
-    resource: str = ""
+    resources: list[str] = []
     request_id: str = ""
     to: str | None = None
     reason: str = ""

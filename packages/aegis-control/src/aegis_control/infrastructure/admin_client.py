@@ -19,9 +19,11 @@ from aegis_sdk.contract.control import (
     CheckupView,
     DeadLetterMoved,
     DeadLetterOrder,
-    FailoverResource,
+    FailoverResources,
     LossAccepted,
     Moved,
+    Rebalance,
+    Rebalanced,
     RouteView,
     ServiceRecord,
     ServiceView,
@@ -71,6 +73,7 @@ _HALF_PAIR: Final = re.compile("[\ud800-\udfff]")
 _SERVICES: Final = TypeAdapter(list[ServiceView])
 _ROUTES: Final = TypeAdapter(list[RouteView])
 _MOVED: Final = TypeAdapter(Moved)
+_REBALANCED: Final = TypeAdapter(Rebalanced)
 _ACCEPTED: Final = TypeAdapter(LossAccepted)
 _CHECKUP: Final = TypeAdapter(CheckupView)
 _LETTER: Final = TypeAdapter(DeadLetterMoved)
@@ -214,9 +217,13 @@ class AdminClient:
         """Let an instance finish what it began, then leave; its resources move to standbys."""
         return await self._ask("drain", _body(target), _MOVED)
 
-    async def failover(self, order: FailoverResource) -> Moved:
-        """Move one resource on purpose."""
+    async def failover(self, order: FailoverResources) -> Moved:
+        """Move resources on purpose."""
         return await self._ask("failover", _body(order), _MOVED)
+
+    async def rebalance(self, order: Rebalance) -> Rebalanced:
+        """Have the AUTO resources spread evenly from now on."""
+        return await self._ask("rebalance", _body(order), _REBALANCED)
 
     async def accept_loss(self, order: AcceptLoss) -> LossAccepted:
         """Go on without what a service's streams lost."""

@@ -18,6 +18,9 @@ from aegis_sdk.words import said, said_type
 
 DURATION_S_MAX: Final = 1e9
 """Thirty years: longer than anything is kept, and what every timer can count to."""
+CAPACITY_MIN: Final = 0.001
+CAPACITY_MAX: Final = 1_000.0
+"""Of an instance. Machines do not differ by more, and quotients of these are exact enough."""
 
 
 def text(value: object, what: str, *, error: type[ContractError] = InvalidName) -> str:
@@ -70,6 +73,17 @@ def whole(value: object, what: str, *, least: int, most: int) -> int:
             f"{what} must be from {least} to {most}; got {said(value, chars_max=40)}"
         )
     return int(value)
+
+
+def number(value: object, what: str, *, least: float, most: float) -> float:
+    """A number in these bounds. Raises: InvalidArgument."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise InvalidArgument(f"{what} must be a number, and is a {said_type(value)}")
+    if not least <= _float(value) <= most:
+        raise InvalidArgument(
+            f"{what} must be from {least:g} to {most:g}; got {said(value, chars_max=40)}"
+        )
+    return _float(value)
 
 
 def instance_of(value: object, kind: type, what: str) -> None:

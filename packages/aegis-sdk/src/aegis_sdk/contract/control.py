@@ -8,7 +8,7 @@ which are read, changed and written again. A record that can't be read is never 
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -28,7 +28,7 @@ class Role(StrEnum):
     STANDBY = "standby"
     """Follow, and take over when the active fails."""
     AUTO = "auto"
-    """Active if the resource has no active, standby otherwise."""
+    """One of those that offer it is the active, as control spreads them; the others stand by."""
 
 
 def roles_of(resources: object) -> dict[str, Role]:
@@ -51,6 +51,9 @@ def _role(resource: str, role: object) -> Role:
             f"the role for resource {resource!r} must be one of {', '.join(map(str, Role))}, and is"
             f" {said(role, chars_max=40)!r} ({said_type(role)}): give a Role"
         ) from None
+
+
+Capacity = Annotated[float, Field(ge=arguments.CAPACITY_MIN, le=arguments.CAPACITY_MAX)]
 
 
 class InstanceState(StrEnum):
@@ -136,6 +139,7 @@ class InstanceRecord(_Record):
     pid: int = 0
     state: InstanceState = InstanceState.LIVE
     resources: dict[str, Role] = {}
+    capacity: Capacity = 1.0
     since: float = 0.0
     reason: str = ""
 
@@ -238,6 +242,8 @@ class Registration(_Wire):
     pid: int = 0
     methods: list[MethodSpec]
     resources: dict[str, Role] = {}
+    capacity: Capacity = 1.0
+    """How much it is to be active for, beside the other instances."""
     returning: bool = False
     renews: str = ""
     """The run that this one takes the place of, in the same process: its log was lost, or it had fallen behind it."""
@@ -382,6 +388,7 @@ class InstanceView(_Wire):
     open: int = 0
     active: int = 0
     standby: int = 0
+    capacity: float = 1.0
     lag_entries: int = 0
     clock_offset_s: float | None = None
     """How far its clock is ahead of control's, give or take the way of a heartbeat; None: not told."""
@@ -434,10 +441,14 @@ class TargetInstance(_Wire):
     by: str = ""
 
 
-class FailoverResource(_Wire):
-    """Argument of `failover`: move a resource on purpose, to `to` or the best standby."""
+RESOURCES_A_MOVE_MAX = 1_000
+"""Moved on purpose in one go: the names must fit into one message, also to the instance that pauses them."""
 
-    resource: str
+
+class FailoverResources(_Wire):
+    """Argument of `failover`: move resources on purpose, to `to` or the best standby of each."""
+
+    resources: list[str] = Field(min_length=1, max_length=RESOURCES_A_MOVE_MAX)
     service: str | None = None
     to: str | None = None
     reason: str = ""
@@ -453,6 +464,31 @@ class Moved(_Wire):
     """resource: new active's instance id."""
     vacant: list[str] = []
     """Resources without a standby to take over."""
+    dry_run: bool = False
+
+
+class Rebalance(_Wire):
+    """Argument of `rebalance`: spread the AUTO resources of a service (None: of all) evenly, also what was moved by hand."""
+
+    service: str | None = None
+    reason: str = ""
+    dry_run: bool = False
+    by: str = ""
+
+
+class ServiceMoves(_Wire):
+    """What moves in one service."""
+
+    service: str
+    moves: dict[str, str]
+    """resource: next active's instance id."""
+
+
+class Rebalanced(_Wire):
+    """Result of `rebalance`: what moves from now on, few at a time (or, dry, would move)."""
+
+    services: list[ServiceMoves]
+    """Those that were not even."""
     dry_run: bool = False
 
 

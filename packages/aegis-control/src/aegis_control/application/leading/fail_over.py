@@ -80,33 +80,19 @@ class FailOver:
 
         Those that nobody can take stay as they are.
         """
-        began_s = self._world.clock.monotonic()
-        names = list(resources)
-        owners = {table.leases[name].record.owner for name in names}
-        owner = owners.pop() if len(owners) == 1 else ""
-        return await self._carry_out(table, owner, self.plan_for(table, names), reason, began_s)
+        return await self.move(table, self.plan_for(table, resources), reason=reason)
 
     def plan_for(self, table: ServiceTable, resources: Iterable[str], *, without: str = "") -> Plan:
         """Who would take `resources` over now."""
         return plan(resources, table.candidates(without=without))
 
-    async def move(
-        self, table: ServiceTable, resource: str, to: Member, *, reason: str
-    ) -> list[str]:
-        """A handover: move one resource to `to`; the caller holds the service's lock."""
+    async def move(self, table: ServiceTable, planned: Plan, *, reason: str) -> Moved:
+        """Carry a plan out; the caller holds the service's lock."""
         began_s = self._world.clock.monotonic()
-        owner = table.leases[resource].record.owner
-        self._begin(table, owner, 1, reason)
-        moved = await self._leases.grant(table, [resource], to, reason=reason)
-        self._done(
-            table,
-            owner,
-            moved=dict.fromkeys(moved, to.record.instance_id),
-            orphans=[],
-            reason=reason,
-            began_s=began_s,
-        )
-        return moved
+        names = [*planned.orphans, *(name for names in planned.moves.values() for name in names)]
+        owners = {table.leases[name].record.owner for name in names}
+        owner = owners.pop() if len(owners) == 1 else ""
+        return await self._carry_out(table, owner, planned, reason, began_s)
 
     async def _move_away(
         self,

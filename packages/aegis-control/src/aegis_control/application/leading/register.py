@@ -161,6 +161,7 @@ class Register:
             host=registration.host,
             pid=registration.pid,
             resources=registration.resources,
+            capacity=registration.capacity,
             since=self._world.clock.wall(),
         )
 

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
 import pydantic
 from aegis_sdk.contract.control import (
-    Ack,
     AdminReply,
     Command,
     CommandKind,
-    FailoverResource,
+    FailoverResources,
     InstanceState,
     InstanceView,
     Moved,
+    Rebalance,
+    Rebalanced,
     RouteView,
+    ServiceMoves,
     ServiceView,
     ShowRoute,
     TargetInstance,
@@ -26,8 +28,10 @@ from aegis_sdk.errors import Unavailable
 from pydantic import BaseModel
 
 from aegis_control.application.leading.fail_over import FailOver
+from aegis_control.application.leading.hand_over import HandOver, ordered
 from aegis_control.application.leading.logs import LogKeeper
 from aegis_control.application.leading.roster import Roster
+from aegis_control.application.leading.spread import Spread
 from aegis_control.application.operators.checkup import CheckUp
 from aegis_control.application.operators.dead_letters import DeadLetters
 from aegis_control.application.operators.survey import Survey
@@ -39,11 +43,10 @@ from aegis_control.application.operators.views import (
 )
 from aegis_control.application.refusal import Refused
 from aegis_control.application.state import ControlState, Member, ServiceTable
-from aegis_control.application.world import World
+from aegis_control.application.world import COMMAND_TIMEOUT_S, World
 from aegis_control.domain.events import InstanceDraining, OperatorChange
-
-COMMAND_TIMEOUT_S = 2.0
-"""An instance that doesn't answer in this time is handled without its help."""
+from aegis_control.domain.leading.failover import Plan
+from aegis_control.domain.leading.lease import BY_HAND
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -56,7 +59,7 @@ class CommonArguments(BaseModel):
 
     instance_id: str = ""
     service: str | None = None
-    resource: str = ""
+    resources: list[str] = []
     request_id: str = ""
     to: str | None = None
     reason: str = ""
@@ -79,12 +82,16 @@ class Admin:
         world: World,
         roster: Roster,
         fail_over: FailOver,
+        hand_over: HandOver,
+        spread: Spread,
         logs: LogKeeper,
     ) -> None:
         self._state = state
         self._world = world
         self._roster = roster
         self._fail_over = fail_over
+        self._hand_over = hand_over
+        self._spread = spread
         self._since = world.clock.wall()
         survey = Survey(state, world.clock)
         self._verbs: Mapping[str, Verb] = {
@@ -104,6 +111,7 @@ class Admin:
             "disconnect": self._disconnect,
             "drain": self._drain,
             "failover": self._failover,
+            "rebalance": self._rebalance,
             "dlq-redrive": letters.redrive,
             "dlq-drop": letters.drop,
         }
@@ -262,7 +270,7 @@ class Admin:
         async with table.lock:
             await self._roster.put_state(table, member, InstanceState.DRAINING, reason=reason)
         member.told_at_s = self._world.clock.monotonic()
-        ack = await self._command(member, CommandKind.DRAIN, [], reason)
+        ack = await ordered(self._world, member, CommandKind.DRAIN, reason=reason)
         if ack is not None and ack.ok:
             self._world.events.emit(
                 InstanceDraining(
@@ -279,75 +287,92 @@ class Admin:
         raise Refused("refused", f"instance {member.record.instance_id} does not drain: {why}")
 
     async def _failover(self, data: bytes) -> Moved:
-        wanted = FailoverResource.model_validate_json(data)
-        tables = self._find_resource(wanted.resource, wanted.service)
-        if len(tables) > 1:
-            names = ", ".join(table.name for table in tables)
-            raise Refused("invalid", f"{wanted.resource!r} exists in {names}: say --service")
-        to = self._next_active(tables[0], wanted)
-        owner = tables[0].leases[wanted.resource].record.owner
-        result = Moved(
-            instance_id=owner,
-            moved={wanted.resource: to.record.instance_id},
-            dry_run=wanted.dry_run,
-        )
-        if not wanted.dry_run:
-            await self._hand_over(tables[0], wanted, to)
-        return result
-
-    def _next_active(self, table: ServiceTable, wanted: FailoverResource) -> Member:
-        """Raises: Refused when the resource can't go where it should."""
-        lease = table.leases[wanted.resource].record
-        owner = table.owner_of(lease)
-        if wanted.to is None:
-            without = lease.owner if owner else ""
-            planned = self._fail_over.plan_for(table, [wanted.resource], without=without)
-            if planned.orphans:
-                raise Refused("refused", f"no live standby follows {wanted.resource!r}")
-            return table.members[next(iter(planned.moves))]
-        to = table.members.get(wanted.to)
-        if to is None:
-            raise Refused("not_found", f"no instance {wanted.to!r} of service {table.name}")
-        if to is owner:
-            raise Refused("refused", f"{wanted.to} is the active of {wanted.resource!r} already")
-        if to.record.state is not InstanceState.LIVE or wanted.resource not in to.record.resources:
+        wanted = FailoverResources.model_validate_json(data)
+        plans = [
+            (table, self._planned(table, names, wanted.to))
+            for table, names in self._by_service(wanted)
+        ]
+        result = Moved(dry_run=wanted.dry_run)
+        for _, planned in plans:
+            result.moved |= _targets(planned)
+        if wanted.dry_run:
+            return result
+        reason = _reason(BY_HAND, wanted.by, wanted.reason)
+        moved: set[str] = set()
+        for table, planned in plans:
+            moved |= (await self._hand_over(table, planned, reason=reason, insist=True)).keys()
+        stayed = sorted(result.moved.keys() - moved)
+        if stayed:
             raise Refused(
                 "refused",
-                f"{wanted.to} ({to.record.state.value}) is not a live standby of {wanted.resource!r}",
+                f"{', '.join(map(repr, stayed[:5]))} ({len(stayed)} of {len(result.moved)}) did not move:"
+                " somebody else moved them just now, or their next active is not live any more",
             )
-        return to
+        return result
 
-    async def _hand_over(self, table: ServiceTable, wanted: FailoverResource, to: Member) -> None:
-        """Pause the active, move, and let it go on if that failed. The log, not the pause, is what
-        keeps the resource safe: an active that doesn't answer is passed over."""
-        lease = table.leases[wanted.resource].record
-        owner = table.owner_of(lease)
-        reason = _reason("handover", wanted.by, wanted.reason)
-        resources = [wanted.resource]
-        moved: list[str] = []
-        table.handovers += 1
-        try:
-            if owner is not None and owner.record.state is InstanceState.LIVE:
-                await self._command(owner, CommandKind.PAUSE, resources, reason)
-            async with table.lock:
-                if table.leases[wanted.resource].record.epoch == lease.epoch:
-                    moved = await self._fail_over.move(table, wanted.resource, to, reason=reason)
-        finally:
-            table.handovers -= 1
-            # Without waiting: this term may be ending. A pause that it does not reach ends by itself.
-            if not moved and owner is not None:
-                await self._resume(owner, resources)
-        if not moved:
-            raise Refused("refused", f"{wanted.resource!r} was moved by somebody else just now")
+    def _by_service(self, wanted: FailoverResources) -> list[tuple[ServiceTable, list[str]]]:
+        found: dict[str, list[str]] = {}
+        for resource in dict.fromkeys(wanted.resources):
+            tables = self._find_resource(resource, wanted.service)
+            if len(tables) > 1:
+                names = ", ".join(table.name for table in tables)
+                raise Refused("invalid", f"{resource!r} exists in {names}: say --service")
+            found.setdefault(tables[0].name, []).append(resource)
+        return [(self._state.services[name], names) for name, names in found.items()]
 
-    async def _resume(self, owner: Member, resources: list[str]) -> None:
-        command = Command(
-            kind=CommandKind.RESUME,
-            incarnation=owner.record.incarnation,
-            resources=resources,
-            reason="the handover failed",
+    def _planned(self, table: ServiceTable, resources: list[str], to: str | None) -> Plan:
+        """Raises: Refused when one of them can't go where it should."""
+        if to is not None:
+            return Plan({to: [self._can_go(table, name, to) for name in resources]})
+        result = Plan()
+        for owner, names in _by_owner(table, resources).items():
+            planned = self._fail_over.plan_for(table, names, without=owner)
+            if planned.orphans:
+                raise Refused("refused", f"no live standby follows {planned.orphans[0]!r}")
+            for name, given in planned.moves.items():
+                result.moves.setdefault(name, []).extend(given)
+            result.why.update(planned.why)
+        return result
+
+    def _can_go(self, table: ServiceTable, resource: str, to: str) -> str:
+        """The resource. Raises: Refused."""
+        member = table.members.get(to)
+        if member is None:
+            raise Refused("not_found", f"no instance {to!r} of service {table.name}")
+        if member is table.owner_of(table.leases[resource].record):
+            raise Refused("refused", f"{to} is the active of {resource!r} already")
+        state = member.record.state
+        if state is not InstanceState.LIVE or resource not in member.record.resources:
+            raise Refused("refused", f"{to} ({state.value}) is not a live standby of {resource!r}")
+        return resource
+
+    async def _rebalance(self, data: bytes) -> Rebalanced:
+        wanted = Rebalance.model_validate_json(data)
+        tables = self._find_services(wanted.service)
+        for table in tables:
+            if why := self._spread.held_up(table):
+                raise Refused("refused", f"{table.name}: {why}; ask again when that is over")
+        plans = {table.name: _targets(self._spread.plan(table)) for table in tables}
+        if not wanted.dry_run:
+            for table in tables:
+                if plans[table.name]:
+                    self._spread.begin(
+                        table, reason=_reason("rebalanced", wanted.by, wanted.reason)
+                    )
+        return Rebalanced(
+            services=[ServiceMoves(service=n, moves=moves) for n, moves in plans.items() if moves],
+            dry_run=wanted.dry_run,
         )
-        await self._world.instances.tell(owner.record.instance_id, command)
+
+    def _find_services(self, service: str | None) -> list[ServiceTable]:
+        found = [
+            table
+            for name, table in sorted(self._state.services.items())
+            if table.record and service in (None, name)
+        ]
+        if service is not None and not found:
+            raise Refused("not_found", f"no instance ever registered service {service!r}")
+        return found
 
     def _would_move(self, instance_id: str, found: list[tuple[ServiceTable, Member]]) -> Moved:
         result = Moved(instance_id=instance_id, dry_run=True)
@@ -359,15 +384,18 @@ class Admin:
                 result.moved |= dict.fromkeys(moved, name)
         return result
 
-    async def _command(
-        self, member: Member, kind: CommandKind, resources: list[str], reason: str
-    ) -> Ack | None:
-        command = Command(
-            kind=kind, incarnation=member.record.incarnation, resources=resources, reason=reason
-        )
-        return await self._world.instances.command(
-            member.record.instance_id, command, timeout_s=COMMAND_TIMEOUT_S
-        )
+
+def _targets(planned: Plan) -> dict[str, str]:
+    return {name: to for to, names in planned.moves.items() for name in names}
+
+
+def _by_owner(table: ServiceTable, resources: Iterable[str]) -> dict[str, list[str]]:
+    """Empty for those whose owner is not registered."""
+    found: dict[str, list[str]] = {}
+    for name in resources:
+        lease = table.leases[name].record
+        found.setdefault(lease.owner if table.owner_of(lease) else "", []).append(name)
+    return found
 
 
 def _reason(what: str, by: str, why: str) -> str:
@@ -381,6 +409,8 @@ def _result(reply: AdminReply) -> str:
     done = reply.data
     if "losses" in done:
         return "; ".join(f"{loss['stream']} {loss['what']}" for loss in done["losses"])
+    if "services" in done:
+        return f"{sum(len(service['moves']) for service in done['services'])} move"
     if "fate" in done:
         return " ".join(filter(None, (done["fate"], done["new_request_id"])))
     return f"{len(done['moved'])} moved, {len(done['vacant'])} vacant"

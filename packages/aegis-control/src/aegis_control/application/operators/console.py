@@ -130,7 +130,7 @@ class Action(BaseModel):
 
     by: str = Field(min_length=1, max_length=64, pattern=r"^[^\x00-\x1f\x7f]+$")
     service: str | None = None
-    resource: str | None = None
+    resources: list[str] | None = None
     to: str | None = None
     instance_id: str | None = None
     request_id: str | None = None

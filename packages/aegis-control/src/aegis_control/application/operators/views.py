@@ -59,6 +59,7 @@ def _instance(member: Member, active_counts: Mapping[str, int], clock: Clock) ->
         open=beat.open if beat else 0,
         active=active,
         standby=max(0, len(record.resources) - active),
+        capacity=record.capacity,
         lag_entries=member.lag_entries,
         clock_offset_s=member.clock_offset_s,
         unreadable=beat.unreadable if beat else 0,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,6 +14,7 @@ class Candidate:
     resources: frozenset[str]
     lag_entries: int
     active: int
+    capacity: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +37,7 @@ class Plan:
 
 
 def choose(candidates: Sequence[Candidate]) -> Choice | None:
-    """The best of `candidates`: least lag, then fewest active resources, then name. None without one."""
+    """The best of `candidates`: least lag, then fewest active resources for its capacity, then name. None without one."""
     if not candidates:
         return None
     best = min(candidates, key=_rank)
@@ -59,13 +60,12 @@ def plan(resources: Iterable[str], candidates: Iterable[Candidate]) -> Plan:
             result.orphans.append(resource)
             continue
         chosen = pool[choice.instance_id]
-        pool[chosen.instance_id] = Candidate(
-            chosen.instance_id, chosen.resources, chosen.lag_entries, chosen.active + 1
-        )
+        pool[chosen.instance_id] = replace(chosen, active=chosen.active + 1)
         result.moves.setdefault(chosen.instance_id, []).append(resource)
         result.why.setdefault(chosen.instance_id, choice.why)
     return result
 
 
-def _rank(candidate: Candidate) -> tuple[int, int, str]:
-    return candidate.lag_entries, candidate.active, candidate.instance_id
+def _rank(candidate: Candidate) -> tuple[int, float, str]:
+    with_one_more = (candidate.active + 1) / candidate.capacity
+    return candidate.lag_entries, with_one_more, candidate.instance_id

@@ -6,8 +6,12 @@ Pure changes of one record; who stores them, and in which order, is the applicat
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 from aegis_sdk.contract.control import InstanceState, LeaseRecord, LeaseState
+
+BY_HAND: Final = "handover"
+"""How the reason begins for which an operator moved a resource."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +29,11 @@ def owns(lease: LeaseRecord, owner: Owner) -> bool:
         and lease.owner == owner.instance_id
         and lease.incarnation == owner.incarnation
     )
+
+
+def was_put_by_hand(lease: LeaseRecord) -> bool:
+    """Did an operator choose this owner? It keeps the resource then, until it fails or leaves."""
+    return lease.reason.startswith(BY_HAND)
 
 
 def in_state(lease: LeaseRecord, state: LeaseState, *, now_s: float, reason: str) -> LeaseRecord:

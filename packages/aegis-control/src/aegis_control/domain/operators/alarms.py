@@ -169,7 +169,7 @@ def _recent(facts: SystemFacts) -> Iterable[Alarm]:
 
 def _moved(one: Failover, now_s: float) -> Alarm:
     ago = _span(max(0.0, now_s - one.begun_s))
-    what = f"{one.service}: {_resources(one.resources)} moved from {one.instance_id or 'nobody'}"
+    what = f"{one.service}: {_resources(one.resources)} moved from {one.instance_id or 'several'}"
     if one.to:
         what += f" to {', '.join(one.to)}"
     if not one.resources:

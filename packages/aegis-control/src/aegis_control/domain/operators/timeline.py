@@ -41,6 +41,7 @@ class Failover:
 
     service: str
     instance_id: str
+    """Empty: they were several instances'."""
     reason: str
     begun_s: float
     resources: int = 0

@@ -19,13 +19,21 @@ from aegis_control.entrypoints.cli.errors import Exit, report
 from aegis_control.entrypoints.cli.history import mount as mount_history
 from aegis_control.entrypoints.cli.letters import mount as mount_letters
 from aegis_control.entrypoints.cli.losses import mount as mount_losses
+from aegis_control.entrypoints.cli.rebalance import mount as mount_rebalance
 from aegis_control.entrypoints.cli.top import mount as mount_top
 from aegis_control.entrypoints.pipes import read_to_the_end_or_not
 from aegis_control.infrastructure.admin_client import AdminError
 
 __all__ = ["main"]
 
-for _mount in (mount_history, mount_letters, mount_losses, mount_top, mount_doctor):
+for _mount in (
+    mount_rebalance,
+    mount_history,
+    mount_letters,
+    mount_losses,
+    mount_top,
+    mount_doctor,
+):
     _mount(app)
 
 

@@ -11,12 +11,14 @@ from typing import Annotated, Final, Generic, TypeVar
 
 import typer
 from aegis_sdk.contract.control import (
-    FailoverResource,
+    RESOURCES_A_MOVE_MAX,
+    FailoverResources,
     InstanceState,
     Moved,
     ServiceView,
     TargetInstance,
 )
+from aegis_sdk.contract.names import encode_token
 from pydantic import BaseModel
 
 from aegis_control.entrypoints.cli import render
@@ -54,7 +56,7 @@ _EPILOG: Final = (
 )
 _UNWELL: Final = frozenset({InstanceState.STALLED, InstanceState.LOST})
 
-Order = TypeVar("Order", TargetInstance, FailoverResource)
+Order = TypeVar("Order", TargetInstance, FailoverResources)
 
 app = typer.Typer(
     name="ipc-cli",
@@ -187,7 +189,9 @@ async def drain(
 @command(app, "failover")
 async def failover(
     cli: Cli,
-    resource: ResourceArgument,
+    resources: Annotated[
+        list[str], typer.Argument(metavar="RESOURCE...", help="One or several resources' ids.")
+    ],
     *,
     service: ServiceOption = None,
     to: Annotated[
@@ -198,17 +202,28 @@ async def failover(
     yes: Yes = False,
     dry_run: DryRun = False,
 ) -> int:
-    """Move a resource to a standby on purpose; callers see only time."""
-    order = FailoverResource(
-        resource=resource,
+    """Move resources to a standby on purpose; callers see only time.
+
+    They stay there, whatever else is spread over the instances, until it leaves or fails, or until `rebalance`.
+    """
+    if len(resources) > RESOURCES_A_MOVE_MAX:
+        raise AdminError(
+            "usage", f"{len(resources)} resources: give at most {RESOURCES_A_MOVE_MAX} in one call"
+        )
+    for name in resources:
+        encode_token(name)
+    order = FailoverResources(
+        resources=resources,
         service=service,
         to=to,
         reason=reason,
         dry_run=dry_run,
         by=cli.by(as_),
     )
-    change = Change(order, AdminClient.failover, "has moved", "would move")
-    return await _carry_out(cli, change, name=resource, yes=yes)
+    one = len(set(resources)) == 1
+    change = Change(order, AdminClient.failover, "has moved" if one else "have moved", "would move")
+    name = resources[0] if one else f"{len(set(resources))} resources"
+    return await _carry_out(cli, change, name=name, yes=yes)
 
 
 @command(app, "status")

@@ -1,0 +1,187 @@
+"""Keeps AUTO resources evenly over the instances: decides (domain/leading/spreading.py), and hands over, few at a time."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import Final
+
+from aegis_sdk.contract.control import LeaseState
+
+from aegis_control.application.leading.hand_over import HandOver
+from aegis_control.application.state import Member, ServiceTable
+from aegis_control.application.world import World
+from aegis_control.domain.events import SpreadBegun, SpreadDone
+from aegis_control.domain.leading.failover import Plan
+from aegis_control.domain.leading.lease import was_put_by_hand
+from aegis_control.domain.leading.liveness import CAN_KEEP, CAN_TAKE_OVER
+from aegis_control.domain.leading.spreading import Place, can_take, held_up, spread
+
+SPREAD: Final = "spread"
+BUSY_S: Final = 10.0
+"""How long what could not be paused is left alone: a handler runs for long, and its callers waited for the pause."""
+
+
+@dataclass(slots=True)
+class _Run:
+    """From the first move until it is even."""
+
+    reason: str
+    asked: bool = False
+    """By an operator: what was put by hand moves, too."""
+    began_s: float | None = None
+    moved: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Company:
+    """Who lives, and since when that has not changed."""
+
+    runs: frozenset[tuple[str, str]]
+    since_s: float
+
+
+class Spread:
+    """Call it often for each service: most often there is nothing to do."""
+
+    def __init__(self, world: World, hand_over: HandOver) -> None:
+        self._world = world
+        self._hand_over = hand_over
+        self._companies: dict[str, _Company] = {}
+        self._runs: dict[str, _Run] = {}
+        self._even: dict[str, object] = {}
+        """When it was found even: who lived, and the newest ownership entry. Until that changes nobody looks at each resource."""
+        self._busy: dict[tuple[str, str], float] = {}
+        """(service, resource): until when it is left alone."""
+
+    async def __call__(self, table: ServiceTable) -> None:
+        """Make the next moves, if there are any, and nothing else is going on. Raises: Unavailable."""
+        settled, run = self._is_settled(table), self._runs.get(table.name)
+        if table.lost or table.handovers or table.lock.locked() or self.held_up(table):
+            return
+        if run is None and not (settled and self._world.spread.on):
+            return
+        if run is None and self._even.get(table.name) == self._seen(table):
+            return
+        run = run or _Run(SPREAD)
+        planned = self._plan(table, run, moves_max=self._world.spread.moves_max)
+        if not planned.moves:
+            self._end(table, run)
+        elif settled or run.asked:
+            await self._move(table, run, planned)
+
+    def held_up(self, table: ServiceTable) -> str:
+        """Why nothing may move just now; empty when it may."""
+        return table.lost or held_up(self._places(table))
+
+    def plan(self, table: ServiceTable) -> Plan:
+        """All moves that an operator's rebalancing would make now."""
+        return self._plan(table, _Run("", asked=True), moves_max=None)
+
+    def begin(self, table: ServiceTable, *, reason: str) -> None:
+        """Make it even from now on, whatever was put by hand, and however small the difference."""
+        self._runs[table.name] = _Run(reason, asked=True)
+
+    def _plan(self, table: ServiceTable, run: _Run, *, moves_max: int | None) -> Plan:
+        begins = run.began_s is None and not run.asked
+        return spread(
+            self._places(table),
+            _owners(table),
+            kept=self._kept(table, by_hand=not run.asked),
+            difference=self._world.spread.difference if begins else 0.0,
+            moves_max=moves_max,
+        )
+
+    async def _move(self, table: ServiceTable, run: _Run, planned: Plan) -> None:
+        self._begin(table, run, planned)
+        moved = await self._hand_over(table, planned, reason=run.reason, insist=False)
+        run.moved += len(moved)
+        until_s = self._world.clock.monotonic() + BUSY_S
+        wanted = {name for names in planned.moves.values() for name in names}
+        self._busy |= {(table.name, name): until_s for name in wanted - moved.keys()}
+
+    def _begin(self, table: ServiceTable, run: _Run, planned: Plan) -> None:
+        if run.began_s is not None:
+            return
+        run.began_s = self._world.clock.monotonic()
+        self._runs[table.name] = run
+        self._world.events.emit(
+            SpreadBegun(
+                service=table.name,
+                reason=run.reason,
+                active=self._active(table),
+                chosen=planned.why,
+            )
+        )
+
+    def _end(self, table: ServiceTable, run: _Run) -> None:
+        self._runs.pop(table.name, None)
+        if not self._busy and all(can_take(place) for place in self._places(table)):
+            self._even[table.name] = self._seen(table)
+        if run.began_s is None:
+            return
+        self._world.events.emit(
+            SpreadDone(
+                service=table.name,
+                reason=run.reason,
+                resources=run.moved,
+                active=self._active(table),
+                duration_s=round(self._world.clock.monotonic() - run.began_s, 6),
+            )
+        )
+
+    def _seen(self, table: ServiceTable) -> object:
+        return self._companies[table.name], table.owned and table.owned.newest_seq
+
+    # --- what there is --------------------------------------------------------------------------------
+    def _is_settled(self, table: ServiceTable) -> bool:
+        """Nobody came or went for a while. One that starts is seldom alone."""
+        now_s = self._world.clock.monotonic()
+        runs = frozenset(
+            (name, member.record.incarnation)
+            for name, member in table.members.items()
+            if member.record.state in CAN_TAKE_OVER
+        )
+        known = self._companies.get(table.name)
+        if known is None or known.runs != runs:
+            known = self._companies[table.name] = _Company(runs, now_s)
+        return now_s - known.since_s >= self._world.spread.wait_s
+
+    def _places(self, table: ServiceTable) -> list[Place]:
+        now_s, suspicion_s = self._world.clock.monotonic(), self._world.limits.suspicion_s
+        return [
+            _place(member, doubted=member.holder(now_s=now_s, suspicion_s=suspicion_s).doubted)
+            for member in table.members.values()
+            if member.record.state in CAN_KEEP
+        ]
+
+    def _kept(self, table: ServiceTable, *, by_hand: bool) -> set[str]:
+        now_s = self._world.clock.monotonic()
+        self._busy = {which: until_s for which, until_s in self._busy.items() if until_s > now_s}
+        busy = {resource for service, resource in self._busy if service == table.name}
+        put = {n for n, lease in table.leases.items() if by_hand and was_put_by_hand(lease.record)}
+        return busy | put | table.unreadable_leases
+
+    def _active(self, table: ServiceTable) -> dict[str, int]:
+        owned = Counter(_owners(table).values())
+        return {place.instance_id: owned[place.instance_id] for place in self._places(table)}
+
+
+def _place(member: Member, *, doubted: bool) -> Place:
+    record = member.record
+    return Place(
+        record.instance_id,
+        record.resources,
+        record.state,
+        record.capacity,
+        None if member.beat is None else member.lag_entries,
+        doubted or not member.heard,
+    )
+
+
+def _owners(table: ServiceTable) -> dict[str, str]:
+    return {
+        name: lease.record.owner
+        for name, lease in table.leases.items()
+        if lease.record.state is LeaseState.HELD and table.owner_of(lease.record) is not None
+    }
