@@ -16,7 +16,7 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 
-from bench.chaos.history import PUT_BACK, History, Loss, Operation, Status, Violation
+from bench.chaos.history import PUT_BACK, Fault, History, Loss, Operation, Status, Violation
 
 ENDS = frozenset(
     {"Rejected", "HandlerFailed", "Cancelled", "Expired"}
@@ -52,7 +52,7 @@ def check(history: History) -> list[Violation]:
 
 def without_announced(history: History) -> History:
     """The history whose clients don't know what was announced as lost."""
-    if not history.losses:
+    if not history.losses and all(fault.kind != PUT_BACK for fault in history.faults):
         return history
     void = voided(history)
     operations = [
@@ -87,8 +87,9 @@ def voided(history: History) -> set[str]:
     def is_void(operation: Operation) -> bool:
         told = operation.status is Status.OK or operation.error in ENDS
         ended_s = operation.completed_s
-        if told and ended_s is not None and was_put_back(history, ended_s):
-            return True  # what is stored just before NATS ends may be known to its caller alone
+        if told and ended_s is not None and _is_put_back(history, ended_s):
+            # What is stored just before NATS ends may be known to its caller alone; of its cancel nobody is told.
+            return operation.error == "Cancelled" or was_put_back(history, ended_s)
         there = ran if operation.status is Status.OK else stored
         lost = operation.op in gone or operation.op not in there or ran_again(operation)
         return told and lost and operation.invoked_s <= until_s(operation.service)
@@ -101,12 +102,18 @@ def was_put_back(history: History, at_s: float) -> bool:
 
     A request that nobody but its caller had seen by then goes without a word about its own stream.
     """
-    return any(
-        fault.began_s <= at_s <= fault.healed_s
-        and any(fault.began_s < loss.accepted_s for loss in history.losses)
-        for fault in history.faults
-        if fault.kind == PUT_BACK
-    )
+    put_back = [
+        fault for fault in history.faults if fault.kind == PUT_BACK and _covers(fault, at_s)
+    ]
+    return any(fault.began_s < loss.accepted_s for fault in put_back for loss in history.losses)
+
+
+def _is_put_back(history: History, at_s: float) -> bool:
+    return any(fault.kind == PUT_BACK and _covers(fault, at_s) for fault in history.faults)
+
+
+def _covers(fault: Fault, at_s: float) -> bool:
+    return fault.began_s <= at_s <= fault.healed_s
 
 
 def last_losses(history: History, *, of_journal: bool) -> Callable[[str], float]:

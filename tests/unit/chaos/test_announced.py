@@ -198,6 +198,16 @@ def test_or_an_answer_that_was_put_back_with_all_that_was_stored_just_then(
     assert len(told) == violations
 
 
+def test_of_a_cancel_that_was_put_back_nobody_is_told() -> None:
+    """Its caller alone had seen it, and nothing else was stored by then."""
+    fault = Fault(kind="put_back", target="nats", began_s=8.0, healed_s=11.0)
+    asked = operation("a", 7.5, status=Status.FAIL, error="Cancelled", result=None)
+    asked = replace(asked, completed_s=9.0)
+    history: dict[str, Any] = {"outcomes": [stored("a")], "faults": [fault]}
+    assert not found("definite", operations=[asked], **history)
+    assert found("definite", operations=[replace(asked, error="Expired")], **history)
+
+
 @pytest.mark.parametrize(("losses", "violations"), [([], 1), ([JOURNAL], 0), ([REQUESTS], 0)])
 def test_half_a_transfer_needs_a_loss(losses: list[Loss], violations: int) -> None:
     """The payer's balance, or the request, was lost while the receiver was asked: the credit stands alone."""
