@@ -95,6 +95,31 @@ async def test_another_thing_in_its_place_is_a_loss(
     assert watch.is_lost
 
 
+async def test_who_asks_before_the_watch_is_told_of_the_connection_gets_the_same_answer(
+    logs: Logs,
+) -> None:
+    """G3, G6: several are told of it, one after the other, and each may be held up."""
+    link: Any = logs
+    watch = LogWatch(link, Subjects(), "ledger", "JOURNAL-1", "REQ-1")
+    lost: list[str] = []
+    watch.on_lost = lost.append
+    watch.passed(10, "turn.a.1", TIME_S, is_turn=True)
+    logs.connected.session = "s2"
+    with pytest.raises(StoreUnreachable):
+        await watch.make_sure()
+    assert lost == ["it ends at 9, and was read to 10"]
+
+
+async def test_after_each_connection_it_is_not_sure_before_it_has_looked(logs: Logs) -> None:
+    watch, _ = watching(logs)
+    await watch.make_sure()
+    assert watch.is_sure
+    watch.reconnected()
+    assert not watch.is_sure
+    await watch.make_sure()
+    assert watch.is_sure
+
+
 async def test_a_request_that_is_done_and_forgotten_is_no_loss(logs: Logs) -> None:
     del logs.requests[7]
     logs.first_request = 8
@@ -148,7 +173,7 @@ async def test_a_turn_that_is_gone_is_lost_if_an_older_one_is_there(
     for _ in range(PASSED_MAX):
         watch.passed(3, "gate.A", TIME_S, is_turn=False)
     if own:
-        watch.stored(8, "turn.b.2")
+        watch.stored(8, "turn.b.2", is_turn=True)
     else:
         watch.passed(8, "turn.b.2", TIME_S, is_turn=True)
     watch.reconnected()

@@ -80,14 +80,15 @@ class LogWatch:
         self._passed: deque[Passed] = deque(maxlen=PASSED_MAX)
         self._turns: deque[Passed] = deque(maxlen=PASSED_MAX)
         self._own: Passed | None = None
-        """The newest turn of this process that was acknowledged."""
+        """The newest turn or claim of this process that was acknowledged."""
         self._unproved: _Known | None = None
         """As it was when the connection ended; what comes by the new one may be of another log."""
 
     @property
     def is_sure(self) -> bool:
         """Nothing happened since the last look that could have hidden another log."""
-        return self._sure_of == self._link.connected.session and not self.is_lost
+        session = self._link.connected.session
+        return self._sure_of == session and self._unproved is None and not self.is_lost
 
     @property
     def is_lost(self) -> bool:
@@ -105,9 +106,9 @@ class LogWatch:
         if is_turn:
             self._turns.append(entry)
 
-    def stored(self, seq: int, subject: str) -> None:
-        """A turn of this process was; it may not be read yet."""
-        self._own = Passed(seq, subject, math.nan, True)
+    def stored(self, seq: int, subject: str, *, is_turn: bool) -> None:
+        """Something of this process was that nobody replaces; it may not be read yet."""
+        self._own = Passed(seq, subject, math.nan, is_turn)
 
     def given(self, seq: int, request_id: str) -> None:
         """A request was delivered."""
@@ -125,6 +126,8 @@ class LogWatch:
     async def make_sure(self) -> None:
         """Raises: StoreUnreachable while nothing may be stored: it can't be told, or it is another log."""
         session = self._link.connected.session
+        if session != self._sure_of:
+            self.reconnected()  # whoever asks may be told of the connection before this is
         # As they are now: while the server is asked, another commit may move them on.
         unproved = self._unproved
         known = unproved or _Known(Mark(0, ""), ())

@@ -317,7 +317,7 @@ class TurnLog:
 
     def _is_stored(self, write: Write, subject: str, seq: int) -> None:
         if self._watch is not None and write.k:
-            self._watch.stored(seq, subject)
+            self._watch.stored(seq, subject, is_turn=True)
         self.on_stored(write, time.time())
 
     def _not_stored(self, token: str, each: _Try, said: StoreError) -> None:
@@ -357,7 +357,11 @@ class TurnLog:
         """Raises: StoreError, also while it is not known to be the same log."""
         if self._watch is not None:
             await self._watch.make_sure()
-        return (await self._put(self._names.claim(self._writer, nonce), b"", {})).seq
+        subject = self._names.claim(self._writer, nonce)
+        seq = (await self._put(subject, b"", {})).seq
+        if self._watch is not None:
+            self._watch.stored(seq, subject, is_turn=False)
+        return seq
 
     async def own(self, number: int, moves: Mapping[str, str], *, why: str = "") -> int:
         """Raises: AlreadyStored, when that number is given; StoreError."""
