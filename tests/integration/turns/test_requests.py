@@ -200,6 +200,28 @@ async def test_stored_requests_that_are_done_do_not_run_again_at_the_next_owner(
     assert len(second.begun) == 1
 
 
+@pytest.mark.parametrize("is_purged", [False, True])
+@pytest.mark.parametrize("follows", [True, False])
+async def test_a_new_owner_does_not_wait_for_a_stored_request_that_is_done(
+    world: World, handlers: Handlers, follows: bool, is_purged: bool
+) -> None:
+    """G7: what a caller sends names the place of what it stored before; only its reader knows that this is past."""
+    first = await world.instance("accounts-1", ["A"], handlers.service)
+    await give(world, first, ["A"])
+    client = await world.client()
+    second = await world.instance("accounts-2", ["A"], Handlers().service) if follows else None
+    ticket = await submit(client, ADD, 1)
+    assert await attach(client, ticket.id) == 1
+    if is_purged:
+        stream = world.subjects.request_stream(world.names.service)
+        await (await world.link()).api(f"STREAM.PURGE.{stream}", {})
+    second = second or await world.instance("accounts-2", ["A"], Handlers().service)
+    await give(world, second, ["A"])
+    stored = client.caller.open.stored
+    assert (await client.request(ADD, Add(n=1), resource="A", timeout_s=5.0)).total == 2
+    assert client.caller.open.stored == stored  # else it was open for long, or in doubt
+
+
 class HeldBack:
     """A log whose turns are on their way until they are let go."""
 

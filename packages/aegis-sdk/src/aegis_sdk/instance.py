@@ -497,6 +497,8 @@ class Instance:
             if self._serving is not None:
                 await self._serving.drain(timeout_s=timeout_s)
             await self._membership.leave(reason, timeout_s=LEAVE_TIMEOUT_S)
+            if self._serving is not None:
+                await self._serving.leave()
         finally:
             await self.stop()
         log.info(

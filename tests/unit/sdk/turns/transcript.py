@@ -190,6 +190,7 @@ class Player:
         )
         self._works.setdefault(request_id, work)
         self.writer.accept(work)
+        self.writer.past_requests(work.stored_seq)
 
     def _finish(self, request_id: str) -> None:
         work = self._works[request_id]

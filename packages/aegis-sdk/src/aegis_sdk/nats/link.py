@@ -70,6 +70,7 @@ SWEEP_S: Final = 0.05
 
 _MISSING: Final = frozenset({ERR_NO_STREAM, ERR_NO_CONSUMER, ERR_NO_MESSAGE})
 _FULL: Final = frozenset({ERR_ACCOUNT_FULL, ERR_NO_RESOURCES, ERR_NO_STORAGE})
+SETTLE_S: Final = 1.0
 BUSY_WAIT_S: Final = 0.002
 BUSY_TRIES: Final = 200
 
@@ -382,13 +383,25 @@ class Link:
         return subscriptions
 
     def drop_all(self, subscriptions: Sequence[Subscription]) -> None:
-        """`drop` of many, in one write."""
-        commands = []
-        for subscription in subscriptions:
-            self._tap.callbacks.pop(subscription._id, None)
-            self._client._subs.pop(subscription._id, None)
-            commands.append(f"UNSUB {subscription._id}\r\n")
-        self._command("".join(commands).encode())
+        """Unsubscribe from many, in one write and without waiting; what is on its way still reaches the callback."""
+        if not subscriptions:
+            return
+        ids = [subscription._id for subscription in subscriptions]
+        for each in ids:
+            self._client._subs.pop(each, None)
+        self._command("".join(f"UNSUB {each}\r\n" for each in ids).encode())
+        self.aside(self._forget(ids))
+
+    async def _forget(self, ids: Sequence[int]) -> None:
+        with contextlib.suppress(NatsError, OSError, TimeoutError):
+            await self.settle(timeout_s=SETTLE_S)
+        for each in ids:
+            self._tap.callbacks.pop(each, None)
+
+    async def settle(self, *, timeout_s: float) -> None:
+        """Return when all was handed over that the server had sent when it read what was sent to it. Raises: as `flush`."""
+        self.push()
+        await self.flush(timeout_s=timeout_s)
 
     def _command(self, command: bytes) -> None:
         """For this connection alone: while there is none, the next one knows what it has to say."""

@@ -234,6 +234,7 @@ class MemoryInstance:
         timeout_s = arguments.duration_s(timeout_s, "timeout_s")
         await self._serving.drain(timeout_s=timeout_s)
         await self._membership.leave("drained", timeout_s=1.0)
+        await self._serving.leave()
         await self.stop()
 
     async def stop(self) -> None:

@@ -217,6 +217,9 @@ class MemorySent:
     def leave_all(self) -> None:
         self._leave(lambda place: True)
 
+    async def settle(self) -> None:
+        """Nothing is on its way for longer than a turn of the loop."""
+
     def _leave(self, leaves: Callable[[str], bool]) -> None:
         served = self._link.bus.served
         for key in [k for k, who in served.items() if who is self and leaves(k[1])]:
@@ -416,8 +419,10 @@ class MemoryReaders:
         stream = self._link.bus.log(self._service)
         return MemoryLogReader(self._link, stream, self._writer, on_entry, on_unreadable)
 
-    def requests(self, on_request: OnStored) -> MemoryStoredRequests:
-        return MemoryStoredRequests(self._link, self._service, on_request)
+    def requests(
+        self, on_request: OnStored, on_past: Callable[[int], None]
+    ) -> MemoryStoredRequests:
+        return MemoryStoredRequests(self._link, self._service, on_request, on_past)
 
     async def checkpoints(self, resources: Collection[str]) -> Mapping[str, FoundCheckpoint]:
         def read() -> dict[str, FoundCheckpoint]:
@@ -519,10 +524,17 @@ class MemoryStoredRequests(_Pump):
 
     flow = Flow.DELIVERIES
 
-    def __init__(self, link: MemoryConnection, service: str, on_request: OnStored) -> None:
+    def __init__(
+        self,
+        link: MemoryConnection,
+        service: str,
+        on_request: OnStored,
+        on_past: Callable[[int], None],
+    ) -> None:
         self._stream = link.bus.requests(service)
         super().__init__(link, self._stream.listeners)
         self._on_request = on_request
+        self._on_past = on_past
 
     @property
     def lag_entries(self) -> int:
@@ -532,6 +544,7 @@ class MemoryStoredRequests(_Pump):
         request = self._stream.get(seq)
         if request is not None and request.resource is not None:
             self._on_request(request, seq, time.time())
+        self._on_past(seq)
 
 
 def _parsed(stored: Stored, *, own: str = "") -> Entry | Claim | None:

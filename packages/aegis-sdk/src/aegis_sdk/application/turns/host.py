@@ -13,6 +13,7 @@ read, since this instance may be the next owner. The writer composes only on a c
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import math
 import secrets
@@ -64,6 +65,8 @@ from aegis_sdk.service import Service
 from aegis_sdk.telemetry import about, log
 
 TICK_S: Final = 1.0
+GIVEN_AWAY_S: Final = 0.5
+"""Control has stored by then who owns its resources, and it reads that in a moment."""
 STORE_S: Final = 2.0
 SENT_BEFORE_S: Final = 2.0
 """A stored request was sent at most so long before (doubt.py), and may have been begun since."""
@@ -157,7 +160,7 @@ class TurnHost:
         self._of_group: list[Write] = []
         """Outcomes of the group without an answer: no gate holds them back, should the new connection bring another log."""
         self._stored_to = 0
-        """The last stored request that was read."""
+        """The place in the request stream that was read last."""
         self.on_moved: Callable[[list[str], list[str]], None] = lambda serving, left: None
         """Told what is served from now on, and what no longer."""
         self._unreadable: set[str] = set()
@@ -215,6 +218,14 @@ class TurnHost:
         self._roles.is_draining = True
         await self.deliveries.retire()
         await self.until(lambda: not self._has_of_group)
+
+    async def leave(self) -> None:
+        """Its resources are given away: who sends to it all the same is told so, until nothing more can come."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(GIVEN_AWAY_S):
+                await self.until(lambda: not self.serving or self._stopped)
+        self._sent.leave_all()
+        await self._sent.settle()
 
     @property
     def _has_of_group(self) -> bool:
@@ -333,7 +344,6 @@ class TurnHost:
 
     def stored_request(self, request: Request, seq: int, stored_s: float) -> None:
         """Its end outlives it in the log, so it may wait as long as it has to (R9)."""
-        self._stored_to = seq
         held = self.writer.held.get(request.resource or "")
         if held is None:
             return
@@ -345,6 +355,12 @@ class TurnHost:
         if seen is Seen.DONE or self.writer.desk.known(request.request_id) is not None:
             return
         self._elsewhere.keep(request, seq, born_s, unsure=seen is Seen.UNKNOWN)
+
+    def past_requests(self, seq: int) -> None:
+        """Each stored request up to that place was given to `stored_request`, or is gone."""
+        self._stored_to = max(self._stored_to, seq)
+        self.writer.past_requests(seq)
+        self._soon()
 
     def _accept(
         self,

@@ -96,6 +96,9 @@ class Sent(Protocol):
 
     def leave_all(self) -> None: ...
 
+    async def settle(self) -> None:
+        """Return when nothing comes any more of what was left, or soon."""
+
     def announce(self, instance_id: str, resources: Collection[str]) -> None:
         """Tell callers that these are served here from now on. It may not reach them."""
 

@@ -80,7 +80,8 @@ class Readers(Protocol):
     def log(self, on_entry: OnEntry, on_unreadable: OnUnreadable, *, is_main: bool) -> LogSource:
         """`is_main`: the instance's own, by which it knows that it is still the same log."""
 
-    def requests(self, on_request: OnStored) -> Source: ...
+    def requests(self, on_request: OnStored, on_past: Callable[[int], None]) -> Source:
+        """`on_past` is told up to where all were given, or are gone."""
 
     async def checkpoints(self, resources: Collection[str]) -> Mapping[str, FoundCheckpoint]:
         """The newest of each that has one. Raises: StoreError."""
@@ -168,7 +169,7 @@ class TurnServing:
         self._service = service
         self._readers = ports.readers
         self._reader = ports.readers.log(self.host.entry, self.host.unreadable, is_main=True)
-        self._stored = ports.readers.requests(self.host.stored_request)
+        self._stored = ports.readers.requests(self.host.stored_request, self.host.past_requests)
         self._stopped = False
 
     def _is_copied(self, why: str) -> None:
@@ -218,6 +219,10 @@ class TurnServing:
                 await self.host.leave_group()
                 await self.host.pause(None, lease_s=0.0)
         self.host.deliveries.give_up_all()
+
+    async def leave(self) -> None:
+        """Behind `drain`, when control has given its resources away: tell callers who do not know it yet."""
+        await self.host.leave()
 
     async def pause(
         self, resources: Sequence[str] | None, *, timeout_s: float, lease_s: float = PAUSE_LEASE_S

@@ -189,7 +189,7 @@ class Held:
 
     __slots__ = (
         "begun", "change_bytes", "changes", "early", "ended", "in_flight", "is_changed", "is_due", "name", "number",
-        "queue", "saved", "saved_bytes", "saved_s", "saving", "sessions", "since_s", "state", "stored_to",
+        "queue", "saved", "saved_bytes", "saved_s", "saving", "sessions", "since_s", "state",
         "unreadable", "unsent", "values",
     )  # fmt: skip
 
@@ -212,9 +212,7 @@ class Held:
         """Its state is not known here any more."""
         self.queue: deque[Work] = deque()
         self.early: list[Work] = []
-        """Sent requests that name a stored one which has not come yet."""
-        self.stored_to = 0
-        """All stored requests up to here were accepted."""
+        """Sent requests that name a stored one which was not read yet."""
         self.in_flight = 0
         """Outcomes of it that were sent to the log and have a number."""
         self.is_due = False

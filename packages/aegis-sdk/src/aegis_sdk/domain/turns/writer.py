@@ -128,6 +128,9 @@ class Writer:
         self._worth = 0
         """The last entry read that a trim would remove."""
         self._ends: deque[tuple[float, Held, str]] = deque()
+        self._requests_to = 0
+        """All stored requests up to here were given, or are gone."""
+        self._has_early: set[str] = set()
         self._due: deque[Held] = deque()
         self._to_begin: deque[Held] = deque()
         """Resources with a handler that waits at the head of their queue."""
@@ -213,22 +216,24 @@ class Writer:
         elif self.desk.admit(work):
             work.suspect = work.born_s < held.since_s
             self._enqueue(held, work)
-        if held is not None and work.stored_seq > held.stored_to:
-            held.stored_to = work.stored_seq
-            if held.early:
-                self._release_early(held)
 
     def _enqueue(self, held: Held, work: Work) -> None:
-        if work.after > held.stored_to:
+        if work.after > self._requests_to:
             held.early.append(work)
+            self._has_early.add(held.name)
         else:
             held.queue.append(work)
             self._make_due(held)
 
-    def _release_early(self, held: Held) -> None:
-        early, held.early = held.early, []
-        for work in early:
-            self._enqueue(held, work)
+    def past_requests(self, seq: int) -> None:
+        """Each stored request up to that place was given, or is gone: what names one of them need not wait for it (G7)."""
+        self._requests_to = max(self._requests_to, seq)
+        names, self._has_early = self._has_early, set()
+        for name in names:
+            held = self.held[name]
+            early, held.early = held.early, []
+            for work in early:
+                self._enqueue(held, work)
 
     def cancel(self, request_id: str, outcome: Outcome) -> None:
         """Its caller asks to end it, unless its handler has begun: `outcome` says so."""

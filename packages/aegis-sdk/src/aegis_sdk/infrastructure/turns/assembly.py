@@ -66,12 +66,13 @@ class NatsReaders:
             watch=self._watch if is_main else None,
         )
 
-    def requests(self, on_request: OnStored) -> StoredRequests:
+    def requests(self, on_request: OnStored, on_past: Callable[[int], None]) -> StoredRequests:
         return StoredRequests(
             self._link,
             self._subjects,
             self._names.service,
             on_request=on_request,
+            on_past=on_past,
             watch=self._watch,
         )
 

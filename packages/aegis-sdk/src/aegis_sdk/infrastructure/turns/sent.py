@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Collection, Iterable
 from typing import Final
 
 from nats.aio.subscription import Subscription
+from nats.errors import Error as NatsError
 
 from aegis_sdk.application.ports import StoreError
 from aegis_sdk.contract.envelope import MSG_ID, Outcome, Request
 from aegis_sdk.contract.turns.entries import reply_headers
 from aegis_sdk.contract.turns.sent import ANSWER, CANCEL, SENT, Answer, read_sent, served_body
 from aegis_sdk.contract.turns.subjects import LogSubjects
-from aegis_sdk.nats.link import Link
+from aegis_sdk.nats.link import SETTLE_S, Link
 from aegis_sdk.nats.wire import Message
 from aegis_sdk.telemetry import log
 
@@ -66,6 +68,10 @@ class SentRequests:
         self.leave(list(self._subscriptions))
         self._link.drop_all(self._group)
         self._group = []
+
+    async def settle(self) -> None:
+        with contextlib.suppress(NatsError, OSError, TimeoutError):
+            await self._link.settle(timeout_s=SETTLE_S)
 
     async def has_in_hand(self, instance_id: str, request_id: str) -> bool | None:
         asked_s = asyncio.get_running_loop().time()

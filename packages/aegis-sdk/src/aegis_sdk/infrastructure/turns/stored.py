@@ -6,6 +6,7 @@ No consumer knows what is done: the log does.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Final
 
 from aegis_sdk.application.turns.serving import OnStored
@@ -29,15 +30,17 @@ class StoredRequests:
         service: str,
         *,
         on_request: OnStored,
+        on_past: Callable[[int], None],
         watch: LogWatch | None = None,
     ) -> None:
-        """`watch` is told what comes."""
+        """`watch` is told what comes, `on_past` up to where all came, or is gone from the stream's beginning."""
         self._watch = watch
         self._link = link
         self._service = service
         self._stream = subjects.request_stream(service)
         self._filter = subjects.targeted_requests(service)
         self._on_request = on_request
+        self._on_past = on_past
         self._next_seq = 1
         self._loop = PullLoop(
             link,
@@ -63,13 +66,18 @@ class StoredRequests:
             "deliver_policy": "by_start_sequence",
             "opt_start_seq": self._next_seq,
         }
-        name, _, self._loop.pending = await make_reader(
+        name, behind, self._loop.pending = await make_reader(
             self._link, self._stream, [self._filter], start, timeout_s=timeout_s
         )
+        self._on_past(behind)
         return name
 
     def _read(self, message: Message, meta: Meta) -> None:
         self._next_seq = meta.stream_seq + 1
+        self._give(message, meta)
+        self._on_past(meta.stream_seq)
+
+    def _give(self, message: Message, meta: Meta) -> None:
         try:
             resource = decode_token(message.subject.rsplit(".", 1)[1])
             request = Request.parse(
