@@ -47,6 +47,24 @@ async def test_a_message_reaches_its_callback_without_a_task_of_its_own(
     await link.close()
 
 
+async def test_what_is_on_its_way_to_dropped_subscriptions_still_reaches_them(
+    nats_server: EmbeddedNats,
+) -> None:
+    """Whoever gives a resource away refuses what was sent to it before; nothing is lost without a word."""
+    link = await Link.open(Server(nats_server.url), name="test")
+    got: list[bytes] = []
+    dropped = link.subscribe_all(["one", "two"], lambda message: got.append(message.data))
+    link.publish("one", b"1")
+    link.publish("two", b"2")
+    link.drop_all(dropped)
+    link.publish("one", b"3")
+    await link.settle(timeout_s=5)
+    assert got == [b"1", b"2"]
+    await link.settle(timeout_s=5)
+    assert not link._tap.callbacks.keys() & {each._id for each in dropped}
+    await link.close()
+
+
 async def test_a_flush_that_is_cancelled_as_its_answer_comes_is_cancelled(
     nats_server: EmbeddedNats,
 ) -> None:

@@ -22,6 +22,7 @@ from aegis_sdk.contract.names import encode_token
 from pydantic import BaseModel
 
 from aegis_control.entrypoints.cli import render
+from aegis_control.entrypoints.cli.change import carry_out
 from aegis_control.entrypoints.cli.errors import Exit
 from aegis_control.entrypoints.cli.options import (
     As,
@@ -42,7 +43,6 @@ from aegis_control.entrypoints.cli.options import (
     User,
     Yes,
     command,
-    must_ask,
 )
 from aegis_control.infrastructure.admin_client import (
     AdminClient,
@@ -283,21 +283,11 @@ class Change(Generic[Order]):
 
 
 async def _carry_out(cli: Cli, change: Change[Order], *, name: str, yes: bool) -> int:
-    """Ask the person at the terminal, if there is one, then control."""
-    planned = f"{name} {change.would}"
-    async with cli.admin() as admin:
-        if not change.order.dry_run and must_ask(cli, yes=yes):
-            plan = await change.send(admin, change.order.model_copy(update={"dry_run": True}))
-            render.show_moved(plan.model_copy(update={"dry_run": True}), done="", planned=planned)
-            if not typer.confirm("Do it?"):
-                print("nothing was changed")
-                return Exit.FAILED
-        moved = await change.send(admin, change.order)
-    if cli.as_json:
-        render.show_json(moved)
-    else:
-        render.show_moved(moved, done=f"{name} {change.did}", planned=planned)
-    return Exit.DONE
+
+    def show(moved: Moved) -> None:
+        render.show_moved(moved, done=f"{name} {change.did}", planned=f"{name} {change.would}")
+
+    return await carry_out(cli, change.order, change.send, show, yes=yes)
 
 
 class Status(BaseModel):

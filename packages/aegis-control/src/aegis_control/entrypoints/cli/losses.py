@@ -8,8 +8,9 @@ import typer
 from aegis_sdk.contract.control import AcceptLoss, LossAccepted
 
 from aegis_control.entrypoints.cli import render
-from aegis_control.entrypoints.cli.errors import Exit
-from aegis_control.entrypoints.cli.options import As, Cli, DryRun, Reason, Yes, command, must_ask
+from aegis_control.entrypoints.cli.change import carry_out
+from aegis_control.entrypoints.cli.options import As, Cli, DryRun, Reason, Yes, command
+from aegis_control.infrastructure.admin_client import AdminClient
 
 
 def mount(app: typer.Typer) -> None:
@@ -31,18 +32,9 @@ async def accept_loss(
     new identity, and each resource begins a new epoch.
     """
     order = AcceptLoss(service=service, reason=reason, dry_run=dry_run, by=cli.by(as_))
-    async with cli.admin() as admin:
-        if not dry_run and must_ask(cli, yes=yes):
-            _show(await admin.accept_loss(order.model_copy(update={"dry_run": True})))
-            if not typer.confirm("Go on without it?"):
-                print("nothing was changed")
-                return Exit.FAILED
-        accepted = await admin.accept_loss(order)
-    if cli.as_json:
-        render.show_json(accepted)
-    else:
-        _show(accepted)
-    return Exit.DONE
+    return await carry_out(
+        cli, order, AdminClient.accept_loss, _show, yes=yes, ask="Go on without it?"
+    )
 
 
 def _show(accepted: LossAccepted) -> None:

@@ -8,8 +8,9 @@ import typer
 from aegis_sdk.contract.control import Rebalance, Rebalanced
 
 from aegis_control.entrypoints.cli import render
-from aegis_control.entrypoints.cli.errors import Exit
-from aegis_control.entrypoints.cli.options import As, Cli, DryRun, Reason, Yes, command, must_ask
+from aegis_control.entrypoints.cli.change import carry_out
+from aegis_control.entrypoints.cli.options import As, Cli, DryRun, Reason, Yes, command
+from aegis_control.infrastructure.admin_client import AdminClient
 
 
 def mount(app: typer.Typer) -> None:
@@ -33,18 +34,7 @@ async def rebalance(
     Refused while an instance drains or is late.
     """
     order = Rebalance(service=service, reason=reason, dry_run=dry_run, by=cli.by(as_))
-    async with cli.admin() as admin:
-        if not dry_run and must_ask(cli, yes=yes):
-            _show(await admin.rebalance(order.model_copy(update={"dry_run": True})))
-            if not typer.confirm("Do it?"):
-                print("nothing was changed")
-                return Exit.FAILED
-        result = await admin.rebalance(order)
-    if cli.as_json:
-        render.show_json(result)
-    else:
-        _show(result)
-    return Exit.DONE
+    return await carry_out(cli, order, AdminClient.rebalance, _show, yes=yes)
 
 
 def _show(result: Rebalanced) -> None:
