@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -39,6 +40,20 @@ async def start_copy(first: EmbeddedNats, copy: EmbeddedNats) -> None:
     await asyncio.to_thread(copy.start)
 
 
+async def instance_knows(outcomes: int, caplog: pytest.LogCaptureFixture) -> None:
+    """That so many are stored. The server may tell a caller before; what nobody here knows can't be missed."""
+
+    async def stored() -> bool:
+        return sum("request_stored" in record.getMessage() for record in caplog.records) >= outcomes
+
+    await until(stored, "the instance knows what it has stored")
+
+
+@pytest.fixture(autouse=True)
+def all_lines(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG, "aegis_sdk")
+
+
 @pytest.mark.parametrize("since", [1, 30])
 async def test_a_copy_that_everybody_goes_over_to_is_a_loss_and_not_served_from(
     servers: tuple[EmbeddedNats, EmbeddedNats], since: int, caplog: pytest.LogCaptureFixture
@@ -55,6 +70,7 @@ async def test_a_copy_that_everybody_goes_over_to_is_a_loss_and_not_served_from(
         assert await caller.request(ADD, 1, resource="T-1") == 1
         await start_copy(first, copy)
         last = [await caller.request(ADD, 1, resource="T-1") for _ in range(since)][-1]
+        await instance_knows(last, caplog)
         first.kill()
 
         async def told() -> bool:
@@ -102,6 +118,7 @@ async def test_an_instance_that_goes_over_to_a_copy_alone_halts_there(
             assert await caller.request(ADD, 1, resource="T-1") == 1
             await start_copy(first, copy)
             assert await caller.request(ADD, 1, resource="T-1") == 2
+            await instance_knows(2, caplog)
             door.word = b"Server Shutdown"
             door.empty()
 
