@@ -349,9 +349,12 @@ async def test_a_parents_deadline_ends_its_childs_wait(world: World, handlers: H
 
 
 async def test_a_full_stream_is_overloaded_and_without_effect(
-    world: World, client: TurnClient, handlers: Handlers
+    world: World, handlers: Handlers
 ) -> None:
     """G4: its active is silent, and it can't be stored."""
+    instance = await world.instance("accounts-1", ["A"], handlers.service)
+    await give(world, instance, ["A"])
+    client = await world.client()
     link, stream = await world.link(), world.subjects.request_stream(SERVICE)
     config = (await link.api(f"STREAM.INFO.{stream}", {}))["config"]
     full = config | {"max_bytes": 1, "discard": "new"}
@@ -361,6 +364,8 @@ async def test_a_full_stream_is_overloaded_and_without_effect(
     with pytest.raises(Overloaded):
         await client.request(ADD, Add(n=1), resource="A", timeout_s=WAIT_S, key="k")
     await Owners(await world.link(), world.names).move({"A": "nobody~1"})
+    async with asyncio.timeout(WAIT_S):
+        await instance.host.until(lambda: not instance.host.serving)
     with pytest.raises(Overloaded):
         await client.request(ADD, Add(n=1), resource="A", timeout_s=WAIT_S)
 
