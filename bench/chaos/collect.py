@@ -158,6 +158,8 @@ def _accepted(service: str, message: Msg) -> Accepted:
 def _records(service: str, message: Msg) -> list[OutcomeEntry]:
     """All outcomes of an entry."""
     records = decode_turn(message.data)
+    age_s = time.time() - message.metadata.timestamp.timestamp()
+    stored_s = time.monotonic() - age_s
     return [
         OutcomeEntry(
             seq=message.metadata.sequence.stream,
@@ -170,6 +172,7 @@ def _records(service: str, message: Msg) -> list[OutcomeEntry]:
             changed=bool(record.outcome.change),
             batched=len(records) > 1,
             number=record.outcome.number,
+            stored_s=stored_s,
         )
         for record in records
     ]

@@ -20,6 +20,7 @@ All times are seconds of one machine's monotonic clock.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
@@ -78,6 +79,8 @@ class Operation:
     result: Any = None
     error: str = ""
     """The error's class when it failed or is unknown; a handler's own refusal is `Rejected`."""
+    until_s: float = math.inf
+    """When it is unknown: it takes effect before that, or never."""
 
     @property
     def place(self) -> Place:
@@ -115,6 +118,8 @@ class OutcomeEntry:
     """Stored together with others."""
     number: int = 0
     """Its place among its resource's outcomes, where these are numbered."""
+    stored_s: float = math.inf
+    """When; infinite where that was not taken note of."""
 
     @property
     def place(self) -> Place:

@@ -16,7 +16,16 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 
-from bench.chaos.history import PUT_BACK, Fault, History, Loss, Operation, Status, Violation
+from bench.chaos.history import (
+    PUT_BACK,
+    Fault,
+    History,
+    Loss,
+    Operation,
+    OutcomeEntry,
+    Status,
+    Violation,
+)
 
 ENDS = frozenset(
     {"Rejected", "HandlerFailed", "Cancelled", "Expired"}
@@ -54,16 +63,46 @@ def without_announced(history: History) -> History:
     """The history whose clients don't know what was announced as lost."""
     if not history.losses and all(fault.kind != PUT_BACK for fault in history.faults):
         return history
+    history = replace(history, outcomes=_kept_outcomes(history))
     void = voided(history)
-    operations = [
-        replace(op, status=Status.UNKNOWN, result=None, error="") if op.op in void else op
-        for op in history.operations
-    ]
+    executed = {entry.op for entry in history.outcomes if entry.executed}
+    until_s = last_losses(history, of_journal=True)
+
+    def unknown(operation: Operation) -> Operation:
+        known = operation.completed_s is not None and operation.op not in executed
+        end_s = max(until_s(operation.service), operation.completed_s or math.inf)
+        return replace(
+            operation,
+            status=Status.UNKNOWN,
+            result=None,
+            error="",
+            until_s=end_s if known else math.inf,
+        )
+
+    operations = [unknown(op) if op.op in void else op for op in history.operations]
     ended = void | {gone.op for gone in history.gone}
     until_s = last_losses(history, of_journal=False)
     ended |= {op.op for op in history.operations if op.invoked_s <= until_s(op.service)}
     accepted = [entry for entry in history.accepted if entry.op not in ended]
     return replace(history, operations=operations, accepted=accepted)
+
+
+def _kept_outcomes(history: History) -> list[OutcomeEntry]:
+    """Without what a writer stored behind the end that was told as lost, before that was accepted.
+
+    It did not know yet, and nobody who reads the log from there on knows it as an owner.
+    """
+    losses = [loss for loss in history.losses if loss.of_journal and loss.last_seq]
+    return [
+        entry
+        for entry in history.outcomes
+        if not any(
+            loss.service == entry.service
+            and loss.last_seq < entry.seq
+            and entry.stored_s < loss.accepted_s
+            for loss in losses
+        )
+    ]
 
 
 def voided(history: History) -> set[str]:

@@ -2,7 +2,8 @@
 
 The search is Wing and Gong's with Lowe's memory of what was tried. It looks at the clients' side
 alone, so it would find a journal that agrees with itself and with nobody else. An operation that is
-unknown may have taken effect at any time after its invocation, or never.
+unknown may have taken effect at any time after its invocation, or never. Of those that ask for the same, the first is
+as good as any other, and none is tried that would change nothing.
 
 Kinds: `write` {value}, `read` gives the value, `cas` {old, new} gives whether it did. A register that
 was never written holds 0.
@@ -38,7 +39,7 @@ def check(history: History) -> list[Violation]:
 
 @dataclass(frozen=True, slots=True)
 class _Call:
-    """An operation as the search sees it; `end` is infinite when its result is not known."""
+    """An operation as the search sees it. One whose result is not known is optional; its `end` may be infinite."""
 
     begin: float
     end: float
@@ -46,7 +47,7 @@ class _Call:
 
     @property
     def optional(self) -> bool:
-        return self.end == float("inf")
+        return self.operation.status is Status.UNKNOWN
 
 
 def _problem(operations: Sequence[Operation]) -> str:
@@ -71,7 +72,7 @@ def _call(operation: Operation) -> _Call | None:
         return _Call(operation.invoked_s, operation.completed_s, operation)
     if operation.kind == "read":
         return None
-    return _Call(operation.invoked_s, float("inf"), operation)
+    return _Call(operation.invoked_s, operation.until_s, operation)
 
 
 class _TooLong(Exception):
@@ -102,27 +103,36 @@ def _stuck_at(calls: Sequence[_Call]) -> Operation | None:
         if (done & required).bit_count() > (furthest & required).bit_count():
             furthest = done
         stack.extend(_next(calls, done, value))
-    open_calls = [call for at, call in enumerate(calls) if not furthest >> at & 1]
+    open_calls = [
+        call for at, call in enumerate(calls) if not (furthest >> at & 1 or call.optional)
+    ]
     return min(open_calls, key=lambda call: call.end).operation
 
 
 def _next(calls: Sequence[_Call], done: int, value: Any) -> list[tuple[int, Any]]:
-    """The configurations one effect further, that of the earliest end last: it is tried first."""
+    """The configurations one effect further; the last is tried first: what is certain, and ended first."""
     found: list[tuple[_Call, int, Any]] = []
     first_end = float("inf")
+    alike: set[tuple[Any, ...]] = set()
+    now = calls[done.bit_length() - 1].begin if done else float("-inf")
     pending = ~done & ((1 << len(calls)) - 1)
     while pending:
         bit = pending & -pending
         call = calls[bit.bit_length() - 1]
         if call.begin > first_end:
             break
-        first_end = min(first_end, call.end)
         fits, after = _apply(call, value)
+        if call.optional:
+            asked = (call.operation.kind, *call.operation.args.values(), call.end)
+            fits = after != value and asked not in alike and now <= call.end
+            alike.add(asked)
+        else:
+            first_end = min(first_end, call.end)
         if fits:
             found.append((call, done | bit, after))
         pending ^= bit
     possible = [one for one in found if one[0].begin <= first_end]
-    possible.sort(key=lambda one: one[0].end, reverse=True)
+    possible.sort(key=lambda one: (one[0].optional, one[0].end), reverse=True)
     return [(after_done, after) for _, after_done, after in possible]
 
 

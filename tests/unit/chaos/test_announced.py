@@ -243,3 +243,25 @@ def test_a_loss_excuses_no_place_that_is_not_answered_again() -> None:
 def test_what_is_gone_is_kept_with_the_history() -> None:
     history = History(gone=[gone("a", 5.0)], losses=[JOURNAL])
     assert read(write(history)).gone == history.gone
+
+
+def test_what_a_writer_stored_behind_the_lost_end_before_that_was_accepted_does_not_count() -> None:
+    """It went on with what it had read; whoever reads the log from there on knows no owner, and leaves it out."""
+    loss = replace(JOURNAL, last_seq=100)
+    before = operation("before", 9.5, kind="write", args={"value": 7}, result=7)
+    asked = [before, operation("after", 11.0, result=0)]
+
+    def judged(stored_s: float) -> list[str]:
+        outcomes = [stored("before", seq=101, reply=7, stored_s=stored_s), stored("after", seq=200)]
+        return found("fold", operations=asked, outcomes=outcomes, losses=[loss])
+
+    assert not judged(9.6)
+    assert judged(10.6)
+
+
+def test_an_answer_that_was_lost_has_no_effect_behind_the_acceptance() -> None:
+    write_ = operation("lost", 5.0, kind="write", args={"value": 3}, result=3)
+    asked = [write_, operation("read", 11.0, result=0), operation("again", 12.0, result=3)]
+    outcomes = [stored("read"), stored("again", reply=3)]
+    assert found("linearizable", operations=asked, outcomes=outcomes, losses=[JOURNAL])
+    assert not found("linearizable", operations=asked[:2], outcomes=outcomes, losses=[JOURNAL])

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from aegis_sdk.application.ports import StoreMissing, StoreUnreachable
 from aegis_sdk.contract.subjects import Subjects
-from aegis_sdk.infrastructure.log_watch import IDENTITY, PASSED_MAX, LogWatch
+from aegis_sdk.infrastructure.log_watch import IDENTITY, LASTING, PASSED_MAX, LogWatch
 
 TIME = "2026-01-01T00:00:00Z"
 TIME_S = 1767225600.0
@@ -56,11 +56,11 @@ def watching(logs: Logs) -> tuple[LogWatch, list[str]]:
     lost: list[str] = []
     watch.on_lost = lambda reason: lost.append(f"journal: {reason}")
     watch.on_requests_lost = lambda reason: lost.append(f"requests: {reason}")
-    watch.passed(6, "out.b", TIME_S, is_turn=False)
+    watch.passed(6, "out.b", TIME_S, "out")
     watch.given(7, "c.1")
     watch.reconnected()
     logs.connected.session = "s2"
-    watch.passed(9, "out.c", TIME_S, is_turn=False)  # by the new connection, of whatever log
+    watch.passed(9, "out.c", TIME_S, "out")  # by the new connection, of whatever log
     return watch, lost
 
 
@@ -103,7 +103,7 @@ async def test_who_asks_before_the_watch_is_told_of_the_connection_gets_the_same
     watch = LogWatch(link, Subjects(), "ledger", "JOURNAL-1", "REQ-1")
     lost: list[str] = []
     watch.on_lost = lost.append
-    watch.passed(10, "turn.a.1", TIME_S, is_turn=True)
+    watch.passed(10, "turn.a.1", TIME_S, "turn")
     logs.connected.session = "s2"
     with pytest.raises(StoreUnreachable):
         await watch.make_sure()
@@ -145,6 +145,7 @@ async def test_a_request_that_is_forgotten_just_now_is_no_loss(logs: Logs) -> No
     assert lost == []
 
 
+@pytest.mark.parametrize("kind", LASTING)
 @pytest.mark.parametrize("own", [True, False])
 @pytest.mark.parametrize(
     ("there", "told"),
@@ -158,28 +159,52 @@ async def test_a_request_that_is_forgotten_just_now_is_no_loss(logs: Logs) -> No
     ],
 )
 async def test_a_turn_that_is_gone_is_lost_if_an_older_one_is_there(
-    logs: Logs, there: dict[int, str], told: str, own: bool
+    logs: Logs, there: dict[int, str], told: str, own: bool, kind: str
 ) -> None:
-    """G1: an older copy was put back, and what was stored in the turn's place was replaced since.
+    """G1: an older copy was put back, and what was stored in the turn's place was replaced since. Singles likewise.
 
-    The trim takes turns from the oldest on; and nobody may have read this process' own last turn yet.
+    The trim takes each kind from the oldest on; and nobody may have read this process' own last turn yet.
     """
-    logs.journal = dict(there)
+    told = told.replace("turn", kind)
+    logs.journal = {seq: subject.replace("turn", kind) for seq, subject in there.items()}
     link: Any = logs
     watch = LogWatch(link, Subjects(), "ledger", "JOURNAL-1", "REQ-1")
     lost: list[str] = []
     watch.on_lost = lost.append
-    watch.passed(2, "turn.a.1", TIME_S, is_turn=True)
+    watch.passed(2, f"{kind}.a.1", TIME_S, kind)
     for _ in range(PASSED_MAX):
-        watch.passed(3, "gate.A", TIME_S, is_turn=False)
+        watch.passed(3, "gate.A", TIME_S, "gate")
     if own:
-        watch.stored(8, "turn.b.2", is_turn=True)
+        watch.stored(8, f"{kind}.b.2", kind)
     else:
-        watch.passed(8, "turn.b.2", TIME_S, is_turn=True)
+        watch.passed(8, f"{kind}.b.2", TIME_S, kind)
     watch.reconnected()
     with pytest.raises(StoreUnreachable) if told else contextlib.nullcontext():
         await watch.make_sure()
     assert lost == ([told] if told else [])
+
+
+async def test_a_turn_that_was_trimmed_before_an_older_single_is_no_loss(logs: Logs) -> None:
+    """The trim takes one kind after the other."""
+    logs.journal = {2: "at.R.out.x"}
+    link: Any = logs
+    watch = LogWatch(link, Subjects(), "ledger", "JOURNAL-1", "REQ-1")
+    watch.passed(2, "at.R.out.x", TIME_S, "at")
+    watch.passed(3, "turn.a.1", TIME_S, "turn")
+    watch.reconnected()
+    await watch.make_sure()
+
+
+@pytest.mark.parametrize("kind", ["claim", "any", "at", "turn"])
+async def test_another_entry_in_the_place_of_an_own_one_is_a_loss(logs: Logs, kind: str) -> None:
+    """G1: of whatever kind; others stored in an older copy before this one looked."""
+    link: Any = logs
+    watch = LogWatch(link, Subjects(), "ledger", "JOURNAL-1", "REQ-1")
+    logs.journal = {8: "claim.other.1", 9: "claim.mine.2"}
+    watch.stored(8, f"{kind}.mine.1", kind)
+    watch.reconnected()
+    with pytest.raises(StoreUnreachable):
+        await watch.make_sure()
 
 
 async def test_an_outcome_that_was_trimmed_is_no_loss(logs: Logs) -> None:
@@ -210,8 +235,8 @@ async def test_what_was_read_last_is_where_it_was_whatever_its_kind(
     watch = LogWatch(link, Subjects(), "ledger", "JOURNAL-1", "REQ-1")
     lost: list[str] = []
     watch.on_lost = lost.append
-    watch.passed(4, "state.A", TIME_S, is_turn=False)
-    watch.passed(8, "gate.A", TIME_S, is_turn=False)
+    watch.passed(4, "state.A", TIME_S, "state")
+    watch.passed(8, "gate.A", TIME_S, "gate")
     watch.reconnected()
     with pytest.raises(StoreUnreachable) if told else contextlib.nullcontext():
         await watch.make_sure()
@@ -225,7 +250,7 @@ async def test_the_same_subject_at_the_same_place_counts_only_from_the_same_mome
     logs.journal[8] = "gate.A"
     link: Any = logs
     watch = LogWatch(link, Subjects(), "ledger", "JOURNAL-1", "REQ-1")
-    watch.passed(8, "gate.A", TIME_S - 2, is_turn=False)
+    watch.passed(8, "gate.A", TIME_S - 2, "gate")
     watch.reconnected()
     with pytest.raises(StoreUnreachable, match=r"at 8 is another gate\.A"):
         await watch.make_sure()

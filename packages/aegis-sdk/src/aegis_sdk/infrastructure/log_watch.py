@@ -3,8 +3,8 @@
 Control looks twice a second; this is for what happens before it looks. It is asked before each claim, after a refused turn, and
 before a reader is made anew. Then it looks at the streams' identity and ends. It also looks whether these are still
 where they were: the entries that were read and stored last, the stored request, and a checkpoint that must be there. An end alone says little: others
-go on writing, and a moment later an older copy is as long as the log was. Nothing replaces a turn, and turns are trimmed from the oldest on: where one
-is gone and an older one is there, it was lost. An instance that reads on behind that end would
+go on writing, and a moment later an older copy is as long as the log was. Nothing replaces a turn or a single, and the trim takes each of these kinds
+from the oldest on: where one is gone and an older one of its kind is there, it was lost. An instance that reads on behind that end would
 never read what they wrote. What the watch tells is final: the instance stops serving, and control asks an operator.
 """
 
@@ -14,6 +14,7 @@ import contextlib
 import math
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
 from typing import Any, Final, NamedTuple
 
 from aegis_sdk.application.ports import StoreMissing, StoreUnreachable
@@ -23,7 +24,9 @@ from aegis_sdk.infrastructure.messages import READ_TIMEOUT_S, last_message, mess
 from aegis_sdk.nats.link import Link
 
 PASSED_MAX: Final = 8
-"""Of the entries that were read last, and of the turns among them, so many are remembered."""
+"""Of the entries that were read last, and of each kind among them that nobody replaces, so many are remembered."""
+LASTING: Final = ("turn", "at")
+"""The kinds of entries that go by the trim alone, each from the log's beginning on. The outcomes of group requests go by age."""
 SAME_S: Final = 1e-3
 """Two messages at one place of the same log were stored at the same moment, but for what a float leaves of nanoseconds."""
 IDENTITY: Final = "aegis.log"
@@ -43,7 +46,8 @@ class Passed(NamedTuple):
     seq: int
     subject: str
     stored_s: float
-    is_turn: bool
+    kind: str
+    """The first word of its name: `turn`, `at`, `gate`..."""
 
 
 class _Known(NamedTuple):
@@ -78,9 +82,11 @@ class LogWatch:
         self._lost = self._requests_lost = ""
         self._given = Mark(0, "")
         self._passed: deque[Passed] = deque(maxlen=PASSED_MAX)
-        self._turns: deque[Passed] = deque(maxlen=PASSED_MAX)
-        self._own: Passed | None = None
-        """The newest turn or claim of this process that was acknowledged."""
+        self._lasting: Mapping[str, deque[Passed]] = {
+            kind: deque(maxlen=PASSED_MAX) for kind in LASTING
+        }
+        self._own: dict[str, Passed] = {}
+        """The newest of each kind that this process stored and that was acknowledged."""
         self._unproved: _Known | None = None
         """As it was when the connection ended; what comes by the new one may be of another log."""
 
@@ -99,16 +105,16 @@ class LogWatch:
         """What was given to this process; after a new connection, what was before it."""
         return self._unproved.given if self._unproved else self._given
 
-    def passed(self, seq: int, subject: str, stored_s: float, *, is_turn: bool) -> None:
+    def passed(self, seq: int, subject: str, stored_s: float, kind: str) -> None:
         """Something was read in the journal."""
-        entry = Passed(seq, subject, stored_s, is_turn)
+        entry = Passed(seq, subject, stored_s, kind)
         self._passed.append(entry)
-        if is_turn:
-            self._turns.append(entry)
+        if kind in LASTING:
+            self._lasting[kind].append(entry)
 
-    def stored(self, seq: int, subject: str, *, is_turn: bool) -> None:
+    def stored(self, seq: int, subject: str, kind: str) -> None:
         """Something of this process was that nobody replaces; it may not be read yet."""
-        self._own = Passed(seq, subject, math.nan, is_turn)
+        self._own[kind] = Passed(seq, subject, math.nan, kind)
 
     def given(self, seq: int, request_id: str) -> None:
         """A request was delivered."""
@@ -118,9 +124,8 @@ class LogWatch:
     def reconnected(self) -> None:
         """Before anything comes by the new connection."""
         if self._unproved is None:
-            passed = {entry.seq: entry for entry in (*self._turns, *self._passed)}
-            if self._own is not None:
-                passed.setdefault(self._own.seq, self._own)
+            read = (*chain(*self._lasting.values()), *self._passed)
+            passed = {entry.seq: entry for entry in (*self._own.values(), *read)}
             self._unproved = _Known(self._given, [passed[seq] for seq in sorted(passed)])
 
     async def make_sure(self) -> None:
@@ -158,18 +163,19 @@ class LogWatch:
         """
         if passed and last_seq < passed[-1].seq:
             self._tell(f"it ends at {last_seq}, and was read to {passed[-1].seq}")
-        gone: Passed | None = None
+        gone: dict[str, Passed] = {}
         for entry in reversed(passed):
             found = await message(self._link, stream, {"seq": entry.seq})
             if found is None:
-                gone = gone or (entry if entry.is_turn else None)
+                if entry.kind in LASTING:
+                    gone.setdefault(entry.kind, entry)
             elif found.subject != entry.subject or abs(found.at_s - entry.stored_s) > SAME_S:
                 self._tell(f"at {entry.seq} is another {found.subject} than was read there")
                 return
-            elif gone is None:
+            elif not gone:
                 return
-            elif entry.is_turn:
-                self._tell(f"at {gone.seq} is nothing, and {gone.subject} was stored there")
+            elif lost := gone.get(entry.kind):
+                self._tell(f"at {lost.seq} is nothing, and {lost.subject} was stored there")
                 return
 
     async def _find_kept(self, stream: str) -> None:

@@ -316,8 +316,9 @@ class TurnLog:
             self._not_stored(token, each, said)
 
     def _is_stored(self, write: Write, subject: str, seq: int) -> None:
-        if self._watch is not None and write.k:
-            self._watch.stored(seq, subject, is_turn=True)
+        if self._watch is not None:
+            kind = "turn" if write.k else "at" if write.gate else "any"
+            self._watch.stored(seq, subject, kind)
         self.on_stored(write, time.time())
 
     def _not_stored(self, token: str, each: _Try, said: StoreError) -> None:
@@ -360,7 +361,7 @@ class TurnLog:
         subject = self._names.claim(self._writer, nonce)
         seq = (await self._put(subject, b"", {})).seq
         if self._watch is not None:
-            self._watch.stored(seq, subject, is_turn=False)
+            self._watch.stored(seq, subject, "claim")
         return seq
 
     async def own(self, number: int, moves: Mapping[str, str], *, why: str = "") -> int:

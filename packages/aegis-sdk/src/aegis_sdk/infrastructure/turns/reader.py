@@ -95,8 +95,7 @@ class LogReader:
     def _read(self, message: Message, meta: Meta) -> None:
         words = self._names.words(message.subject)
         if self._watch is not None:
-            is_turn = words[0] == "turn"
-            self._watch.passed(meta.stream_seq, message.subject, meta.stored_s, is_turn=is_turn)
+            self._watch.passed(meta.stream_seq, message.subject, meta.stored_s, words[0])
         try:
             header = message.header(_TURN)
             entry = parse_entry(
