@@ -75,11 +75,13 @@ async def limit_of_the_account(guarded: Guarded) -> Callable[[], Awaitable[None]
 
 
 async def told(aegis: aegis_sdk.Aegis, *, timeout_s: float) -> int | OutcomeUnknown:
-    """The new total, or the doubt."""
+    """The new total, 0 for no effect, or the doubt."""
     try:
         return await aegis.request(ADD, 1, resource="T-1", timeout_s=timeout_s)
     except OutcomeUnknown as error:
         return error
+    except Overloaded:
+        return 0
 
 
 async def settled(aegis: aegis_sdk.Aegis, said: int | OutcomeUnknown) -> int:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Collection, Sequence
 
 import pytest
-from aegis_sdk.application.ports import Accepted, StoreUnreachable
+from aegis_sdk.application.ports import Accepted, StoreFull, StoreUnreachable
 from aegis_sdk.application.turns.caller import Caller
 from aegis_sdk.contract.envelope import Outcome, OutcomeKind, Request
 from aegis_sdk.contract.method import Method
@@ -58,10 +58,13 @@ class Stream:
         self.given_to: list[str] = []
         self.changed = asyncio.Event()
         self.down = False
+        self.full = False
 
     async def append(self, request: Request, *, timeout_s: float) -> Accepted:
         if self.down:
             raise StoreUnreachable("down")
+        if self.full:
+            raise StoreFull("full")
         self.requests.append(request.request_id)
         self.given_to.append(request.given_to)
         self.changed.set()
@@ -88,7 +91,7 @@ class Log:
     def __init__(self) -> None:
         self.outcomes: dict[str, Outcome] = {}
         self.asked: list[tuple[set[str], bool]] = []
-        self.down = False
+        self.down = self.full = False
         self.hangs: set[str] = set()
         """Services whose log says nothing."""
         self.bug: Exception | None = None
@@ -104,6 +107,8 @@ class Log:
             raise self.bug
         if self.down:
             raise StoreUnreachable("down")
+        if self.full:
+            raise StoreFull("full")
         return {i: outcome for i, outcome in self.outcomes.items() if i in ids}
 
     async def named(self, request: Request, *, anywhere: bool) -> Record | None:
@@ -277,6 +282,24 @@ async def test_without_nats_nobody_knows() -> None:
     world.stream.down = world.log.down = True
     with pytest.raises(OutcomeUnknown):
         await world.call("slow", timeout_s=0.02)
+
+
+@pytest.mark.parametrize("room", [True, False], ids=["room in time", "no room"])
+async def test_what_has_no_room_for_itself_or_its_end_waits_until_its_deadline(room: bool) -> None:
+    """G4: its owner may have it, and answers as soon as there is room."""
+    world = World(resolve_s=0.05)
+    world.stream.full = world.log.full = True
+    begun_s = time.monotonic()
+    waiting = world.call("slow", timeout_s=1.0, stored=True)
+    if room:
+        _, pending = await asyncio.wait([waiting], timeout=0.5)
+        assert pending
+        world.owner.answer("c.1")
+        assert (await waiting).kind is OutcomeKind.EXECUTED
+    else:
+        with pytest.raises(OutcomeUnknown):
+            await waiting
+        assert time.monotonic() - begun_s >= 1.0
 
 
 async def test_a_log_that_could_not_be_read_is_read_again(world: World) -> None:

@@ -438,7 +438,8 @@ class OpenCalls:
         if service not in self._giving_up:
             self._giving_up[service] = {}
             self._aside(self._settle_all(service))
-        self._giving_up[service][call.request_id] = self._loop.time() + self._resolve_s
+        ends_s = max(self._loop.time(), call.deadline_s)  # what can't be stored gives up before
+        self._giving_up[service][call.request_id] = ends_s + self._resolve_s
 
     async def _settle_all(self, service: str) -> None:
         """All that give up on the service at this moment, by one reading of its log."""
