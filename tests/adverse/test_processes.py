@@ -200,6 +200,46 @@ async def test_the_first_process_of_a_container_ends_on_sigterm_while_it_starts(
             outer.kill()
 
 
+async def _first_of_a_container(
+    system: System, name: str, *arguments: str
+) -> tuple[Process, asyncio.subprocess.Process]:
+    """A Python process that is the first of its namespace, and the one that holds this open."""
+    log = system.folder / f"{name}.log"
+    with log.open("wb") as file:
+        outer = await asyncio.create_subprocess_exec(
+            *(*NAMESPACE, "--mount-proc", sys.executable, *arguments),
+            stderr=file,
+            stdout=asyncio.subprocess.PIPE,
+        )
+    return Process(name, outer, log), outer
+
+
+@needs_namespace
+@pytest.mark.parametrize("dies", [False, True], ids=["SIGTERM", "kill -9"])
+async def test_a_control_that_is_the_first_process_of_its_container_hands_over_when_it_ends(
+    system: System, dies: bool
+) -> None:
+    """What is asked meanwhile is answered, and the next control leads."""
+    arguments = ["-m", "aegis_control.entrypoints.service", "serve", "--url", system.url]
+    control, outer = await _first_of_a_container(system, "first", *arguments, "--http-port", "0")
+    try:
+        await _until_logged(control, "control_started")
+        await serving(system, "one")
+        await system.processes[0].end()
+        await system.wait_for_control()
+        async with aegis_sdk.connect(system.url) as aegis:
+            assert await aegis.request(NAP, 1) == 1
+            os.kill(_child_of(outer.pid), signal.SIGKILL if dies else signal.SIGTERM)
+            async with asyncio.timeout(5):
+                await outer.wait()
+            assert dies or outer.returncode == 0
+            assert await aegis.request(NAP, 2) == 2
+        await system.start_control()
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            outer.kill()
+
+
 @needs_namespace
 async def test_the_first_process_of_a_container_drains_on_sigterm_while_it_serves(
     system: System,
@@ -207,17 +247,9 @@ async def test_the_first_process_of_a_container_drains_on_sigterm_while_it_serve
     """G8: what runs is finished. Nobody else there would collect its guard, and a second signal ends it at once."""
     async with aegis_sdk.connect(system.url) as aegis:
         for kind in ("drains", "wedged"):
-            command = [sys.executable, "-m", "tests.adverse.serving", system.url, "one"]
-            log = system.folder / f"{kind}.log"
-            with log.open("wb") as file:
-                outer = await asyncio.create_subprocess_exec(
-                    *NAMESPACE,
-                    "--mount-proc",
-                    *command,
-                    stderr=file,
-                    stdout=asyncio.subprocess.PIPE,
-                )
-            first = Process(kind, outer, log)
+            first, outer = await _first_of_a_container(
+                system, kind, "-m", "tests.adverse.serving", system.url, "one"
+            )
             try:
                 await first.wait_for("ready", timeout_s=30.0)
                 inner = _child_of(outer.pid)
