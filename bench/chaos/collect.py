@@ -95,8 +95,9 @@ async def stored(client: Client, service: str) -> Stored:
     async for message in _messages(
         client, SUBJECTS.journal_stream(service), SUBJECTS.journal(service)
     ):
-        if message.subject.split(".")[3] == "end":
-            ended.add(".".join(message.subject.split(".")[5:]))
+        words = message.subject.split(".")[3:]
+        if words[0] == "end":
+            ended.add(".".join(words[2:]))
         elif TURN in (message.headers or {}):
             found.outcomes += _records(service, message)
     found.accepted += (entry for name, entry in requests.items() if name not in ended)
@@ -158,8 +159,7 @@ def _accepted(service: str, message: Msg) -> Accepted:
 def _records(service: str, message: Msg) -> list[OutcomeEntry]:
     """All outcomes of an entry."""
     records = decode_turn(message.data)
-    age_s = time.time() - message.metadata.timestamp.timestamp()
-    stored_s = time.monotonic() - age_s
+    stored_s = time.monotonic() - (time.time() - message.metadata.timestamp.timestamp())
     return [
         OutcomeEntry(
             seq=message.metadata.sequence.stream,

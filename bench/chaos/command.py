@@ -40,8 +40,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--faults",
         type=_faults,
-        default=_usual(),
-        help=f"of: usual, accidents (what operators destroy), all, none, {','.join(Kind)}",
+        default=_possible(),
+        help=f"all, or of: usual (without accidents), accidents (what operators destroy), none, {','.join(Kind)}",
     )
     parser.add_argument(
         "--workloads",

@@ -166,6 +166,11 @@ class Loss:
         """Whether outcomes were lost, not requests."""
         return self.stream == Subjects().journal_stream(self.service)
 
+    @property
+    def emptied(self) -> bool:
+        """Whether nothing of it was left, and how far it went was told."""
+        return bool(self.last_seq) and ("emptied" in self.what or self.what.endswith("is gone"))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Final:
@@ -276,7 +281,7 @@ def operation_lines(operation: Operation) -> Iterator[str]:
 def invoke_line(operation: Operation) -> str:
     """The record to write, and flush, before the request is sent."""
     record = asdict(operation)
-    for later in ("status", "completed_s", "result", "error"):
+    for later in ("status", "completed_s", "result", "error", "until_s"):
         del record[later]
     return _line("invoke", record)
 

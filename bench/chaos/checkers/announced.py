@@ -88,11 +88,11 @@ def without_announced(history: History) -> History:
 
 
 def _kept_outcomes(history: History) -> list[OutcomeEntry]:
-    """Without what a writer stored behind the end that was told as lost, before that was accepted.
+    """Without what a writer stored in an emptied journal before that was accepted.
 
-    It did not know yet, and nobody who reads the log from there on knows it as an owner.
+    It did not know yet, and nobody who reads the log from there on knows it as an owner. In an older copy its readers do.
     """
-    losses = [loss for loss in history.losses if loss.of_journal and loss.last_seq]
+    losses = [loss for loss in history.losses if loss.of_journal and loss.emptied]
     return [
         entry
         for entry in history.outcomes

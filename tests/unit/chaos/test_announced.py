@@ -245,9 +245,14 @@ def test_what_is_gone_is_kept_with_the_history() -> None:
     assert read(write(history)).gone == history.gone
 
 
-def test_what_a_writer_stored_behind_the_lost_end_before_that_was_accepted_does_not_count() -> None:
-    """It went on with what it had read; whoever reads the log from there on knows no owner, and leaves it out."""
-    loss = replace(JOURNAL, last_seq=100)
+@pytest.mark.parametrize(
+    ("what", "counts"), [("is gone", False), ("was emptied", False), ("is an older copy", True)]
+)
+def test_what_a_writer_stored_in_an_emptied_log_before_that_was_accepted_does_not_count(
+    what: str, counts: bool
+) -> None:
+    """It went on with what it had read; whoever reads the log from there on knows no owner. An older copy tells the owner."""
+    loss = replace(JOURNAL, last_seq=100, what=what)
     before = operation("before", 9.5, kind="write", args={"value": 7}, result=7)
     asked = [before, operation("after", 11.0, result=0)]
 
@@ -255,7 +260,7 @@ def test_what_a_writer_stored_behind_the_lost_end_before_that_was_accepted_does_
         outcomes = [stored("before", seq=101, reply=7, stored_s=stored_s), stored("after", seq=200)]
         return found("fold", operations=asked, outcomes=outcomes, losses=[loss])
 
-    assert not judged(9.6)
+    assert bool(judged(9.6)) is counts
     assert judged(10.6)
 
 
