@@ -271,6 +271,15 @@ def test_what_can_be_gone_through_for_ever_is_no_list() -> None:
             Method("values", "keep", request=type_, reply=int).request.encode(placed(Endless()))
 
 
+class OfOneField(BaseModel):
+    quantity: int
+
+
+def test_a_model_that_lacks_its_fields_is_told_which() -> None:
+    with pytest.raises(InvalidPayload, match="quantity: Field required"):
+        State({}).set("key", OfOneField.model_construct(), OfOneField)
+
+
 def test_a_type_whose_values_can_be_read_only_once_is_refused_where_it_is_declared() -> None:
     for type_ in (Iterable[int], dict[str, Iterable[int]], Generator[int, None, None]):
         with pytest.raises(ContractError, match="declare a list"):

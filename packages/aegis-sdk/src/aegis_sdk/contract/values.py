@@ -44,7 +44,7 @@ Difference = tuple[tuple[str, ...], str]
 _PLAIN: Final = frozenset({str, int, bool, float, bytes, type(None), date, timedelta, UUID})
 """Types of which equal values are the same value."""
 _ITEMS: Final = (list, tuple, deque)
-_NOT_GONE_THROUGH: Final = (str, bytes, bytearray, IPv4Network, IPv6Network)
+_NOT_GONE_THROUGH: Final = (str, bytes, bytearray, IPv4Network, IPv6Network, BaseModel)
 _COUNTED: Final = (*_ITEMS, set, frozenset)
 _ABSENT: Final = object()
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
