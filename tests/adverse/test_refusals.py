@@ -528,7 +528,7 @@ async def test_a_server_that_never_says_why_it_closes_has_a_log_to_look_into() -
     async with Door(0) as door:
         door.word, door.silent = b"nobody hears this", 1_000
         with pytest.raises(Unavailable, match="its own log says why"):
-            async with aegis_sdk.connect(f"nats://{door.host}"):
+            async with aegis_sdk.connect(f"nats://{door.host}", wait_s=0):
                 pass
     assert 1 < door.refused <= connection.UNTOLD_MAX + 1
 

@@ -255,7 +255,7 @@ async def test_ipc_cli_s_errors_have_none(form: str) -> None:
 @pytest.mark.parametrize("form", FORMS)
 async def test_the_sdk_s_errors_have_none(form: str, caplog: pytest.LogCaptureFixture) -> None:
     with pytest.raises(aegis_sdk.AegisError) as refused:
-        async with aegis_sdk.connect(nowhere(form)):
+        async with aegis_sdk.connect(nowhere(form), wait_s=0):
             pass
     error: BaseException | None = refused.value
     while error is not None:  # a traceback shows them all

@@ -168,7 +168,7 @@ def watch() -> None:
 
 async def main(options: dict[str, Any]) -> None:
     watch()
-    async with aegis_sdk.connect(options["url"], wait_s=10.0) as aegis:
+    async with aegis_sdk.connect(options["url"]) as aegis:
         instance = await aegis.serve(
             ledger(options["service"]),
             resources={name: Role(role) for name, role in options["resources"].items()},

@@ -38,8 +38,8 @@ Rep = TypeVar("Rep")
 CLOSE_DRAIN_S = 1.0
 CLOSE_S_MAX = 2.0
 """With the leaving, which waits for control: without its word the resources move when heartbeats are missed."""
-CONTROL_WAIT_S = 30.0
-"""How long `serve` waits for a control service; it may start at the same moment."""
+COLD_START_S = 30.0
+"""How long `connect` waits for NATS and `serve` for control by default: all may start at the same moment."""
 
 
 class Aegis:
@@ -142,7 +142,7 @@ class Aegis:
         resources: Mapping[str, Role] | None = None,
         instance_id: str | None = None,
         capacity: float = 1,
-        wait_s: float = CONTROL_WAIT_S,
+        wait_s: float = COLD_START_S,
     ) -> Instance:
         """Register an instance of `service` and serve it in the background, on a connection of its own.
 
@@ -279,14 +279,15 @@ async def connect(
     credentials: str | None = None,
     nkeys_seed: str | None = None,
     tls: ssl.SSLContext | Callable[[], ssl.SSLContext] | None = None,
-    wait_s: float = 0.0,
+    wait_s: float | None = None,
     metrics: bool = True,
     tracer_provider: TracerProvider | None = None,
 ) -> AsyncIterator[Aegis]:
     """`async with connect(url) as aegis:`; several servers are separated by commas.
 
     Later losses of the connection are repaired without end, and nobody has to think of them; `wait_s`
-    is how long the first connection is tried. `credentials` (JWT and seed) and `nkeys_seed` name files and need
+    is how long the first connection is tried. By default that is 30 s while nobody answers there, and a login that is
+    refused is an error at once. `credentials` (JWT and seed) and `nkeys_seed` name files and need
     `pip install nkeys`; they are read again for each connection, and so are the certificates where
     `tls` is a function that makes the context. What is counted
     here, and by the instances served on it, is shown by control's /metrics unless `metrics=False`. With
@@ -304,8 +305,13 @@ async def connect(
     server.check()
     name = arguments.text(name, "name")
     subjects = Subjects(prefix)
-    wait_s = arguments.duration_s(wait_s, "wait_s")
-    link = await Link.open_within(server, name=name, wait_s=wait_s)
+    given_s = None if wait_s is None else arguments.duration_s(wait_s, "wait_s")
+    link = await Link.open_within(
+        server,
+        name=name,
+        wait_s=COLD_START_S if given_s is None else given_s,
+        refused_s=given_s or 0.0,
+    )
     tracer = _tracer(subjects, tracer_provider)
     aegis = Aegis(link, server, subjects, metrics=metrics, tracer=tracer)
     try:

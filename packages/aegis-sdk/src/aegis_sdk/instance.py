@@ -29,7 +29,15 @@ from aegis_sdk.contract.control import (
 from aegis_sdk.contract.names import check_instance
 from aegis_sdk.contract.subjects import Subjects
 from aegis_sdk.domain.recorder import Recorder
-from aegis_sdk.errors import Copied, Evicted, Fenced, InvalidArgument, RefusedByNats, Unavailable
+from aegis_sdk.errors import (
+    Copied,
+    Draining,
+    Evicted,
+    Fenced,
+    InvalidArgument,
+    RefusedByNats,
+    Unavailable,
+)
 from aegis_sdk.infrastructure.control_client import NatsControl
 from aegis_sdk.infrastructure.log_watch import LogWatch
 from aegis_sdk.infrastructure.micro import MicroService
@@ -41,6 +49,7 @@ from aegis_sdk.service import Service
 from aegis_sdk.telemetry import log
 
 DRAIN_TIMEOUT_S: Final = 10.0
+READY_TIMEOUT_S: Final = 30.0
 PAUSE_TIMEOUT_S: Final = 1.5
 """Below the two seconds that control waits for a pause."""
 MAKE_SURE_WAIT_S: Final = 0.2
@@ -148,7 +157,7 @@ class Instance:
         instance_id = check_instance(instance_id)
         give_up_s = time.monotonic() + wait_s
         name = subjects.client_name(service.name, instance_id, "main")
-        link = await Link.open_within(server, name=name, wait_s=wait_s)
+        link = await Link.open_within(server, name=name, wait_s=wait_s, refused_s=wait_s)
         try:
             instance = cls(
                 service,
@@ -202,6 +211,31 @@ class Instance:
                 await self.stop()
                 raise RefusedByNats(hopeless.result())
             self._ended.result()
+
+    async def ready(self, *, timeout_s: float = READY_TIMEOUT_S) -> None:
+        """Wait until it has read its service's log, and serves each resource that it is active for.
+
+        A request does not have to wait for that: it is answered as soon as its resource is served.
+
+        Raises:
+            Unavailable: not within `timeout_s`; the message says what is missing.
+            Draining: it has ended.
+            InvalidArgument.
+        """
+        timeout_s = arguments.duration_s(timeout_s, "timeout_s")
+        serving = self._serving
+        assert serving is not None  # whoever has the instance has what `start` made
+        ready = asyncio.create_task(serving.ready())
+        try:
+            await asyncio.wait(
+                {ready, self._ended}, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED
+            )
+        finally:
+            ready.cancel()
+        if self._ended.done():
+            raise Draining(f"{self.id} has ended")
+        if missing := self._lost or self._requests_lost or serving.waits_for:
+            raise Unavailable(f"{self.id} is not ready after {timeout_s:g} s: {missing}")
 
     async def drain(self, *, timeout_s: float = DRAIN_TIMEOUT_S, reason: str = "drained") -> None:
         """Finish what has begun, hand the leases over, leave. Safe to call twice. Raises: InvalidArgument."""

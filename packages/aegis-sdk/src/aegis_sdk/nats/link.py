@@ -116,14 +116,17 @@ class Link:
         client.on_forbidden(self._forbidden)
 
     @classmethod
-    async def open_within(cls, server: Server, *, name: str, wait_s: float) -> Link:
-        """`open`, tried again for `wait_s`: also a refusal may pass, be it of a busy server or of a new login."""
-        give_up_s = time.monotonic() + wait_s
+    async def open_within(
+        cls, server: Server, *, name: str, wait_s: float, refused_s: float
+    ) -> Link:
+        """`open`, tried again for `wait_s`; for `refused_s` if it is refused, which may pass, too."""
+        began_s = time.monotonic()
         while True:
             try:
                 return await cls.open(server, name=name)
             except Unavailable as error:
-                if time.monotonic() >= give_up_s:
+                tries_s = refused_s if isinstance(error, RefusedByNats) else wait_s
+                if time.monotonic() >= began_s + tries_s:
                     raise
                 log.info("waiting_for_nats", url=server.shown_url, error=str(error))
                 await asyncio.sleep(OPEN_AGAIN_S)

@@ -38,6 +38,7 @@ from aegis_sdk.contract.envelope import Request
 from aegis_sdk.domain.delivery import backoff_s
 from aegis_sdk.domain.recorder import NO_RECORDER, Recorder
 from aegis_sdk.domain.turns.entries import Claim, Entry
+from aegis_sdk.domain.turns.states import HeldState
 from aegis_sdk.domain.turns.writer import OUTCOMES_KEPT_S
 from aegis_sdk.service import Service
 from aegis_sdk.telemetry import log
@@ -295,6 +296,19 @@ class TurnServing:
     def lag_entries(self) -> int:
         """What it has yet to read of the log."""
         return self._reader.lag_entries
+
+    @property
+    def waits_for(self) -> str:
+        """What is missing before it serves all that the log gives it; empty when nothing is."""
+        if not self.host.may_write:
+            return f"its log is not read yet ({self.lag_entries} entries are left)"
+        held = self.host.writer.held.values()
+        taken = [each for each in held if each.state is HeldState.TAKING and not each.unreadable]
+        return f"{taken[0].name} is not served yet, 1 of {len(taken)}" if taken else ""
+
+    async def ready(self) -> None:
+        """Return when nothing is missing."""
+        await self.host.until(lambda: not self.waits_for)
 
     @property
     def position(self) -> int:
