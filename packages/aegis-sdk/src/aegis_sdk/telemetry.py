@@ -9,6 +9,7 @@ thread writes them (log_writer.py), so that a pipe that nobody reads stops nothi
 from __future__ import annotations
 
 import logging
+import time
 from typing import Any, Final, TextIO
 
 import structlog
@@ -22,6 +23,7 @@ from aegis_sdk.log_writer import LogWriter
 
 _LOGGER_NAME = "aegis_sdk"
 _LEVELS: Final = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
+WAITING_SAID_S: Final = 10.0
 _SHARED: Final[list[Processor]] = [
     structlog.stdlib.filter_by_level,
     structlog.stdlib.add_log_level,
@@ -107,6 +109,25 @@ def _notice(lines: int) -> str:
     event = {"event": "log_lines_dropped", "lines": lines, "level": "warning"}
     stamped = structlog.processors.TimeStamper(fmt="iso", utc=True)(_logger, "warning", event)
     return str(_render(_logger, "warning", stamped))
+
+
+class Waiting:
+    """Says what a start waits for: immediately, and again every WAITING_SAID_S. As warnings, since those are seen
+    where nobody has set up logging.
+    """
+
+    def __init__(self, event: str, **about: str) -> None:
+        self._event = event
+        self._about = about
+        self._begun_s = time.monotonic()
+        self._say_s = self._begun_s
+
+    def say(self, **now: str) -> None:
+        at_s = time.monotonic()
+        if at_s < self._say_s:
+            return
+        self._say_s = at_s + WAITING_SAID_S
+        log.warning(self._event, **self._about, **now, waited_s=round(at_s - self._begun_s, 1))
 
 
 def is_debugging() -> bool:

@@ -28,7 +28,7 @@ from aegis_sdk.errors import (
     SecondActive,
     Unavailable,
 )
-from aegis_sdk.telemetry import log
+from aegis_sdk.telemetry import Waiting, log
 
 ASK_TIMEOUT_S: Final = 5.0
 RETURN_TRY_S: Final = 60.0
@@ -152,6 +152,11 @@ class Membership:
             self.on_returned(reply)
 
     async def _register(self, registration: Registration, give_up_s: float) -> RegistrationReply:
+        waiting = Waiting(
+            "waiting_for_control",
+            service=registration.service,
+            instance_id=registration.instance_id,
+        )
         for n in itertools.count(1):
             wait_s = backoff_s(n, first_s=0.05, max_s=1.0)
             try:
@@ -160,12 +165,13 @@ class Membership:
             except Unavailable as error:
                 if time.monotonic() >= give_up_s:
                     raise
-                log.info("waiting_for_control", attempt=n, error=str(error))
+                waiting.say(error=str(error))
             else:
                 if reply.ok:
                     return reply
                 if reply.code not in _ASK_AGAIN or time.monotonic() >= give_up_s:
                     raise _REFUSED.get(reply.code, RegistrationRefused)(reply.message)
+                waiting.say(error=reply.message)
                 wait_s = max(0.01, reply.retry_after_s)
             await asyncio.sleep(wait_s)
         raise AssertionError("unreachable")

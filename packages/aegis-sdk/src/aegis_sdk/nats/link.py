@@ -58,7 +58,7 @@ from aegis_sdk.nats.connection import (
 )
 from aegis_sdk.nats.login import Server
 from aegis_sdk.nats.wire import Callback, Message, Tap, encode
-from aegis_sdk.telemetry import log
+from aegis_sdk.telemetry import Waiting, log
 
 FIRST_ANSWER_S: Final = 5.0
 OPEN_AGAIN_S: Final = 0.25
@@ -119,16 +119,18 @@ class Link:
     async def open_within(
         cls, server: Server, *, name: str, wait_s: float, refused_s: float
     ) -> Link:
-        """`open`, tried again for `wait_s`; for `refused_s` if it is refused, which may pass, too."""
+        """`open`, tried again for `wait_s`; for `refused_s` if it is refused, or its files can't be read: that may pass, too."""
         began_s = time.monotonic()
+        waiting = Waiting("waiting_for_nats", url=server.shown_url)
         while True:
             try:
                 return await cls.open(server, name=name)
             except Unavailable as error:
-                tries_s = refused_s if isinstance(error, RefusedByNats) else wait_s
+                refused = isinstance(error, RefusedByNats) or server.unreadable()
+                tries_s = refused_s if refused else wait_s
                 if time.monotonic() >= began_s + tries_s:
                     raise
-                log.info("waiting_for_nats", url=server.shown_url, error=str(error))
+                waiting.say(error=str(error))
                 await asyncio.sleep(OPEN_AGAIN_S)
 
     @classmethod

@@ -79,6 +79,17 @@ class Server:
             return ""
         return f"the JWT in {shown_path(str(self.credentials))} expired at {at}"
 
+    def unreadable(self) -> bool:
+        """Whether a file of this login is missing, or holds none."""
+        try:
+            if self.credentials:
+                self.jwt()
+            if self.credentials or self.nkeys_seed:
+                self.key_pair()
+        except LoginUnreadable:
+            return True
+        return False
+
     def seed(self) -> bytes:
         """Raises: LoginUnreadable, which names the file."""
         path = self.credentials or self.nkeys_seed
