@@ -11,6 +11,7 @@ import sys
 from typing import Any
 
 import pytest
+from aegis_control.application.operators.survey import Overview, ServiceSummary
 from aegis_control.infrastructure.admin_client import ControlStatus, ServiceDescription
 from aegis_control.infrastructure.embedded_nats import free_port
 from aegis_sdk.contract.control import (
@@ -90,6 +91,11 @@ STATUS = ControlStatus(
 def ok(data: BaseModel | list[Any]) -> AdminReply:
     plain = data.model_dump() if isinstance(data, BaseModel) else [d.model_dump() for d in data]
     return AdminReply(ok=True, data=plain)
+
+
+def summary(*instances: InstanceView) -> ServiceSummary:
+    held = {LeaseState.HELD: 12}
+    return ServiceSummary(service="accounts", instances=list(instances), leases=held)
 
 
 def no(code: str, message: str) -> AdminReply:
@@ -300,7 +306,7 @@ class TestChanges:
 class TestStatus:
     async def test_status_is_ok_when_all_are_live(self, control: ScriptedControl) -> None:
         control.answers["status"] = AdminReply(ok=True, data=STATUS.model_dump())
-        control.answers["list-services"] = ok([ACCOUNTS])
+        control.answers["overview"] = ok(Overview(services=[summary(ACTIVE, STANDBY)]))
         result = await run_cli("status", "-o", "json", *control.args())
         assert (result.code, result.json["unwell"]) == (0, [])
         assert result.json["control"] == STATUS.model_dump()
@@ -311,10 +317,10 @@ class TestStatus:
     ) -> None:
         lost = ACTIVE.model_copy(update={"state": InstanceState.LOST})
         control.answers["status"] = AdminReply(ok=True, data=STATUS.model_dump())
-        control.answers["list-services"] = ok([ACCOUNTS.model_copy(update={"instances": [lost]})])
+        control.answers["overview"] = ok(Overview(services=[summary(lost)]))
         result = await run_cli("status", *control.args())
         assert result.code == 6
-        assert "degraded: accounts/acc-1 lost" in result.out
+        assert "degraded: accounts/acc-1 is lost" in result.out
         assert "2 (2 live)" in result.out
 
     async def test_version_asks_nobody(self) -> None:

@@ -133,7 +133,7 @@ def test_a_system_that_is_well_says_nothing() -> None:
         ),
         (
             ServiceFacts("desk", [instance()], unfollowed=2),
-            *(Level.NOTE, Part.RESOURCES, "2 resources of desk without a live standby"),
+            *(Level.BAD, Part.RESOURCES, "2 resources of desk without a live standby"),
         ),
         (
             ServiceFacts("desk", [instance(lag_entries=1_001)]),
@@ -149,7 +149,7 @@ def test_a_system_that_is_well_says_nothing() -> None:
         ),
         (
             ServiceFacts("desk", [instance()], failures_per_s=[0.0, 0.0, 2.5, 0.0]),
-            *(Level.BAD, Part.PLOTS, "requests fail, up to 2.5 a second"),
+            *(Level.NOTE, Part.PLOTS, "requests fail, up to 2.5 a second"),
         ),
         (
             ServiceFacts("desk", [instance()], p99_ms=[6.0] * 5),
@@ -173,9 +173,9 @@ def test_one_slow_step_is_no_news() -> None:
 def test_what_is_wrong_comes_before_what_is_worth_knowing() -> None:
     service = ServiceFacts("desk", [instance("a", InstanceState.DRAINING)], unfollowed=1)
     found = told(service, dead_letters=1, failovers=failovers(killed("a", 990.0)))
-    assert [alarm.level for alarm in found] == [Level.BAD, Level.NOTE, Level.NOTE, Level.NOTE]
+    assert [alarm.level for alarm in found] == [Level.BAD, Level.BAD, Level.NOTE, Level.NOTE]
     assert [alarm.part for alarm in found] == [
-        *(Part.LETTERS, Part.INSTANCES, Part.RESOURCES, Part.FAILOVERS)
+        *(Part.RESOURCES, Part.LETTERS, Part.INSTANCES, Part.FAILOVERS)
     ]
     assert found[-1].what == ("desk: 2 resources moved from a to b, 10 s ago (connection_closed)")
 

@@ -39,6 +39,7 @@ from nats import errors as nats_errors
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic_core import PydanticSerializationError
 
+from aegis_control.application.operators.survey import Overview
 from aegis_control.infrastructure.nats_archive import NatsArchive
 from aegis_control.infrastructure.nats_connect import Credentials, CredentialsUnusable
 
@@ -77,6 +78,7 @@ _REBALANCED: Final = TypeAdapter(Rebalanced)
 _ACCEPTED: Final = TypeAdapter(LossAccepted)
 _CHECKUP: Final = TypeAdapter(CheckupView)
 _LETTER: Final = TypeAdapter(DeadLetterMoved)
+_OVERVIEW: Final = TypeAdapter(Overview)
 _STATUS: Final = TypeAdapter(ControlStatus)
 _DESCRIPTION: Final = TypeAdapter(ServiceDescription)
 
@@ -195,6 +197,10 @@ class AdminClient:
     async def status(self) -> ControlStatus:
         """Which control leads, and how many of everything it knows."""
         return await self._ask("status", b"", _STATUS)
+
+    async def overview(self) -> Overview:
+        """Every service with its instances; its resources are counted."""
+        return await self._ask("overview", b"", _OVERVIEW)
 
     async def describe(self, service: str) -> ServiceDescription:
         """One service in full."""

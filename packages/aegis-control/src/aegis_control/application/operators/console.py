@@ -260,16 +260,15 @@ class Console:
             for service in told.services
         ]
         now.dead_letters = backlog.dead_letters if backlog else None
-        now.alarms = alarms(self._facts(now.services, now.dead_letters or 0))
-        return now
-
-    def _facts(self, services: Sequence[ServiceNow], dead_letters: int) -> SystemFacts:
-        return SystemFacts(
+        facts = SystemFacts(
             now_s=self._clock.wall(),
-            services=[self._facts_of(service) for service in services],
-            dead_letters=dead_letters,
+            services=[self._facts_of(service) for service in now.services],
+            dead_letters=now.dead_letters or 0,
+            unreadable_values=told.unreadable_values,
             failovers=self.timeline.failovers,
         )
+        now.alarms = alarms(facts)
+        return now
 
     def _facts_of(self, service: ServiceNow) -> ServiceFacts:
         after_s = self._clock.wall() - _LOOKED_AT_S

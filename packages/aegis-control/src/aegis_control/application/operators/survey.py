@@ -36,6 +36,8 @@ class ServiceSummary(BaseModel):
 
 class Overview(BaseModel):
     services: list[ServiceSummary] = []
+    unreadable_values: int = 0
+    """Stored records that control can't read."""
 
 
 class Trouble(StrEnum):
@@ -89,7 +91,10 @@ class Survey:
 
     async def overview(self, _: bytes) -> Overview:
         tables = sorted(self._state.services.values(), key=lambda table: table.name)
-        return Overview(services=[self._summary(table) for table in tables if table.record])
+        return Overview(
+            services=[self._summary(table) for table in tables if table.record],
+            unreadable_values=len(self._state.unreadables),
+        )
 
     async def resources(self, data: bytes) -> ResourcesPage:
         wanted = FindResources.model_validate_json(data)

@@ -1,7 +1,7 @@
 """What a person who is woken up should look at first: facts in, sentences out, the worst first.
 
-The bounds are those of the alerts that come with the project (deploy/prometheus/alerts.yaml), so that the
-page and the pager say the same.
+The bounds are those of `status` and `doctor` (health.py) and of the alerts that come with the project
+(deploy/prometheus/alerts.yaml), so that the page, the command line and the pager say the same.
 """
 
 from __future__ import annotations
@@ -13,10 +13,9 @@ from typing import Final
 
 from aegis_sdk.contract.control import InstanceState, InstanceView
 
-from aegis_control.domain.operators.health import Level
+from aegis_control.domain.operators.health import LAG_ENTRIES_MAX, Level
 from aegis_control.domain.operators.timeline import Failover
 
-LAG_ENTRIES_MAX: Final = 1_000
 WAITING_MAX: Final = 100
 P99_MS_MAX: Final = 5.0
 LOOP_LAG_S_MAX: Final = 0.5
@@ -66,6 +65,8 @@ class SystemFacts:
     now_s: float
     services: Sequence[ServiceFacts] = ()
     dead_letters: int = 0
+    unreadable_values: int = 0
+    """Stored records that control can't read."""
     failovers: Sequence[Failover] = field(default_factory=tuple)
     """The newest first."""
 
@@ -74,6 +75,7 @@ def alarms(facts: SystemFacts) -> list[Alarm]:
     """The worst first; empty when all is well."""
     found = [alarm for service in facts.services for alarm in _of_service(service, facts.now_s)]
     found += _letters(facts.dead_letters)
+    found += _unreadable(facts.unreadable_values)
     found += _recent(facts)
     return sorted(found, key=lambda alarm: alarm.level is not Level.BAD)
 
@@ -90,7 +92,7 @@ def _of_service(service: ServiceFacts, now_s: float) -> Iterator[Alarm]:
     if service.unfollowed:
         what = f"{_resources(service.unfollowed)} of {service.name} without a live standby"
         do = "nobody could take over: start a standby"
-        yield Alarm(Level.NOTE, Part.RESOURCES, what, do, service.name)
+        yield Alarm(Level.BAD, Part.RESOURCES, what, do, service.name)
 
 
 def _without_active(service: ServiceFacts) -> Iterator[Alarm]:
@@ -123,6 +125,10 @@ def _instance(instance: InstanceView, now_s: float) -> Iterator[Alarm]:
         what = f"{name} is {instance.state.value}{why}{_heard(instance)}"
         yield Alarm(level, Part.INSTANCES, what, do, instance.service)
         return
+    if instance.unreadable:
+        what = f"{name} can't read the journal of {_resources(instance.unreadable)}"
+        do = "run the version that wrote it: its log names them (resource_unreadable)"
+        yield Alarm(Level.BAD, Part.INSTANCES, what, do, instance.service)
     if instance.lag_entries > LAG_ENTRIES_MAX:
         what = f"{name} is {instance.lag_entries:,} journal entries behind"
         do = "a takeover by it takes longer: look at its CPU and loop lag"
@@ -144,7 +150,7 @@ def _traffic(service: ServiceFacts) -> Iterator[Alarm]:
         most = max(failing)
         what = f"{service.name}: requests fail, up to {most:,.1f} a second"
         do = "failed, refused, expired or cancelled: see the outcomes in /metrics"
-        yield Alarm(Level.BAD, Part.PLOTS, what, do, service.name)
+        yield Alarm(Level.NOTE, Part.PLOTS, what, do, service.name)
     if service.depth > WAITING_MAX:
         what = f"{service.name}: {service.depth:,} requests wait or are in work"
         yield Alarm(Level.NOTE, Part.PLOTS, what, "see who is slow", service.name)
@@ -159,6 +165,12 @@ def _letters(dead_letters: int) -> Iterator[Alarm]:
         what = f"{dead_letters:,} {'request' if dead_letters == 1 else 'requests'} failed for good"
         do = "see why; redrive or drop them"
         yield Alarm(Level.BAD, Part.LETTERS, what, do)
+
+
+def _unreadable(values: int) -> Iterator[Alarm]:
+    if values:
+        what = f"{values:,} stored {'value' if values == 1 else 'values'} can't be read by control"
+        yield Alarm(Level.BAD, Part.CONTROL, what, "ipc-cli doctor names them")
 
 
 def _recent(facts: SystemFacts) -> Iterable[Alarm]:

@@ -2,11 +2,14 @@
 
 A finding is `ok`, a `note` (it works; know what it means), `bad` (unsafe, or not working as it should)
 or `unknown` (it can't be found out from here, and why). Only `bad` makes the system degraded.
+
+What is bad of the running system (STATE) is the same for `status`, `doctor`, the console (alarms.py) and the alerts
+(deploy/prometheus/alerts.yaml). `doctor` also looks at what it runs on: NATS, disks, clocks, settings.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
@@ -24,6 +27,7 @@ PAYLOAD_BYTES_DEFAULT: Final = 1 << 20
 PAYLOAD_BYTES_ADVISED_MAX: Final = 8 << 20
 """NATS advises against more: one message then holds up all others of its connection."""
 REPLICAS_SAFE: Final = 3
+LAG_ENTRIES_MAX: Final = 1_000
 _UNWELL: Final = frozenset({InstanceState.STALLED, InstanceState.LOST})
 _NO_SYSTEM_ACCOUNT: Final = "set AEGIS_SYSTEM_URL for control (the NATS system account)"
 
@@ -80,6 +84,8 @@ class Facts:
     instances: list[InstanceView] = field(default_factory=list)
     resources: Mapping[str, int] = field(default_factory=dict)
     """Lease state: how many."""
+    idle: Sequence[str] = ()
+    """Services that have neither an instance nor a resource that says so."""
 
     @property
     def servers(self) -> list[ServerView] | None:
@@ -89,6 +95,12 @@ class Facts:
 def examine(facts: Facts) -> list[Finding]:
     """All checks, in the order in which a person would want to know."""
     return [finding for check in _CHECKS for finding in check(facts)]
+
+
+def state(facts: Facts) -> list[Finding]:
+    """What is bad of the running system itself."""
+    found = [finding for check in _STATE for finding in check(facts)]
+    return [finding for finding in found if finding.level is Level.BAD]
 
 
 def is_degraded(findings: Iterable[Finding]) -> bool:
@@ -282,6 +294,12 @@ def _instances(facts: Facts) -> Iterator[Finding]:
             found = f"{one.service}/{one.instance_id} (version {one.version or '?'}) can't read the journal of {one.unreadable} resources"
             do = "its log names them and the entry (resource_unreadable); run the version that wrote it"
             yield Finding("instances", Level.BAD, found, do)
+        if one.lag_entries > LAG_ENTRIES_MAX and one.state is InstanceState.LIVE:
+            found = f"{one.service}/{one.instance_id} is {one.lag_entries:,} journal entries behind"
+            do = "a takeover by it takes longer: look at its CPU and loop lag"
+            yield Finding("instances", Level.BAD, found, do)
+    for service in facts.idle:
+        yield Finding("instances", Level.BAD, f"{service} has no instance", "start one")
     unwell = [one for one in facts.instances if one.state in _UNWELL]
     for one in unwell:
         found = (
@@ -323,8 +341,10 @@ def _unreadable(facts: Facts) -> Iterator[Finding]:
         yield Finding("stored values", Level.BAD, found, _remedy(value.where))
     told, all_of_them = len(facts.checkup.unreadable), facts.checkup.unreadable_values
     if all_of_them > told:
-        found = f"{all_of_them - told} more values can't be read"
-        yield Finding("stored values", Level.BAD, found, "mend or delete those above first")
+        found = f"{all_of_them - told} {'more ' if told else ''}values can't be read"
+        yield Finding(
+            "stored values", Level.BAD, found, "see `ipc-cli doctor`; mend or delete those"
+        )
     if not all_of_them:
         yield Finding("stored values", Level.OK, "control can read all of them")
 
@@ -355,7 +375,9 @@ def _size(number: int) -> str:
     return f"{value:.1f} TiB"
 
 
-_CHECKS: Final[tuple[Callable[[Facts], Iterator[Finding]], ...]] = (
+_Check = Callable[[Facts], Iterator[Finding]]
+_STATE: Final[tuple[_Check, ...]] = (_instances, _standbys, _losses, _unreadable, _dead_letters)
+_CHECKS: Final[tuple[_Check, ...]] = (
     _control,
     _version,
     _sync,
@@ -366,9 +388,5 @@ _CHECKS: Final[tuple[Callable[[Facts], Iterator[Finding]], ...]] = (
     _clocks,
     _system_account,
     _drift,
-    _instances,
-    _standbys,
-    _losses,
-    _unreadable,
-    _dead_letters,
+    *_STATE,
 )

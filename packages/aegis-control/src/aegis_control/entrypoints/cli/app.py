@@ -13,7 +13,6 @@ import typer
 from aegis_sdk.contract.control import (
     RESOURCES_A_MOVE_MAX,
     FailoverResources,
-    InstanceState,
     Moved,
     ServiceView,
     TargetInstance,
@@ -23,6 +22,7 @@ from pydantic import BaseModel
 
 from aegis_control.entrypoints.cli import render
 from aegis_control.entrypoints.cli.change import carry_out
+from aegis_control.entrypoints.cli.doctor import unwell
 from aegis_control.entrypoints.cli.errors import Exit
 from aegis_control.entrypoints.cli.options import (
     As,
@@ -54,7 +54,6 @@ _EPILOG: Final = (
     "Exit codes: 0 done, 1 failed, 2 usage, 3 not found, 4 unreachable or timed out, 5 refused, "
     "6 degraded, 130 interrupted."
 )
-_UNWELL: Final = frozenset({InstanceState.STALLED, InstanceState.LOST})
 
 Order = TypeVar("Order", TargetInstance, FailoverResources)
 
@@ -228,7 +227,7 @@ async def failover(
 
 @command(app, "status")
 async def status(cli: Cli) -> int:
-    """Is NATS there, who leads control, is every instance well? Exit code 6 if one is not."""
+    """Is NATS there, who leads control, is every instance and resource well? Exit code 6 if one is not."""
     async with cli.admin() as admin:
         asked = time.perf_counter()
         control = await admin.status()
@@ -237,7 +236,7 @@ async def status(cli: Cli) -> int:
             nats_version=admin.server_version,
             answered_s=round(time.perf_counter() - asked, 6),
             control=control,
-            unwell=_unwell(await admin.list_services()),
+            unwell=[finding.found for finding in await unwell(admin)],
         )
     if cli.as_json:
         render.show_json(report)
@@ -291,23 +290,13 @@ async def _carry_out(cli: Cli, change: Change[Order], *, name: str, yes: bool) -
 
 
 class Status(BaseModel):
-    """What `status` says; `unwell` names instances as `service/instance state`."""
+    """What `status` says; `unwell` is what `doctor` finds bad of the running system."""
 
     url: str
     nats_version: str
     answered_s: float
     control: ControlStatus
     unwell: list[str]
-
-
-def _unwell(services: Sequence[ServiceView]) -> list[str]:
-    """Instances that don't do their work, though nobody asked them to leave."""
-    return [
-        f"{instance.service}/{instance.instance_id} {instance.state.value}"
-        for service in services
-        for instance in service.instances
-        if instance.state in _UNWELL
-    ]
 
 
 def _status_lines(report: Status) -> list[tuple[str, str]]:
@@ -318,7 +307,7 @@ def _status_lines(report: Status) -> list[tuple[str, str]]:
         ("services", str(control.services)),
         ("instances", render.by_state(control.instances)),
         ("resources", render.by_state(control.resources)),
-        ("health", f"degraded: {', '.join(report.unwell)}" if report.unwell else "ok"),
+        ("health", f"degraded: {'; '.join(report.unwell)}" if report.unwell else "ok"),
     ]
 
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import typer
+from aegis_sdk.contract.control import CheckupView, LeaseState, LonelyView, LossView
 
+from aegis_control.application.operators.survey import Overview
 from aegis_control.domain.operators.health import (
     Facts,
     Finding,
@@ -17,6 +20,7 @@ from aegis_control.domain.operators.health import (
     StreamFact,
     examine,
     is_degraded,
+    state,
 )
 from aegis_control.entrypoints.cli import render
 from aegis_control.entrypoints.cli.errors import Exit
@@ -58,6 +62,27 @@ async def doctor(cli: Cli) -> int:
     return Exit.DEGRADED if report.degraded else Exit.DONE
 
 
+async def unwell(admin: AdminClient) -> list[Finding]:
+    """What is bad of the running system, as `status` says it. Raises: AdminError, Unavailable."""
+    overview = await admin.overview()
+    kept = await admin.archive.stream_state(admin.subjects.dlq_stream)
+    return state(
+        replace(_NOTHING_KNOWN, dead_letters=int(kept.get("messages", 0)), **about(overview))
+    )
+
+
+_NOTHING_KNOWN: Final = Facts(
+    version="",
+    max_payload_bytes=0,
+    clock_offset_s=None,
+    clock_error_s=0.0,
+    storage_bytes=0,
+    storage_bytes_max=-1,
+    streams=[],
+    dead_letters=0,
+)
+
+
 async def _ask_nats(admin: AdminClient) -> Facts:
     """Raises: Unavailable."""
     archive, names = admin.archive, admin.subjects
@@ -87,15 +112,30 @@ async def _ask_nats(admin: AdminClient) -> Facts:
 async def _ask_control(admin: AdminClient) -> dict[str, Any]:
     """The facts that are control's to say, or why there are none."""
     try:
-        checkup = await admin.checkup()
-        services = await admin.list_services()
-        status = await admin.status()
+        return about(await admin.overview()) | {"checkup": await admin.checkup()}
     except AdminError as error:
         return {"control_missing": error.message}
+
+
+def about(overview: Overview) -> dict[str, Any]:
+    """The facts that are control's to say, of services, instances and resources."""
+    services = overview.services
+    checkup = CheckupView(
+        leader="",
+        replicas=0,
+        lonely=[
+            LonelyView(service=s.service, resources=s.unfollowed) for s in services if s.unfollowed
+        ],
+        unreadable_values=overview.unreadable_values,
+        losses=[LossView(service=s.service, what=s.log_lost) for s in services if s.log_lost],
+    )
     return {
         "checkup": checkup,
         "instances": [instance for service in services for instance in service.instances],
-        "resources": status.resources,
+        "resources": sum((Counter(service.leases) for service in services), Counter()),
+        "idle": [
+            s.service for s in services if not s.instances and not s.leases.get(LeaseState.VACANT)
+        ],
     }
 
 
