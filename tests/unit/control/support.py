@@ -395,6 +395,7 @@ class Office:
         run: str = "run1",
         returning: bool = False,
         capacity: float = 1.0,
+        offer: int = 0,
     ) -> RegistrationReply:
         registration = Registration(
             service=SERVICE,
@@ -403,6 +404,7 @@ class Office:
             methods=[MethodSpec(name="book", targeted=True)],
             resources=dict.fromkeys(resources, role),
             returning=returning,
+            offer=offer,
         ).model_copy(update={"capacity": capacity})
         return await self.register(registration.model_dump_json().encode())
 
@@ -420,6 +422,8 @@ class Office:
         paused: int = 0,
         draining: bool = False,
         connected: str = "",
+        offer: int = 0,
+        requests_done: int = 0,
     ) -> None:
         for instance_id in instance_ids:
             self.watch.heard(
@@ -435,6 +439,8 @@ class Office:
                     wall_s=wall_s,
                     paused=paused,
                     draining=draining,
+                    offer=offer,
+                    requests_done=requests_done,
                 )
             )
 

@@ -9,13 +9,15 @@ import os
 import secrets
 import socket
 import time
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine, Iterable, Mapping
 from typing import Any, Final
 
 from aegis_sdk import process
 from aegis_sdk.application.membership import Membership, obey
 from aegis_sdk.application.ports import StoreError
 from aegis_sdk.application.tracing import Tracer
+from aegis_sdk.application.turns.offering import CHANGE_TIMEOUT_S, Offering
+from aegis_sdk.application.turns.serving import TurnServing
 from aegis_sdk.contract import arguments
 from aegis_sdk.contract.control import (
     Ack,
@@ -116,15 +118,15 @@ class Instance:
         self._link = link
         self._server = server
         self._subjects = subjects
-        self._resources = dict(resources)
         self._capacity = capacity
         self._recorder = recorder
         self._tracer = tracer
         self._control = NatsControl(link, subjects)
-        self._membership = Membership(self._control, self._registration())
+        self._membership = Membership(self._control, self._registration(resources))
         self._membership.on_evicted = self._evict
         self._membership.on_drain = self._drain_soon
         self._membership.on_returned = self._returned
+        self._offering = Offering(self._membership, self._now_serving, self._check)
         self._ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._draining: asyncio.Task[None] | None = None
         self._stopped = False
@@ -245,6 +247,52 @@ class Instance:
             self._draining = asyncio.create_task(self._drain(timeout_s, reason))
         await asyncio.shield(self._draining)
 
+    async def add(
+        self, resources: Mapping[str, Role] | Iterable[str], *, timeout_s: float = CHANGE_TIMEOUT_S
+    ) -> None:
+        """Offer these resources, too: `{"ACC-3": Role.AUTO}`, or names alone, which are AUTO.
+
+        Returns when control has registered them, and who is to be active is decided as for those of `serve`. What
+        is offered in that role already stays as it is. All are added, or none: what this raises leaves the instance with what
+        it had. A change that control did not answer is taken back when it does.
+
+        Raises:
+            SecondActive: another instance is active for a resource claimed as ACTIVE.
+            InvalidName, InvalidArgument: no resource's id, no role, or it is offered in another role: remove it first.
+            PayloadTooLarge: more than this instance can offer in all; the message says how many it can.
+            RegistrationRefused: control refused, and says why.
+            LogLost: the service's streams lost entries; an operator has to decide.
+            Draining: this instance leaves, or has ended. Evicted, Copied: it was ended.
+            Unavailable: control did not answer within `timeout_s`.
+        """
+        await self._offering.add(resources, timeout_s=timeout_s)
+
+    async def remove(
+        self, resources: Iterable[str], *, timeout_s: float = CHANGE_TIMEOUT_S
+    ) -> None:
+        """Offer these resources no more. What is under way ends first; then a standby is active, or nobody.
+
+        Returns when control has given them away, and this instance neither serves nor follows them. All are removed,
+        or none: what this raises leaves the instance with what it had.
+
+        Raises:
+            InvalidArgument: this instance does not offer one of them.
+            Unavailable: a handler still runs after `timeout_s`, or control did not answer: remove them again.
+            RegistrationRefused, LogLost, Draining, Evicted, Copied: as for `add`.
+        """
+        await self._offering.remove(resources, timeout_s=timeout_s)
+
+    def _now_serving(self) -> TurnServing:
+        assert self._serving is not None
+        return self._serving
+
+    def _check(self) -> None:
+        """Raises: Draining; why it ended."""
+        if self._ended.done() and (error := self._ended.exception()) is not None:
+            raise error
+        if self._draining is not None or self._stopped:
+            raise Draining(f"instance {self.id} is draining, or has ended: use another one")
+
     async def stop(self) -> None:
         """End at once, as if killed but with the connection closed: nothing is lost. Safe twice."""
         if self._stopped:
@@ -274,7 +322,7 @@ class Instance:
         return self._serving.active_resources if self._serving is not None else []
 
     # --- start ------------------------------------------------------------------------------------------------
-    def _registration(self) -> Registration:
+    def _registration(self, resources: Mapping[str, Role]) -> Registration:
         return Registration(
             service=self.service,
             instance_id=self.id,
@@ -283,7 +331,7 @@ class Instance:
             host=socket.gethostname(),
             pid=os.getpid(),
             methods=self._service.specs(),
-            resources=self._resources,
+            resources=dict(resources),
             capacity=self._capacity,
         )
 
@@ -305,12 +353,14 @@ class Instance:
             on_lag=self._loop_late,
         )
         self._pulse.start()
-        await MicroService(self._link, self._subjects, self._registration(), self._recorder).start()
+        await MicroService(
+            self._link, self._subjects, self._membership.registration, self._recorder
+        ).start()
         log.info(
             "registered",
             service=self.service,
             instance_id=self.id,
-            resources=len(self._resources),
+            resources=len(self._membership.resources),
             version=self._service.version,
         )
         await self._serve_group()
@@ -352,7 +402,7 @@ class Instance:
             self._service,
             instance_id=self.id,
             incarnation=self._incarnation,
-            resources=self._resources,
+            resources=self._membership.resources,
             asks=calling.requester,
             outcomes_kept_s=reply.outcome_ttl_s,
             ack_wait_s=reply.ack_wait_s,
@@ -388,6 +438,7 @@ class Instance:
             instance_id=self.id,
             incarnation=self._incarnation,
             session=self._link.connected.session,
+            offer=self._membership.registration.offer,
             n=n,
             loop_lag_s=round(loop_lag_s, 4),
             journal_id=self._watch.log_id,
@@ -401,7 +452,7 @@ class Instance:
             running=serving.runner.running,
             open=serving.open,
             active=active,
-            standby=len(self._resources) - active,
+            standby=len(self._membership.resources) - active,
             paused=serving.paused,
             draining=self._draining is not None,
             hand_ins=serving.hand_ins,
@@ -467,10 +518,18 @@ class Instance:
     async def _begin_anew(self) -> None:
         """Serve nothing; when control lets this instance in again, read everything from the log as it is."""
         await self._stop_hosts()
-        seen = self._serving.seen() if self._serving else {}
-        newest = self._watch.newest_request if self._watch else None
         if self._serving is not None:
             self._serving.withdraw()
+        async with self._offering.lock:  # what it offers stays as it is meanwhile
+            if not await self._register_anew():
+                return
+        log.info("served_again", service=self.service, instance_id=self.id)
+        await self._serve_group()
+
+    async def _register_anew(self) -> bool:
+        """Whether control let it in."""
+        seen = self._serving.seen() if self._serving else {}
+        newest = self._watch.newest_request if self._watch else None
         self._incarnation = new_token(8)  # a writer is never begun twice
         self._membership.renew(self._incarnation)
         try:
@@ -485,11 +544,10 @@ class Instance:
                 resources_seen=seen,
             )
         except Evicted:
-            return  # and told
+            return False  # and told
         self._lost = self._requests_lost = ""
         await self._start_hosts(reply)
-        log.info("served_again", service=self.service, instance_id=self.id)
-        await self._serve_group()
+        return True
 
     async def _stop_hosts(self) -> None:
         if self._serving is not None:
@@ -512,7 +570,6 @@ class Instance:
 
     def _stand_back(self, resource: str) -> None:
         """Offer it no more: its state can't be read by this version, and may be by another's instance."""
-        self._resources.pop(resource, None)
         self._membership.stand_back(resource)
 
     def _copied(self, reason: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from aegis_control.application.leading.change import ChangeResources
 from aegis_control.application.leading.fail_over import FailOver
 from aegis_control.application.leading.hand_over import HandOver
 from aegis_control.application.leading.leave import LeaveService
@@ -30,6 +31,7 @@ class Parts:
     fail_over: FailOver
     watch: Watch
     register: Register
+    change: ChangeResources
     leave: LeaveService
     reconcile: Reconcile
     logs: LogKeeper
@@ -47,13 +49,15 @@ def assemble(world: World, *, spawn: Spawn, state: ControlState | None = None) -
     logs = LogKeeper(state, world, roster, leases)
     hand_over = HandOver(world, fail_over)
     spread = Spread(world, hand_over)
+    register = Register(state, world, roster, leases, fail_over, logs)
     return Parts(
         state=state,
         roster=roster,
         leases=leases,
         fail_over=fail_over,
         watch=Watch(state, world, roster, leases, fail_over, spawn=spawn),
-        register=Register(state, world, roster, leases, fail_over, logs),
+        register=register,
+        change=ChangeResources(state, world, roster, leases, fail_over, register),
         leave=LeaveService(state, fail_over),
         reconcile=Reconcile(state, world, roster, leases, fail_over),
         logs=logs,

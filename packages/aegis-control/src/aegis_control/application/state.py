@@ -64,6 +64,12 @@ class Member:
         self.record = self.record.model_copy(update={"state": state, "reason": reason})
 
     @property
+    def requests_done(self) -> int:
+        """Up to where the stored requests have outcomes, of all that it offers now: an earlier offer says nothing of this one."""
+        beat = self.beat
+        return beat.requests_done if beat and beat.offer == self.record.offer else 0
+
+    @property
     def lag_entries(self) -> int:
         return 0 if self.beat is None else self.beat.lag_entries
 

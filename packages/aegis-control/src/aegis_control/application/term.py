@@ -37,7 +37,8 @@ class Term:
         self._world = world
         self._parts = parts = assemble(world, spawn=self._spawn)
         self.state = parts.state
-        self.register, self.leave, self.admin = parts.register, parts.leave, parts.admin
+        self.register, self.change, self.leave = parts.register, parts.change, parts.leave
+        self.admin = parts.admin
         self._tasks: asyncio.TaskGroup | None = None
 
     async def run(self) -> None:

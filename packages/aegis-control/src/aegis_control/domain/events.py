@@ -68,6 +68,14 @@ class InstanceRegistered(OfInstance):
     standby: int = 0
 
 
+class ResourcesChanged(OfInstance):
+    """It offers more, or less, while it runs. `vacant`: of those that it offers no more, how many nobody else could take."""
+
+    added: int = 0
+    removed: int = 0
+    vacant: int = 0
+
+
 class RegistrationRefused(OfInstance):
     alarming = True
 

@@ -8,7 +8,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from aegis_sdk.contract.control import Ack, Leave, Registration, RegistrationReply
+from aegis_sdk.contract.control import (
+    Ack,
+    Leave,
+    Registration,
+    RegistrationReply,
+    ResourcesChange,
+)
 from aegis_sdk.contract.envelope import Outcome, Request
 from aegis_sdk.domain.delivery import Arrival
 
@@ -156,6 +162,14 @@ class Control(Protocol):
 
     async def register(self, registration: Registration, *, timeout_s: float) -> RegistrationReply:
         """Raises: Unavailable."""
+
+    async def change(
+        self, change: ResourcesChange, registration: Registration, *, timeout_s: float
+    ) -> RegistrationReply:
+        """Change what the instance offers; `registration` is what it registers with from then on.
+
+        Raises: Unavailable, PayloadTooLarge.
+        """
 
     async def leave(self, leave: Leave, *, timeout_s: float) -> Ack:
         """Raises: Unavailable."""

@@ -8,7 +8,7 @@ which are read, changed and written again. A record that can't be read is never 
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Final, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -139,6 +139,8 @@ class InstanceRecord(_Record):
     pid: int = 0
     state: InstanceState = InstanceState.LIVE
     resources: dict[str, Role] = {}
+    offer: Count = 0
+    """Which of the instance's offers `resources` is."""
     capacity: Capacity = 1.0
     since: float = 0.0
     reason: str = ""
@@ -242,6 +244,8 @@ class Registration(_Wire):
     pid: int = 0
     methods: list[MethodSpec]
     resources: dict[str, Role] = {}
+    offer: Count = 0
+    """It rises with each change of `resources` while the instance runs: of two, the later one counts."""
     capacity: Capacity = 1.0
     """How much it is to be active for, beside the other instances."""
     returning: bool = False
@@ -249,8 +253,27 @@ class Registration(_Wire):
     """The run that this one takes the place of, in the same process: its log was lost, or it had fallen behind it."""
 
 
+class ResourcesChange(_Wire):
+    """Request on `ctl.resources`: what a registered instance offers more, or no more. Answered with RegistrationReply.
+
+    It makes the offer `offer`. What it removes it has paused: nothing of that is under way any more.
+    """
+
+    service: str
+    instance_id: str
+    incarnation: str
+    offer: Count
+    add: dict[str, Role] = {}
+    remove: list[str] = []
+
+
+NOT_REGISTERED: Final = "not_registered"
+"""Code of the answer to a change by an instance that control does not know: it has to register first."""
+
+
 class RegistrationReply(_Wire):
-    """`ok`, or a `code` (second_active, evicted, invalid, busy, log_lost, internal) with a message for people.
+    """`ok`, or a `code` (second_active, evicted, invalid, busy, log_lost, draining, not_registered, internal) with a
+    message for people.
 
     `busy` means: ask again after `retry_after_s` (an old active is being judged just now); so does
     `log_lost`, until an operator has accepted the loss.
@@ -271,6 +294,10 @@ class RegistrationReply(_Wire):
     """The identity of the journal that the instance will read and write."""
     requests_id: str = ""
     """That of the requests."""
+    log_after: Count = 0
+    """Of a change: what the journal has of added resources without a checkpoint stands behind this."""
+    log_end: Count = 0
+    """Of a change: the journal's entries that carry it out stand up to here."""
 
 
 class Leave(_Wire):
@@ -299,6 +326,8 @@ class Heartbeat(_Wire):
     """Its main connection, as the server calls it."""
     pulse: str = ""
     """The connection of its heartbeats."""
+    offer: Count = 0
+    """Which of its offers control is to have of it."""
     n: int
     loop_lag_s: float
     """How long the main loop has been late; grows while a handler blocks it."""

@@ -133,6 +133,10 @@ class Subjects:
     def leave(self) -> str:
         return f"{self.prefix}.ctl.leave"
 
+    @property
+    def resources(self) -> str:
+        return f"{self.prefix}.ctl.resources"
+
     def heartbeat(self, service: str, instance_id: str) -> str:
         return f"{self.prefix}.ctl.hb.{service}.{instance_id}"
 

@@ -8,7 +8,14 @@ from typing import Final, TypeVar
 from pydantic import ValidationError
 
 from aegis_sdk.application.ports import StoreError, StoreMissing
-from aegis_sdk.contract.control import Ack, Command, Leave, Registration, RegistrationReply
+from aegis_sdk.contract.control import (
+    Ack,
+    Command,
+    Leave,
+    Registration,
+    RegistrationReply,
+    ResourcesChange,
+)
 from aegis_sdk.contract.subjects import Subjects
 from aegis_sdk.contract.values import field_errors
 from aegis_sdk.errors import PayloadTooLarge, Unavailable
@@ -29,9 +36,21 @@ class NatsControl:
         self._subjects = subjects
 
     async def register(self, registration: Registration, *, timeout_s: float) -> RegistrationReply:
+        data = self._encoded(registration)
+        return _read(RegistrationReply, await self._ask(self._subjects.register, data, timeout_s))
+
+    async def change(
+        self, change: ResourcesChange, registration: Registration, *, timeout_s: float
+    ) -> RegistrationReply:
+        self._encoded(registration)
+        data = change.model_dump_json().encode()
+        return _read(RegistrationReply, await self._ask(self._subjects.resources, data, timeout_s))
+
+    def _encoded(self, registration: Registration) -> bytes:
+        """Raises: PayloadTooLarge."""
         data = registration.model_dump_json().encode()
         self._check_size(data, len(registration.resources))
-        return _read(RegistrationReply, await self._ask(self._subjects.register, data, timeout_s))
+        return data
 
     def _check_size(self, data: bytes, resources: int) -> None:
         """Control stores what an instance offers as one record. Raises: PayloadTooLarge."""

@@ -7,8 +7,10 @@ and the gate that shuts the old owner out.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 
 from aegis_sdk.contract.control import (
+    NOT_REGISTERED,
     Ack,
     InstanceRecord,
     LeaseRecord,
@@ -16,6 +18,7 @@ from aegis_sdk.contract.control import (
     Leave,
     Registration,
     RegistrationReply,
+    ResourcesChange,
     Role,
     ServiceRecord,
 )
@@ -41,18 +44,30 @@ class MemoryControl:
 
     # --- what instances ask ---------------------------------------------------------------------------
     def register(self, registration: Registration) -> RegistrationReply:
-        refused = self._second_active(registration)
+        service, instance_id = registration.service, registration.instance_id
+        refused = self._second_active(service, instance_id, registration.resources)
         if refused is not None:
             return refused
-        self._bus.provision(registration.service)
+        self._bus.provision(service)
         self._record(registration)
-        for resource, role in registration.resources.items():
-            lease = self.leases.get((registration.service, resource))
-            vacant = lease is None or lease.state is LeaseState.VACANT
-            own = lease is not None and lease.owner == registration.instance_id
-            if role is not Role.STANDBY and (vacant or own):
-                self.grant(registration.service, resource, registration.instance_id)
+        self._grant_free(service, instance_id, registration.resources)
         return RegistrationReply(ok=True, ack_wait_s=self._bus.ack_wait_s)
+
+    def change(self, change: ResourcesChange, registration: Registration) -> RegistrationReply:
+        """What is removed goes to a standby, or becomes vacant."""
+        service, instance_id = change.service, change.instance_id
+        if (service, instance_id) not in self.instances:
+            return RegistrationReply(ok=False, code=NOT_REGISTERED, message="register first")
+        refused = self._second_active(service, instance_id, change.add)
+        if refused is not None:
+            return refused
+        self._record(registration)
+        self._grant_free(service, instance_id, change.add)
+        for resource in change.remove:
+            lease = self.leases.get((service, resource))
+            if lease is not None and lease.owner == instance_id:
+                self._move_on(lease)
+        return RegistrationReply(ok=True, log_end=self._bus.log(service).last_seq)
 
     def leave(self, leave: Leave) -> Ack:
         self.lose(leave.service, leave.instance_id)
@@ -96,14 +111,24 @@ class MemoryControl:
         self.leases[service, resource] = lease.model_copy(update={"state": state})
 
     # --- how ------------------------------------------------------------------------------------------
-    def _second_active(self, registration: Registration) -> RegistrationReply | None:
-        for resource, role in registration.resources.items():
-            lease = self.leases.get((registration.service, resource))
+    def _grant_free(self, service: str, instance_id: str, offered: Mapping[str, Role]) -> None:
+        for resource, role in offered.items():
+            lease = self.leases.get((service, resource))
+            vacant = lease is None or lease.state is LeaseState.VACANT
+            own = lease is not None and lease.owner == instance_id
+            if role is not Role.STANDBY and (vacant or own):
+                self.grant(service, resource, instance_id)
+
+    def _second_active(
+        self, service: str, instance_id: str, offered: Mapping[str, Role]
+    ) -> RegistrationReply | None:
+        for resource, role in offered.items():
+            lease = self.leases.get((service, resource))
             if (
                 role is Role.ACTIVE
                 and lease is not None
                 and lease.state is not LeaseState.VACANT
-                and lease.owner != registration.instance_id
+                and lease.owner != instance_id
             ):
                 message = f"{lease.owner} is the active for {resource!r}"
                 return RegistrationReply(ok=False, code=SecondActive.code, message=message)
@@ -144,6 +169,11 @@ class MemoryControlPort:
 
     async def register(self, registration: Registration, *, timeout_s: float) -> RegistrationReply:
         return (await self._answering()).register(registration)
+
+    async def change(
+        self, change: ResourcesChange, registration: Registration, *, timeout_s: float
+    ) -> RegistrationReply:
+        return (await self._answering()).change(change, registration)
 
     async def leave(self, leave: Leave, *, timeout_s: float) -> Ack:
         return (await self._answering()).leave(leave)

@@ -12,6 +12,7 @@ from aegis_sdk.application.membership import Membership
 from aegis_sdk.application.requester import TIMEOUT_S, Requester
 from aegis_sdk.application.tracing import LOG_TRACER, Tracer
 from aegis_sdk.application.turns.caller import Caller
+from aegis_sdk.application.turns.offering import CHANGE_TIMEOUT_S, Offering
 from aegis_sdk.application.turns.serving import TurnPorts, TurnServing
 from aegis_sdk.context import Ticket
 from aegis_sdk.contract import arguments
@@ -20,6 +21,7 @@ from aegis_sdk.contract.method import Method
 from aegis_sdk.contract.names import check_instance
 from aegis_sdk.contract.turns.writers import writer_name
 from aegis_sdk.domain.recorder import NO_RECORDER, Recorder
+from aegis_sdk.errors import Draining
 from aegis_sdk.service import Service
 from aegis_sdk.testing.bus import MemoryBus, MemoryLink
 from aegis_sdk.testing.turns import MemoryReaders, MemorySent, MemoryTurnLog
@@ -175,6 +177,8 @@ class MemoryInstance:
         )
         self._membership = Membership(self.link.control, self._registration)
         self._serving = self._made(recorder, tracer)
+        self._ended = False
+        self._offering = Offering(self._membership, lambda: self._serving, self._check)
         self.link.on_restored.append(self._serving.reconnected)
         recorder.serves(
             service.name,
@@ -223,6 +227,22 @@ class MemoryInstance:
         await self._serving.begin()
         await self._serving.start_group()
 
+    async def add(
+        self, resources: Mapping[str, Role] | Iterable[str], *, timeout_s: float = CHANGE_TIMEOUT_S
+    ) -> None:
+        """As `Instance.add`."""
+        await self._offering.add(resources, timeout_s=timeout_s)
+
+    async def remove(
+        self, resources: Iterable[str], *, timeout_s: float = CHANGE_TIMEOUT_S
+    ) -> None:
+        """As `Instance.remove`."""
+        await self._offering.remove(resources, timeout_s=timeout_s)
+
+    def _check(self) -> None:
+        if self._ended:
+            raise Draining(f"instance {self.id} is draining, or has ended: add it to another one")
+
     async def kill(self) -> None:
         """Its process is gone, and control has noticed."""
         self.link.close()
@@ -232,6 +252,7 @@ class MemoryInstance:
     async def drain(self, *, timeout_s: float = 10.0) -> None:
         """Finish what has begun, hand the leases over, leave."""
         timeout_s = arguments.duration_s(timeout_s, "timeout_s")
+        self._ended = True
         await self._serving.drain(timeout_s=timeout_s)
         await self._membership.leave("drained", timeout_s=1.0)
         await self._serving.leave()
@@ -239,6 +260,7 @@ class MemoryInstance:
 
     async def stop(self) -> None:
         """End at once, without a word to control. Safe twice."""
+        self._ended = True
         await self._serving.stop()
         await self._requester.close()
         self.link.close()

@@ -417,10 +417,14 @@ class MemoryReaders:
         self, on_entry: OnEntry, on_unreadable: OnUnreadable, *, is_main: bool
     ) -> MemoryLogReader:
         stream = self._link.bus.log(self._service)
-        return MemoryLogReader(self._link, stream, self._writer, on_entry, on_unreadable)
+        own = self._writer if is_main else ""
+        return MemoryLogReader(self._link, stream, own, on_entry, on_unreadable)
 
     def requests(
-        self, on_request: OnStored, on_past: Callable[[int], None]
+        self,
+        on_request: OnStored,
+        on_past: Callable[[int], None],
+        resources: Collection[str] | None = None,
     ) -> MemoryStoredRequests:
         return MemoryStoredRequests(self._link, self._service, on_request, on_past)
 

@@ -135,7 +135,7 @@ class Reconcile:
     async def _remove_settled(self, table: ServiceTable) -> None:
         """Stored requests with an outcome: an instance that begins reads all that are there."""
         members = [m for m in table.members.values() if m.record.state in CAN_TAKE_OVER]
-        told = [m.beat.requests_done if m.beat else 0 for m in members]
+        told = [m.requests_done for m in members]
         removed = await self._world.requests.remove_settled(
             table.name,
             done_seq=min(told, default=0),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import pydantic
 from aegis_sdk.contract.control import (
@@ -11,6 +11,7 @@ from aegis_sdk.contract.control import (
     LeaseState,
     Registration,
     RegistrationReply,
+    Role,
 )
 from aegis_sdk.contract.values import field_errors
 from aegis_sdk.errors import InvalidName, LogLost, Unavailable
@@ -62,15 +63,15 @@ class Register:
             registration = Registration.model_validate_json(data)
             check_registration(registration)
         except pydantic.ValidationError as error:
-            return _refusal("invalid", "; ".join(field_errors(error)))
+            return refuse("invalid", "; ".join(field_errors(error)))
         except InvalidName as error:
-            return _refusal("invalid", str(error))
+            return refuse("invalid", str(error))
         try:
             return await self._register(registration)
         except ProvisionFailed as error:
-            return _refusal("internal", str(error))
+            return refuse("internal", str(error))
         except Unavailable as error:
-            return self._busy(f"NATS did not answer control: {error}")
+            return self.busy(f"NATS did not answer control: {error}")
 
     async def _register(self, registration: Registration) -> RegistrationReply:
         table = self._state.service(registration.service)
@@ -78,11 +79,15 @@ class Register:
             await self._provision(table)
             await self._logs.hear(table, registration)
             if table.lost:
-                return self._lost(table)
+                return self.lost(table)
             refusal = self._evicted(table, registration)
-            claims = self._claims(table, registration)
+            me = Owner(registration.instance_id, registration.incarnation)
+            claims = self.claims(
+                table, me, registration.resources, returning=registration.returning
+            )
             refusal = refusal or self._misfit(table, registration)
-            refusal = refusal or self._refused(table, claims) or self._doubted(table, claims)
+            refusal = refusal or self._overtaken(table, registration)
+            refusal = refusal or self.refusal(table, claims)
             if refusal is not None:
                 self._tell_refusal(registration, refusal)
                 return refusal
@@ -112,29 +117,39 @@ class Register:
         await self._logs.provision(table)
         table.provisioned = not table.lost
 
-    def _claims(self, table: ServiceTable, registration: Registration) -> dict[str, Claim]:
-        me = Owner(registration.instance_id, registration.incarnation)
+    def claims(
+        self, table: ServiceTable, me: Owner, offered: Mapping[str, Role], *, returning: bool
+    ) -> dict[str, Claim]:
+        """What becomes of each resource that `me` offers."""
         now_s = self._world.clock.monotonic()
         claims = {}
-        for resource, role in registration.resources.items():
+        for resource, role in offered.items():
             stored = table.leases.get(resource)
             lease = stored.record if stored else None
             owner = table.owner_of(lease) if lease else None
             found = standing(lease, self._holder(owner, now_s), me)
-            claims[resource] = claim(role, found, returning=registration.returning)
+            claims[resource] = claim(role, found, returning=returning)
         return claims
+
+    def refusal(self, table: ServiceTable, claims: dict[str, Claim]) -> RegistrationReply | None:
+        """If one of them can't be had, or not yet."""
+        return self._refused(table, claims) or self._doubted(table, claims)
 
     def _holder(self, owner: Member | None, now_s: float) -> Holder | None:
         suspicion_s = self._world.limits.suspicion_s
         return None if owner is None else owner.holder(now_s=now_s, suspicion_s=suspicion_s)
 
-    async def _grant(self, table: ServiceTable, member: Member, claims: dict[str, Claim]) -> int:
-        """Returns for how many resources the instance is active now."""
+    async def grant(self, table: ServiceTable, member: Member, claims: dict[str, Claim]) -> None:
+        """Make the instance the active of what it may have."""
         kept = [name for name, what in claims.items() if what is Claim.KEEP]
         granted = [name for name, what in claims.items() if what is Claim.GRANT]
         await self._leases.put_in_state(table, kept, LeaseState.HELD, reason="returned")
         await self._leases.grant(table, granted, member, reason="registered")
         await self._leases.ensure_gates(table)
+
+    async def _grant(self, table: ServiceTable, member: Member, claims: dict[str, Claim]) -> int:
+        """Returns for how many resources the instance is active now."""
+        await self.grant(table, member, claims)
         await self._fail_over.settle(
             table, self._left_behind(table, member), reason="replaced_by_new_run"
         )
@@ -161,6 +176,7 @@ class Register:
             host=registration.host,
             pid=registration.pid,
             resources=registration.resources,
+            offer=registration.offer,
             capacity=registration.capacity,
             since=self._world.clock.wall(),
         )
@@ -173,18 +189,29 @@ class Register:
             if known.record.state is not InstanceState.EVICTED:
                 return None
             why = f" ({known.record.reason})" if known.record.reason else ""
-            return _refusal(
+            return refuse(
                 "evicted",
                 f"instance {registration.instance_id} was disconnected by an operator{why};"
                 " start it again to let it back in",
             )
         if registration.returning and known.record.state is InstanceState.LIVE:
-            return _refusal(
+            return refuse(
                 "evicted",
                 f"another run of instance id {registration.instance_id} (pid {known.record.pid} on"
                 f" {known.record.host or 'unknown host'}) registered since: give each process its own id",
             )
         return None
+
+    def _overtaken(
+        self, table: ServiceTable, registration: Registration
+    ) -> RegistrationReply | None:
+        """It was long on its way: the instance has offered something else since."""
+        known = table.members.get(registration.instance_id)
+        if known is None or known.record.incarnation != registration.incarnation:
+            return None
+        if registration.offer >= known.record.offer:
+            return None
+        return self.busy("this instance has changed what it offers since")
 
     def _misfit(self, table: ServiceTable, registration: Registration) -> RegistrationReply | None:
         """One wrong program must not change the contract that all callers go by."""
@@ -194,7 +221,7 @@ class Register:
         try:
             check_contract(registration, table.record)
         except InvalidName as error:
-            return _refusal("invalid", str(error))
+            return refuse("invalid", str(error))
         return None
 
     def _refused(self, table: ServiceTable, claims: dict[str, Claim]) -> RegistrationReply | None:
@@ -203,7 +230,7 @@ class Register:
             return None
         owner = table.leases[names[0]].record.owner
         more = f" (and {len(names) - 1} more resources)" if len(names) > 1 else ""
-        return _refusal(
+        return refuse(
             "second_active",
             f"instance {owner} is active for {names[0]}{more}:"
             " register as standby or auto, or disconnect it first",
@@ -214,11 +241,11 @@ class Register:
         if not names:
             return None
         owner = table.leases[names[0]].record.owner
-        return self._busy(
+        return self.busy(
             f"instance {owner}, the active for {names[0]}, is late or draining: ask again in a moment"
         )
 
-    def _busy(self, message: str) -> RegistrationReply:
+    def busy(self, message: str) -> RegistrationReply:
         return RegistrationReply(
             ok=False,
             code="busy",
@@ -226,7 +253,7 @@ class Register:
             retry_after_s=self._world.limits.heartbeat_timeout_s / 2,
         )
 
-    def _lost(self, table: ServiceTable) -> RegistrationReply:
+    def lost(self, table: ServiceTable) -> RegistrationReply:
         return RegistrationReply(
             ok=False,
             code=LogLost.code,
@@ -257,5 +284,5 @@ class Register:
         )
 
 
-def _refusal(code: str, message: str) -> RegistrationReply:
+def refuse(code: str, message: str) -> RegistrationReply:
     return RegistrationReply(ok=False, code=code, message=message)

@@ -76,6 +76,8 @@ class Watch:
             self._drains_by_itself(table, member)
         elif state is InstanceState.DRAINING and not beat.draining:
             self._tell(member, CommandKind.DRAIN)
+        elif beat.offer > member.record.offer and not table.lock.locked():
+            self._tell(member, CommandKind.REGISTER)  # it gave a change up that we may have made
         elif beat.paused and not table.handovers:
             self._tell(member, CommandKind.RESUME, table.owned_by(member.owner))
 

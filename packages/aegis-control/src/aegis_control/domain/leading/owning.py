@@ -91,6 +91,11 @@ class Owned:
             self.first_named.setdefault(resource, entry.seq)
         return self.ownership.read_own(entry.number, entry.moves.moves)
 
+    def begins(self, resources: Iterable[str]) -> int:
+        """What the log has of those without a checkpoint stands behind this: it is kept from where they were named first."""
+        named = [self.first_named[name] - 1 for name in resources if name in self.first_named]
+        return min(named, default=self.position)
+
     def vacant(self) -> dict[str, int]:
         """Resources of nobody whose writers are all shut out, and by which ownership entry."""
         return {

@@ -163,6 +163,8 @@ class TurnHost:
         """The place in the request stream that was read last."""
         self.on_moved: Callable[[list[str], list[str]], None] = lambda serving, left: None
         """Told what is served from now on, and what no longer."""
+        self._expected: set[str] = set()
+        """Resources that are not held yet, and will be."""
         self._unreadable: set[str] = set()
         """Resources whose state is not known here any more."""
         self.taps: list[Tap] = []
@@ -178,15 +180,18 @@ class TurnHost:
         checkpoints: Mapping[str, FoundCheckpoint] = _NO_CHECKPOINTS,
         *,
         fold: Writer | None = None,
+        after: int = 0,
     ) -> int:
-        """Hold them as their checkpoints have them; the log is to be read from behind where it returns. `fold`: it holds them."""
+        """Hold them as their checkpoints have them; the log is to be read from behind where it returns. `fold`: it holds them.
+        `after`: where the log's part of those without a checkpoint begins.
+        """
         fold = fold or self.writer
         for resource in resources:
             found = checkpoints.get(resource, (None, 0.0))
             try:
                 if isinstance(found, ValueError):
                     raise found
-                fold.restore(resource, found[0], saved_s=found[1])
+                fold.restore(resource, found[0], saved_s=found[1], after=after)
             except ValueError as error:
                 fold.restore_unreadable(resource)
                 self._stand_back(resource, f"its checkpoint: {error}")
@@ -248,6 +253,52 @@ class TurnHost:
     def resume(self, resources: Iterable[str] | None = None) -> None:
         """One that leaves stays paused."""
         self._roles.resume(resources)
+
+    # --- resources that come and go ----------------------------------------------------------------------------
+    def expect(self, resources: Iterable[str]) -> None:
+        """They are about to be followed: what is stored for them from now on is kept."""
+        self._expected.update(resources)
+
+    def unexpect(self, resources: Iterable[str]) -> None:
+        """They are followed by now, or do not come after all."""
+        for name in resources:
+            self._expected.discard(name)
+            if name not in self.writer.held:
+                self._elsewhere.take(name)
+
+    def is_expected(self, resource: str) -> bool:
+        return resource in self._expected
+
+    @property
+    def stored_to(self) -> int:
+        """The place in the request stream that was read last."""
+        return self._stored_to
+
+    async def release(self, resources: Iterable[str]) -> None:
+        """Begin nothing new on them, until they are another's or `keep`; returns when nothing of them is under way."""
+        await self.until(self._roles.leave(resources))
+
+    def keep(self, resources: Iterable[str]) -> None:
+        self._roles.stay(resources)
+
+    async def forget(self, resources: Collection[str], *, after: int) -> None:
+        """Follow them no more, when the log is read up to `after`, and all that was begun with them is settled.
+
+        Those that are to be kept again meanwhile stay.
+        """
+        await self.until(lambda: self.writer.position >= after or self._stopped)
+        left = set(resources)
+
+        def are_gone() -> bool:
+            left.intersection_update(self._roles.leaving)
+            for name in [name for name in left if self.writer.forget(name)]:
+                left.discard(name)
+                self._roles.leaving.discard(name)
+                self._elsewhere.take(name)
+                self._unreadable.discard(name)
+            return not left or self._stopped
+
+        await self.until(are_gone)
 
     @property
     def serving(self) -> Set[str]:
@@ -345,9 +396,11 @@ class TurnHost:
     def stored_request(self, request: Request, seq: int, stored_s: float) -> None:
         """Its end outlives it in the log, so it may wait as long as it has to (R9)."""
         held = self.writer.held.get(request.resource or "")
-        if held is None:
-            return
         born_s = stored_s - SENT_BEFORE_S
+        if held is None:
+            if request.resource in self._expected:
+                self._elsewhere.keep(request, seq, born_s, unsure=True)
+            return
         if held.state in _SERVING:
             self._accept(request, sent_s=math.inf, stored_seq=seq, born_s=born_s)
             return
@@ -508,7 +561,7 @@ class TurnHost:
             self._store_of_group()
             self.writer.compose(time.time())
         out = self.writer.take_output()
-        if self._roles.paused or self._roles.is_draining:
+        if self._roles.paused or self._roles.is_draining or self._roles.leaving:
             self._changed.set()  # something may have ended
         if out.stop:
             self._halt(out.stop, self._on_copied)

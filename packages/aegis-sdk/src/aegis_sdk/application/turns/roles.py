@@ -33,6 +33,8 @@ class Roles:
         """Resources that are about to be given away, and the end of their pause."""
         self.is_draining = False
         """Nothing new is begun any more, for good."""
+        self.leaving: set[str] = set()
+        """Resources that this instance gives up: paused until they are another's, or `stay`."""
         self._preparing: dict[str, asyncio.Task[None]] = {}
         """What a resource's first request waits for: the callbacks of its promotion."""
         self._served: set[str] = set()
@@ -64,12 +66,30 @@ class Roles:
         )
         self.resume((resource,))
 
+    def leave(self, resources: Iterable[str]) -> Callable[[], bool]:
+        """Begin nothing new on them, also if they come here only now; what tells whether nothing of them is under way."""
+        names = list(resources)
+        self.leaving.update(names)
+        return lambda: False not in [self._pause(name) for name in names]
+
+    def stay(self, resources: Iterable[str]) -> None:
+        """They are not given up after all."""
+        for name in resources:
+            self.leaving.discard(name)
+            if name in self.serving and self._may_go_on(name) and name not in self.paused:
+                self._writer.resume(name)
+        self._soon()
+
     def resume(self, resources: Iterable[str] | None = None) -> None:
         """One that leaves stays paused."""
         for name in list(self.paused) if resources is None else resources:
-            if self._end_pause(name) and not self.is_draining and name not in self._preparing:
+            if self._end_pause(name) and self._may_go_on(name):
                 self._writer.resume(name)
         self._soon()
+
+    def _may_go_on(self, resource: str) -> bool:
+        waits = resource in self._preparing or resource in self.leaving
+        return not (self.is_draining or waits)
 
     def _end_pause(self, resource: str) -> bool:
         timer = self.paused.pop(resource, None)
@@ -80,8 +100,9 @@ class Roles:
     # --- what moved -------------------------------------------------------------------------------------------
     def hold_back(self, resources: Iterable[str]) -> None:
         """Before the first request of what is served from now on is begun: it waits, if it has to."""
-        if self.is_draining or self._service.promoted_callbacks:
-            for resource in resources:
+        all_wait = self.is_draining or bool(self._service.promoted_callbacks)
+        for resource in resources:
+            if all_wait or resource in self.leaving:
                 self._writer.pause(resource)
 
     def promoted(self, resources: Iterable[str]) -> None:
@@ -96,7 +117,7 @@ class Roles:
         if self._preparing.get(resource) is not called:
             return
         del self._preparing[resource]
-        if resource in self.serving and resource not in self.paused and not self.is_draining:
+        if resource in self.serving and resource not in self.paused and self._may_go_on(resource):
             self._writer.resume(resource)
             self._soon()
 

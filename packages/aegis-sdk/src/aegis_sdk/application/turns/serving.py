@@ -49,6 +49,8 @@ CATCH_UP_S_MAX: Final = 1.0
 journal, and this instance may be the only one that serves them."""
 PAUSE_LEASE_S: Final = 5.0
 SEEN_TOLD_MAX: Final = 1_000
+FORGET_S: Final = 0.5
+"""What a removed resource's last owner has to read is stored by then, and comes in a moment."""
 
 OnEntry = Callable[[Entry | Claim], None]
 OnUnreadable = Callable[[int, str, Sequence[str]], None]
@@ -81,8 +83,15 @@ class Readers(Protocol):
     def log(self, on_entry: OnEntry, on_unreadable: OnUnreadable, *, is_main: bool) -> LogSource:
         """`is_main`: the instance's own, by which it knows that it is still the same log."""
 
-    def requests(self, on_request: OnStored, on_past: Callable[[int], None]) -> Source:
-        """`on_past` is told up to where all were given, or are gone."""
+    def requests(
+        self,
+        on_request: OnStored,
+        on_past: Callable[[int], None],
+        resources: Collection[str] | None = None,
+    ) -> Source:
+        """`on_past` is told up to where all were given, or are gone. `resources`: only theirs, and beside the instance's own
+        reader.
+        """
 
     async def checkpoints(self, resources: Collection[str]) -> Mapping[str, FoundCheckpoint]:
         """The newest of each that has one. Raises: StoreError."""
@@ -137,6 +146,11 @@ class TurnServing:
         self.on_behind: Callable[[str], None] = on_stopped
         self.on_lost: Callable[[str], None] = _unheard
         self.on_unreadable: Callable[[str], None] = _unheard
+        self._coming = 0
+        """Additions whose resources are not all followed yet."""
+        self._following: set[asyncio.Task[None]] = set()
+        self._further: list[LogSource] = []
+        """Readers beside the instance's own."""
         self.runner = Runner(
             service,
             instance_id=instance_id,
@@ -290,12 +304,12 @@ class TurnServing:
 
     @property
     def requests_done(self) -> int:
-        return self.host.requests_done
+        return 0 if self._coming else self.host.requests_done
 
     @property
     def lag_entries(self) -> int:
         """What it has yet to read of the log."""
-        return self._reader.lag_entries
+        return max(reader.lag_entries for reader in (self._reader, *self._further))
 
     @property
     def waits_for(self) -> str:
@@ -319,32 +333,112 @@ class TurnServing:
         self.host.restored()
 
     # --- resources that come later --------------------------------------------------------------------------------
-    def _hold(self, resources: list[str]) -> None:
-        self.host.aside(self._read_further(resources))
+    def expect(self, resources: Collection[str]) -> list[str]:
+        """Control is about to be asked for them; those that are not followed yet."""
+        self.host.keep(resources)  # one that is being forgotten
+        held, host = self.host.writer.held, self.host
+        new = [name for name in resources if not (name in held or host.is_expected(name))]
+        self.host.expect(new)
+        self._coming += 1
+        return new
 
-    async def _read_further(self, resources: list[str]) -> None:
+    def add(self, resources: Sequence[str], *, log_after: int) -> None:
+        """Follow what was expected. What the log has of those without a checkpoint stands behind `log_after`."""
+        if self._stopped:
+            return  # who serves next is told all that is offered
+        following = self.host.aside(self._follow(resources, log_after))
+        self._following.add(following)
+        following.add_done_callback(self._following.discard)
+
+    def unexpect(self, resources: Collection[str]) -> None:
+        """They do not come."""
+        self.host.unexpect(resources)
+        self._coming -= 1
+
+    async def release(self, resources: Collection[str], *, timeout_s: float) -> bool:
+        """Begin nothing new on what this instance gives up; True when all that had begun has ended, else it goes on."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                if self._following:
+                    await asyncio.wait(self._following)
+                await self.host.release(resources)
+        except TimeoutError:
+            self.keep(resources)
+            return False
+        except BaseException:
+            self.keep(resources)
+            raise
+        return True
+
+    def keep(self, resources: Collection[str]) -> None:
+        """They are not given up after all."""
+        self.host.keep(resources)
+
+    async def forget(self, resources: Collection[str], *, log_end: int) -> None:
+        """Follow them no more; the log says up to `log_end` that they are another's. Returns when that is read, or soon."""
+        forgetting = self.host.aside(self.host.forget(resources, after=log_end))
+        await asyncio.wait({forgetting}, timeout=FORGET_S)
+
+    async def _follow(self, resources: Sequence[str], log_after: int) -> None:
+        try:
+            if resources:
+                await self._read_stored(resources)
+                await self._read_further(resources, log_after)
+        finally:
+            self.unexpect(resources)
+
+    async def _read_stored(self, resources: Sequence[str]) -> None:
+        """Their requests that were stored before they came: this instance has passed them."""
+        upto = self.host.stored_to
+        if not upto:
+            return
+        wanted, read = set(resources), asyncio.Event()
+
+        def on_request(request: Request, seq: int, stored_s: float) -> None:
+            if request.resource in wanted and seq <= upto:
+                self.host.stored_request(request, seq, stored_s)
+
+        def on_past(seq: int) -> None:
+            if seq >= upto:
+                read.set()
+
+        reader = self._readers.requests(on_request, on_past, resources)
+        try:
+            await reader.start()
+            await read.wait()
+        finally:
+            await reader.stop()
+
+    def _hold(self, resources: list[str]) -> None:
+        new = [name for name in resources if not self.host.is_expected(name)]
+        if new:
+            self.host.aside(self._read_further(new))
+
+    async def _read_further(self, resources: Sequence[str], log_after: int = 0) -> None:
         """The log gives them to this writer, which does not hold them: another fold reads them, and is adopted."""
         log.info("resources_read_later", writer=self.writer, resources=len(resources))
         for n in itertools.count(1):
             try:
-                if await self._adopt(resources):
+                if await self._adopt(resources, log_after):
                     return
             except StoreError as error:
                 log.warning("resources_not_read", writer=self.writer, error=str(error))
             await asyncio.sleep(backoff_s(n, first_s=0.02, max_s=1.0))
 
-    async def _adopt(self, resources: list[str]) -> bool:
+    async def _adopt(self, resources: Sequence[str], log_after: int) -> bool:
         """Whether the fold was whole. Raises: StoreError."""
         fold = self.host.writer.further()
         checkpoints = await self._readers.checkpoints(resources)
-        begins = self.host.follow(resources, checkpoints, fold=fold)
+        begins = self.host.follow(resources, checkpoints, fold=fold, after=log_after)
         further = Further(fold, self.host)
         reader = self._readers.log(further.entry, further.unreadable, is_main=False)
+        self._further.append(reader)
         try:
             await reader.start(after=begins)
             return await further.done
         finally:
             further.close()
+            self._further.remove(reader)
             await reader.stop()
 
 

@@ -158,8 +158,10 @@ class Writer:
         checkpoint: Checkpoint | None = None,
         *,
         saved_s: float = 0.0,
+        after: int = 0,
     ) -> None:
         """Hold a resource as its checkpoint has it, stored at `saved_s`. Before anything is read: `adopt` brings later ones.
+        Without one, all that the log has of it stands behind `after`.
 
         Raises: ValueError.
         """
@@ -167,7 +169,7 @@ class Writer:
         held.saved_s = saved_s
         self.held[resource] = held
         self._ends += [(at_s, held, request_id) for request_id, at_s in held.ended.items()]
-        begins = 0 if checkpoint is None else checkpoint.read
+        begins = after if checkpoint is None else checkpoint.read
         if self._begins_after < 0 or begins < self._begins_after:
             self._begins_after = self.position = begins
             self.ownership.begin(None if checkpoint is None else checkpoint.own)
@@ -203,6 +205,17 @@ class Writer:
             if held.state is HeldState.SERVING:
                 self._begin_to_serve(held)
 
+    def forget(self, resource: str) -> bool:
+        """Follow it no more. False: something of it is under way yet, or it is this writer's."""
+        held = self.held.get(resource)
+        if held is None:
+            return True
+        is_idle = held.state is HeldState.FOLLOWING and not held.in_flight and held.saving is None
+        if not is_idle or any(w.request.resource == resource for w in self.desk.open.values()):
+            return False
+        del self.held[resource]
+        return True
+
     # --- requests ---------------------------------------------------------------------------------------------
     def accept(self, work: Work) -> None:
         """A request arrived, sent or stored."""
@@ -230,7 +243,9 @@ class Writer:
         self._requests_to = max(self._requests_to, seq)
         names, self._has_early = self._has_early, set()
         for name in names:
-            held = self.held[name]
+            held = self.held.get(name)
+            if held is None:
+                continue
             early, held.early = held.early, []
             for work in early:
                 self._enqueue(held, work)

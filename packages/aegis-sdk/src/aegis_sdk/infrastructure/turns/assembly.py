@@ -62,18 +62,24 @@ class NatsReaders:
             self._names,
             on_entry=on_entry,
             on_unreadable=on_unreadable,
-            own=self._own,
+            own=self._own if is_main else "",
             watch=self._watch if is_main else None,
         )
 
-    def requests(self, on_request: OnStored, on_past: Callable[[int], None]) -> StoredRequests:
+    def requests(
+        self,
+        on_request: OnStored,
+        on_past: Callable[[int], None],
+        resources: Collection[str] | None = None,
+    ) -> StoredRequests:
         return StoredRequests(
             self._link,
             self._subjects,
             self._names.service,
             on_request=on_request,
             on_past=on_past,
-            watch=self._watch,
+            resources=resources,
+            watch=self._watch if resources is None else None,
         )
 
     async def checkpoints(self, resources: Collection[str]) -> Mapping[str, FoundCheckpoint]:

@@ -6,7 +6,7 @@ No consumer knows what is done: the log does.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, Final
 
 from aegis_sdk.application.turns.serving import OnStored
@@ -20,6 +20,9 @@ from aegis_sdk.nats.wire import Message
 from aegis_sdk.telemetry import log
 
 CREDIT: Final = 256
+FILTERS_MAX: Final = 100
+"""The server looks at each for each message: of more resources, all are read."""
+ALL: Final = 1 << 62
 
 
 class StoredRequests:
@@ -31,14 +34,20 @@ class StoredRequests:
         *,
         on_request: OnStored,
         on_past: Callable[[int], None],
+        resources: Collection[str] | None = None,
         watch: LogWatch | None = None,
     ) -> None:
-        """`watch` is told what comes, `on_past` up to where all came, or is gone from the stream's beginning."""
+        """`watch` is told what comes, `on_past` up to where all came, or is gone from the stream's beginning. `resources`: all
+        that is stored for these by now (and of others, if there are many).
+        """
+        self._is_part = resources is not None
         self._watch = watch
         self._link = link
         self._service = service
         self._stream = subjects.request_stream(service)
-        self._filter = subjects.targeted_requests(service)
+        self._filters = [subjects.targeted_requests(service)]
+        if resources is not None and len(resources) <= FILTERS_MAX:
+            self._filters = [subjects.request(service, resource) for resource in resources]
         self._on_request = on_request
         self._on_past = on_past
         self._next_seq = 1
@@ -67,15 +76,18 @@ class StoredRequests:
             "opt_start_seq": self._next_seq,
         }
         name, behind, self._loop.pending = await make_reader(
-            self._link, self._stream, [self._filter], start, timeout_s=timeout_s
+            self._link, self._stream, self._filters, start, timeout_s=timeout_s
         )
-        self._on_past(behind)
+        self._past(behind, self._loop.pending)
         return name
+
+    def _past(self, seq: int, pending: int) -> None:
+        self._on_past(ALL if self._is_part and not pending else seq)
 
     def _read(self, message: Message, meta: Meta) -> None:
         self._next_seq = meta.stream_seq + 1
         self._give(message, meta)
-        self._on_past(meta.stream_seq)
+        self._past(meta.stream_seq, meta.pending)
 
     def _give(self, message: Message, meta: Meta) -> None:
         try:
