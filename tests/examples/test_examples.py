@@ -36,6 +36,10 @@ EXPECTED: Final = {
         "the balance is 50",
         "another payload under the same key: key_reused",
     ],
+    "threads.py": [
+        "50 deposits by 8 threads: 50 different balances, the last 500",
+        "after a withdrawal: 380",
+    ],
     "rejection.py": [
         "P-1 -30: 70 left",
         "P-1 -500: rejected, insufficient_funds {'balance': 70}",

@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
+    from aegis_sdk import blocking as blocking
     from aegis_sdk.client import Aegis, connect
     from aegis_sdk.context import Context, ResourceContext, State, Ticket
     from aegis_sdk.contract.control import Role
@@ -108,6 +109,8 @@ _HOMES: Final = (
 
 
 def __getattr__(name: str) -> Any:
+    if name == "blocking":
+        return import_module("aegis_sdk.blocking")
     if name in __all__:
         for home in _HOMES:
             found = vars(import_module(f"aegis_sdk.{home}"))

@@ -43,7 +43,10 @@ COLD_START_S = 30.0
 
 
 class Aegis:
-    """A connection. Made by `connect`; safe to share between tasks of one event loop."""
+    """A connection. Made by `connect`; safe to share between tasks of one event loop.
+
+    On another loop, and in a forked child, each verb raises ContractError. Threads share an `aegis_sdk.blocking` one.
+    """
 
     def __init__(
         self,
@@ -203,7 +206,8 @@ class Aegis:
             Draining: this client is closed.
             OSError: the address can't be had.
         """
-        self._check()
+        self._link.check_process()
+        self._check_open()
         port = arguments.whole(port, "port", least=0, most=65_535)
         host = arguments.text(host, "host", error=InvalidArgument)
         if self._metrics_server is not None:
@@ -216,9 +220,10 @@ class Aegis:
     async def drain(self, *, timeout_s: float = 10.0) -> None:
         """Drain all instances served here, wait for open requests, close. What is still open then ends as by `close`.
 
-        Raises: InvalidArgument.
+        Raises: InvalidArgument; ContractError as `close`.
         """
         timeout_s = arguments.duration_s(timeout_s, "timeout_s")
+        self._link.usable()
         await self._instances_drained(timeout_s)
         await self._requests.close(drain_s=timeout_s)
         await self.close()
@@ -227,8 +232,13 @@ class Aegis:
         """Quick, and safe twice; instances are drained of what takes under a second.
 
         Open calls end at once: by OutcomeUnknown with the request's id, or by Draining when nothing was sent.
-        Cancelled, it goes on by itself.
+        Cancelled, it goes on by itself. In a forked child there is nothing to close.
+
+        Raises: ContractError on another event loop.
         """
+        if self._link.is_forked:
+            return
+        self._link.usable()
         if self._closing is None:
             self._closing = asyncio.create_task(self._close())
         await asyncio.shield(self._closing)
@@ -250,8 +260,11 @@ class Aegis:
         await asyncio.gather(*(i.drain(timeout_s=timeout_s) for i in self._instances))
 
     def _check(self) -> None:
-        """Raises: Draining; ContractError in a forked child."""
+        """Raises: Draining; ContractError in a forked child, or on another event loop."""
         self._link.usable()
+        self._check_open()
+
+    def _check_open(self) -> None:
         if self._closing is not None:
             raise Draining(CLOSED)
 

@@ -201,18 +201,23 @@ class Instance:
             Copied: another process has its identity.
             RefusedByNats: NATS refuses its login, which is in no file that could change: start anew with another.
         """
+        with process.signals_drain() if signals else contextlib.nullcontext():
+            await self.until_ended(signals=signals)
+
+    async def until_ended(self, *, signals: bool) -> None:
+        """`serve_forever`, while somebody else hears the signals. Raises: as that."""
+        self._link.usable()
         gc.freeze()
         if not signals:
             process.drained(self._drain_soon)
         hopeless = self._link.hopeless
         ends: set[asyncio.Future[Any]] = {self._ended, hopeless}
-        with process.signals_drain() if signals else contextlib.nullcontext():
-            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
-            if not self._ended.done():
-                log.error("login_refused_for_good", service=self.service, reason=hopeless.result())
-                await self.stop()
-                raise RefusedByNats(hopeless.result())
-            self._ended.result()
+        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        if not self._ended.done():
+            log.error("login_refused_for_good", service=self.service, reason=hopeless.result())
+            await self.stop()
+            raise RefusedByNats(hopeless.result())
+        self._ended.result()
 
     async def ready(self, *, timeout_s: float = READY_TIMEOUT_S) -> None:
         """Wait until it has read its service's log, and serves each resource that it is active for.
@@ -225,6 +230,7 @@ class Instance:
             InvalidArgument.
         """
         timeout_s = arguments.duration_s(timeout_s, "timeout_s")
+        self._link.usable()
         serving = self._serving
         assert serving is not None  # whoever has the instance has what `start` made
         ready = asyncio.create_task(serving.ready())
@@ -243,6 +249,7 @@ class Instance:
         """Finish what has begun, hand the leases over, leave. Safe to call twice. Raises: InvalidArgument."""
         timeout_s = arguments.duration_s(timeout_s, "timeout_s")
         reason = arguments.text(reason, "reason", error=InvalidArgument)
+        self._link.usable()
         if self._draining is None:
             self._draining = asyncio.create_task(self._drain(timeout_s, reason))
         await asyncio.shield(self._draining)
@@ -297,6 +304,7 @@ class Instance:
         """End at once, as if killed but with the connection closed: nothing is lost. Safe twice."""
         if self._stopped:
             return
+        self._link.usable()
         self._stopped = True
         try:
             await self._take_down()

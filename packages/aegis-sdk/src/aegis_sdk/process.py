@@ -23,12 +23,16 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
+from aegis_sdk.errors import ContractError
 from aegis_sdk.telemetry import log
 
 EXIT_S: Final = 5.0
 DRAINED_S_MAX: Final = 15.0
 """Longer than a drain may take, its leaving included; a loop that is blocked drains nothing."""
 LOOK_S: Final = 0.05
+FORKED: Final = (
+    "this client was opened before this process was forked, and belongs to the parent: connect in the child"
+)
 SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 
 Drain = Callable[[str], None]
@@ -57,6 +61,11 @@ def drain_on_signal(drain: Drain) -> None:
 
 def drained(drain: Drain) -> None:
     _drains.pop(drain, None)
+
+
+def serves_on(loop: asyncio.AbstractEventLoop) -> bool:
+    """Whether an instance is served on it: who blocks it holds that up."""
+    return loop in _drains.values()
 
 
 @contextlib.contextmanager
@@ -121,6 +130,16 @@ def end_as_pid_1() -> None:
     with contextlib.suppress(ValueError):  # not in the main thread
         if os.getpid() == 1 and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
             signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+
+
+# --- loops ------------------------------------------------------------------------------------------------
+def check_loop(loop: asyncio.AbstractEventLoop) -> None:
+    """Raises: ContractError, unless it is `loop` that runs here."""
+    if asyncio._get_running_loop() is not loop:
+        raise ContractError(
+            "this client belongs to another event loop than the one that runs here, or none does: connect in this"
+            " one; threads share an aegis_sdk.blocking.connect(), a handler in a thread has ctx.request_blocking"
+        )
 
 
 # --- forks ------------------------------------------------------------------------------------------------

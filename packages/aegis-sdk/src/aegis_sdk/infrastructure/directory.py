@@ -182,6 +182,13 @@ class NatsDirectory:
         return task
 
     async def _start(self, service: str) -> None:
+        try:
+            await self._read_buckets(service)
+        except NoBucket:  # the next check begins again: control may have come meanwhile
+            self._followed.pop(service, None)
+
+    async def _read_buckets(self, service: str) -> None:
+        """Raises: NoBucket."""
         known = self._services[service]
         registry, leases = self._subjects.registry_bucket, self._subjects.leases_bucket
         records = f"$KV.{registry}."
@@ -237,10 +244,7 @@ class NatsDirectory:
             holds=False,
             owned=True,
         )
-        try:
-            await loop.start()
-        except NoBucket:
-            return  # asked again by the next check
+        await loop.start()
         self._loops.append(loop)
         try:
             async with asyncio.timeout(READY_TIMEOUT_S):

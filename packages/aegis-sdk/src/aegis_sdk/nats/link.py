@@ -210,13 +210,19 @@ class Link:
         self._client.on_forbidden(callback)
 
     def usable(self) -> Link:
-        """Itself. Raises: ContractError in a child that was forked after it was opened."""
-        if self._is_forked:
-            raise ContractError(
-                "this client was opened before this process was forked, and belongs to the parent:"
-                " connect in the child"
-            )
+        """Itself. Raises: ContractError in a forked child, and on another event loop than its own."""
+        self.check_process()
+        process.check_loop(self._loop)
         return self
+
+    def check_process(self) -> None:
+        """Raises: ContractError in a child that was forked after it was opened."""
+        if self._is_forked:
+            raise ContractError(process.FORKED)
+
+    @property
+    def is_forked(self) -> bool:
+        return self._is_forked
 
     def _forked(self) -> None:
         self._is_forked = True

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import secrets
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
+from aegis_sdk import process
 from aegis_sdk.application.membership import Membership
 from aegis_sdk.application.requester import TIMEOUT_S, Requester
 from aegis_sdk.application.tracing import LOG_TRACER, Tracer
@@ -69,6 +71,7 @@ class MemoryAegis:
             self.link, caller=self.link.name, recorder=self.recorder, tracer=tracer
         )
         self._names = itertools.count(1)
+        self._loop = asyncio.get_running_loop()
 
     async def request(
         self,
@@ -100,6 +103,7 @@ class MemoryAegis:
     async def attach(
         self, request_id: str, method: Method[Any, Rep], *, timeout_s: float = TIMEOUT_S
     ) -> Rep:
+        process.check_loop(self._loop)
         return await self._requester.attach(request_id, method, timeout_s=timeout_s)
 
     async def serve(
@@ -274,6 +278,12 @@ def make_requester(
     tracer: Tracer = LOG_TRACER,
 ) -> Requester:
     """The calling side over `link`."""
+    loop = asyncio.get_running_loop()
+
+    def payload_bytes_max() -> int:
+        process.check_loop(loop)  # as a connection does, whenever something is asked
+        return link.bus.limits.payload_bytes_max
+
     way = Caller(
         calls=link.calls,
         requests=link.requests,
@@ -286,7 +296,7 @@ def make_requester(
     return Requester(
         way,
         caller=caller.replace("-", ""),  # as no client's own token has one
-        payload_bytes_max=lambda: link.bus.limits.payload_bytes_max,
+        payload_bytes_max=payload_bytes_max,
         recorder=recorder,
         tracer=tracer,
     )
