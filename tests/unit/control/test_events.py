@@ -25,6 +25,7 @@ def test_every_kind_has_a_name_of_its_own_that_stays() -> None:
     """Operators' scripts, alerts and the events of older versions name them."""
     assert set(KINDS) == {
         *("instance_registered", "resources_changed", "registration_refused", "instance_recovered"),
+        "contract_broken",
         *("instance_draining", "instance_forgotten", "instance_lost", "instance_stalled"),
         *("instance_evicted", "instance_left", "failover_begun", "failover_done"),
         *("instance_fenced", "lease_granted", "spread_begun", "spread_done"),

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import gc
 import os
 import secrets
 import socket
 import time
 from collections.abc import Coroutine, Iterable, Mapping
+from importlib import metadata
 from typing import Any, Final
 
 from aegis_sdk import process
@@ -20,6 +22,7 @@ from aegis_sdk.application.turns.offering import CHANGE_TIMEOUT_S, Offering
 from aegis_sdk.application.turns.serving import TurnServing
 from aegis_sdk.contract import arguments
 from aegis_sdk.contract.control import (
+    PROTOCOL,
     Ack,
     Command,
     CommandKind,
@@ -61,6 +64,13 @@ LEAVE_TIMEOUT_S: Final = 3.0
 def new_token(bytes_: int = 6) -> str:
     """A fresh id part: letters and digits only."""
     return secrets.token_hex(bytes_)
+
+
+@functools.cache
+def _sdk_version() -> str:
+    with contextlib.suppress(metadata.PackageNotFoundError):
+        return metadata.version("aegis-sdk")
+    return ""
 
 
 async def _unless_forbidden(
@@ -336,6 +346,9 @@ class Instance:
             instance_id=self.id,
             incarnation=self._incarnation,
             version=self._service.version,
+            sdk_version=_sdk_version(),
+            protocol=PROTOCOL,
+            compatibility=self._service.compatibility,
             host=socket.gethostname(),
             pid=os.getpid(),
             methods=self._service.specs(),

@@ -10,7 +10,7 @@ from typing import Annotated, Any, TypeVar, get_args, get_origin
 
 from aegis_sdk.context import Context, ResourceContext
 from aegis_sdk.contract import arguments
-from aegis_sdk.contract.control import MethodSpec
+from aegis_sdk.contract.control import Compatibility, MethodSpec
 from aegis_sdk.contract.method import Method
 from aegis_sdk.contract.names import check_service
 from aegis_sdk.domain.retries import Retries
@@ -47,10 +47,16 @@ class Handler:
 class Service:
     """`Service("accounts")`; handlers are added by `@service.handles(METHOD)`.
 
+    `compatibility`: control compares its contracts with those that are registered. What breaks callers is told by an event
+    ("warn"), refuses the instance ("strict"), or is nobody's concern ("off").
+
     Raises: InvalidName, InvalidArgument.
     """
 
-    def __init__(self, name: str, *, version: str = "") -> None:
+    def __init__(
+        self, name: str, *, version: str = "", compatibility: str = Compatibility.WARN
+    ) -> None:
+        self.compatibility = _compatibility(compatibility)
         self.name = check_service(arguments.text(name, "name"))
         self.version = arguments.text(version, "version", error=InvalidArgument)
         self.handlers: dict[str, Handler] = {}
@@ -130,6 +136,17 @@ class Service:
 
     def specs(self) -> list[MethodSpec]:
         return [handler.spec() for handler in self.handlers.values()]
+
+
+def _compatibility(given: object) -> Compatibility:
+    """Raises: InvalidArgument."""
+    try:
+        return Compatibility(given)  # type: ignore[arg-type]
+    except ValueError:
+        raise InvalidArgument(
+            f"compatibility must be one of {', '.join(Compatibility)}, and is"
+            f" {said(given, chars_max=40)!r}"
+        ) from None
 
 
 def _takes_resource(function: Callable[..., Any]) -> bool:

@@ -61,6 +61,7 @@ class OfInstance(Event):
 
 class InstanceRegistered(OfInstance):
     version: str = ""
+    sdk_version: str = ""
     host: str = ""
     pid: int = 0
     returning: bool = False
@@ -74,6 +75,15 @@ class ResourcesChanged(OfInstance):
     added: int = 0
     removed: int = 0
     vacant: int = 0
+
+
+class ContractBroken(OfInstance):
+    """It was let in, and callers or instances with the contract before it can't read all that it writes, or it theirs."""
+
+    alarming = True
+
+    version: str = ""
+    fields: list[str] = []
 
 
 class RegistrationRefused(OfInstance):

@@ -18,6 +18,8 @@ from typing import Any, Final
 from aegis_sdk.application.ports import Control
 from aegis_sdk.contract.control import (
     NOT_REGISTERED,
+    PROTOCOL,
+    PROTOCOL_MIN,
     Ack,
     Command,
     CommandKind,
@@ -254,6 +256,7 @@ class Membership:
                 waiting.say(error=str(error))
             else:
                 if reply.ok:
+                    _check_protocol(reply)
                     return reply
                 if reply.code not in again or time.monotonic() >= give_up_s:
                     raise _REFUSED.get(reply.code, RegistrationRefused)(reply.message)
@@ -279,6 +282,15 @@ def _changed(
     kept = {name: role for name, role in registration.resources.items() if name not in gone}
     changes = {"resources": kept | dict(add), "offer": registration.offer + by}
     return registration.model_copy(update=changes)
+
+
+def _check_protocol(reply: RegistrationReply) -> None:
+    """A control that is too old to judge it lets a newer instance in. Raises: RegistrationRefused."""
+    if reply.protocol < PROTOCOL_MIN:
+        raise RegistrationRefused(
+            f"control speaks protocol {reply.protocol}, and this instance {PROTOCOL_MIN} to {PROTOCOL}:"
+            " upgrade control first"
+        )
 
 
 def obey(command: Command, *, membership: Membership, incarnation: str) -> Ack | None:

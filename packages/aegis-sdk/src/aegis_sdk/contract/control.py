@@ -19,6 +19,32 @@ from aegis_sdk.contract.subjects import Subjects
 from aegis_sdk.errors import InvalidArgument, InvalidName
 from aegis_sdk.words import said, said_type
 
+PROTOCOL: Final = 1
+"""What this version speaks with control, in logs and in messages. It rises when one that has it can't work with one that has not."""
+PROTOCOL_MIN: Final = 1
+"""The oldest that this version works with."""
+
+
+class Compatibility(StrEnum):
+    """What becomes of an instance whose contracts break callers of those that are registered."""
+
+    STRICT = "strict"
+    """It is refused."""
+    WARN = "warn"
+    """It serves, and an event says what breaks."""
+    OFF = "off"
+    """Nobody compares."""
+
+
+def misfit(protocol: int, *, instance: str, sdk_version: str) -> str:
+    """Why an instance of that protocol can't work with a control of this version; empty when it can."""
+    if PROTOCOL_MIN <= protocol <= PROTOCOL:
+        return ""
+    of = f"{instance} speaks protocol {protocol} (aegis-sdk {sdk_version or '?'})"
+    spoken = f"{PROTOCOL_MIN} to {PROTOCOL}" if PROTOCOL_MIN < PROTOCOL else f"{PROTOCOL}"
+    what = "control" if protocol > PROTOCOL else "the instance's aegis-sdk"
+    return f"{of}, and control {spoken}: upgrade {what} first"
+
 
 class Role(StrEnum):
     """What an instance offers to be for a resource."""
@@ -135,6 +161,8 @@ class InstanceRecord(_Record):
     instance_id: str
     incarnation: str
     version: str = ""
+    sdk_version: str = ""
+    protocol: int = 1
     host: str = ""
     pid: int = 0
     state: InstanceState = InstanceState.LIVE
@@ -240,6 +268,10 @@ class Registration(_Wire):
     resources_seen: dict[str, ResourceSeen] = {}
     """What it knew of its resources in those."""
     version: str = ""
+    sdk_version: str = ""
+    protocol: int = 1
+    """The first versions did not say."""
+    compatibility: Compatibility = Compatibility.WARN
     host: str = ""
     pid: int = 0
     methods: list[MethodSpec]
@@ -272,8 +304,8 @@ NOT_REGISTERED: Final = "not_registered"
 
 
 class RegistrationReply(_Wire):
-    """`ok`, or a `code` (second_active, evicted, invalid, busy, log_lost, draining, not_registered, internal) with a
-    message for people.
+    """`ok`, or a `code` (second_active, evicted, invalid, protocol, incompatible, busy, log_lost, draining, not_registered,
+    internal) with a message for people.
 
     `busy` means: ask again after `retry_after_s` (an old active is being judged just now); so does
     `log_lost`, until an operator has accepted the loss.
@@ -298,6 +330,10 @@ class RegistrationReply(_Wire):
     """Of a change: what the journal has of added resources without a checkpoint stands behind this."""
     log_end: Count = 0
     """Of a change: the journal's entries that carry it out stand up to here."""
+    protocol: int = 1
+    """What control speaks."""
+    protocol_min: int = 1
+    """The oldest that it works with."""
 
 
 class Leave(_Wire):
@@ -408,6 +444,8 @@ class InstanceView(_Wire):
     instance_id: str
     state: InstanceState
     version: str = ""
+    sdk_version: str = ""
+    protocol: int = 1
     host: str = ""
     pid: int = 0
     since: float = 0.0

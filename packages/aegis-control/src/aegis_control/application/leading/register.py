@@ -6,12 +6,16 @@ from collections.abc import Iterable, Mapping
 
 import pydantic
 from aegis_sdk.contract.control import (
+    PROTOCOL,
+    PROTOCOL_MIN,
+    Compatibility,
     InstanceRecord,
     InstanceState,
     LeaseState,
     Registration,
     RegistrationReply,
     Role,
+    misfit,
 )
 from aegis_sdk.contract.values import field_errors
 from aegis_sdk.errors import InvalidName, LogLost, Unavailable
@@ -23,7 +27,8 @@ from aegis_control.application.leading.roster import Roster
 from aegis_control.application.ports import ProvisionFailed
 from aegis_control.application.state import ControlState, Member, ServiceTable
 from aegis_control.application.world import World
-from aegis_control.domain.events import InstanceRegistered, RegistrationRefused
+from aegis_control.domain.events import ContractBroken, InstanceRegistered, RegistrationRefused
+from aegis_control.domain.leading.contracts import differences
 from aegis_control.domain.leading.lease import Owner
 from aegis_control.domain.leading.liveness import CAN_KEEP
 from aegis_control.domain.leading.registry import (
@@ -66,6 +71,15 @@ class Register:
             return refuse("invalid", "; ".join(field_errors(error)))
         except InvalidName as error:
             return refuse("invalid", str(error))
+        unspoken = misfit(
+            registration.protocol,
+            instance=registration.instance_id,
+            sdk_version=registration.sdk_version,
+        )
+        if unspoken:
+            refusal = refuse("protocol", unspoken)
+            self._tell_refusal(registration, refusal)
+            return refusal
         try:
             return await self._register(registration)
         except ProvisionFailed as error:
@@ -85,7 +99,10 @@ class Register:
             claims = self.claims(
                 table, me, registration.resources, returning=registration.returning
             )
-            refusal = refusal or self._misfit(table, registration)
+            broken = _broken(table, registration)
+            refusal = (
+                refusal or self._misfit(table, registration) or _too_strict(registration, broken)
+            )
             refusal = refusal or self._overtaken(table, registration)
             refusal = refusal or self.refusal(table, claims)
             if refusal is not None:
@@ -96,11 +113,21 @@ class Register:
             member.heard_at_s, member.heard = self._world.clock.monotonic(), True
             member.keeps_leases = True
             granted = await self._grant(table, member, claims)
+        if broken:
+            self._world.events.emit(
+                ContractBroken(
+                    service=table.name,
+                    instance_id=registration.instance_id,
+                    version=registration.version,
+                    fields=broken,
+                )
+            )
         self._world.events.emit(
             InstanceRegistered(
                 service=table.name,
                 instance_id=registration.instance_id,
                 version=registration.version,
+                sdk_version=registration.sdk_version,
                 host=registration.host,
                 pid=registration.pid,
                 returning=registration.returning,
@@ -173,6 +200,8 @@ class Register:
             instance_id=registration.instance_id,
             incarnation=registration.incarnation,
             version=registration.version,
+            sdk_version=registration.sdk_version,
+            protocol=registration.protocol,
             host=registration.host,
             pid=registration.pid,
             resources=registration.resources,
@@ -271,6 +300,8 @@ class Register:
             replicas=self._world.replicas,
             journal_id=table.journal_id,
             requests_id=table.logs.requests.id if table.logs else "",
+            protocol=PROTOCOL,
+            protocol_min=PROTOCOL_MIN,
         )
 
     def _tell_refusal(self, registration: Registration, reply: RegistrationReply) -> None:
@@ -282,6 +313,25 @@ class Register:
                 reason=reply.message,
             )
         )
+
+
+def _broken(table: ServiceTable, registration: Registration) -> list[str]:
+    """What its contracts break. One that comes back brings nothing new."""
+    known = table.record
+    if known is None or registration.returning or registration.compatibility is Compatibility.OFF:
+        return []
+    return differences(known.methods, registration.methods)
+
+
+def _too_strict(registration: Registration, broken: list[str]) -> RegistrationReply | None:
+    if not broken or registration.compatibility is not Compatibility.STRICT:
+        return None
+    return refuse(
+        "incompatible",
+        f"{registration.instance_id} (version {registration.version or '?'}) would break callers of"
+        f" {registration.service}: {'; '.join(broken)}. Change the contract compatibly, or serve it with"
+        ' compatibility="warn"',
+    )
 
 
 def refuse(code: str, message: str) -> RegistrationReply:

@@ -50,6 +50,8 @@ def _instance(member: Member, active_counts: Mapping[str, int], clock: Clock) ->
         instance_id=record.instance_id,
         state=record.state,
         version=record.version,
+        sdk_version=record.sdk_version,
+        protocol=record.protocol,
         host=record.host,
         pid=record.pid,
         since=record.since,

@@ -14,7 +14,13 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
-from aegis_sdk.contract.control import CheckupView, InstanceState, InstanceView, ServerView
+from aegis_sdk.contract.control import (
+    CheckupView,
+    InstanceState,
+    InstanceView,
+    ServerView,
+    misfit,
+)
 
 VERSION: Final = (2, 15, 0)
 """What the protocol was tried against."""
@@ -312,6 +318,19 @@ def _instances(facts: Facts) -> Iterator[Finding]:
         )
 
 
+def _versions(facts: Facts) -> Iterator[Finding]:
+    """Of the SDK and its protocol, in each service."""
+    for one in facts.instances:
+        if why := misfit(one.protocol, instance=one.instance_id, sdk_version=one.sdk_version):
+            yield Finding("versions", Level.BAD, f"{one.service}: {why}", "it can't register again")
+    told = sorted({(one.sdk_version or "?", one.protocol) for one in facts.instances})
+    words = ", ".join(f"aegis-sdk {version} (protocol {protocol})" for version, protocol in told)
+    if len(told) == 1:
+        yield Finding("versions", Level.OK, f"all instances: {words}")
+    elif told:
+        yield Finding("versions", Level.NOTE, f"instances have {words}", "finish the upgrade")
+
+
 def _standbys(facts: Facts) -> Iterator[Finding]:
     for state in ("waiting", "vacant"):
         if facts.resources.get(state):
@@ -376,7 +395,14 @@ def _size(number: int) -> str:
 
 
 _Check = Callable[[Facts], Iterator[Finding]]
-_STATE: Final[tuple[_Check, ...]] = (_instances, _standbys, _losses, _unreadable, _dead_letters)
+_STATE: Final[tuple[_Check, ...]] = (
+    _instances,
+    _versions,
+    _standbys,
+    _losses,
+    _unreadable,
+    _dead_letters,
+)
 _CHECKS: Final[tuple[_Check, ...]] = (
     _control,
     _version,

@@ -67,7 +67,17 @@ def by_state(counts: Mapping[str, int]) -> str:
 
 
 def show_instances(instances: Sequence[InstanceView]) -> None:
-    columns = ("INSTANCE", "SERVICE", "STATE", "ROLES", "LAG", "HEARTBEAT", "HOST:PID")
+    columns = (
+        "INSTANCE",
+        "SERVICE",
+        "STATE",
+        "ROLES",
+        "LAG",
+        "HEARTBEAT",
+        "VERSION",
+        "SDK",
+        "HOST:PID",
+    )
     _table(columns, [_instance_row(instance) for instance in instances])
 
 
@@ -170,6 +180,8 @@ def _instance_row(instance: InstanceView) -> tuple[Cell, ...]:
         roles(instance),
         str(instance.lag_entries),
         age(instance.heartbeat_age_s),
+        instance.version or "-",
+        _sdk(instance),
         _where(instance),
     )
 
@@ -184,10 +196,16 @@ def _instance_pairs(instance: InstanceView) -> list[tuple[str, Cell]]:
         ("heartbeat", age(instance.heartbeat_age_s)),
         ("loop lag", f"{instance.loop_lag_s * 1000:.0f} ms"),
         ("version", instance.version or "-"),
+        ("sdk", _sdk(instance)),
         ("host:pid", _where(instance)),
         ("since", moment(instance.since)),
         ("reason", instance.reason or "-"),
     ]
+
+
+def _sdk(instance: InstanceView) -> str:
+    """Its SDK's version, and the protocol's."""
+    return f"{instance.sdk_version or '?'}/{instance.protocol}"
 
 
 def _method_pairs(method: MethodSpec) -> list[tuple[str, Cell]]:
