@@ -16,6 +16,7 @@ from aegis_sdk.contract.envelope import MSG_ID
 from aegis_sdk.contract.names import decode_token
 from aegis_sdk.contract.subjects import Subjects
 from aegis_sdk.contract.turns.entries import TURN, decode_turn
+from aegis_sdk.nats.codes import EXPECTED_SEQ, EXPECTED_SUBJECT
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
@@ -158,7 +159,7 @@ def _accepted(service: str, message: Msg) -> Accepted:
 
 def _records(service: str, message: Msg) -> list[OutcomeEntry]:
     """All outcomes of an entry."""
-    records = decode_turn(message.data)
+    records, headers = decode_turn(message.data), message.headers or {}
     stored_s = time.monotonic() - (time.time() - message.metadata.timestamp.timestamp())
     return [
         OutcomeEntry(
@@ -173,6 +174,8 @@ def _records(service: str, message: Msg) -> list[OutcomeEntry]:
             batched=len(records) > 1,
             number=record.outcome.number,
             stored_s=stored_s,
+            writer=headers.get(EXPECTED_SUBJECT, "").rpartition(".")[2],
+            gate=int(headers.get(EXPECTED_SEQ, 0)),
         )
         for record in records
     ]

@@ -120,6 +120,9 @@ class OutcomeEntry:
     """Its place among its resource's outcomes, where these are numbered."""
     stored_s: float = math.inf
     """When; infinite where that was not taken note of."""
+    writer: str = ""
+    gate: int = 0
+    """The place of the gate under which it was stored, if it needed one."""
 
     @property
     def place(self) -> Place:
@@ -128,6 +131,16 @@ class OutcomeEntry:
     @property
     def executed(self) -> bool:
         return self.outcome == "executed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gate:
+    """A gate that the suite stored: whatever its writer had sent before is refused from then on."""
+
+    service: str
+    writer: str
+    seq: int
+    stored_s: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -197,6 +210,7 @@ class History:
     gone: Sequence[Gone] = ()
     faults: Sequence[Fault] = ()
     losses: Sequence[Loss] = ()
+    gates: Sequence[Gate] = ()
     finals: Sequence[Final] = ()
 
     def of(self, workload: str) -> list[Operation]:
@@ -254,6 +268,7 @@ def write(history: History) -> Iterator[str]:
         ("gone", history.gone),
         ("fault", history.faults),
         ("loss", history.losses),
+        ("gate", history.gates),
         ("final", history.finals),
     ):
         for entry in entries:
@@ -261,7 +276,7 @@ def write(history: History) -> Iterator[str]:
 
 
 def record_line(kind: str, entry: Any) -> str:
-    """One record (run, accepted, outcome, gone, fault, loss, final) as a line."""
+    """One record (run, accepted, outcome, gone, fault, loss, gate, final) as a line."""
     return _line(kind, asdict(entry))
 
 
@@ -308,6 +323,7 @@ class _Reader:
         self._gone: list[Gone] = []
         self._faults: list[Fault] = []
         self._losses: list[Loss] = []
+        self._gates: list[Gate] = []
         self._finals: list[Final] = []
 
     def take(self, record: dict[str, Any]) -> None:
@@ -329,6 +345,8 @@ class _Reader:
                 self._faults.append(Fault(**record))
             case "loss":
                 self._losses.append(Loss(**record))
+            case "gate":
+                self._gates.append(Gate(**record))
             case "final":
                 self._finals.append(Final(**record))
             case _:
@@ -357,5 +375,6 @@ class _Reader:
             gone=sorted(self._gone, key=lambda entry: (entry.service, entry.seq)),
             faults=sorted(self._faults, key=lambda fault: fault.began_s),
             losses=sorted(self._losses, key=lambda loss: loss.accepted_s),
+            gates=self._gates,
             finals=sorted(self._finals, key=lambda final: final.place),
         )

@@ -113,7 +113,11 @@ async def _run_in(planned: Plan, folder: Path) -> History:
     history = _history(planned, clients, found, faults, finals)
     lost = gone(ends, history.outcomes, system.names)
     return replace(
-        history, losses=system.losses, gone=lost, faults=[*history.faults, *system.put_back]
+        history,
+        losses=system.losses,
+        gates=system.gates,
+        gone=lost,
+        faults=[*history.faults, *system.put_back],
     )
 
 

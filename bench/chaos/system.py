@@ -24,7 +24,7 @@ from bench.chaos.breaks import BROKEN
 from bench.chaos.children import Child
 from bench.chaos.clocks import Clocks
 from bench.chaos.collect import Names
-from bench.chaos.history import PUT_BACK, Fault, Loss
+from bench.chaos.history import PUT_BACK, Fault, Gate, Loss
 from bench.chaos.nemesis import ACCIDENTS, TROUBLES, Kind
 from bench.chaos.proxy import Proxy
 from bench.chaos.troubles import Troubles
@@ -87,6 +87,11 @@ class System:
         """Held by whoever starts or ends nodes."""
         self.names: Names = {}
         """Of the requests that may be lost."""
+
+    @property
+    def gates(self) -> list[Gate]:
+        """Those that the suite stored."""
+        return self._troubles.gates
 
     @property
     def sizes(self) -> dict[Kind, int]:

@@ -10,6 +10,7 @@ import asyncio
 import base64
 import contextlib
 import json
+import time
 from collections.abc import Callable, Coroutine, Sequence
 from random import Random
 from typing import Any, Final
@@ -23,6 +24,7 @@ from aegis_sdk.nats.codes import ROLLUP
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
 
+from bench.chaos.history import Gate
 from bench.chaos.nemesis import Kind
 from bench.chaos.workloads import WORKLOADS
 from bench.chaos.workloads.api import Named, Workload
@@ -47,6 +49,8 @@ class Troubles:
         self._workloads = [WORKLOADS[name] for name in workloads]
         self._source = Random(f"{seed}/troubles")
         self._tasks: dict[Kind, asyncio.Task[None]] = {}
+        self.gates: list[Gate] = []
+        """Those that were stored here."""
         self._asked = 0
         """By crowds: each request has a name of its own."""
 
@@ -79,9 +83,23 @@ class Troubles:
                 with contextlib.suppress(NatsError, TimeoutError, KeyError):
                     names = LogSubjects(SUBJECTS, self._source.choice(self._workloads).service_name)
                     gates = await _subjects_of(client, names.stream, names.gate("*"))
-                    for gate in gates:
-                        await client.publish(gate, b"", headers={ROLLUP: "sub"})
+                    await self._store_gates(client, gates)
                 await asyncio.sleep(BUMP_S)
+
+    async def _store_gates(self, client: Client, gates: Sequence[str]) -> None:
+        """All on their way at once. Raises: NatsError, TimeoutError."""
+        stream = client.jetstream(timeout=2.0)
+        asked = (stream.publish(gate, b"", headers={ROLLUP: "sub"}) for gate in gates)
+        stored = await asyncio.gather(*asked)
+        self.gates += [
+            Gate(
+                service=SUBJECTS.service_of_stream(each.stream),
+                writer=gate.rpartition(".")[2],
+                seq=each.seq,
+                stored_s=time.monotonic(),
+            )
+            for gate, each in zip(gates, stored, strict=True)
+        ]
 
     async def _move_ownership(self) -> None:
         """Resources change hands while their turns are under way."""
@@ -114,8 +132,7 @@ class Troubles:
                         moves = json.loads(base64.b64decode(entry["data"]))
                         moves["to"] = {owner: [self._source.choice(workload.resources)]}
                         await client.publish(names.own(number), json.dumps(moves).encode())
-                        for gate in gates:
-                            await client.publish(gate, b"", headers={ROLLUP: "sub"})
+                        await self._store_gates(client, gates)
                 await asyncio.sleep(SEIZE_S)
 
     async def _give_up(self) -> None:

@@ -10,6 +10,7 @@ from bench.chaos.checkers import (
     enough,
     epochs,
     fold,
+    gates,
     group,
     kept,
     linearizable,
@@ -34,12 +35,13 @@ CHECKERS: dict[str, Checker] = {
     "group": group.check,
     "definite": definite.check,
     "epochs": epochs.check,
+    "gates": gates.check,
     "numbers": numbers.check,
     "recovery": recovery.check,
     "enough": enough.check,
 }
 
-AS_IT_WAS = (announced.check, recovery.check, enough.check)
+AS_IT_WAS = (announced.check, gates.check, recovery.check, enough.check)
 """They judge the history as it was: what is gone, and whether something was answered, whatever became of that."""
 
 

@@ -10,7 +10,19 @@ import pytest
 
 from bench.chaos.checkers import CHECKERS, check_all
 from bench.chaos.checkers.recovery import recovery_s_max
-from bench.chaos.history import Accepted, History, Operation, OutcomeEntry, Status, nested
+from bench.chaos.history import (
+    Accepted,
+    Fault,
+    Gate,
+    History,
+    Loss,
+    Operation,
+    OutcomeEntry,
+    Status,
+    nested,
+    read,
+    write,
+)
 from tests.unit.chaos.support import Story
 
 
@@ -510,6 +522,39 @@ def test_a_handlers_refusal_is_an_answer() -> None:
 @pytest.mark.parametrize("checker", CHECKERS.values(), ids=CHECKERS.keys())
 def test_every_checker_can_judge_an_empty_history(checker: Callable[[History], object]) -> None:
     assert isinstance(checker(History()), list)
+
+
+# --- gates ---------------------------------------------------------------------------------------
+def past_a_gate(*, gate: int, stored_under: int, entry: int = 20, **more: object) -> list[str]:
+    """An outcome at `entry` of a writer whose gate the suite stored at `gate`."""
+    told = Gate(service="sets", writer="w~1", seq=gate, stored_s=5.0)
+    stored = OutcomeEntry(
+        seq=entry,
+        service="sets",
+        resource="S",
+        op="p.1",
+        outcome="executed",
+        writer="w~1",
+        gate=stored_under,
+    )
+    history = read(write(History(gates=[told], outcomes=[stored], **more)))  # type: ignore[arg-type]
+    return [str(each) for each in check_all(history, [CHECKERS["gates"]])]
+
+
+def test_what_slips_past_a_gate_of_its_writer_is_found() -> None:
+    """G5: the server has to refuse it."""
+    assert past_a_gate(gate=15, stored_under=10)
+    assert not past_a_gate(gate=15, stored_under=15)
+    assert not past_a_gate(gate=15, stored_under=10, entry=12)
+
+
+def test_a_gate_of_a_log_that_lost_something_later_tells_nothing() -> None:
+    """Another entry may stand there."""
+    loss = Loss(service="sets", stream="AEGIS_JOURNAL_sets", what="is gone", accepted_s=6.0)
+    copy = Fault(kind="put_back", target="nats", began_s=4.0, healed_s=7.0)
+    assert not past_a_gate(gate=15, stored_under=10, losses=[loss])
+    assert past_a_gate(gate=15, stored_under=10, losses=[replace(loss, accepted_s=4.0)])
+    assert not past_a_gate(gate=15, stored_under=10, faults=[copy])
 
 
 # --- group requests ------------------------------------------------------------------------------
