@@ -36,6 +36,11 @@ EXPECTED: Final = {
         "the balance is 50",
         "another payload under the same key: key_reused",
     ],
+    "order_ids.py": [
+        "the first run sends ",
+        "the second run sends the same two: True",
+        "the venue has 2 orders",
+    ],
     "threads.py": [
         "50 deposits by 8 threads: 50 different balances, the last 500",
         "after a withdrawal: 380",

@@ -15,12 +15,13 @@ from typing import Any, Final, Protocol, TypeVar, overload
 from pydantic_core import from_json, to_json
 
 from aegis_sdk.application.calls import Calls
+from aegis_sdk.contract import arguments, order_ids
 from aegis_sdk.contract.envelope import Change, Request
 from aegis_sdk.contract.method import Method
 from aegis_sdk.contract.trace import trace_id
 from aegis_sdk.contract.turns.sends import handed_in
 from aegis_sdk.contract.values import Codec
-from aegis_sdk.errors import ContractError, InvalidPayload
+from aegis_sdk.errors import ContractError, InvalidArgument, InvalidPayload
 
 T = TypeVar("T")
 Req = TypeVar("Req")
@@ -112,8 +113,43 @@ class Context:
 
     @property
     def idempotency_key(self) -> str:
-        """Stable over every re-run of this request: pass it to outside systems (fits a ClOrdID)."""
+        """Stable over every re-run of this request: pass it to outside systems that take any text.
+
+        It has up to 2,048 characters, dots and tildes among them. Where a venue takes fewer, see `order_id`.
+        """
         return self._request.request_id
+
+    def order_id(
+        self,
+        name: str = "",
+        *,
+        length: int = order_ids.LENGTH,
+        alphabet: str = order_ids.ALPHABET,
+    ) -> str:
+        """An id for a system that takes so many characters of these kinds (a ClOrdID): the same in every run.
+
+        Whatever instance runs this request, after a crash or a failover, gets the same id for the same arguments. It is
+        also the same when a retry of the caller's handler asks this request anew, or an operator sends it again: it may have
+        reached the venue before it failed. A handler that needs several names each (`order_id(leg.symbol)`); then
+        it does not matter in which order they are asked for.
+
+        Ids are refused that could be equal by chance: with N possible ids and n in use, that is about n² / 2N. At least
+        5 · 10¹⁷ must be possible, so that among a million ids two are equal with a chance of at most one in a million.
+        So 18 digits are enough, or 12 digits and capitals. Whose venue compares more ids than that takes longer ones.
+
+        Raises:
+            InvalidArgument: too few ids, over 64 characters, or an alphabet that repeats a character.
+            ContractError: this run has that id already; a second order needs another name.
+        """
+        name = arguments.text(name, "name", error=InvalidArgument)
+        made = order_ids.order_id(self.request_id, name, length=length, alphabet=alphabet)
+        if made in self._order_ids:
+            raise ContractError(
+                f"this run has the order id of name {name!r} already: give each order a name of its own, or keep"
+                " the id in a variable"
+            )
+        self._order_ids = self._order_ids | {made}
+        return made
 
     @property
     def trace_id(self) -> str:
@@ -191,6 +227,7 @@ class Context:
         return tuple([handed_in(request) for request in self._calls.handed_in])
 
     _loop: asyncio.AbstractEventLoop | None = None
+    _order_ids: frozenset[str] = frozenset()
 
 
 def _copied(value: Any) -> Any:
