@@ -8,11 +8,7 @@ from pathlib import Path
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-DOCUMENTS = sorted(
-    path
-    for folder in (REPOSITORY, REPOSITORY / "docs", REPOSITORY / "docs" / "adr")
-    for path in folder.glob("*.md")
-)
+DOCUMENTS = sorted([*REPOSITORY.glob("*.md"), *(REPOSITORY / "docs").rglob("*.md")])
 
 
 def test_the_readmes_snippet_is_the_quickstart_example() -> None:

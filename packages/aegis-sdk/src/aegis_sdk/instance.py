@@ -237,7 +237,7 @@ class Instance:
         Raises:
             Unavailable: not within `timeout_s`; the message says what is missing.
             Draining: it has ended.
-            InvalidArgument.
+            InvalidArgument: `timeout_s` is no duration.
         """
         timeout_s = arguments.duration_s(timeout_s, "timeout_s")
         self._link.usable()
