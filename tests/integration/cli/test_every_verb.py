@@ -28,6 +28,7 @@ CHANGING = {
     "failover": ["ACC-1"],
     "rebalance": ["accounts"],
     "accept-loss": ["accounts"],
+    "retire": ["ACC-1"],
     "dlq redrive": ["K.1"],
     "dlq drop": ["K.1"],
 }

@@ -89,3 +89,10 @@ async def test_what_is_not_there_is_exit_3_and_what_can_not_be_is_exit_5(system:
     refused = await system.cli("failover", "T-1", "--to", "tot-1")
     assert refused.code == 5
     assert "tot-1 is the active" in refused.err
+
+
+async def test_what_an_instance_offers_is_not_retired(system: System) -> None:
+    refused = await system.cli("retire", "T-1", "--yes")
+    assert (refused.code, refused.out) == (5, "")
+    assert "'T-1' is offered by tot-1, tot-2: have it removed there" in refused.err
+    assert (await system.cli("retire", "T-9", "--dry-run")).code == 3

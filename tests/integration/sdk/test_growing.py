@@ -13,8 +13,10 @@ from aegis_control.infrastructure.admin_client import AdminClient, AdminError
 from aegis_control.infrastructure.embedded_nats import EmbeddedNats
 from aegis_sdk import (
     Aegis,
+    Cancelled,
     InvalidArgument,
     Method,
+    NoRoute,
     NotExecuted,
     PayloadTooLarge,
     ResourceContext,
@@ -22,7 +24,7 @@ from aegis_sdk import (
     Service,
     Unavailable,
 )
-from aegis_sdk.contract.control import LeaseState
+from aegis_sdk.contract.control import LeaseState, RetireResource
 
 from tests.integration.control.support import control
 
@@ -147,6 +149,63 @@ async def test_more_than_one_record_can_hold_is_refused_with_how_many_fit() -> N
         with pytest.raises(InvalidArgument, match="does not offer 'Z'"):
             await instance.remove(["Z"])
         assert await aegis.request(ADD, 1, resource="A") == 1
+
+
+async def test_a_retired_resource_keeps_its_state_and_comes_back_with_it() -> None:
+    """G6; a call to it meanwhile is a clear error, and stored requests refuse the retirement."""
+    with EmbeddedNats() as server:
+        async with (
+            control(server.url, "aegis"),
+            aegis_sdk.connect(server.url) as aegis,
+            AdminClient(server.url) as operator,
+        ):
+            instance = await aegis.serve(
+                counters(), resources={"A": Role.AUTO, "B": Role.AUTO}, instance_id="a"
+            )
+            for _ in range(5):
+                await aegis.request(ADD, 1, resource="B")
+            ticket = await aegis.submit(ADD, 10, resource="B")
+            assert await aegis.attach(ticket.id, ADD) == 15
+            order = RetireResource(resource="B", by="ann", reason="closed")
+            with pytest.raises(AdminError, match="'B' is offered by a"):
+                await operator.retire(order)
+            await instance.remove(["B"])
+            retired = await operator.retire(order)
+            assert retired.state == {"total": 15}
+            assert retired.outcomes == 6
+            with pytest.raises(NoRoute, match="'B' of service 'counters' was retired"):
+                await _until_noroute(aegis)
+            assert (await operator.status()).resources == {"held": 1, "retired": 1}
+            await instance.add(["B"])
+            assert await aegis.request(ADD, 1, resource="B") == 16
+
+
+async def _until_noroute(aegis: Aegis) -> None:
+    """The lease follows the log in a moment."""
+    while True:
+        with contextlib.suppress(Cancelled):
+            await aegis.request(ADD, 1, resource="B", timeout_s=0.2)
+
+
+async def test_requests_that_wait_refuse_a_retirement() -> None:
+    with EmbeddedNats() as server:
+        async with (
+            control(server.url, "aegis", return_grace_s=1.0),
+            aegis_sdk.connect(server.url) as aegis,
+            AdminClient(server.url) as operator,
+        ):
+            instance = await aegis.serve(counters(), resources={"A": Role.AUTO}, instance_id="a")
+            await aegis.request(ADD, 1, resource="A")
+            await instance.stop()
+            ticket = await aegis.submit(ADD, 1, resource="A")
+            async with asyncio.timeout(WAIT_S):
+                while True:
+                    with pytest.raises(AdminError) as refused:
+                        await operator.retire(RetireResource(resource="A"))
+                    if "1 stored requests wait for 'A'" in str(refused.value):
+                        break
+                    await asyncio.sleep(0.05)
+            assert ticket.id in str(refused.value)
 
 
 @pytest.mark.slow

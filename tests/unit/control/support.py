@@ -190,6 +190,11 @@ class MemoryLogSpace:
 class MemoryRequests:
     provisioned: list[str] = field(default_factory=list)
     forgotten: dict[str, int] = field(default_factory=dict)
+    waiting: list[str] = field(default_factory=list)
+    """What `open` finds, of whichever resource."""
+
+    async def open(self, service: str, resource: str) -> list[str]:
+        return self.waiting
 
     async def provision(self, service: str) -> None:
         self.provisioned.append(service)

@@ -49,6 +49,7 @@ def assemble(world: World, *, spawn: Spawn, state: ControlState | None = None) -
     logs = LogKeeper(state, world, roster, leases)
     hand_over = HandOver(world, fail_over)
     spread = Spread(world, hand_over)
+    trim = Trim(state, world)
     register = Register(state, world, roster, leases, fail_over, logs)
     return Parts(
         state=state,
@@ -62,6 +63,6 @@ def assemble(world: World, *, spawn: Spawn, state: ControlState | None = None) -
         reconcile=Reconcile(state, world, roster, leases, fail_over),
         logs=logs,
         spread=spread,
-        trim=Trim(state, world),
-        admin=Admin(state, world, roster, fail_over, hand_over, spread, logs),
+        trim=trim,
+        admin=Admin(state, world, roster, fail_over, hand_over, spread, logs, leases, trim),
     )

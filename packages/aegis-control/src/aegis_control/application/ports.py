@@ -193,6 +193,10 @@ class Requests(Protocol):
         """
         ...
 
+    async def open(self, service: str, resource: str) -> list[str]:
+        """Stored requests of the resource that have no outcome, by their ids."""
+        ...
+
     async def forget(self, service: str, starts: Mapping[str, int]) -> None:
         """Forget the stored requests of these resources that stand before a place each: they are done."""
         ...

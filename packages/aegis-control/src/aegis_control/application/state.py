@@ -153,6 +153,10 @@ class ServiceTable:
         """All that ever had an active."""
         return self.leases.keys() | self.unreadable_leases
 
+    def is_retired(self, resource: str) -> bool:
+        lease = self.leases.get(resource)
+        return lease is not None and lease.record.state is LeaseState.RETIRED
+
     def lease_revision(self, resource: str) -> int:
         """Of what is stored under its key as far as is known; 0: nothing ever was."""
         lease = self.leases.get(resource)
@@ -190,7 +194,7 @@ class ServiceTable:
         return Counter(
             record.owner
             for lease in self.leases.values()
-            if (record := lease.record).state is not LeaseState.VACANT
+            if not (record := lease.record).state.is_unowned
             and runs.get(record.owner) == record.incarnation
         )
 

@@ -56,10 +56,11 @@ function make(row) {
   return node;
 }
 
-const WORDS = { vacant: "vacant", waiting: "waiting", no_standby: "no standby", "": "held" };
+const WORDS = { vacant: "vacant", waiting: "waiting", no_standby: "no standby", held: "held", retired: "retired" };
 
 function update(node, row) {
-  state(node.state, row.trouble || "held", WORDS[row.trouble]);
+  const said = row.trouble || row.state;
+  state(node.state, said, WORDS[said]);
   const who = row.active ?? (row.trouble === "waiting" ? `for ${row.owner}` : "nobody");
   put(node.active, who);
   put(node.epoch, count(row.epoch));

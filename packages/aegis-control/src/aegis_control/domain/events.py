@@ -307,6 +307,7 @@ class OperatorChange(Event):
     instance_id: str = ""
     service: str | None = None
     resources: list[str] = []
+    resource: str = ""
     request_id: str = ""
     to: str | None = None
     reason: str = ""

@@ -24,6 +24,8 @@ from aegis_sdk.contract.control import (
     Moved,
     Rebalance,
     Rebalanced,
+    Retired,
+    RetireResource,
     RouteView,
     ServiceRecord,
     ServiceView,
@@ -75,6 +77,7 @@ _SERVICES: Final = TypeAdapter(list[ServiceView])
 _ROUTES: Final = TypeAdapter(list[RouteView])
 _MOVED: Final = TypeAdapter(Moved)
 _REBALANCED: Final = TypeAdapter(Rebalanced)
+_RETIRED: Final = TypeAdapter(Retired)
 _ACCEPTED: Final = TypeAdapter(LossAccepted)
 _CHECKUP: Final = TypeAdapter(CheckupView)
 _LETTER: Final = TypeAdapter(DeadLetterMoved)
@@ -234,6 +237,10 @@ class AdminClient:
     async def accept_loss(self, order: AcceptLoss) -> LossAccepted:
         """Go on without what a service's streams lost."""
         return await self._ask("accept-loss", _body(order), _ACCEPTED)
+
+    async def retire(self, order: RetireResource) -> Retired:
+        """End a resource for good."""
+        return await self._ask("retire", _body(order), _RETIRED)
 
     async def checkup(self) -> CheckupView:
         """What only control can say for `doctor`."""

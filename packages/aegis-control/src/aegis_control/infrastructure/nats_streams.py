@@ -7,24 +7,29 @@ operator adds beside it is left alone.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, Final
 
 from aegis_sdk.contract.control import DriftView
+from aegis_sdk.contract.envelope import MSG_ID
 from aegis_sdk.contract.subjects import GROUP_CONSUMER, SUSPECT_TO, Subjects
 from aegis_sdk.contract.turns.streams import log_stream
 from aegis_sdk.contract.turns.subjects import LogSubjects
 from aegis_sdk.errors import Unavailable
 from aegis_sdk.nats.codes import ERR_NO_CONSUMER, ERR_NO_STREAM
-from aegis_sdk.nats.jetstream import ApiRefused, JetStream
+from aegis_sdk.nats.jetstream import ApiRefused, JetStream, from_seq
 
 from aegis_control.application.ports import Backlog, ProvisionFailed
-from aegis_control.infrastructure.nats_reading import consumer_info, stream_info, stream_names
+from aegis_control.infrastructure.nats_outcomes import NatsOutcomes
+from aegis_control.infrastructure.nats_reading import consumer_info, read, stream_info, stream_names
 
 _PROVISION_TIMEOUT_S: Final = 10.0
 """On a cluster a new stream elects its leader first."""
 _NS: Final = 1_000_000_000
 _DUPLICATE_WINDOW_S: Final = 120
+_SENT_BEFORE_S: Final = 60.0
+"""A request that is stored was sent before, and may have its outcome since then."""
 _ACK_PENDING_MAX: Final = 20_000
 
 Config = dict[str, Any]
@@ -145,6 +150,20 @@ class NatsStreams:
                 return 0  # made again elsewhere
             raise Unavailable(f"stream {stream}: {error}") from error
         return int(answer["purged"])
+
+    async def open(self, service: str, resource: str) -> list[str]:
+        stream = self._subjects.request_stream(service)
+        subject = self._subjects.request(service, resource)
+        start = from_seq(1) | {"headers_only": True}
+        async with aclosing(read(self._link, stream, [subject], start)) as requests:
+            stored = {kept.headers.get(MSG_ID, ""): kept.at_s async for kept in requests}
+        if not stored:
+            return []
+        since_s = min(stored.values()) - _SENT_BEFORE_S
+        outcomes = NatsOutcomes(self._link, self._subjects)
+        return sorted(
+            stored.keys() - await outcomes.settled(service, resource, stored, since_s=since_s)
+        )
 
     async def forget(self, service: str, starts: Mapping[str, int]) -> None:
         stream = self._subjects.request_stream(service)

@@ -99,6 +99,12 @@ class LeaseState(StrEnum):
     """The active is lost and no standby exists; requests wait for a return within the grace."""
     VACANT = "vacant"
     """Nobody is expected: requests are refused with NoRoute."""
+    RETIRED = "retired"
+    """An operator ended the resource: the same, and nothing is missing."""
+
+    @property
+    def is_unowned(self) -> bool:
+        return self is LeaseState.VACANT or self is LeaseState.RETIRED
 
 
 class _Wire(BaseModel):
@@ -556,6 +562,28 @@ class Rebalanced(_Wire):
 
     services: list[ServiceMoves]
     """Those that were not even."""
+    dry_run: bool = False
+
+
+class RetireResource(_Wire):
+    """Argument of `retire`: end a resource for good."""
+
+    resource: str
+    service: str | None = None
+    reason: str = ""
+    dry_run: bool = False
+    by: str = ""
+
+
+class Retired(_Wire):
+    """Result of `retire`: the resource as it was at its end (or is now, dry)."""
+
+    service: str
+    resource: str
+    epoch: Count
+    outcomes: Count
+    """How many it had, in all its time."""
+    state: dict[str, Any]
     dry_run: bool = False
 
 

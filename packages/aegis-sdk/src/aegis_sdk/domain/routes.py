@@ -60,7 +60,7 @@ class Routes:
         """Whether an instance is there. One that is expected back counts: its requests wait."""
         if resource is None:
             return any(state is not InstanceState.EVICTED for state in self.instances.values())
-        return self.leases.get(resource, LeaseState.VACANT) is not LeaseState.VACANT
+        return not self.leases.get(resource, LeaseState.VACANT).is_unowned
 
     def refusal(
         self, method: str, resource: str | None, *, contract_read: bool = True
@@ -80,6 +80,11 @@ class Routes:
             return error
         if self.serves(resource):
             return None
+        if resource is not None and self.leases.get(resource) is LeaseState.RETIRED:
+            return NoRoute(
+                f"resource {resource!r} of service {self.service!r} was retired by an operator: an instance that offers"
+                " it brings it back"
+            )
         what = f"resource {resource!r} of " if resource is not None else ""
         return NoRoute(f"{what}service {self.service!r} has no instance now")
 

@@ -88,6 +88,8 @@ class Reconcile:
 
     def _is_lonely(self, table: ServiceTable, lease: LeaseRecord) -> bool:
         """Does the resource need an active, as far as may be judged yet?"""
+        if lease.state is LeaseState.RETIRED:
+            return False
         if lease.state is not LeaseState.HELD:
             return True
         owner = table.owner_of(lease)

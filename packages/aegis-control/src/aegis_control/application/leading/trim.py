@@ -61,7 +61,7 @@ class Trim:
         for outcomes in (False, True):
             names = [name for name, may_have in wanted.items() if may_have is outcomes]
             for at in range(0, len(names), AT_A_TIME):
-                await self._keep(table, owned, names[at : at + AT_A_TIME], outcomes=outcomes)
+                await self.keep(table, owned, names[at : at + AT_A_TIME], outcomes=outcomes)
         if wanted:
             saved = await self._world.own_log.saved(table.name)
         limit = trimming.limit(saved, owned.first_named, old=old)
@@ -91,10 +91,27 @@ class Trim:
             )
 
     # --- what is nobody's -------------------------------------------------------------------------------
-    async def _keep(
+    async def keep(
         self, table: ServiceTable, owned: Owned, names: Sequence[str], *, outcomes: bool
-    ) -> None:
-        """Renew their checkpoints; whatever comes in between leaves that to the next time. Raises: Unavailable."""
+    ) -> list[Checkpoint]:
+        """Renew their checkpoints; whatever comes in between leaves that to the next time. Returns those that are stored.
+
+        Raises: Unavailable.
+        """
+        stored = []
+        for checkpoint, after_seq in await self.fold(table, owned, names, outcomes=outcomes):
+            await self._send(checkpoint)
+            if await self._world.log_space.keep(table.name, checkpoint, after_seq=after_seq):
+                stored.append(checkpoint)
+        return stored
+
+    async def fold(
+        self, table: ServiceTable, owned: Owned, names: Sequence[str], *, outcomes: bool
+    ) -> list[tuple[Checkpoint, int]]:
+        """What their checkpoints would be now, each with the place of the one before; none if somebody got one of them.
+
+        Raises: Unavailable.
+        """
         number, epochs = owned.ownership.number, {n: owned.ownership.epoch(n) for n in names}
         newest: dict[str, Checkpoint | None] = {}
         places: dict[str, int] = {}
@@ -106,13 +123,20 @@ class Trim:
         except (EntryUnreadable, ValueError) as error:
             raise Unavailable(f"the log of {table.name}: {error}") from error
         except (MissingOwnership, BehindTrim):
-            return  # somebody got one of them
-        for name in names:
-            checkpoint = keeping.checkpoint(
-                name, read=end, epoch=epochs[name], kept_s=self._world.outcome_ttl_s
+            return []  # somebody got one of them
+        return [
+            (
+                keeping.checkpoint(
+                    name,
+                    read=end,
+                    epoch=epochs[name],
+                    kept_s=self._world.outcome_ttl_s,
+                    owner=owned.ownership.owner(name),
+                ),
+                places[name],
             )
-            await self._send(checkpoint)
-            await self._world.log_space.keep(table.name, checkpoint, after_seq=places[name])
+            for name in names
+        ]
 
     async def _send(self, checkpoint: Checkpoint) -> None:
         """What its handlers handed in, and nobody sent. Twice is once. Raises: Unavailable."""

@@ -30,10 +30,13 @@ from pydantic import BaseModel
 from aegis_control.application.leading.fail_over import FailOver
 from aegis_control.application.leading.hand_over import HandOver, ordered
 from aegis_control.application.leading.logs import LogKeeper
+from aegis_control.application.leading.own import Leases
 from aegis_control.application.leading.roster import Roster
 from aegis_control.application.leading.spread import Spread
+from aegis_control.application.leading.trim import Trim
 from aegis_control.application.operators.checkup import CheckUp
 from aegis_control.application.operators.dead_letters import DeadLetters
+from aegis_control.application.operators.retire import Retire
 from aegis_control.application.operators.survey import Survey
 from aegis_control.application.operators.views import (
     instance_view,
@@ -60,6 +63,7 @@ class CommonArguments(BaseModel):
     instance_id: str = ""
     service: str | None = None
     resources: list[str] = []
+    resource: str = ""
     request_id: str = ""
     to: str | None = None
     reason: str = ""
@@ -85,6 +89,8 @@ class Admin:
         hand_over: HandOver,
         spread: Spread,
         logs: LogKeeper,
+        leases: Leases,
+        trim: Trim,
     ) -> None:
         self._state = state
         self._world = world
@@ -112,6 +118,7 @@ class Admin:
             "drain": self._drain,
             "failover": self._failover,
             "rebalance": self._rebalance,
+            "retire": Retire(world, leases, trim, self._the_one_with),
             "dlq-redrive": letters.redrive,
             "dlq-drop": letters.drop,
         }
@@ -232,6 +239,13 @@ class Admin:
             raise Refused("not_found", f"no resource {resource!r}{where}: it never had an active")
         return found
 
+    def _the_one_with(self, resource: str, service: str | None) -> ServiceTable:
+        tables = self._find_resource(resource, service)
+        if len(tables) > 1:
+            names = ", ".join(table.name for table in tables)
+            raise Refused("invalid", f"{resource!r} exists in {names}: say --service")
+        return tables[0]
+
     # --- moving things ---------------------------------------------------------------------------
     async def _disconnect(self, data: bytes) -> Moved:
         target = TargetInstance.model_validate_json(data)
@@ -313,11 +327,7 @@ class Admin:
     def _by_service(self, wanted: FailoverResources) -> list[tuple[ServiceTable, list[str]]]:
         found: dict[str, list[str]] = {}
         for resource in dict.fromkeys(wanted.resources):
-            tables = self._find_resource(resource, wanted.service)
-            if len(tables) > 1:
-                names = ", ".join(table.name for table in tables)
-                raise Refused("invalid", f"{resource!r} exists in {names}: say --service")
-            found.setdefault(tables[0].name, []).append(resource)
+            found.setdefault(self._the_one_with(resource, wanted.service).name, []).append(resource)
         return [(self._state.services[name], names) for name, names in found.items()]
 
     def _planned(self, table: ServiceTable, resources: list[str], to: str | None) -> Plan:
@@ -411,6 +421,8 @@ def _result(reply: AdminReply) -> str:
         return "; ".join(f"{loss['stream']} {loss['what']}" for loss in done["losses"])
     if "services" in done:
         return f"{sum(len(service['moves']) for service in done['services'])} move"
+    if "outcomes" in done:
+        return f"{done['service']}: {done['outcomes']} outcomes, epoch {done['epoch']}"
     if "fate" in done:
         return " ".join(filter(None, (done["fate"], done["new_request_id"])))
     return f"{len(done['moved'])} moved, {len(done['vacant'])} vacant"

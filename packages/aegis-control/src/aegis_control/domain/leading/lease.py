@@ -25,7 +25,7 @@ class Owner:
 def owns(lease: LeaseRecord, owner: Owner) -> bool:
     """Does exactly this run hold (or wait to hold) the lease?"""
     return (
-        lease.state is not LeaseState.VACANT
+        not lease.state.is_unowned
         and lease.owner == owner.instance_id
         and lease.incarnation == owner.incarnation
     )

@@ -24,7 +24,7 @@ from aegis_sdk.contract.control import LeaseRecord, LeaseState
 from aegis_sdk.contract.turns.checkpoint import SavedUpTo
 from aegis_sdk.contract.turns.entries import Moves
 from aegis_sdk.contract.turns.writers import run_of, writer_name
-from aegis_sdk.domain.turns.ownership import NOBODY, MissingOwnership, Ownership
+from aegis_sdk.domain.turns.ownership import NOBODY, RETIRED, UNOWNED, MissingOwnership, Ownership
 
 from aegis_control.domain.leading.lease import Owner
 
@@ -97,11 +97,11 @@ class Owned:
         return min(named, default=self.position)
 
     def vacant(self) -> dict[str, int]:
-        """Resources of nobody whose writers are all shut out, and by which ownership entry."""
+        """Resources of nobody whose writers are all shut out, and by which ownership entry: also what is retired."""
         return {
             name: self.ownership.epoch(name)
             for name in self.ownership.resources()
-            if self.ownership.owner(name) == NOBODY and self.ownership.is_whole(name)
+            if self.ownership.owner(name) in UNOWNED and self.ownership.is_whole(name)
         }
 
     def next_number(self, highest_epoch: int) -> int:
@@ -130,30 +130,36 @@ class Owned:
             return record.state is LeaseState.VACANT
         if record.epoch != epoch:
             return False
-        if writer == NOBODY:
-            return record.state is LeaseState.VACANT
+        if writer in UNOWNED:
+            return record.state is _state(writer)
         is_owner = writer == writer_name(record.owner, record.incarnation)
-        return is_owner and record.state is not LeaseState.VACANT
+        return is_owner and not record.state.is_unowned
 
     def record(self, service: str, resource: str, before: LeaseRecord | None) -> LeaseRecord:
         """The lease as the log has it; `before` is what it was, with what a newer version noted in it."""
         writer, epoch = self.ownership.owner(resource), self.ownership.epoch(resource)
         why, at_s = self._told.get(epoch, ("", 0.0))
         owner = Owner(*run_of(writer))
-        if writer == NOBODY and before is not None:
+        if writer in UNOWNED and before is not None:
             owner = Owner(before.owner, before.incarnation)  # for people: who it was
             epoch = max(epoch, before.epoch)
         return LeaseRecord(
             **((before.model_extra or {}) if before else {}),
             service=service,
             resource=resource,
-            state=LeaseState.VACANT if writer == NOBODY else LeaseState.HELD,
+            state=_state(writer),
             owner=owner.instance_id,
             incarnation=owner.incarnation,
             epoch=epoch,
             since=at_s,
             reason=why,
         )
+
+
+def _state(writer: str) -> LeaseState:
+    if writer == RETIRED:
+        return LeaseState.RETIRED
+    return LeaseState.VACANT if writer == NOBODY else LeaseState.HELD
 
 
 def moves(

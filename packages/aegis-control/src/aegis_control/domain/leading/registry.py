@@ -13,7 +13,6 @@ from typing import Final
 from aegis_sdk.contract.control import (
     InstanceState,
     LeaseRecord,
-    LeaseState,
     MethodSpec,
     Registration,
     Role,
@@ -88,7 +87,7 @@ def standing(lease: LeaseRecord | None, holder: Holder | None, me: Owner) -> Sta
         return Standing.NEW
     if owns(lease, me):
         return Standing.MINE
-    if lease.state is LeaseState.VACANT:
+    if lease.state.is_unowned:
         return Standing.FREE
     if lease.owner == me.instance_id:
         return Standing.MINE_BEFORE

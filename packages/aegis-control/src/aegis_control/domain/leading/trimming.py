@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from aegis_sdk.contract.turns.checkpoint import SavedUpTo
-from aegis_sdk.domain.turns.ownership import NOBODY
+from aegis_sdk.domain.turns.ownership import UNOWNED
 
 _NOBODY_IN_THE_WAY: Final = ""
 
@@ -59,7 +59,7 @@ def to_keep(
     `vacant`: those that are nobody's and whose writers are all shut out, and by which ownership entry.
     """
     return {
-        resource: newest is None or newest.writer != NOBODY or newest.own < number
+        resource: newest is None or newest.writer not in UNOWNED or newest.own < number
         for resource, number in vacant.items()
         for newest in (saved.get(resource),)
         if newest is None or newest.read < old

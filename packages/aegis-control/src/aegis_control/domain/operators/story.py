@@ -359,6 +359,8 @@ def _at_resource(facts: Facts) -> str:
     lease = facts.lease
     if lease is None:
         return "waits: nobody was ever active for its resource"
+    if lease.state is LeaseState.RETIRED:
+        return f"waits: its resource was retired ({lease.reason})"
     if lease.state is LeaseState.VACANT:
         return f"waits: nobody is active for its resource ({lease.owner} was; {lease.reason})"
     if lease.state is LeaseState.WAITING:

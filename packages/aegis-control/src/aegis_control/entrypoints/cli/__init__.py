@@ -15,6 +15,7 @@ from aegis_sdk.errors import InvalidName, Unavailable
 
 from aegis_control.entrypoints.cli.app import app
 from aegis_control.entrypoints.cli.doctor import mount as mount_doctor
+from aegis_control.entrypoints.cli.endings import mount as mount_endings
 from aegis_control.entrypoints.cli.errors import Exit, report
 from aegis_control.entrypoints.cli.history import mount as mount_history
 from aegis_control.entrypoints.cli.letters import mount as mount_letters
@@ -31,6 +32,7 @@ for _mount in (
     mount_history,
     mount_letters,
     mount_losses,
+    mount_endings,
     mount_top,
     mount_doctor,
 ):

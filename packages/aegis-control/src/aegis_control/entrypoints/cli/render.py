@@ -40,6 +40,7 @@ _COLOURS: Final = {
     LeaseState.HELD: "green",
     LeaseState.WAITING: "yellow",
     LeaseState.VACANT: "red",
+    LeaseState.RETIRED: "dim",
 }
 
 Cell = str | Text

@@ -21,7 +21,7 @@ from collections.abc import Iterable, Mapping
 from aegis_sdk.contract.envelope import Outcome
 from aegis_sdk.contract.turns.checkpoint import Checkpoint
 from aegis_sdk.domain.turns.entries import Own
-from aegis_sdk.domain.turns.ownership import NOBODY
+from aegis_sdk.domain.turns.ownership import UNOWNED
 from aegis_sdk.domain.turns.states import GIVE_UP, GiveUpEvent, GiveUpState, step
 
 
@@ -87,4 +87,4 @@ def may_write(resource: str, newest: Checkpoint | None, owns: Iterable[Own]) -> 
     found.update(
         own.moves[resource] for own in owns if own.number > known and resource in own.moves
     )
-    return found - {NOBODY}
+    return found - UNOWNED

@@ -71,13 +71,17 @@ class Keeping:
     def _fold(self, held: Held, settled: Settled, at_s: float) -> None:
         held.fold(*split(settled.request_id), settled.outcome, at_s)
 
-    def checkpoint(self, resource: str, *, read: int, epoch: int, kept_s: float) -> Checkpoint:
-        """As it is at the entry `read`. `kept_s`: how long outcomes, and so the sessions of silent callers, are kept."""
+    def checkpoint(
+        self, resource: str, *, read: int, epoch: int, kept_s: float, owner: str = NOBODY
+    ) -> Checkpoint:
+        """As it is at the entry `read`. `kept_s`: how long outcomes, and so the sessions of silent callers, are kept. `owner`:
+        who has it by then, which is nobody, or that it is retired.
+        """
         held = self.held[resource]
         old_s = self._log_s - kept_s
         held.sessions.drop_unused(old_s)
         return Checkpoint(
-            writer=NOBODY,
+            writer=owner,
             resource=resource,
             log=self._log,
             read=read,

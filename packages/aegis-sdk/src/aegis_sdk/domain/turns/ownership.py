@@ -23,6 +23,9 @@ from typing import Final
 
 NOBODY: Final = ""
 """The owner of a resource that was taken from its writer and given to no other."""
+RETIRED: Final = "-"
+"""The same of one that an operator has ended: nobody is missing. No writer has that name."""
+UNOWNED: Final = frozenset({NOBODY, RETIRED})
 
 
 class MissingOwnership(Exception):
@@ -105,7 +108,7 @@ class Ownership:
         if old.owner == owner or self.number <= old.told:
             return False
         unshut = old.open | {old.owner}
-        unshut -= {owner, NOBODY}  # a writer's own turns are in order with what it does now
+        unshut -= {owner} | UNOWNED  # a writer's own turns are in order with what it does now
         self._tenures[resource] = Tenure(owner, self.number, unshut, since_s=at_s, why=why)
         for writer in unshut:
             self._waiting.setdefault(writer, {})[resource] = None
@@ -127,7 +130,7 @@ class Ownership:
         return self._tenures.keys()
 
     def owner(self, resource: str) -> str:
-        """The writer that the newest entry names, or NOBODY."""
+        """The writer that the newest entry names; NOBODY or RETIRED, which are none."""
         tenure = self._tenures.get(resource)
         return NOBODY if tenure is None else tenure.owner
 
@@ -160,4 +163,4 @@ class Ownership:
 
     def may_write(self, resource: str) -> set[str]:
         """All whose turns may hold the resource: who wants to rule out an effect stores a gate of each (R6)."""
-        return self.unshut((resource,)) | ({self.owner(resource)} - {NOBODY})
+        return self.unshut((resource,)) | ({self.owner(resource)} - UNOWNED)

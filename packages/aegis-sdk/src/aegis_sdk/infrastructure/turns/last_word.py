@@ -13,7 +13,7 @@ from aegis_sdk.contract.turns.subjects import LogSubjects
 from aegis_sdk.domain.recorder import NO_RECORDER, Recorder
 from aegis_sdk.domain.turns.entries import Claim, Entry, Gate, Own
 from aegis_sdk.domain.turns.giveup import GivingUp
-from aegis_sdk.domain.turns.ownership import NOBODY, MissingOwnership, Ownership
+from aegis_sdk.domain.turns.ownership import UNOWNED, MissingOwnership, Ownership
 from aegis_sdk.domain.turns.sessions import is_single
 from aegis_sdk.infrastructure.messages import message_at
 from aegis_sdk.infrastructure.turns.log import store_cancel, store_end, store_gate
@@ -74,7 +74,7 @@ class _Owners:
                     self._cannot(0, "more of it was trimmed while it was read")
                     raise StoreUnreachable(self.unreadable)
                 writers.add(saved.writer)
-        return writers - {NOBODY}
+        return writers - UNOWNED
 
 
 class LogsLastWord:

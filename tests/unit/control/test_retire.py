@@ -1,0 +1,82 @@
+"""A resource that an operator ends for good: what is refused, what the log says, and what brings it back."""
+
+from __future__ import annotations
+
+import json
+
+from aegis_sdk.contract.control import AdminReply, Role
+
+from tests.unit.control.support import Office
+
+
+async def retires(office: Office, resource: str = "R1", *, dry_run: bool = False) -> AdminReply:
+    order = {"resource": resource, "by": "ann", "dry_run": dry_run}
+    return await office.admin("retire", json.dumps(order).encode())
+
+
+async def vacant_office() -> Office:
+    """R1 is nobody's, R2 is served."""
+    office = Office()
+    await office.registers("a", Role.AUTO, ["R1"])
+    await office.registers("b", Role.AUTO, ["R2"])
+    await office.leaves("a")
+    assert office.route("R1") == "a 3 vacant"
+    return office
+
+
+async def test_a_resource_that_somebody_offers_is_not_retired() -> None:
+    office = await vacant_office()
+    reply = await retires(office, "R2")
+    assert (reply.ok, reply.code) == (False, "refused")
+    assert "'R2' is offered by b: have it removed there" in reply.message
+
+
+async def test_a_resource_that_requests_wait_for_is_not_retired() -> None:
+    office = await vacant_office()
+    office.requests.waiting = ["K.1", "K.2"]
+    reply = await retires(office)
+    assert (reply.ok, reply.code) == (False, "refused")
+    assert "2 stored requests wait for 'R1', K.1 first" in reply.message
+    assert office.route("R1") == "a 3 vacant"
+
+
+async def test_a_retired_resource_is_not_vacant_and_nobody_is_looked_for() -> None:
+    office = await vacant_office()
+    dry = await retires(office, dry_run=True)
+    assert dry.ok
+    assert office.route("R1") == "a 3 vacant"
+    reply = await retires(office)
+    assert reply.ok
+    assert reply.data["epoch"] == 4
+    assert office.route("R1") == "a 4 retired"
+    await office.reconcile()
+    assert office.route("R1") == "a 4 retired"
+    status = await office.admin("status", b"")
+    assert status.data["resources"] == {"retired": 1, "held": 1}
+    assert (await retires(office)).data["epoch"] == 4  # twice is once
+
+
+async def test_a_new_leader_with_empty_leases_knows_from_the_log_that_it_is_retired() -> None:
+    office = await vacant_office()
+    await retires(office)
+    office.leases.entries.clear()
+    after = Office(office)
+    await after.roster.refresh()
+    await after.reconcile()
+    await after.settled()
+    assert after.route("R1").endswith("4 retired")
+
+
+async def test_who_offers_it_later_brings_it_back() -> None:
+    office = await vacant_office()
+    await retires(office)
+    await office.registers("c", Role.AUTO, ["R1"])
+    assert office.route("R1") == "c 5 held"
+    await office.leaves("c")
+    assert office.route("R1") == "c 6 vacant"
+
+
+async def test_what_is_unknown_is_not_found() -> None:
+    office = await vacant_office()
+    reply = await retires(office, "R9")
+    assert (reply.ok, reply.code) == (False, "not_found")
