@@ -71,6 +71,10 @@ class Child:
         """It stops itself before the next turn that it stores; `wake` ends that."""
         self._send(signal.SIGUSR1)
 
+    def change_offer(self) -> None:
+        """An instance gives up resources, and offers them again a moment later."""
+        self._send(signal.SIGUSR2)
+
     def wake(self) -> None:
         self._send(signal.SIGCONT)
 

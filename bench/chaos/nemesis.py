@@ -39,6 +39,10 @@ class Kind(StrEnum):
     """The wall clock of an instance, a control or a client is wrong for a while."""
     HESITATE = "hesitate"
     """An instance sleeps between judging a turn and storing it."""
+    CHANGE_OFFER = "change_offer"
+    """An instance gives up a resource of each service, and offers it again a moment later."""
+    JOIN = "join"
+    """One instance more comes, takes its share, and leaves."""
     BUMP_GATES = "bump_gates"
     """Gates of all writers of a service are stored anew, many times a second."""
     MOVE_OWNERSHIP = "move_ownership"
@@ -111,6 +115,8 @@ def _lasts_s(source: Random, kind: Kind) -> float:
     """A pause, a cut or a delay of half, once or thrice the detection time; a kill until the restart."""
     if kind in (Kind.KILL_INSTANCE, Kind.KILL_CONTROL, Kind.KILL_NATS, Kind.KILL_CLIENT):
         return source.uniform(0.1, 1.5)
+    if kind is Kind.JOIN:
+        return source.uniform(4.0, 10.0)
     return DETECTION_S * source.choice([0.5, 1.0, 3.0])
 
 
@@ -172,6 +178,7 @@ _PARTS = {
     Kind.KILL_CONTROL: "control",
     Kind.PAUSE_CONTROL: "control",
     Kind.KILL_NATS: "nats",
+    Kind.JOIN: "guest",
     Kind.KILL_CLIENT: "client",
     Kind.JUMP_CLOCK: "clock",
     Kind.BUMP_GATES: "gates",

@@ -73,6 +73,7 @@ class System:
         self._proxies: list[list[Proxy]] = []
         self._controls: list[Child] = []
         self._instances: list[Child] = []
+        self._guests: list[Child] = []
         self._clients: list[Child] = []
         self._started = 0
         self.losses: list[Loss] = []
@@ -101,6 +102,7 @@ class System:
             Kind.KILL_NATS: len(self._nodes),
             Kind.KILL_CLIENT: CLIENTS,
             Kind.JUMP_CLOCK: len(CLOCKS),
+            Kind.JOIN: 1,
             Kind.BUMP_GATES: 1,
             Kind.MOVE_OWNERSHIP: 1,
             Kind.SEIZE: 1,
@@ -163,7 +165,7 @@ class System:
         if self._operator is not None:
             self._operator.cancel()
         await self._troubles.end_all()
-        for child in (*self._clients, *self._instances, *self._controls):
+        for child in (*self._clients, *self._instances, *self._guests, *self._controls):
             await child.kill()
         for proxy in (proxy for proxies in self._proxies for proxy in proxies):
             await proxy.stop()
@@ -202,17 +204,17 @@ class System:
             await client.close()
 
     async def _start_instance(self, n: int) -> Child:
+        urls = (proxy.url for proxy in self._proxies[n])
+        return await self._start_serving(f"instance-{n}", f"i{n}", ",".join(urls))
+
+    async def _start_serving(self, name: str, identity: str, url: str) -> Child:
         self._started += 1
         options = {
-            "url": ",".join(proxy.url for proxy in self._proxies[n]),
-            "id": f"i{n}-{self._started}",
-            "index": n,
-            "of": INSTANCES,
+            "url": url,
+            "id": f"{identity}-{self._started}",
             "workloads": list(self._settings.workloads),
         }
-        return await self._start_child(
-            f"instance-{n}", "-m", "bench.chaos.instance", json.dumps(options)
-        )
+        return await self._start_child(name, "-m", "bench.chaos.instance", json.dumps(options))
 
     async def _start_client(self, n: int, *, opens: bool) -> Child:
         self._started += 1
@@ -255,13 +257,15 @@ class System:
                 return f"{CLOCKS[target]} by {self._of_clocks.jump(CLOCKS[target]):+g} s"
             case Kind.FULL_STREAMS:
                 return "requests" if await bounds.fill(self.urls, self._services) else None
-            case kind if kind in (*ACCIDENTS, *TROUBLES):
+            case kind if kind in (*ACCIDENTS, *TROUBLES, Kind.JOIN):
                 return await self._from_outside(kind, target)
         return await self._strike_child(kind, self._child(kind, target))
 
     async def _strike_child(self, kind: Kind, child: Child) -> str:
         if kind is Kind.HESITATE:
             child.hesitate()
+        elif kind is Kind.CHANGE_OFFER:
+            child.change_offer()
         elif kind in (Kind.PAUSE_INSTANCE, Kind.PAUSE_CONTROL):
             child.pause()
         else:
@@ -269,11 +273,13 @@ class System:
         return child.name
 
     async def _from_outside(self, kind: Kind, target: int) -> str | None:
-        """What somebody else does to what is stored."""
+        """What somebody else does."""
         if kind in TROUBLES:
             return self._troubles.begin(kind)
         service, second = self._service(target), target >= len(self._services)
         match kind:
+            case Kind.JOIN:
+                self._guests.append(await self._start_serving("guest", "guest", self.url))
             case Kind.DELETE_BUCKET:
                 return await accidents.delete_bucket(self.urls, target)
             case Kind.DELETE_CONSUMERS:
@@ -283,8 +289,9 @@ class System:
             case Kind.RESTORE_COPY:
                 self._copied_s = time.monotonic()
                 await self._while_down(self._take_copy)
-                return "nats"
-        return await accidents.lose_journal(self.urls, service, purge=second)
+            case _:
+                return await accidents.lose_journal(self.urls, service, purge=second)
+        return "guest" if kind is Kind.JOIN else "nats"
 
     async def heal(self, kind: Kind, target: int) -> None:
         """End a fault; returns when what was down is up again, ready or not."""
@@ -322,12 +329,18 @@ class System:
                 self._of_clocks.set(CLOCKS[target], 0.0)
             case Kind.PAUSE_INSTANCE | Kind.PAUSE_CONTROL | Kind.HESITATE:
                 self._child(kind, target).wake()
-            case Kind.KILL_INSTANCE:
-                self._instances[target] = await self._start_instance(target)
-            case Kind.KILL_CONTROL:
-                self._controls[target] = await self._start_control(target)
-            case Kind.KILL_CLIENT:
-                self._clients[target] = await self._start_client(target, opens=False)
+            case Kind.JOIN:
+                await self._guests.pop().end(timeout_s=END_TIMEOUT_S)
+            case Kind.KILL_INSTANCE | Kind.KILL_CONTROL | Kind.KILL_CLIENT:
+                await self._start_again(kind, target)
+
+    async def _start_again(self, kind: Kind, target: int) -> None:
+        if kind is Kind.KILL_INSTANCE:
+            self._instances[target] = await self._start_instance(target)
+        elif kind is Kind.KILL_CONTROL:
+            self._controls[target] = await self._start_control(target)
+        else:
+            self._clients[target] = await self._start_client(target, opens=False)
 
     async def _accept_late(self) -> None:
         """A control that was not the leader meanwhile may be the only one to know how far a stream went."""

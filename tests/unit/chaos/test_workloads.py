@@ -10,7 +10,6 @@ from bench.chaos.checkers import CHECKERS
 from bench.chaos.checkers.kept import COLLECTIONS
 from bench.chaos.checkers.totals import WORKLOAD as TRANSFERS
 from bench.chaos.history import History, Operation, Status
-from bench.chaos.instance import roles
 from bench.chaos.workloads import WORKLOADS, Ask, Workload
 
 
@@ -71,11 +70,3 @@ def test_transfers_have_no_deadline_and_go_one_way() -> None:
     asks = drawn(WORKLOADS[TRANSFERS])
     assert all(ask.timeout_s is None for ask in asks)
     assert not {ask.resource for ask in asks} & {ask.args["to"] for ask in asks}
-
-
-@pytest.mark.parametrize("of", [1, 2, 3])
-def test_each_resource_has_one_instance_that_begins_as_its_active(of: int) -> None:
-    resources = ("a", "b", "c", "d")
-    shares = [roles(resources, index, of) for index in range(of)]
-    for resource in resources:
-        assert [share[resource].value for share in shares].count("auto") == 1
