@@ -15,6 +15,7 @@ from aegis_sdk import (
     SecondActive,
     Unavailable,
 )
+from aegis_sdk.contract.control import LeaseState
 from aegis_sdk.testing import Faults, MemoryBus, harness
 
 from tests.unit.sdk.support import ADD, SERVICE, Add, ledger, settle, until
@@ -62,7 +63,9 @@ async def test_what_was_stored_for_it_while_it_was_nobodys_runs_before_what_is_s
         (instance,) = aegis.instances
         await instance.remove(["A"])
         lost = aegis.bus.control.leases[SERVICE, "A"]
-        aegis.bus.control.leases[SERVICE, "A"] = lost.model_copy(update={"state": "waiting"})
+        aegis.bus.control.leases[SERVICE, "A"] = lost.model_copy(
+            update={"state": LeaseState.WAITING}
+        )
         first = await aegis.submit(ADD, Add(n=1, tag="first"), resource="A")
         assert await aegis.request(ADD, Add(), resource="B") == 1
         aegis.bus.control.leases[SERVICE, "A"] = lost

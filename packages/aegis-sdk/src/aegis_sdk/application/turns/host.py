@@ -265,6 +265,7 @@ class TurnHost:
             self._expected.discard(name)
             if name not in self.writer.held:
                 self._elsewhere.take(name)
+        self._changed.set()
 
     def is_expected(self, resource: str) -> bool:
         return resource in self._expected

@@ -316,6 +316,8 @@ class TurnServing:
         """What is missing before it serves all that the log gives it; empty when nothing is."""
         if not self.host.may_write:
             return f"its log is not read yet ({self.lag_entries} entries are left)"
+        if self._coming:
+            return "resources that were added are not read yet"
         held = self.host.writer.held.values()
         taken = [each for each in held if each.state is HeldState.TAKING and not each.unreadable]
         return f"{taken[0].name} is not served yet, 1 of {len(taken)}" if taken else ""
@@ -352,8 +354,8 @@ class TurnServing:
 
     def unexpect(self, resources: Collection[str]) -> None:
         """They do not come."""
-        self.host.unexpect(resources)
         self._coming -= 1
+        self.host.unexpect(resources)
 
     async def release(self, resources: Collection[str], *, timeout_s: float) -> bool:
         """Begin nothing new on what this instance gives up; True when all that had begun has ended, else it goes on."""
