@@ -17,7 +17,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 from aegis_sdk.application.calls import Calls
-from aegis_sdk.application.outcomes import DOUBTS, deciding, failed_by, rejected_by
+from aegis_sdk.application.outcomes import DOUBTS, deciding, failed_by, not_here, rejected_by
 from aegis_sdk.application.place import NOTHING, PLACE, Holder, Place
 from aegis_sdk.application.runs import Run, Runs
 from aegis_sdk.application.threads import Threads
@@ -146,6 +146,14 @@ class Runner:
         """Whether `compute` can give its outcome."""
         handler = self._service.handlers.get(request.method)
         return handler is not None and handler.pure
+
+    def lacks(self, request: Request) -> bool:
+        """Whether this version has no such method."""
+        return request.method not in self._service.handlers
+
+    def not_here(self, request: Request, error: UnknownMethod) -> Outcome:
+        log.warning("method_not_here", **about(request), instance_id=self.instance_id)
+        return not_here(error)
 
     def compute(self, request: Request, *, epoch: int, values: Mapping[str, Any]) -> Outcome:
         """`run` of a pure handler, at once."""
@@ -344,6 +352,8 @@ class Execution:
             self._handler = runner.handler_of(request)
             self._context = runner.context(request, attempt, self._epoch, self._values, self._calls)
             work = runner.work(self._handler, self._context, place)
+        except UnknownMethod as error:
+            self._end_soon(runner.not_here(request, error))
         except ContractError as error:
             self._end_soon(rejected_by(error))
         else:

@@ -21,6 +21,7 @@ from aegis_sdk.errors import (
     HandlerFailed,
     InvalidPayload,
     NeverAccepted,
+    NotExecuted,
     OutcomeUnknown,
     OutcomeUnreadable,
     Rejected,
@@ -42,7 +43,7 @@ _CONTRACT = {error.code: error for error in (UnknownMethod, ContractError)}
 def result_of(outcome: Outcome, method: Method[Any, Rep], request_id: str = "") -> Rep:
     """The reply, or raise what the outcome says.
 
-    Raises: Rejected, HandlerFailed, Expired, Cancelled, ContractError, ReplyUnreadable, OutcomeUnreadable.
+    Raises: Rejected, HandlerFailed, Expired, Cancelled, NotExecuted, ContractError, ReplyUnreadable, OutcomeUnreadable.
     """
     if outcome.kind is not OutcomeKind.EXECUTED:
         raise error_of(outcome, method, request_id)
@@ -65,7 +66,7 @@ def error_of(outcome: Outcome, method: Method[Any, Any], request_id: str = "") -
         case OutcomeKind.EXPIRED:
             return Expired(text)
         case OutcomeKind.CANCELLED:
-            return Cancelled(text)
+            return NotExecuted(text) if error.code == NotExecuted.code else Cancelled(text)
         case OutcomeKind.FAILED:
             return _failure(method, error)
         case OutcomeKind.UNREADABLE:
@@ -106,6 +107,22 @@ def rejected_by(error: AegisError) -> Outcome:
         return _refused_by(error)
     details = {"fields": list(error.fields)} if isinstance(error, InvalidPayload) else {}
     return Outcome.error(OutcomeKind.REJECTED, error.code, said(error), details=details)
+
+
+def not_here(error: UnknownMethod) -> Outcome:
+    """The outcome for a request whose method this version does not have, though its caller found it in the registry: others
+    have it.
+    """
+    why = f"{said(error)}: another version has it; safe to try again, under a new key"
+    return Outcome.error(OutcomeKind.CANCELLED, NotExecuted.code, why)
+
+
+def is_unread(outcome: Outcome) -> bool:
+    """Whether its request did not fit the contract of the version that was given it."""
+    if outcome.kind is not OutcomeKind.REJECTED:
+        return False
+    error = ErrorBody.model_validate_json(outcome.body)
+    return error.code == InvalidPayload.code and error.by != BY_HANDLER
 
 
 def _refused_by(error: Rejected) -> Outcome:

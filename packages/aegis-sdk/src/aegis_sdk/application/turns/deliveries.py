@@ -20,6 +20,8 @@ CREDIT: Final = 16
 """Requests at work at once. A paused instance delays these by one ack_wait, and those whose handlers wait."""
 AWAY_MAX: Final = 1000
 """Clients' requests whose handlers wait for others or hang."""
+LACKING_DELAY_S: Final = 0.5
+"""For another version's instance, which has the method that this one lacks."""
 AWAY_DELAY_S: Final = 2.0
 """What is handed back beyond that passes through here as often: the broker has no way to send others first."""
 SOON_S: Final = 0.02

@@ -39,6 +39,7 @@ from aegis_sdk.application.turns.aside import Aside
 from aegis_sdk.application.turns.deliveries import (
     AWAY_DELAY_S,
     AWAY_MAX,
+    LACKING_DELAY_S,
     Deliveries,
 )
 from aegis_sdk.application.turns.elsewhere import Elsewhere
@@ -352,12 +353,15 @@ class TurnHost:
 
     # --- what comes in ----------------------------------------------------------------------------------------
     def _request(self, request: Request, sent_s: float, after: int) -> None:
-        if request.resource is None and (self._roles.is_draining or self._is_full(request)):
-            answer = Answer.MOVED if self._roles.is_draining else Answer.BUSY
+        if request.resource is None and self._is_for_others(request):
+            answer = Answer.BUSY if self._is_full(request) else Answer.MOVED
             self._sent.refuse(request.request_id, answer)
             return
         sent_s = sent_s or time.time()
         self._accept(request, sent_s=sent_s, after=after, born_s=sent_s)
+
+    def _is_for_others(self, request: Request) -> bool:
+        return self._roles.is_draining or self._is_full(request) or self._runner.lacks(request)
 
     def _is_full(self, request: Request) -> bool:
         """Too many wait here: another instance may have it, or this one later."""
@@ -370,6 +374,8 @@ class TurnHost:
             self._recorder.redelivered(request.service)
         if self._is_full(request):
             self.deliveries.hand_back(delivery, AWAY_DELAY_S)
+        elif self._runner.lacks(request):
+            self.deliveries.hand_back(delivery, LACKING_DELAY_S)
         elif self.deliveries.take(delivery):
             if request.given_to in ("", self._runner.instance_id):
                 self._accept_delivery(delivery, suspect=could_be_second(arrival))

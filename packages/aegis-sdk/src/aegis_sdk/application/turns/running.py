@@ -12,10 +12,12 @@ from collections.abc import Callable, Coroutine, Mapping
 from functools import partial
 from typing import Any
 
+from pydantic_core import from_json
+
 from aegis_sdk.application.handlers import Execution, Runner
 from aegis_sdk.application.isolation import ALONE_S_MAX, Isolation
 from aegis_sdk.application.letters import keep_letter, why_given_up
-from aegis_sdk.application.outcomes import too_large
+from aegis_sdk.application.outcomes import is_unread, too_large
 from aegis_sdk.application.patience import until_answered
 from aegis_sdk.application.place import NOTHING, Holder
 from aegis_sdk.application.ports import Letters
@@ -94,6 +96,8 @@ class Running:
         with self._runner.span(request, begun=work.begun, epoch=epoch) as span:
             outcome = self._runner.compute(request, epoch=epoch, values=values)
             outcome = self._fitting(request, outcome)
+            if is_unread(outcome):
+                self._aside(self._keep_unread(request, outcome))
             span.stored(outcome)
         work.ready_s = time.perf_counter()
         return outcome
@@ -137,10 +141,24 @@ class Running:
 
     def _ran(self, work: Work, place: Holder, outcome: Outcome) -> None:
         work.ready_s = time.perf_counter()
-        self._running.pop(work, None)
         self._run_ended(place)
+        if is_unread(outcome):
+            self._running[work] = self._aside(self._end_unread(work, outcome)).cancel
+            return
+        self._running.pop(work, None)
         self._writer.computed(work, self._fitting(work.request, outcome))
         self._soon()
+
+    async def _end_unread(self, work: Work, outcome: Outcome) -> None:
+        await self._keep_unread(work.request, outcome)
+        self._running.pop(work, None)
+        self._writer.computed(work, outcome)
+        self._soon()
+
+    async def _keep_unread(self, request: Request, outcome: Outcome) -> None:
+        """Another version may be able to read it: an operator can send it again."""
+        await keep_letter(self._letters, request, outcome)
+        self._tell_letter(request, outcome)
 
     def _drop_run(self, execution: Execution, place: Holder) -> None:
         execution.drop()
@@ -205,6 +223,8 @@ class Running:
                 span=span,
                 credit=place,
             )
+            if is_unread(outcome):
+                await self._keep_unread(request, outcome)
             work.ready_s = time.perf_counter()
             self._writer.computed(work, self._fitting(request, outcome))
             if span is not NO_SPAN:
@@ -242,15 +262,19 @@ class Running:
             instance_id=self._runner.instance_id,
         )
         await keep_letter(self._letters, request, outcome)
+        self._tell_letter(request, outcome, attempt=work.begun)
+        return outcome
+
+    def _tell_letter(self, request: Request, outcome: Outcome, **more: int) -> None:
         log.error(
             "request_dead_lettered",
             **about(request),
+            **more,
             instance_id=self._runner.instance_id,
-            attempt=work.begun,
-            epoch=epoch,
+            epoch=outcome.epoch,
             outcome=outcome.kind.value,
+            error=from_json(outcome.body)["message"],
         )
-        return outcome
 
     def _fitting(self, request: Request, outcome: Outcome) -> Outcome:
         size, limit = len(outcome.body) + len(outcome.change), self._log.outcome_bytes_max
