@@ -21,8 +21,9 @@ from aegis_sdk import (
     Role,
     Service,
 )
+from aegis_sdk.context import State
 from aegis_sdk.contract.ids import redriven_id
-from pydantic import BaseModel, create_model
+from pydantic import BaseModel, ConfigDict, create_model
 
 from tests.integration.cli.support import run_cli
 from tests.integration.control.support import control
@@ -203,7 +204,7 @@ async def test_a_method_that_the_active_lacks_is_not_executed_and_no_final_answe
         old = await aegis.serve(mixed(new=False), resources=RESOURCES, instance_id="old-1")
         await aegis.serve(mixed(new=True), resources=RESOURCES, instance_id="new-1")
         assert old.active_resources == ["T-1"]
-        with pytest.raises(NotExecuted, match="has no method 'tally'.*safe to try again") as told:
+        with pytest.raises(NotExecuted, match=r"has no method 'tally'.*safe to try again") as told:
             await aegis.request(TALLY, 1, resource="T-1", key="first")
         assert not isinstance(told.value, Cancelled)
         assert any("method_not_here" in record.message for record in caplog.records)
@@ -235,3 +236,25 @@ async def test_what_a_version_can_not_read_is_kept_and_can_be_redriven_after_a_r
         await (await aegis.serve(desk(Fill), resources=RESOURCES)).ready()
         assert (await run_cli("dlq", "redrive", ticket.id, "--yes", *at)).code == 0
         assert await aegis.attach(redriven_id(ticket.id), asked) == 1
+
+
+# --- state ------------------------------------------------------------------------------------------------------
+class Position(BaseModel):
+    quantity: int = 0
+
+
+class OpenPosition(BaseModel):
+    model_config = ConfigDict(extra="allow")
+    quantity: int = 0
+
+
+def test_a_state_model_that_allows_more_keeps_what_a_newer_version_stored() -> None:
+    """As docs/deploying.md advises; without it the field is lost when the older version sets the value."""
+    stored = {"position": {"quantity": 1, "venue": "XETR"}}
+    for model, kept in ((OpenPosition, {"venue": "XETR"}), (Position, {})):
+        state = State(stored)
+        position = state.get("position", model)
+        assert position is not None
+        position.quantity = 2
+        state.set("position", position)
+        assert state.get("position") == {"quantity": 2} | kept
