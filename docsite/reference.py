@@ -43,7 +43,8 @@ def api() -> str:
     first = ["connect", "Aegis", "Method", "Service", "Context", "ResourceContext", "State"]
     ordered = [*first, *(name for name in names if name not in first)]
     about = "All public names of `aegis_sdk`; the [errors](errors.md) have a page of their own."
-    return "\n\n".join(("# API", about, *(_entry(getattr(aegis_sdk, name)) for name in ordered)))
+    entries = (_entry(getattr(aegis_sdk, name)) for name in ordered)
+    return "\n\n".join(("# API", about, *entries, "::: aegis_sdk.blocking"))
 
 
 def test_kit() -> str:

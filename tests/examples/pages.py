@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Final
 
 ROOT: Final = Path(__file__).resolve().parents[2]
-DEADLINE_S: Final = 30.0
+DEADLINE_S: Final = 60.0
 _BLOCK: Final = re.compile(
     r'(?:^<!-- (?P<note>[^\n]*) -->\n)?^```(?P<kind>\w+)(?: title="(?P<title>[^"]+)")?\n(?P<body>.*?)^```$',
     re.M | re.S,
@@ -158,5 +158,7 @@ def environment(folder: Path, port: int, **more: str) -> dict[str, str]:
         "AEGIS_HTTP_PORT": "0",
         "AEGIS_DATA_DIR": str(folder / "data"),
         "COLUMNS": "100",
+        "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",  # the reader's environment has this one alone
+        "PYTEST_PLUGINS": "pytest_asyncio.plugin",
         **more,
     }

@@ -9,7 +9,7 @@ import pytest
 
 from tests.examples.pages import ROOT, Reader, environment, matches
 
-pytestmark = pytest.mark.timeout(90)
+pytestmark = pytest.mark.timeout(240)
 
 
 def free_port() -> int:
