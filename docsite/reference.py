@@ -21,6 +21,11 @@ from aegis_sdk import errors, testing
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 LEVELS: Final = frozenset({"debug", "info", "warning", "error", "exception", "critical"})
+GIVEN: Final = frozenset(
+    {"Aegis", "Instance", "Context", "ResourceContext", "State", "Ticket"}
+    | {"MemoryAegis", "MemoryInstance", "MemoryLink"}
+)
+"""What users are given, and never make: how it is made is nothing to them."""
 _COLUMNS: Final = "100"
 _EVENT: Final = re.compile(r"[a-z]+(_[a-z]+)+")
 
@@ -81,7 +86,9 @@ def _first_sentence(thing: object) -> str:
 
 
 def _entry(thing: Any) -> str:
-    return f"::: {thing.__module__}.{thing.__qualname__}"
+    name = f"::: {thing.__module__}.{thing.__qualname__}"
+    given = f"{name}\n    options:\n      merge_init_into_class: false"
+    return given if thing.__name__ in GIVEN else name
 
 
 # --- the programs ----------------------------------------------------------------------------------------------
@@ -135,7 +142,9 @@ def settings() -> str:
         secret = "; secret" if name in SECRETS else ""
         flag = name.replace("_", "-")
         says = f"{field.description}{secret}".replace("|", "\\|")
-        rows.append(f"| `{name}` | `{ENV_PREFIX}{name.upper()}` `--{flag}` | {default} | {says} |")
+        rows.append(
+            f"| `{name}` | `{ENV_PREFIX}{name.upper()}`<br>`--{flag}` | {default} | {says} |"
+        )
     about = (
         "Settings of `aegis-control`. It reads them from the environment, then from the TOML file that `--config`"
         " names, then from flags; the later wins. `aegis-control config` prints what is in force and where each value"
