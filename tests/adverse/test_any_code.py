@@ -414,6 +414,8 @@ async def test_ctrl_c_in_a_thread_that_waits_leaves_the_client_usable(
     process.send(signal.SIGINT)
     said = await ended(process)
     assert said[-1] == {"event": "interrupted", "reply": 7}
+    assert process.logged("caller_cancelled")[0]["request_id"]
+    assert [each["outcome"] for each in process.logged("cancelled_request_ended")] == ["cancelled"]
 
 
 async def test_a_script_that_closes_nothing_ends_and_its_threads_have_their_answers(

@@ -35,6 +35,7 @@ def words(begun: threading.Event | asyncio.Event, release: asyncio.Event) -> Ser
 
 def interrupted(aegis: blocking.Aegis) -> None:
     """Ctrl-C while it waits; then it asks again."""
+    aegis_sdk.configure_logs()
     say("ready")
     try:
         aegis.request(SLOW, 1, timeout_s=60.0)

@@ -85,7 +85,9 @@ async def test_a_payload_over_the_bound_is_too_large(world: World, ports: Ports)
 
 async def test_a_request_is_found_by_its_id_alone(world: World, ports: Ports) -> None:
     async def holds(request_id: str) -> bool:
-        return await ports.requests.holds(world.service, request_id, timeout_s=WAIT_S)
+        found = await ports.requests.find(world.service, request_id, timeout_s=WAIT_S)
+        assert found is None or found.request_id == request_id
+        return found is not None
 
     assert not await holds("c.1")
     for n in range(1, 200):
@@ -94,6 +96,7 @@ async def test_a_request_is_found_by_its_id_alone(world: World, ports: Ports) ->
     await ports.requests.append(request(world.service, "c.200"), timeout_s=WAIT_S)
     assert [await holds(f"c.{n}") for n in (1, 2, 100, 200)] == [True] * 4
     assert [await holds(name) for name in ("c.201", "c.20x", "d.1")] == [False] * 3
+    assert world.service in await ports.requests.services()
 
 
 async def test_requests_that_can_not_be_read_are_not_said_to_be_missing(
@@ -103,7 +106,7 @@ async def test_requests_that_can_not_be_read_are_not_said_to_be_missing(
     await ports.requests.append(request(world.service, "c.1"), timeout_s=WAIT_S)
     await world.cut(ports)
     with pytest.raises(StoreUnreachable):
-        await ports.requests.holds(world.service, "c.2", timeout_s=0.5)
+        await ports.requests.find(world.service, "c.2", timeout_s=0.5)
 
 
 async def test_a_service_without_streams_is_missing(ports: Ports) -> None:

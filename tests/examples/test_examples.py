@@ -36,6 +36,12 @@ EXPECTED: Final = {
         "the balance is 50",
         "another payload under the same key: key_reused",
     ],
+    "cancelling.py": [
+        "the working order: cancelled",
+        "the one before it: executed",
+        "the one that its client left: cancelled",
+        "the book holds [1, 4]",
+    ],
     "order_ids.py": [
         "the first run sends ",
         "the second run sends the same two: True",

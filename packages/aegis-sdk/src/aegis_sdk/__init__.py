@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from aegis_sdk.client import Aegis, connect
     from aegis_sdk.context import Context, ResourceContext, State, Ticket
     from aegis_sdk.contract.control import Role
+    from aegis_sdk.contract.envelope import OutcomeKind
     from aegis_sdk.contract.method import Method
     from aegis_sdk.domain.retries import Retries
     from aegis_sdk.errors import (
@@ -79,6 +80,7 @@ __all__ = [
     "NeverAccepted",
     "NoRoute",
     "NotExecuted",
+    "OutcomeKind",
     "OutcomeUnknown",
     "OutcomeUnreadable",
     "Overloaded",
@@ -102,7 +104,14 @@ __all__ = [
 ]
 
 _HOMES: Final = (
-    *("errors", "contract.method", "contract.control", "domain.retries", "telemetry"),
+    *(
+        "errors",
+        "contract.method",
+        "contract.control",
+        "contract.envelope",
+        "domain.retries",
+        "telemetry",
+    ),
     *("context", "service", "log_writer", "instance", "client"),
 )
 """Where the names are, the ones that load least first."""

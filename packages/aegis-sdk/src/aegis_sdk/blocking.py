@@ -246,6 +246,7 @@ class Aegis(_AtHome):
     request = _verb(client.Aegis.request)
     submit = _verb(client.Aegis.submit)
     attach = _verb(client.Aegis.attach)
+    cancel = _verb(client.Aegis.cancel)
     serve = _serving(client.Aegis.serve)
 
     def serve_metrics(self, port: int, *, host: str = "127.0.0.1") -> int:

@@ -16,6 +16,7 @@ from aegis_sdk.application.tracing import LOG_TRACER, Tracer
 from aegis_sdk.context import Ticket
 from aegis_sdk.contract import arguments
 from aegis_sdk.contract.control import Role, roles_of
+from aegis_sdk.contract.envelope import OutcomeKind
 from aegis_sdk.contract.method import Method
 from aegis_sdk.contract.subjects import Subjects
 from aegis_sdk.domain.recorder import NO_RECORDER, Recorder
@@ -137,6 +138,33 @@ class Aegis:
         """
         self._check()
         return await self._requests.requester.attach(request_id, method, timeout_s=timeout_s)
+
+    async def cancel(
+        self,
+        request_id: str,
+        method: Method[Any, Any] | None = None,
+        *,
+        resource: str | None = None,
+        timeout_s: float = TIMEOUT_S,
+    ) -> OutcomeKind:
+        """End a request, whoever made it, unless it has ended; how it ended. `cancelled`: it never takes effect.
+
+        It is asked for politely first, so that one that has begun may still be executed; then its end is stored. A request
+        is found if this client has it open, if it was stored (`submit`, a key, in doubt), or if it has an outcome. For one
+        that was only sent, by a client that is gone, name its `method` and `resource`. `attach` gives the reply.
+
+        A caller whose task is cancelled needs none of this: its request is cancelled with it, and the log has its id.
+
+        Raises:
+            NeverAccepted: it is nowhere, and has no effect unless it is handed in from now on.
+            OutcomeUnknown: NATS could not be reached; or it may have been sent only, and its method is not given.
+            ContractError, UnknownService: wrong use; a method that takes a resource, without one.
+            RefusedByNats, Draining: as for `attach`.
+        """
+        self._check()
+        return await self._requests.requester.cancel(
+            request_id, method, resource=resource, timeout_s=timeout_s
+        )
 
     async def serve(
         self,

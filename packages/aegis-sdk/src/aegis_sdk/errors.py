@@ -20,7 +20,7 @@ AegisError
 │  ├─ LogLost             the service's streams lost entries; an operator has to decide
 │  ├─ Overloaded          the request stream is full
 │  ├─ Expired             the deadline passed before a handler took it
-│  ├─ Cancelled           the caller's deadline passed and it cancelled in time
+│  ├─ Cancelled           the caller gave up in time: at its deadline, or on purpose
 │  └─ Draining            this client is closing
 ├─ OutcomeUnknown       NATS could not be reached; carries request_id               attach, or same key
 │  └─ NeverAccepted       neither the request stream nor the journal has the id       same key
@@ -204,7 +204,7 @@ class Expired(NotExecuted):
 
 
 class Cancelled(NotExecuted):
-    """The caller's deadline passed first, and `cancelled` is the stored outcome."""
+    """The caller gave up first, at its deadline or on purpose, and `cancelled` is the stored outcome."""
 
     code = "cancelled"
 

@@ -78,7 +78,10 @@ class Stream:
     def post(self, request: Request) -> None:
         raise NotImplementedError
 
-    async def holds(self, service: str, request_id: str, *, timeout_s: float) -> bool:
+    async def find(self, service: str, request_id: str, *, timeout_s: float) -> Request | None:
+        raise NotImplementedError
+
+    async def services(self) -> list[str]:
         raise NotImplementedError
 
     async def read(self, service: str, seq: int) -> Request | None:

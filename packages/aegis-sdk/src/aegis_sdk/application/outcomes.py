@@ -150,12 +150,12 @@ def failed_by(error: BaseException) -> Outcome:
     return Outcome.error(OutcomeKind.FAILED, HandlerFailed.code, text)
 
 
-def cancelled_at_deadline(request: Request) -> Outcome:
+def given_up(request: Request) -> Outcome:
     """What a caller that gives up makes its request's outcome, unless there is one."""
     return Outcome.error(
         OutcomeKind.CANCELLED,
         Cancelled.code,
-        "the caller's deadline passed",
+        "its caller gave up: its deadline passed, or it was cancelled",
         fingerprint=request.fingerprint,
         traceparent=request.traceparent,
     )

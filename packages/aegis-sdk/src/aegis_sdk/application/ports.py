@@ -78,11 +78,14 @@ class RequestLog(Protocol):
         Raises: StoreFull, StoreMissing, StoreUnreachable.
         """
 
-    async def holds(self, service: str, request_id: str, *, timeout_s: float) -> bool:
-        """Whether the stream has this request now. It looks at every one that is kept: not for often.
+    async def find(self, service: str, request_id: str, *, timeout_s: float) -> Request | None:
+        """This request, if the stream has it now. It looks at every one that is kept: not for often.
 
         Raises: StoreMissing, StoreUnreachable (also when it did not come to the end in time).
         """
+
+    async def services(self) -> Sequence[str]:
+        """Those that have a request stream. Raises: StoreUnreachable."""
 
     async def read(self, service: str, seq: int) -> Request | None:
         """The stored request at `seq`. Raises: StoreMissing, StoreUnreachable."""

@@ -28,6 +28,7 @@ from aegis_sdk.contract.metrics import Answer
 from aegis_sdk.domain.recorder import NO_RECORDER, Recorder
 from aegis_sdk.domain.turns.doubt import Because
 from aegis_sdk.errors import AegisError, ContractError, NotExecuted, OutcomeUnknown, Unavailable
+from aegis_sdk.telemetry import log
 
 Req = TypeVar("Req")
 Rep = TypeVar("Rep")
@@ -126,6 +127,18 @@ class Requester:
             told_doubt()
             raise
         return result_of(outcome, method, request_id)
+
+    async def cancel(
+        self, request_id: Any, method: Method[Any, Any] | None, *, resource: Any, timeout_s: Any
+    ) -> OutcomeKind:
+        request_id = check_request_id(request_id)
+        resource = arguments.optional_text(resource, "resource")
+        timeout_s = arguments.duration_s(timeout_s, "timeout_s")
+        if method is not None:
+            arguments.instance_of(method, Method, "method")
+        outcome = await self._way.cancel(request_id, method, resource, timeout_s=timeout_s)
+        log.info("request_cancelled", request_id=request_id, outcome=outcome.kind.value)
+        return outcome.kind
 
     # --- what handlers use (context.Asks) ----------------------------------------------------------
     async def ask(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from aegis_sdk.application.ports import Accepted, Delivery, StoreUnreachable
@@ -40,15 +40,26 @@ class NatsRequestLog:
         )
         return Accepted(stored.seq, stored.duplicate)
 
-    async def holds(self, service: str, request_id: str, *, timeout_s: float) -> bool:
+    async def find(self, service: str, request_id: str, *, timeout_s: float) -> Request | None:
         search = _Search(self._link, self._subjects, service, request_id)
         try:
             async with asyncio.timeout(timeout_s):
-                return await search.found()
+                seq = await search.found()
+                return await self.read(service, seq) if seq else None
         except TimeoutError as error:
             raise StoreUnreachable(f"not all requests were read in {timeout_s:g} s") from error
         finally:
             await search.stop()
+
+    async def services(self) -> Sequence[str]:
+        names: list[str] = []
+        while True:
+            asked = {"subject": self._subjects.all_requests, "offset": len(names)}
+            page = await self._link.api("STREAM.NAMES", asked)
+            found = page.get("streams") or []
+            names += found
+            if not found or len(names) >= int(page["total"]):
+                return sorted(map(self._subjects.service_of_stream, names))
 
     async def read(self, service: str, seq: int) -> Request | None:
         kept = await message(self._link, self._subjects.request_stream(service), {"seq": seq})
@@ -69,7 +80,7 @@ class _Search:
         self._stream = subjects.request_stream(service)
         self._filter = subjects.requests(service)
         self._request_id = request_id
-        self._answer: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self._answer: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._loop = PullLoop(
             link,
             self._stream,
@@ -81,7 +92,8 @@ class _Search:
             owned=True,
         )
 
-    async def found(self) -> bool:
+    async def found(self) -> int:
+        """Its place; 0: the stream does not have it."""
         await self._loop.start()
         return await self._answer
 
@@ -97,18 +109,18 @@ class _Search:
             timeout_s=timeout_s,
         )
         if not waiting:
-            self._end(found=False)
+            self._end(0)
         return name
 
     def _look(self, message: Message, meta: Meta) -> None:
         if message.headers.get(MSG_ID) == self._request_id:
-            self._end(found=True)
+            self._end(meta.stream_seq)
         elif not meta.pending:
-            self._end(found=False)
+            self._end(0)
 
-    def _end(self, *, found: bool) -> None:
+    def _end(self, seq: int) -> None:
         if not self._answer.done():
-            self._answer.set_result(found)
+            self._answer.set_result(seq)
 
 
 class NatsDeliveries:

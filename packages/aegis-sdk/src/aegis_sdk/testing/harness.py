@@ -19,6 +19,7 @@ from aegis_sdk.application.turns.serving import TurnPorts, TurnServing
 from aegis_sdk.context import Ticket
 from aegis_sdk.contract import arguments
 from aegis_sdk.contract.control import Registration, Role, roles_of
+from aegis_sdk.contract.envelope import OutcomeKind
 from aegis_sdk.contract.method import Method
 from aegis_sdk.contract.names import check_instance
 from aegis_sdk.contract.turns.writers import writer_name
@@ -58,7 +59,7 @@ async def harness(
 
 
 class MemoryAegis:
-    """`Aegis` on a bus: `request`, `submit`, `attach` and `serve` take, return and raise the same."""
+    """`Aegis` on a bus: `request`, `submit`, `attach`, `cancel` and `serve` take, return and raise the same."""
 
     def __init__(self, bus: MemoryBus, *, tracer: Tracer = LOG_TRACER) -> None:
         self.bus = bus
@@ -105,6 +106,19 @@ class MemoryAegis:
     ) -> Rep:
         process.check_loop(self._loop)
         return await self._requester.attach(request_id, method, timeout_s=timeout_s)
+
+    async def cancel(
+        self,
+        request_id: str,
+        method: Method[Any, Any] | None = None,
+        *,
+        resource: str | None = None,
+        timeout_s: float = TIMEOUT_S,
+    ) -> OutcomeKind:
+        process.check_loop(self._loop)
+        return await self._requester.cancel(
+            request_id, method, resource=resource, timeout_s=timeout_s
+        )
 
     async def serve(
         self,

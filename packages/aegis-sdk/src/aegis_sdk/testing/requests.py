@@ -23,13 +23,16 @@ class MemoryRequestLog:
             lambda: bus.requests(request.service).append(request, now_s=bus.clock.now_s()),
         )
 
-    async def holds(self, service: str, request_id: str, *, timeout_s: float) -> bool:
-        def looked() -> bool:
+    async def find(self, service: str, request_id: str, *, timeout_s: float) -> Request | None:
+        def looked() -> Request | None:
             stream = self._link.bus.requests(service)
             kept = [stream.get(seq) for seq in range(1, stream.last_seq + 1)]
-            return any(request is not None and request.request_id == request_id for request in kept)
+            return next((r for r in kept if r is not None and r.request_id == request_id), None)
 
         return await self._link.call(Op.READ, looked)
+
+    async def services(self) -> list[str]:
+        return await self._link.call(Op.READ, self._link.bus.services)
 
     async def read(self, service: str, seq: int) -> Request | None:
         return await self._link.call(Op.READ, lambda: self._link.bus.requests(service).get(seq))

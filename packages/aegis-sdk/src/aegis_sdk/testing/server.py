@@ -55,6 +55,9 @@ class MemoryServer:
             self._groups[service] = GroupConsumer(self, self._requests[service])
             self._logs[service] = LogStream(self.limits)
 
+    def services(self) -> list[str]:
+        return sorted(self._requests)
+
     def requests(self, service: str) -> RequestStream:
         """Raises: StoreMissing."""
         return self._known(self._requests, service)

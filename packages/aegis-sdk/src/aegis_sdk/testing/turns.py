@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Final
 
-from aegis_sdk.application.outcomes import cancelled_at_deadline
+from aegis_sdk.application.outcomes import given_up
 from aegis_sdk.application.ports import (
     AlreadyStored,
     Deliveries,
@@ -384,7 +384,7 @@ class MemoryLastWord:
         if stream.record(request.request_id) is not None:
             return
         if request.resource is None or is_single(request.request_id):
-            outcome = cancelled_at_deadline(request)
+            outcome = given_up(request)
             stream.write(
                 single_subject(request.resource, request.request_id),
                 turn_head("", "", "") + encode_record(request, outcome),

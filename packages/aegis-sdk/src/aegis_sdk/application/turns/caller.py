@@ -28,6 +28,7 @@ from aegis_sdk.application.ports import (
     StoreForbidden,
 )
 from aegis_sdk.application.storing import stored
+from aegis_sdk.application.turns.cancelling import Cancelling
 from aegis_sdk.application.turns.open_calls import OpenCalls, Waiting
 from aegis_sdk.application.turns.ports import CallsOut, LastWord, Outcomes
 from aegis_sdk.contract.envelope import Outcome, Request
@@ -84,6 +85,15 @@ class Caller:
             directory=directory,
             recorder=recorder,
             resolve_s=resolve_s,
+        )
+
+        self._cancelling = Cancelling(
+            self.open,
+            calls=calls,
+            requests=requests,
+            last_word=last_word,
+            outcomes=outcomes,
+            directory=directory,
         )
 
     @property
@@ -151,9 +161,13 @@ class Caller:
         await self._check(request)
         if request.fingerprint and (known := await self._known(request)) is not None:
             await self._same_key(request, method, known)
-        accepted = await stored(
-            self._requests, request, timeout_s=timeout_s, is_gone=lambda: self.open.is_gone
-        )
+        try:
+            accepted = await stored(
+                self._requests, request, timeout_s=timeout_s, is_gone=lambda: self.open.is_gone
+            )
+        except asyncio.CancelledError:  # it may be stored by now, and nobody has its ticket
+            self.open.end(request)
+            raise
         if request.fingerprint and accepted.duplicate:
             await self._check_key(request, method, accepted)
         self.open.is_stored(request, accepted.seq)
@@ -248,17 +262,33 @@ class Caller:
 
     async def _late(self, request: Request, waited_s: float) -> Outcome:
         """Say why there is none after so long. Raises: OutcomeUnknown."""
-        service, request_id, why = request.service, request.request_id, ""
+        service, request_id = request.service, request.request_id
         try:
-            accepted = await self._requests.holds(service, request_id, timeout_s=self._resolve_s)
+            kept = await self._requests.find(service, request_id, timeout_s=self._resolve_s)
             outcome = await self._outcomes.anywhere(request, timeout_s=self._resolve_s)
         except StoreError as error:
-            accepted, outcome, why = True, None, f" ({error})"  # as far as can be told now
+            raise open_still(request_id, waited_s, f" ({error})") from error
         if outcome is not None:
             return outcome
-        if not accepted:
+        if kept is None:
             raise never_accepted(service, request_id)
-        raise open_still(request_id, waited_s, why)
+        raise open_still(request_id, waited_s)
+
+    # --- cancelling -------------------------------------------------------------------------------------------
+    async def cancel(
+        self,
+        request_id: str,
+        method: Method[Any, Any] | None,
+        resource: str | None,
+        *,
+        timeout_s: float,
+    ) -> Outcome:
+        """End it, whoever made it, unless it has ended; how it did. Raises: OutcomeUnknown, NeverAccepted, RefusedByNats, Draining."""
+        if self.open.is_gone:
+            raise Draining(CLOSED)
+        if (waiting := self.open.end_now(request_id)) is not None:
+            return await self.open.told(waiting)
+        return await self._cancelling.end(request_id, method, resource, timeout_s=timeout_s)
 
     # --- what the log has -------------------------------------------------------------------------------------
     async def children(self, service: str, parent_token: str) -> list[str]:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from aegis_sdk.application.composing import CLOSED
-from aegis_sdk.application.outcomes import cancelled_at_deadline, left_open
+from aegis_sdk.application.outcomes import given_up, left_open
 from aegis_sdk.application.ports import (
     Accepted,
     Directory,
@@ -29,6 +29,7 @@ from aegis_sdk.application.ports import (
 from aegis_sdk.application.turns.aside import Aside
 from aegis_sdk.application.turns.ports import CallsOut, LastWord
 from aegis_sdk.contract.envelope import Outcome, OutcomeKind, Request
+from aegis_sdk.contract.ids import is_nested
 from aegis_sdk.contract.turns.sent import Answer
 from aegis_sdk.domain.delivery import backoff_s
 from aegis_sdk.domain.recorder import Recorder
@@ -49,6 +50,8 @@ from aegis_sdk.telemetry import about, log
 STORING_MAX: Final = 256
 """Requests that are being stored at once. More wait for their turn, and many are answered until it comes."""
 STORE_S: Final = 1.0
+END_S_MAX: Final = 1.0
+"""How long a client that closes still ends requests whose callers were cancelled: as a program that is interrupted does."""
 _BECAUSE: Final = {
     Answer.BUSY: Because.BUSY,
     Answer.MOVED: Because.OWNER_CHANGED,
@@ -64,7 +67,7 @@ class Waiting:
     """Who waits for a request's answer, and how it is sent."""
 
     __slots__ = (
-        "after", "answer", "call_id", "check_key", "log", "member", "refused", "refused_by", "request", "sent_at", "times",
+        "after", "answer", "call_id", "check_key", "is_cancelled", "is_left", "log", "member", "refused", "refused_by", "request", "sent_at", "times",
     )  # fmt: skip
 
     def __init__(self, request: Request, answer: asyncio.Future[Outcome]) -> None:
@@ -85,6 +88,10 @@ class Waiting:
         """The last place that this caller had stored for the resource when it was first sent (G7)."""
         self.log = ""
         """The identity of the log that it is stored in; empty while that is not known."""
+        self.is_cancelled = False
+        """On purpose, before its deadline."""
+        self.is_left = False
+        """Whoever asked was cancelled, and waits no more."""
         self.refused: AegisError | None = None
         """The answer, if the request turns out to have no effect: why it was not stored."""
 
@@ -145,6 +152,8 @@ class OpenCalls:
         """By service: what gives up, and when it has tried for long enough (the loop's clock)."""
         self._looks = False
         self._aside = Aside("caller")
+        self._ending: set[asyncio.Task[None]] = set()
+        """Requests whose callers have left, while they are ended."""
         self.is_closing = False
         self.is_gone = False
         """Closed, and no longer draining."""
@@ -190,14 +199,84 @@ class OpenCalls:
                 self._act()
             self._look_later()
             outcome = await waiting.answer
+        except asyncio.CancelledError:
+            if self._is_ended_with_its_caller(waiting):
+                self._leave_to_end(waiting)
+            raise
         finally:
-            self._doubts.ended(waiting.call_id)
-            del self._waiting[waiting.call_id]
-            if self._beside:
-                self.leave(waiting)
+            if not waiting.is_left:
+                self._forget(waiting)
         if waiting.refused is not None and outcome.kind is OutcomeKind.CANCELLED:
             raise waiting.refused
         return outcome
+
+    def _forget(self, waiting: Waiting) -> None:
+        self._doubts.ended(waiting.call_id)
+        del self._waiting[waiting.call_id]
+        if self._beside:
+            self.leave(waiting)
+
+    # --- ending early -----------------------------------------------------------------------------------------
+    def end_now(self, request_id: str) -> Waiting | None:
+        """End it as at its deadline, if it is open here."""
+        waiting = self._waiting.get(request_id)
+        if waiting is not None:
+            self._end(waiting)
+        return waiting
+
+    async def told(self, waiting: Waiting) -> Outcome:
+        """How it ended. Raises: what whoever asked for it is told."""
+        while (
+            not waiting.answer.done() or waiting.answer.cancelled()
+        ):  # another one, if it was left meanwhile
+            await asyncio.wait({waiting.answer})
+        return waiting.answer.result()
+
+    def end(self, request: Request) -> None:
+        """One that nobody waits for, and that may be stored."""
+        if request.request_id in self._waiting or self.is_gone:
+            return
+        waiting = Waiting(request, self._loop.create_future())
+        now_s = self._loop.time()
+        place = request.service, request.resource or "any"
+        call = Call(waiting.call_id, place, sent_s=now_s, deadline_s=now_s)
+        self._waiting[waiting.call_id] = waiting
+        self._doubts.made(call, stored_as=Because.SUBMITTED)
+        self._leave_to_end(waiting)
+
+    def _is_ended_with_its_caller(self, waiting: Waiting) -> bool:
+        """Not a handler's: its next run asks for it again. Nor one that somebody else here asked for, too."""
+        request_id = waiting.request.request_id
+        others = [each for each in self._beside.get(request_id, ()) if each is not waiting]
+        wanted = waiting.call_id != request_id or any(e.call_id in self._waiting for e in others)
+        return not (self.is_gone or wanted or is_nested(request_id))
+
+    def _leave_to_end(self, waiting: Waiting) -> None:
+        waiting.is_left = True
+        waiting.answer = self._loop.create_future()
+        log.info("caller_cancelled", **about(waiting.request))
+        self._end(waiting)
+        ending = self._aside(self._until_ended(waiting))
+        self._ending.add(ending)
+        ending.add_done_callback(self._ending.discard)
+
+    def _end(self, waiting: Waiting) -> None:
+        waiting.is_cancelled = True
+        self._doubts.cancelled(waiting.call_id, self._loop.time())
+        self._act()
+        self._look_later()
+
+    async def _until_ended(self, waiting: Waiting) -> None:
+        """The log says what nobody is left to be told."""
+        keys = about(waiting.request)
+        try:
+            outcome = await waiting.answer
+            self._recorder.answered(waiting.request, outcome, time.time() - waiting.sent_at)
+            log.info("cancelled_request_ended", outcome=outcome.kind.value, **keys)
+        except AegisError as error:
+            log.warning("cancelled_request_open", error_code=error.code, error=str(error), **keys)
+        finally:
+            self._forget(waiting)
 
     def listen(self, request: Request) -> Waiting:
         """Be told its outcome, whoever asked for it; until `leave`. Raises: Draining."""
@@ -240,6 +319,11 @@ class OpenCalls:
         if answers and drain_s > 0:
             await asyncio.wait(answers, timeout=drain_s)
         self.is_gone = True
+        for waiting in self._all():
+            if not waiting.is_left:
+                waiting.fail(left_open(waiting.request))
+        if self._ending:
+            await asyncio.wait(self._ending, timeout=END_S_MAX)
         for waiting in self._all():
             waiting.fail(left_open(waiting.request))
         self._aside.stop()
@@ -425,7 +509,7 @@ class OpenCalls:
             self._send(waiting)  # whoever asked before may have had the answer long ago
 
     def _ask_to_end(self, waiting: Waiting) -> None:
-        if waiting.refused is None:
+        if waiting.refused is None and not waiting.is_cancelled:
             log.info("deadline_passed", **about(waiting.request))
         try:
             self._calls.cancel(waiting.request, member=waiting.member)
@@ -481,7 +565,7 @@ class OpenCalls:
             return _NotSettled(f"it could not be ended: {error!r}")
         for each in waiting:
             request = each.request
-            each.deliver(found.get(request.request_id) or cancelled_at_deadline(request))
+            each.deliver(found.get(request.request_id) or given_up(request))
         return None
 
     async def _outcomes_of(self, service: str, waiting: Sequence[Waiting]) -> dict[str, Outcome]:

@@ -16,7 +16,7 @@ resources, thousands of requests are stored at once, and hold up the one that ta
 At its deadline the caller asks the active to end the request unless it has begun (politely). If nobody says how it ended within
 POLITE_S, the caller gives up: it ends the doubt itself (giveup.py).
 
-What comes in: `made`, `heard`, `ended`, `refused`, `stored`, `lost`, `hopeless`, `restored`, `served`, and `look` at
+What comes in: `made`, `heard`, `ended`, `refused`, `stored`, `lost`, `hopeless`, `cancelled`, `restored`, `served`, and `look` at
 `next_look_s`. What comes out stands in `Asked`. The host executes it. Times are of one monotonic clock.
 
 What must stay true: a request is stored at most once in one log, and is given up only when it was asked to end. A caller that was away
@@ -222,6 +222,12 @@ class Doubts:
         call = self.open.get(request_id)
         if call is not None and call.state in _UNDECIDED:
             self._expire(call, now_s)
+
+    def cancelled(self, request_id: str, now_s: float) -> None:
+        """It ends now, on purpose: its deadline is this moment."""
+        if (call := self.open.get(request_id)) is not None:
+            call.deadline_s = min(call.deadline_s, now_s)
+        self.hopeless(request_id, now_s)
 
     def restored(self) -> None:
         """There is a new connection: whatever was sent before may be lost, and its answer too."""

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, Final
 
-from aegis_sdk.application.outcomes import cancelled_at_deadline
+from aegis_sdk.application.outcomes import given_up
 from aegis_sdk.application.ports import (
     AlreadyStored,
     GateRefused,
@@ -443,7 +443,7 @@ async def store_gate(link: Link, names: LogSubjects, writer: str) -> int:
 
 async def store_cancel(link: Link, names: LogSubjects, request: Request) -> Outcome:
     """Under its outcome's own name: what stands there now, this or what was first. Raises: StoreError."""
-    outcome = cancelled_at_deadline(request)
+    outcome = given_up(request)
     subject = names.single(request.resource, request.request_id)
     body = turn_head("", "", "") + encode_record(request, outcome)
     headers = turn_header([request.request_id]) | {TTL: OUTCOMES_KEPT}
