@@ -197,6 +197,8 @@ class Instance(_AtHome):
     """A running instance of a service, as `aegis_sdk.Instance`: it serves in the background, on the client's own loop."""
 
     ready = _verb(instance.Instance.ready)
+    add = _verb(instance.Instance.add)
+    remove = _verb(instance.Instance.remove)
     drain = _verb(instance.Instance.drain)
     stop = _verb(instance.Instance.stop)
 
