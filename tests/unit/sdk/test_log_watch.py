@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import base64
 import contextlib
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from aegis_sdk.application.ports import StoreMissing, StoreUnreachable
+from aegis_sdk.application.ports import Connected, StoreMissing, StoreUnreachable
 from aegis_sdk.contract.subjects import Subjects
 from aegis_sdk.infrastructure.log_watch import IDENTITY, LASTING, PASSED_MAX, LogWatch
 
@@ -20,11 +19,16 @@ class Logs:
     """A journal and a request stream after a new connection: what is there, by place."""
 
     def __init__(self) -> None:
-        self.connected = SimpleNamespace(session="s1")
+        self.connected = Connected("s1")
         self.journal = {5: "out.a", 6: "out.b"}
         self.requests = {7: "c.1"}
         self.ends = {"JOURNAL": 9, "REQ": 9}
         self.first_request = 1
+
+    def reconnect(self) -> None:
+        """The connection ended, and there is another one."""
+        self.connected.losses += 1
+        self.connected.session = f"s{self.connected.losses + 1}"
 
     async def api(self, call: str, body: dict[str, Any], *, timeout_s: float) -> dict[str, Any]:
         which = "JOURNAL" if "JOURNAL" in call else "REQ"
@@ -58,8 +62,7 @@ def watching(logs: Logs) -> tuple[LogWatch, list[str]]:
     watch.on_requests_lost = lambda reason: lost.append(f"requests: {reason}")
     watch.passed(6, "out.b", TIME_S, "out")
     watch.given(7, "c.1")
-    watch.reconnected()
-    logs.connected.session = "s2"
+    logs.reconnect()
     watch.passed(9, "out.c", TIME_S, "out")  # by the new connection, of whatever log
     return watch, lost
 
@@ -104,7 +107,7 @@ async def test_who_asks_before_the_watch_is_told_of_the_connection_gets_the_same
     lost: list[str] = []
     watch.on_lost = lost.append
     watch.passed(10, "turn.a.1", TIME_S, "turn")
-    logs.connected.session = "s2"
+    logs.reconnect()
     with pytest.raises(StoreUnreachable):
         await watch.make_sure()
     assert lost == ["it ends at 9, and was read to 10"]
@@ -114,7 +117,7 @@ async def test_after_each_connection_it_is_not_sure_before_it_has_looked(logs: L
     watch, _ = watching(logs)
     await watch.make_sure()
     assert watch.is_sure
-    watch.reconnected()
+    logs.reconnect()
     assert not watch.is_sure
     await watch.make_sure()
     assert watch.is_sure
@@ -178,7 +181,7 @@ async def test_a_turn_that_is_gone_is_lost_if_an_older_one_is_there(
         watch.stored(8, f"{kind}.b.2", kind)
     else:
         watch.passed(8, f"{kind}.b.2", TIME_S, kind)
-    watch.reconnected()
+    logs.reconnect()
     with pytest.raises(StoreUnreachable) if told else contextlib.nullcontext():
         await watch.make_sure()
     assert lost == ([told] if told else [])
@@ -191,7 +194,7 @@ async def test_a_turn_that_was_trimmed_before_an_older_single_is_no_loss(logs: L
     watch = LogWatch(link, Subjects(), "ledger", "JOURNAL-1", "REQ-1")
     watch.passed(2, "at.R.out.x", TIME_S, "at")
     watch.passed(3, "turn.a.1", TIME_S, "turn")
-    watch.reconnected()
+    logs.reconnect()
     await watch.make_sure()
 
 
@@ -202,9 +205,43 @@ async def test_another_entry_in_the_place_of_an_own_one_is_a_loss(logs: Logs, ki
     watch = LogWatch(link, Subjects(), "ledger", "JOURNAL-1", "REQ-1")
     logs.journal = {8: "claim.other.1", 9: "claim.mine.2"}
     watch.stored(8, f"{kind}.mine.1", kind)
-    watch.reconnected()
+    logs.reconnect()
     with pytest.raises(StoreUnreachable):
         await watch.make_sure()
+
+
+async def test_what_was_stored_by_a_connection_that_ended_unproved_must_be_there_too(
+    logs: Logs,
+) -> None:
+    """G1: a turn waited to be sent, went to an older copy by the new connection, and was acknowledged there."""
+    link: Any = logs
+    watch = LogWatch(link, Subjects(), "ledger", "JOURNAL-1", "REQ-1")
+    lost: list[str] = []
+    watch.on_lost = lost.append
+    watch.passed(6, "out.b", TIME_S, "out")
+    logs.reconnect()
+    watch.stored(8, "turn.a.2", "turn")
+    logs.reconnect()
+    logs.journal |= {8: "gate.other", 9: "out.c"}
+    watch.passed(9, "out.c", TIME_S, "out")  # what is there hides nothing of what was before
+    with pytest.raises(StoreUnreachable):
+        await watch.make_sure()
+    assert lost == ["at 8 is another gate.other than was read there"]
+
+
+async def test_a_look_that_outlives_its_connection_proves_nothing(logs: Logs) -> None:
+    watch, _ = watching(logs)
+    ask = logs.api
+
+    async def and_lost(call: str, *more: Any, **most: Any) -> dict[str, Any]:
+        answer = await ask(call, *more, **most)
+        if "REQ" in call:
+            logs.reconnect()
+        return answer
+
+    logs.api = and_lost  # type: ignore[method-assign]
+    await watch.make_sure()
+    assert not watch.is_sure
 
 
 async def test_an_outcome_that_was_trimmed_is_no_loss(logs: Logs) -> None:
@@ -237,7 +274,7 @@ async def test_what_was_read_last_is_where_it_was_whatever_its_kind(
     watch.on_lost = lost.append
     watch.passed(4, "state.A", TIME_S, "state")
     watch.passed(8, "gate.A", TIME_S, "gate")
-    watch.reconnected()
+    logs.reconnect()
     with pytest.raises(StoreUnreachable) if told else contextlib.nullcontext():
         await watch.make_sure()
     assert lost == ([told] if told else [])
@@ -251,6 +288,6 @@ async def test_the_same_subject_at_the_same_place_counts_only_from_the_same_mome
     link: Any = logs
     watch = LogWatch(link, Subjects(), "ledger", "JOURNAL-1", "REQ-1")
     watch.passed(8, "gate.A", TIME_S - 2, "gate")
-    watch.reconnected()
+    logs.reconnect()
     with pytest.raises(StoreUnreachable, match=r"at 8 is another gate\.A"):
         await watch.make_sure()

@@ -67,6 +67,8 @@ class Connected:
     """
 
     session: str = ""
+    losses: int = 0
+    """How many connections have ended: what comes after one of them may come from another server than before."""
 
 
 class RequestLog(Protocol):

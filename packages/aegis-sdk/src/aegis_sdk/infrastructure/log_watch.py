@@ -79,6 +79,7 @@ class LogWatch:
         self._link = link
         self._subjects = subjects
         self._sure_of = link.connected.session
+        self._losses = link.connected.losses
         self._lost = self._requests_lost = ""
         self._given = Mark(0, "")
         self._passed: deque[Passed] = deque(maxlen=PASSED_MAX)
@@ -87,14 +88,15 @@ class LogWatch:
         }
         self._own: dict[str, Passed] = {}
         """The newest of each kind that this process stored and that was acknowledged."""
-        self._unproved: _Known | None = None
-        """As it was when the connection ended; what comes by the new one may be of another log."""
+        self._unproved: list[_Known] = []
+        """As it was when each connection ended since the last look; what comes by the next one may be of another log."""
 
     @property
     def is_sure(self) -> bool:
         """Nothing happened since the last look that could have hidden another log."""
-        session = self._link.connected.session
-        return self._sure_of == session and self._unproved is None and not self.is_lost
+        return self._sure_of == self._link.connected.session and not (
+            self._unproved or self.is_lost
+        )
 
     @property
     def is_lost(self) -> bool:
@@ -103,10 +105,11 @@ class LogWatch:
     @property
     def newest_request(self) -> Mark:
         """What was given to this process; after a new connection, what was before it."""
-        return self._unproved.given if self._unproved else self._given
+        return self._unproved[0].given if self._unproved else self._given
 
     def passed(self, seq: int, subject: str, stored_s: float, kind: str) -> None:
         """Something was read in the journal."""
+        self.reconnected()
         entry = Passed(seq, subject, stored_s, kind)
         self._passed.append(entry)
         if kind in LASTING:
@@ -114,42 +117,51 @@ class LogWatch:
 
     def stored(self, seq: int, subject: str, kind: str) -> None:
         """Something of this process was that nobody replaces; it may not be read yet."""
+        self.reconnected()
         self._own[kind] = Passed(seq, subject, math.nan, kind)
 
     def given(self, seq: int, request_id: str) -> None:
         """A request was delivered."""
+        self.reconnected()
         if seq > self._given.seq:
             self._given = Mark(seq, request_id)
 
     def reconnected(self) -> None:
-        """Before anything comes by the new connection."""
-        if self._unproved is None:
-            read = (*chain(*self._lasting.values()), *self._passed)
-            passed = {entry.seq: entry for entry in (*self._own.values(), *read)}
-            self._unproved = _Known(self._given, [passed[seq] for seq in sorted(passed)])
+        """If so. Whoever learns of it first takes note of what was known before; a connection may end unproved, too."""
+        losses = self._link.connected.losses
+        if losses == self._losses:
+            return
+        self._losses = losses
+        read = (*chain(*self._lasting.values()), *self._passed)
+        passed = {entry.seq: entry for entry in (*self._own.values(), *read)}
+        known = _Known(self._given, [passed[seq] for seq in sorted(passed)])
+        if not self._unproved or known != self._unproved[-1]:
+            self._unproved.append(known)
 
     async def make_sure(self) -> None:
         """Raises: StoreUnreachable while nothing may be stored: it can't be told, or it is another log."""
-        session = self._link.connected.session
-        if session != self._sure_of:
-            self.reconnected()  # whoever asks may be told of the connection before this is
+        self.reconnected()
+        session, losses = self._link.connected.session, self._losses
         # As they are now: while the server is asked, another commit may move them on.
-        unproved = self._unproved
-        known = unproved or _Known(Mark(0, ""), ())
+        unproved = list(self._unproved)
         if not self.is_lost:
-            await self._look_at_journal(known)
-            await self._look_at_requests(known.given)
+            await self._look_at_journal([known.passed for known in unproved])
+            for known in unproved:
+                await self._look_at_requests(known.given)
         if self.is_lost:
             raise StoreUnreachable(f"{self.service}: {self._lost or self._requests_lost}")
-        if self._unproved is unproved:
-            self._unproved = None
-        self._sure_of = session
+        if losses == self._link.connected.losses:
+            self._unproved = [known for known in self._unproved if known not in unproved]
+            self._sure_of = session
 
-    async def _look_at_journal(self, known: _Known) -> None:
+    async def _look_at_journal(self, groups: Sequence[Sequence[Passed]]) -> None:
         stream = self._subjects.journal_stream(self.service)
         try:
             state = await self._compare(stream, self.log_id, self._tell)
-            await self._find_passed(known.passed, stream, int(state["last_seq"]))
+            for (
+                passed
+            ) in groups:  # each by itself: the newest that is there tells of its own log alone
+                await self._find_passed(passed, stream, int(state["last_seq"]))
             await self._find_kept(stream)
         except StoreMissing as error:
             if "stream not found" not in str(error):

@@ -562,6 +562,7 @@ class Link:
             if not future.done():
                 future.set_exception(StoreUnreachable(why))
         self.connected.session = ""
+        self.connected.losses += 1
         if not self._closing:
             self._lost_s = self._loop.time()
             if self._log is not None:

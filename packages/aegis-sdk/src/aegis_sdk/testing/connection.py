@@ -31,6 +31,7 @@ class MemoryConnection:
         """NATS can't be reached: operations fail without a definite answer, and nothing arrives."""
         self.reachable = False
         self.connected.session = ""
+        self.connected.losses += 1
 
     def restore(self) -> None:
         """Reachable again: readers start again, as the SDK's do after a reconnect."""
