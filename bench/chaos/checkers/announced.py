@@ -54,7 +54,7 @@ def check(history: History) -> list[Violation]:
         for op in history.operations
         if op.error == "NeverAccepted"
         and op.invoked_s > until_s(op.service)
-        and not was_put_back(history, op.invoked_s)
+        and not _is_put_back(history, op.invoked_s)  # its caller alone knew of it, and is told
     ]
     return [Violation("announced", f"{what}, and no loss of it was told", "G1") for what in found]
 
