@@ -24,6 +24,7 @@ from aegis_sdk import (
 from aegis_sdk.context import Ticket
 from aegis_sdk.contract.metrics import REQUESTS_STORED
 from aegis_sdk.domain.recorder import Recorder
+from aegis_sdk.domain.turns.states import HeldState
 from aegis_sdk.domain.turns.work import Write
 from aegis_sdk.infrastructure.turns.assembly import TurnClient
 from aegis_sdk.infrastructure.turns.log import store_gate
@@ -266,23 +267,21 @@ async def test_a_stored_request_is_done_though_its_resource_was_away_while_its_t
     assert await attach(client, ticket.id) == 1
 
 
-async def test_an_instance_is_ready_when_whoever_was_before_it_is_shut_out(world: World) -> None:
-    """Not before: a turn of the other may still come."""
+async def test_an_instance_is_ready_when_it_serves_what_it_was_given(world: World) -> None:
+    """Whoever was before it is shut out first."""
     instance = await world.instance("accounts-1", ["A"])
-    ready = asyncio.create_task(instance.ready())
     owners = Owners(await world.link(), world.names)
     async with asyncio.timeout(WAIT_S):
-        await ready
-        assert instance.waits_for == ""
+        await instance.ready()
         await owners.move({"A": "another~1"})
         await owners.move({"A": instance.writer})
-        while not instance.waits_for:  # noqa: ASYNC110 - it has no event
-            await asyncio.sleep(0.005)
-        assert instance.waits_for == "A is not served yet, 1 of 1"
-        ready = asyncio.create_task(instance.ready())
-        await store_gate(await world.link(), world.names, "another~1")
-        await ready
+        while (
+            instance.host.writer.held["A"].state is HeldState.FOLLOWING
+        ):  # noqa: ASYNC110 - it has no event
+            await asyncio.sleep(0.002)
+        await instance.ready()
     assert instance.host.serving == {"A"}
+    assert instance.waits_for == ""
 
 
 # --- what handlers ask ----------------------------------------------------------------------------------------
