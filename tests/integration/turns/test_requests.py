@@ -275,9 +275,8 @@ async def test_an_instance_is_ready_when_it_serves_what_it_was_given(world: Worl
         await instance.ready()
         await owners.move({"A": "another~1"})
         await owners.move({"A": instance.writer})
-        while (
-            instance.host.writer.held["A"].state is HeldState.FOLLOWING
-        ):  # noqa: ASYNC110 - it has no event
+        held = instance.host.writer.held
+        while held["A"].state is HeldState.FOLLOWING:  # noqa: ASYNC110 - it has no event
             await asyncio.sleep(0.002)
         await instance.ready()
     assert instance.host.serving == {"A"}

@@ -318,9 +318,10 @@ class TurnServing:
             return f"its log is not read yet ({self.lag_entries} entries are left)"
         if self._coming:
             return "resources that were added are not read yet"
-        held = self.host.writer.held.values()
-        taken = [each for each in held if each.state is HeldState.TAKING and not each.unreadable]
-        return f"{taken[0].name} is not served yet, 1 of {len(taken)}" if taken else ""
+        held, serving = self.host.writer.held.values(), self.host.serving
+        own = (each for each in held if each.state is not HeldState.FOLLOWING)
+        late = [each.name for each in own if not (each.unreadable or each.name in serving)]
+        return f"{late[0]} is not served yet, 1 of {len(late)}" if late else ""
 
     async def ready(self) -> None:
         """Return when nothing is missing."""
