@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from pathlib import Path
 
 import pytest
 from aegis_control.domain.events import KINDS, Event, FailoverDone, told_by
@@ -19,6 +21,15 @@ def test_an_event_comes_back_as_it_was_made(kind: type[Event]) -> None:
     made = kind.model_validate({"reason": "because", "service": "desk", "resource": "R1"})
     assert told_by(stored(made)) == made
     assert set(stored(made).model_extra or {}) <= {"reason", "service", "resource"}, "no defaults"
+
+
+@pytest.mark.parametrize("kind", KINDS.values())
+def test_what_an_event_says_is_in_the_table_of_keys(kind: type[Event]) -> None:
+    """They are lines of control's log."""
+    page = Path(__file__).parents[3] / "docs" / "observability.md"
+    table = page.read_text(encoding="utf-8").partition("### Keys")[2].partition("###")[0]
+    rows = [line.split("|")[1] for line in table.splitlines() if line.startswith("| `")]
+    assert kind.model_fields.keys() <= set(re.findall(r"`(\w+)`", " ".join(rows)))
 
 
 def test_every_kind_has_a_name_of_its_own_that_stays() -> None:
