@@ -67,7 +67,7 @@ async def test_a_node_and_the_leading_control_may_be_killed(stack: Stack) -> Non
 async def leading(stack: Stack) -> str:
     """The control whose id the leader has; ids begin with the container's name."""
     said = await run_cli("status", "-o", "json", "--timeout", "10", "--url", urls(stack))
-    assert said.code == 0, said.err
+    assert said.code in (0, 6), said.err  # without a standby it is degraded
     leader = str(said.json["control"]["leader"])
     [name] = [
         name

@@ -337,10 +337,10 @@ def _standbys(facts: Facts) -> Iterator[Finding]:
             found = f"{facts.resources[state]} resources are {state}: nobody is active for them"
             yield Finding("resources", Level.BAD, found, "start an instance that offers them")
     for lonely in facts.checkup.lonely if facts.checkup else []:
-        names = ", ".join(lonely.examples) + (
-            ", …" if lonely.resources > len(lonely.examples) else ""
-        )
-        found = f"{lonely.resources} resources of {lonely.service} have no live standby: {names}"
+        names = ", ".join(lonely.examples)
+        more = ", …" if lonely.resources > len(lonely.examples) else ""
+        which = f": {names}{more}" if names else ""
+        found = f"{lonely.resources} resources of {lonely.service} have no live standby{which}"
         do = "start a second instance with Role.AUTO or Role.STANDBY"
         yield Finding("standbys", Level.BAD, found, do)
 
