@@ -93,6 +93,7 @@ async def story(system: System, monkeypatch: pytest.MonkeyPatch) -> Story:
 async def test_one_trace_id_connects_all_who_had_a_request_in_hand(story: Story) -> None:
     """The caller, the active that was killed, its successor, and the nested request of both."""
     await story.fail_over(signal.SIGKILL)
+    await eventually(lambda: story.lines(story.caller, event="request_answered"))  # a thread writes
     assert [line["event"] for line in story.lines(story.caller)] == [
         "request_sent",
         "request_answered",
