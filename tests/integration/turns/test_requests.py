@@ -26,6 +26,7 @@ from aegis_sdk.contract.metrics import REQUESTS_STORED
 from aegis_sdk.domain.recorder import Recorder
 from aegis_sdk.domain.turns.states import HeldState
 from aegis_sdk.domain.turns.work import Write
+from aegis_sdk.infrastructure.log_watch import LogWatch
 from aegis_sdk.infrastructure.turns.assembly import TurnClient
 from aegis_sdk.infrastructure.turns.log import store_gate
 
@@ -39,6 +40,7 @@ from tests.integration.turns.support import (
     Sum,
     World,
     add,
+    adder,
     give,
 )
 from tests.integration.turns.test_checkpoints import saved
@@ -281,6 +283,37 @@ async def test_an_instance_is_ready_when_it_serves_what_it_was_given(world: Worl
         await instance.ready()
     assert instance.host.serving == {"A"}
     assert instance.waits_for == ""
+
+
+class Noting(LogWatch):
+    """Keeps what it is told that the instance has stored."""
+
+    def stored(self, seq: int, subject: str, kind: str) -> None:
+        assert f".{kind}." in subject
+        self.told = {*getattr(self, "told", ()), kind}
+        super().stored(seq, subject, kind)
+
+
+async def test_whatever_an_instance_stores_must_be_there_on_its_next_connection(
+    world: World,
+) -> None:
+    """G1: its watch knows of each kind, also of those that nobody has read yet."""
+    watch = Noting(await world.link(), world.subjects, SERVICE, "")
+    service = adder()
+
+    @service.handles(ORDER_ANY)
+    def order_any(ctx: Context, n: int) -> int:
+        return n
+
+    instance = await world.instance("accounts-1", ["A"], service, watch=watch)
+    await give(world, instance, ["A"])
+    client = await world.client()
+    await client.request(ADD, Add(n=1), resource="A", timeout_s=WAIT_S)
+    await client.request(ADD, Add(n=1), resource="A", timeout_s=WAIT_S, key="k")
+    await instance.start_group()
+    await client.request(ORDER_ANY, 1, timeout_s=WAIT_S)
+    assert watch.told - {"at"} == {"claim", "turn", "any"}
+    assert "at" in watch.told or world.replicas > 1  # where singles share a batch
 
 
 # --- what handlers ask ----------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from aegis_sdk.application.ports import Connected, StoreMissing, StoreUnreachable
 from aegis_sdk.contract.subjects import Subjects
-from aegis_sdk.infrastructure.log_watch import IDENTITY, LASTING, PASSED_MAX, LogWatch
+from aegis_sdk.infrastructure.log_watch import IDENTITY, PASSED_MAX, LogWatch
 
 TIME = "2026-01-01T00:00:00Z"
 TIME_S = 1767225600.0
@@ -54,16 +54,22 @@ def logs() -> Logs:
     return Logs()
 
 
-def watching(logs: Logs) -> tuple[LogWatch, list[str]]:
+def new_watch(logs: Logs) -> tuple[LogWatch, list[str]]:
+    """It knows nothing yet; and what it tells."""
     link: Any = logs
     watch = LogWatch(link, Subjects(), "ledger", "JOURNAL-1", "REQ-1")
     lost: list[str] = []
+    watch.on_lost = lost.append
+    return watch, lost
+
+
+def watching(logs: Logs) -> tuple[LogWatch, list[str]]:
+    watch, lost = new_watch(logs)
     watch.on_lost = lambda reason: lost.append(f"journal: {reason}")
     watch.on_requests_lost = lambda reason: lost.append(f"requests: {reason}")
     watch.passed(6, "out.b", TIME_S, "out")
     watch.given(7, "c.1")
     logs.reconnect()
-    watch.passed(9, "out.c", TIME_S, "out")  # by the new connection, of whatever log
     return watch, lost
 
 
@@ -102,10 +108,7 @@ async def test_who_asks_before_the_watch_is_told_of_the_connection_gets_the_same
     logs: Logs,
 ) -> None:
     """G3, G6: several are told of it, one after the other, and each may be held up."""
-    link: Any = logs
-    watch = LogWatch(link, Subjects(), "ledger", "JOURNAL-1", "REQ-1")
-    lost: list[str] = []
-    watch.on_lost = lost.append
+    watch, lost = new_watch(logs)
     watch.passed(10, "turn.a.1", TIME_S, "turn")
     logs.reconnect()
     with pytest.raises(StoreUnreachable):
@@ -148,7 +151,7 @@ async def test_a_request_that_is_forgotten_just_now_is_no_loss(logs: Logs) -> No
     assert lost == []
 
 
-@pytest.mark.parametrize("kind", LASTING)
+@pytest.mark.parametrize("kind", ["turn", "at"])
 @pytest.mark.parametrize("own", [True, False])
 @pytest.mark.parametrize(
     ("there", "told"),
@@ -170,10 +173,7 @@ async def test_a_turn_that_is_gone_is_lost_if_an_older_one_is_there(
     """
     told = told.replace("turn", kind)
     logs.journal = {seq: subject.replace("turn", kind) for seq, subject in there.items()}
-    link: Any = logs
-    watch = LogWatch(link, Subjects(), "ledger", "JOURNAL-1", "REQ-1")
-    lost: list[str] = []
-    watch.on_lost = lost.append
+    watch, lost = new_watch(logs)
     watch.passed(2, f"{kind}.a.1", TIME_S, kind)
     for _ in range(PASSED_MAX):
         watch.passed(3, "gate.A", TIME_S, "gate")
@@ -190,8 +190,7 @@ async def test_a_turn_that_is_gone_is_lost_if_an_older_one_is_there(
 async def test_a_turn_that_was_trimmed_before_an_older_single_is_no_loss(logs: Logs) -> None:
     """The trim takes one kind after the other."""
     logs.journal = {2: "at.R.out.x"}
-    link: Any = logs
-    watch = LogWatch(link, Subjects(), "ledger", "JOURNAL-1", "REQ-1")
+    watch, _ = new_watch(logs)
     watch.passed(2, "at.R.out.x", TIME_S, "at")
     watch.passed(3, "turn.a.1", TIME_S, "turn")
     logs.reconnect()
@@ -201,8 +200,7 @@ async def test_a_turn_that_was_trimmed_before_an_older_single_is_no_loss(logs: L
 @pytest.mark.parametrize("kind", ["claim", "any", "at", "turn"])
 async def test_another_entry_in_the_place_of_an_own_one_is_a_loss(logs: Logs, kind: str) -> None:
     """G1: of whatever kind; others stored in an older copy before this one looked."""
-    link: Any = logs
-    watch = LogWatch(link, Subjects(), "ledger", "JOURNAL-1", "REQ-1")
+    watch, _ = new_watch(logs)
     logs.journal = {8: "claim.other.1", 9: "claim.mine.2"}
     watch.stored(8, f"{kind}.mine.1", kind)
     logs.reconnect()
@@ -214,10 +212,7 @@ async def test_what_was_stored_by_a_connection_that_ended_unproved_must_be_there
     logs: Logs,
 ) -> None:
     """G1: a turn waited to be sent, went to an older copy by the new connection, and was acknowledged there."""
-    link: Any = logs
-    watch = LogWatch(link, Subjects(), "ledger", "JOURNAL-1", "REQ-1")
-    lost: list[str] = []
-    watch.on_lost = lost.append
+    watch, lost = new_watch(logs)
     watch.passed(6, "out.b", TIME_S, "out")
     logs.reconnect()
     watch.stored(8, "turn.a.2", "turn")
@@ -229,19 +224,48 @@ async def test_what_was_stored_by_a_connection_that_ended_unproved_must_be_there
     assert lost == ["at 8 is another gate.other than was read there"]
 
 
+@pytest.mark.parametrize("how", ["read", "stored", "given"])
+async def test_what_comes_by_a_new_connection_hides_nothing_of_what_was_before_it(
+    logs: Logs, how: str
+) -> None:
+    """G3, G6: it is there, of course; whether the log is the same is told by what was known before."""
+    watch, lost = watching(logs)
+    if how == "given":
+        watch.given(9, "c.3")
+        logs.requests = {7: "c.2", 9: "c.3"}
+        told = "requests: at 7 is c.2, and c.1 was stored there"
+    else:
+        logs.journal = {6: "gate.other", 9: "out.c"}
+        told = "journal: at 6 is another gate.other than was read there"
+    if how == "read":
+        watch.passed(9, "out.c", TIME_S, "out")
+    if how == "stored":
+        watch.stored(9, "out.c", "out")
+    with pytest.raises(StoreUnreachable):
+        await watch.make_sure()
+    assert lost == [told]
+
+
 async def test_a_look_that_outlives_its_connection_proves_nothing(logs: Logs) -> None:
-    watch, _ = watching(logs)
+    watch, lost = new_watch(logs)
+    watch.passed(6, "out.b", TIME_S, "out")
+    logs.reconnect()
     ask = logs.api
 
     async def and_lost(call: str, *more: Any, **most: Any) -> dict[str, Any]:
         answer = await ask(call, *more, **most)
-        if "REQ" in call:
-            logs.reconnect()
+        watch.passed(9, "out.c", TIME_S, "out")
+        logs.reconnect()
+        logs.api = ask  # type: ignore[method-assign]
         return answer
 
     logs.api = and_lost  # type: ignore[method-assign]
     await watch.make_sure()
     assert not watch.is_sure
+    logs.journal = {6: "gate.other", 9: "out.c"}
+    with pytest.raises(StoreUnreachable):
+        await watch.make_sure()
+    assert lost == ["at 6 is another gate.other than was read there"]
 
 
 async def test_an_outcome_that_was_trimmed_is_no_loss(logs: Logs) -> None:
@@ -268,10 +292,7 @@ async def test_what_was_read_last_is_where_it_was_whatever_its_kind(
     """G6: who goes on reading behind a gate at 8 would never read an outcome that others wrote there in an older copy."""
     logs.journal.update(there)
     logs.ends["JOURNAL"] = 7 if 0 in there else 9
-    link: Any = logs
-    watch = LogWatch(link, Subjects(), "ledger", "JOURNAL-1", "REQ-1")
-    lost: list[str] = []
-    watch.on_lost = lost.append
+    watch, lost = new_watch(logs)
     watch.passed(4, "state.A", TIME_S, "state")
     watch.passed(8, "gate.A", TIME_S, "gate")
     logs.reconnect()
@@ -285,8 +306,7 @@ async def test_the_same_subject_at_the_same_place_counts_only_from_the_same_mome
 ) -> None:
     """G6: an older copy has its own gate there."""
     logs.journal[8] = "gate.A"
-    link: Any = logs
-    watch = LogWatch(link, Subjects(), "ledger", "JOURNAL-1", "REQ-1")
+    watch, _ = new_watch(logs)
     watch.passed(8, "gate.A", TIME_S - 2, "gate")
     logs.reconnect()
     with pytest.raises(StoreUnreachable, match=r"at 8 is another gate\.A"):

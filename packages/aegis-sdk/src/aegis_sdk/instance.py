@@ -236,13 +236,12 @@ class Instance:
 
         Raises:
             Unavailable: not within `timeout_s`; the message says what is missing.
-            Draining: it has ended.
+            Draining: it leaves, or has ended. Evicted, Copied: it was ended.
             InvalidArgument: `timeout_s` is no duration.
         """
         timeout_s = arguments.duration_s(timeout_s, "timeout_s")
         self._link.usable()
-        serving = self._serving
-        assert serving is not None  # whoever has the instance has what `start` made
+        serving = self._now_serving()
         ready = asyncio.create_task(serving.ready())
         try:
             await asyncio.wait(
@@ -250,8 +249,7 @@ class Instance:
             )
         finally:
             ready.cancel()
-        if self._ended.done():
-            raise Draining(f"{self.id} has ended")
+        self._check()
         if missing := self._lost or self._requests_lost or serving.waits_for:
             raise Unavailable(f"{self.id} is not ready after {timeout_s:g} s: {missing}")
 
@@ -577,7 +575,6 @@ class Instance:
     async def _reconnected(self) -> None:
         if self._serving is None or self._watch is None:
             return
-        self._watch.reconnected()
         self._link.aside(self._make_sure(self._watch))
         self._serving.reconnected()
 

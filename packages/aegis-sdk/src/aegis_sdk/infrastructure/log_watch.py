@@ -78,8 +78,8 @@ class LogWatch:
         """The subject of an entry that nobody removes, if one is known."""
         self._link = link
         self._subjects = subjects
-        self._sure_of = link.connected.session
-        self._losses = link.connected.losses
+        self._noted = self._proved = link.connected.losses
+        """Of which connection it was noted what was known before it, and which is known to bring the same log: by their number."""
         self._lost = self._requests_lost = ""
         self._given = Mark(0, "")
         self._passed: deque[Passed] = deque(maxlen=PASSED_MAX)
@@ -94,9 +94,7 @@ class LogWatch:
     @property
     def is_sure(self) -> bool:
         """Nothing happened since the last look that could have hidden another log."""
-        return self._sure_of == self._link.connected.session and not (
-            self._unproved or self.is_lost
-        )
+        return self._proved == self._link.connected.losses and not self.is_lost
 
     @property
     def is_lost(self) -> bool:
@@ -109,7 +107,7 @@ class LogWatch:
 
     def passed(self, seq: int, subject: str, stored_s: float, kind: str) -> None:
         """Something was read in the journal."""
-        self.reconnected()
+        self._note()
         entry = Passed(seq, subject, stored_s, kind)
         self._passed.append(entry)
         if kind in LASTING:
@@ -117,21 +115,21 @@ class LogWatch:
 
     def stored(self, seq: int, subject: str, kind: str) -> None:
         """Something of this process was that nobody replaces; it may not be read yet."""
-        self.reconnected()
+        self._note()
         self._own[kind] = Passed(seq, subject, math.nan, kind)
 
     def given(self, seq: int, request_id: str) -> None:
         """A request was delivered."""
-        self.reconnected()
+        self._note()
         if seq > self._given.seq:
             self._given = Mark(seq, request_id)
 
-    def reconnected(self) -> None:
-        """If so. Whoever learns of it first takes note of what was known before; a connection may end unproved, too."""
+    def _note(self) -> None:
+        """Before anything of a new connection: what was known by then must be in its log. A connection may end unproved, too."""
         losses = self._link.connected.losses
-        if losses == self._losses:
+        if losses == self._noted:
             return
-        self._losses = losses
+        self._noted = losses
         read = (*chain(*self._lasting.values()), *self._passed)
         passed = {entry.seq: entry for entry in (*self._own.values(), *read)}
         known = _Known(self._given, [passed[seq] for seq in sorted(passed)])
@@ -140,8 +138,8 @@ class LogWatch:
 
     async def make_sure(self) -> None:
         """Raises: StoreUnreachable while nothing may be stored: it can't be told, or it is another log."""
-        self.reconnected()
-        session, losses = self._link.connected.session, self._losses
+        self._note()
+        connection = self._noted
         # As they are now: while the server is asked, another commit may move them on.
         unproved = list(self._unproved)
         if not self.is_lost:
@@ -150,9 +148,9 @@ class LogWatch:
                 await self._look_at_requests(known.given)
         if self.is_lost:
             raise StoreUnreachable(f"{self.service}: {self._lost or self._requests_lost}")
-        if losses == self._link.connected.losses:
+        if connection == self._link.connected.losses:
             self._unproved = [known for known in self._unproved if known not in unproved]
-            self._sure_of = session
+            self._proved = connection
 
     async def _look_at_journal(self, groups: Sequence[Sequence[Passed]]) -> None:
         stream = self._subjects.journal_stream(self.service)

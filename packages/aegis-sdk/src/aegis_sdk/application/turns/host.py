@@ -353,15 +353,17 @@ class TurnHost:
 
     # --- what comes in ----------------------------------------------------------------------------------------
     def _request(self, request: Request, sent_s: float, after: int) -> None:
-        if request.resource is None and self._is_for_others(request):
-            answer = Answer.BUSY if self._is_full(request) else Answer.MOVED
+        if request.resource is None and (answer := self._refusal(request)) is not None:
             self._sent.refuse(request.request_id, answer)
             return
         sent_s = sent_s or time.time()
         self._accept(request, sent_s=sent_s, after=after, born_s=sent_s)
 
-    def _is_for_others(self, request: Request) -> bool:
-        return self._roles.is_draining or self._is_full(request) or self._runner.lacks(request)
+    def _refusal(self, request: Request) -> Answer | None:
+        """Why a request of the group is for another member."""
+        if self._roles.is_draining or self._runner.lacks(request):
+            return Answer.MOVED
+        return Answer.BUSY if self._is_full(request) else None
 
     def _is_full(self, request: Request) -> bool:
         """Too many wait here: another instance may have it, or this one later."""
