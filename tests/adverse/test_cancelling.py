@@ -109,6 +109,23 @@ async def held(aegis: Client, desk: Desk) -> asyncio.Task[int]:
     return task
 
 
+async def until_open(aegis: Client, count: int) -> None:
+    """So many requests of this client wait for their outcomes."""
+    requester = aegis._requester if isinstance(aegis, MemoryAegis) else aegis._requests.requester
+    way: Any = requester._way
+    async with asyncio.timeout(5):
+        while len(way.open._waiting) < count:  # noqa: ASYNC110 - it has no event
+            await asyncio.sleep(0.002)
+
+
+async def timed_out(aegis: Client) -> None:
+    """A call whose time is over when it is open."""
+    async with asyncio.timeout(None) as scope, asyncio.TaskGroup() as beside:
+        beside.create_task(aegis.request(PUT, 5, resource="R", timeout_s=30.0))
+        await until_open(aegis, 2)
+        scope.reschedule(0)
+
+
 async def test_one_that_waits_is_cancelled_and_never_runs(world: tuple[Client, Desk]) -> None:
     """G2, G4: for whoever asks, now and later."""
     aegis, desk = world
@@ -164,7 +181,7 @@ async def test_one_that_somebody_here_waits_for_is_cancelled_for_both(
     aegis, desk = world
     holding = await held(aegis, desk)
     asked = asyncio.create_task(aegis.request(PUT, 5, resource="R", key="k", timeout_s=30.0))
-    await asyncio.sleep(0.05)
+    await until_open(aegis, 2)
     assert await aegis.cancel("key-desk.k") is OutcomeKind.CANCELLED
     with pytest.raises(Cancelled):
         await asked
@@ -214,8 +231,7 @@ async def test_a_caller_that_is_cancelled_takes_its_request_with_it(
     holding = await held(aegis, desk)
     if how == "timeout":
         with pytest.raises(TimeoutError):
-            async with asyncio.timeout(0.05):
-                await aegis.request(PUT, 5, resource="R", timeout_s=30.0)
+            await timed_out(aegis)
     else:
         asked: asyncio.Task[Any]
         if how == "group":
@@ -227,13 +243,14 @@ async def test_a_caller_that_is_cancelled_takes_its_request_with_it(
             asked = asyncio.create_task(
                 aegis.request(PUT, 5, resource="R", timeout_s=30.0, key=key)
             )
-        for _ in range(3 if how == "submit" else 1):
-            await asyncio.sleep(0 if how == "submit" else 0.05)
+        if how == "submit":  # on its way: it is open only when it is stored
+            for _ in range(3):
+                await asyncio.sleep(0)
+        else:
+            await until_open(aegis, 2)
         asked.cancel()
         with pytest.raises(asyncio.CancelledError):
             await asked
-    if how == "submit" and not caplog.records:
-        return  # nothing was on its way yet
     left = await _until_said(caplog, "caller_cancelled")
     ended = await _until_said(caplog, "cancelled_request_ended")
     assert ended["request_id"] == left["request_id"]
@@ -257,7 +274,7 @@ async def test_a_client_that_is_closed_right_after_still_ends_it(
                 asyncio.create_task(aegis.request(PUT, n, resource="R", timeout_s=30.0))
                 for n in range(5)
             ]
-            await asyncio.sleep(0.05)
+            await until_open(aegis, 5)
             for each in asked:
                 each.cancel()
             await asyncio.wait(asked)
