@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 
-from aegis_sdk.contract.control import AdminReply, Role
+import pytest
+from aegis_control.entrypoints.cli.endings import _show
+from aegis_sdk.contract.control import AdminReply, Retired, Role
 
 from tests.unit.control.support import Office
 
@@ -80,3 +82,16 @@ async def test_what_is_unknown_is_not_found() -> None:
     office = await vacant_office()
     reply = await retires(office, "R9")
     assert (reply.ok, reply.code) == (False, "not_found")
+
+
+def test_the_final_state_is_printed_as_lines_of_json(capsys: pytest.CaptureFixture[str]) -> None:
+    """What is pasted elsewhere has to be read there; a control character of a value does nothing to the terminal."""
+    state = {"AAPL": {"quantity": 60}, "note": "\x1b[31mred\nline"}
+    _show(Retired(service="desk", resource="ACC-1", epoch=3, outcomes=2, state=state))
+    said, of, *json_ = capsys.readouterr().out.splitlines()
+    assert (said, of) == (
+        "ACC-1 of desk has ended",
+        "after 2 outcomes, in epoch 3; its state:",
+    )
+    assert json.loads("\n".join(json_)) == state
+    assert len(json_) == 6

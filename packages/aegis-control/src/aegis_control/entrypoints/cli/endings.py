@@ -52,4 +52,5 @@ def _show(retired: Retired) -> None:
     dry = "dry run: " if retired.dry_run else ""
     render.show_line(f"{dry}{retired.resource} of {retired.service} {would}")
     render.show_line(f"after {retired.outcomes} outcomes, in epoch {retired.epoch}; its state:")
-    render.show_line(json.dumps(retired.state, indent=2, ensure_ascii=False))
+    for line in json.dumps(retired.state, indent=2, ensure_ascii=False).splitlines():
+        render.show_line(line)
