@@ -109,3 +109,23 @@ async def test_a_later_resource_is_read_again_until_it_is_read(small_world: Worl
     assert b'"count":2' in outcome.body
     assert held.fails == 0
     assert second.host.taps == []
+
+
+async def test_a_resource_is_forgotten_when_whoever_serves_it_knows_that_it_is_lost(
+    small_world: World,
+) -> None:
+    """G8: between the two, whoever drains asks what is under way of it."""
+    instance = await small_world.instance("accounts-1", ["A"])
+    host = instance.host
+    await host.until(lambda: host.may_write)
+    host._roles.leaving.add("A")
+    host._roles.serving.add("A")
+    forgetting = asyncio.create_task(host.forget({"A"}, after=0))
+    draining = asyncio.create_task(host.pause({"A"}, lease_s=5.0))
+    async with asyncio.timeout(10):
+        await draining
+        assert not forgetting.done()
+        host._roles.demoted(["A"])
+        host._changed.set()
+        await forgetting
+    assert "A" not in host.writer.held

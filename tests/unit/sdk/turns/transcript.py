@@ -92,15 +92,21 @@ class Player:
         self._keeps: deque[Work] = deque()
 
     def play(self, line: str) -> list[str]:
-        """What goes out after one command."""
-        verb, *words = line.split()
-        plain = [word for word in words if "=" not in word or verb in ("own", "begin")]
-        named = dict(word.split("=", 1) for word in words if word not in plain)
+        """What goes out after one command, or after several with `&` between them."""
+        said: list[str] = []
         try:
-            said = getattr(self, f"_{verb}")(*plain, **named)
+            for command in line.split(" & "):
+                said += self._do(command) or []
         except (MissingOwnership, BehindTrim) as error:
             return [f"error: {error}"]
-        return [*(said or []), *self._shown(self.writer.take_output())]
+        return [*said, *self._shown(self.writer.take_output())]
+
+    def _do(self, command: str) -> list[str] | None:
+        verb, *words = command.split()
+        plain = [word for word in words if "=" not in word or verb in ("own", "begin")]
+        named = dict(word.split("=", 1) for word in words if word not in plain)
+        said: list[str] | None = getattr(self, f"_{verb}")(*plain, **named)
+        return said
 
     # --- the log ------------------------------------------------------------------------------------------
     def _read(self, entry: Callable[[int], Entry]) -> None:

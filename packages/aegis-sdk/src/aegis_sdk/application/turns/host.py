@@ -293,7 +293,8 @@ class TurnHost:
 
         def are_gone() -> bool:
             left.intersection_update(self._roles.leaving)
-            for name in [name for name in left if self.writer.forget(name)]:
+            not_served = left - self._roles.serving  # as those know who were told
+            for name in [name for name in not_served if self.writer.forget(name)]:
                 left.discard(name)
                 self._roles.leaving.discard(name)
                 self._elsewhere.take(name)
@@ -677,7 +678,7 @@ class TurnHost:
         self._roles.serving.update(out.serving)
         self._announce(out.serving)
         self._changed.set()
-        self.on_moved(out.serving, out.left)
+        self.on_moved(list(out.serving), out.left)
 
     def withdraw(self) -> None:
         """After `stop`, when it has to begin anew: what was served here is not any more."""

@@ -78,7 +78,8 @@ class Output:
         """Nothing of them was stored here; each says `why`."""
         self.save: list[Save] = []
         """Each is tried once: if it is not known what became of one, `save_lost`."""
-        self.serving: list[str] = []
+        self.serving: dict[str, None] = {}
+        """Resources that are served from now on. One that is lost again before anybody is told was never served."""
         self.left: list[str] = []
         self.unknown: list[str] = []
         """Ours by the log, and not held: fetch the checkpoint, read up to here with another writer, and `adopt` it."""

@@ -467,14 +467,16 @@ class Writer:
                 self._begin_to_serve(held)
 
     def _begin_to_serve(self, held: Held) -> None:
-        self.desk.out.serving.append(held.name)
+        self.desk.out.serving[held.name] = None
         if held.unsent:
             self._outbox.owned(held, self.desk.out)
         self._make_due(held)
 
     def _lose(self, held: Held) -> None:
         """Another writer's from now on. What is in an entry already may still count: the log decides."""
-        if held.state is not HeldState.TAKING:
+        if held.name in self.desk.out.serving:
+            del self.desk.out.serving[held.name]
+        elif held.state is not HeldState.TAKING:
             self.desk.out.left.append(held.name)
         held.step(HeldEvent.TAKEN)
         self._owned -= 1
