@@ -303,6 +303,35 @@ async def test_a_purged_journal_is_told(tmp_path: Path, keep: int) -> None:
         await place.add()
 
 
+@pytest.mark.parametrize("first", [(), (REQUESTS,)], ids=["alone", "behind another loss"])
+async def test_a_journal_that_its_leader_has_never_read_is_told_when_it_is_purged(
+    tmp_path: Path, first: tuple[str, ...]
+) -> None:
+    """G6: nothing else shows it: the log is the same, and goes as far as it did. What waits to be accepted hides it no more."""
+    with EmbeddedNats(tmp_path / "nats", sync_interval="always") as server:
+        async with aegis_sdk.connect(server.url) as aegis:
+            operator = await nats.connect(server.url, max_reconnect_attempts=-1)
+            place = Place(server, aegis, operator, [aegis])
+            async with control(server.url, "aegis"):
+                await aegis.serve(counters(), resources={"A": Role.AUTO})
+                assert await place.add() == 1
+                for stream in first:
+                    await place.api(f"STREAM.DELETE.{stream}")
+                    assert (await place.lost())["stream"] == stream
+            await place.api(f"STREAM.PURGE.{JOURNAL}")
+            async with control(server.url, "aegis"):
+
+                async def told() -> bool:
+                    found = [loss["stream"] for loss in await place.events("log_lost")]
+                    return found == [*first, JOURNAL]
+
+                await until(told)
+                await place.refused()
+                await place.accepted()
+                assert await place.add() == 1
+            await operator.close()
+
+
 async def test_a_log_that_lost_its_ownership_entries_is_not_served_from(tmp_path: Path) -> None:
     """G5, G6: nobody could tell who may write."""
     async with running(tmp_path) as place:

@@ -187,12 +187,14 @@ class LogKeeper:
     async def _emptied(self, table: ServiceTable, stream: str, sight: Sight) -> Loss | None:
         """The newest ownership entry stays for ever: a log without it was purged."""
         seq = table.owned.newest_seq if table.owned else 0
-        if not seq or await self._world.logs.holds(stream, seq):
-            return None
-        await self._leases.restore(table)  # there may be a newer one, and the trim took this
-        if table.owned is None or table.owned.newest_seq == seq:
-            return emptied(stream, sight, list(table.leases))
-        return None
+        if (
+            not seq
+        ):  # of a new leader, which has not read any, or none is there any more: the leases know
+            is_there = not await self._leases.lacks(table)
+        elif not (is_there := await self._world.logs.holds(stream, seq)):
+            await self._leases.restore(table)  # there may be a newer one, and the trim took this
+            is_there = table.owned is not None and table.owned.newest_seq != seq
+        return None if is_there else emptied(stream, sight, list(table.leases))
 
     def _reported(self, table: ServiceTable, stream: str) -> Loss | None:
         losses = (self._told(table, stream, beat) for beat in table.beats())
