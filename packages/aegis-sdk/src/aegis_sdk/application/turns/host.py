@@ -244,12 +244,14 @@ class TurnHost:
             self._changed.clear()
             await self._changed.wait()
 
-    async def pause(self, resources: Iterable[str] | None, *, lease_s: float) -> None:
+    async def pause(self, resources: Collection[str] | None, *, lease_s: float) -> bool:
         """Begin nothing new on them (None: on all, for good); returns when nothing of them is under way.
 
-        Those that are named go on by themselves after `lease_s`, unless they belong to another by then.
+        Those that are named go on by themselves after `lease_s`, unless they belong to another by then. False: one of them
+        went on before this ended.
         """
         await self.until(self._roles.pause(resources, lease_s=lease_s))
+        return all(map(self._roles.holds, resources or ()))
 
     def resume(self, resources: Iterable[str] | None = None) -> None:
         """One that leaves stays paused."""
@@ -571,8 +573,7 @@ class TurnHost:
             self._store_of_group()
             self.writer.compose(time.time())
         out = self.writer.take_output()
-        if self._roles.paused or self._roles.is_draining or self._roles.leaving:
-            self._changed.set()  # something may have ended
+        self._changed.set()  # something may have ended
         if out.stop:
             self._halt(out.stop, self._on_copied)
         else:

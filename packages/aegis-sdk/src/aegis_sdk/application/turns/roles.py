@@ -42,7 +42,10 @@ class Roles:
 
     # --- pauses -----------------------------------------------------------------------------------------------
     def pause(self, resources: Iterable[str] | None, *, lease_s: float) -> Callable[[], bool]:
-        """Begin nothing new on them (None: on all, for good); what tells whether nothing of them is under way."""
+        """Begin nothing new on them (None: on all, for good); what tells whether nothing of them is under way.
+
+        Of one that goes on before that (`resume`, the end of its pause) it tells nothing: whoever waits sees it by `holds`.
+        """
         self.is_draining = self.is_draining or resources is None
         wanted = self.serving if resources is None else resources
         names = [name for name in wanted if name in self.serving]
@@ -50,11 +53,17 @@ class Roles:
             self._end_pause(name)
             if resources is not None:
                 self.paused[name] = self._loop.call_later(lease_s, self._forgotten, name)
-        # Each of them is paused, whatever the first one says.
-        return lambda: False not in [self._pause(name) for name in names]
+        return lambda: self._are_idle(names)
 
-    def _pause(self, resource: str) -> bool:
-        return self._writer.pause(resource) if resource in self.serving else True
+    def holds(self, resource: str) -> bool:
+        """Whether nothing new of it is begun, or it is not served here."""
+        is_paused = resource in self.paused or resource in self.leaving or self.is_draining
+        return is_paused or resource not in self.serving
+
+    def _are_idle(self, resources: Iterable[str]) -> bool:
+        # Each of them is paused, whatever the first one says. One that went on again must not be: nothing would end that.
+        names = [name for name in resources if name in self.serving and self.holds(name)]
+        return False not in [self._writer.pause(name) for name in names]
 
     def _forgotten(self, resource: str) -> None:
         log.warning(
@@ -70,7 +79,7 @@ class Roles:
         """Begin nothing new on them, also if they come here only now; what tells whether nothing of them is under way."""
         names = list(resources)
         self.leaving.update(names)
-        return lambda: False not in [self._pause(name) for name in names]
+        return lambda: self._are_idle(names)
 
     def stay(self, resources: Iterable[str]) -> None:
         """They are not given up after all."""

@@ -245,10 +245,9 @@ class TurnServing:
         """Begin nothing new on `resources`; True when all that had begun has ended."""
         try:
             async with asyncio.timeout(timeout_s):
-                await self.host.pause(resources, lease_s=lease_s)
+                return await self.host.pause(resources, lease_s=lease_s)
         except TimeoutError:
             return False
-        return True
 
     def resume(self, resources: Sequence[str] | None = None) -> None:
         self.host.resume(resources)
