@@ -6,11 +6,13 @@ import asyncio
 import json
 import signal
 import time
+from collections.abc import Collection
 
 import pytest
 from aegis_sdk import Method
-from aegis_sdk.contract.envelope import OutcomeKind
+from aegis_sdk.contract.envelope import Outcome, OutcomeKind
 from aegis_sdk.domain.turns import doubt
+from aegis_sdk.domain.turns.sessions import WINDOW
 from aegis_sdk.errors import Cancelled
 
 from tests.integration.turns.support import (
@@ -97,6 +99,34 @@ async def test_what_has_not_begun_is_ended_by_its_owner(small_world: World) -> N
     stored, order = await read_log(small_world)
     assert told.wrong(stored, order) == []
     assert len(stored) == 2
+
+
+async def test_old_stored_requests_of_one_resource_are_one_reading_for_its_new_owner(
+    small_world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """G8: their outcomes lie below what a session tells; asked for one by one, they held up what came behind them."""
+    old, since = 200, WINDOW
+    first = await small_world.instance("accounts-1", ["A"])
+    client, told = await small_world.client(), Told()
+    calls = [asyncio.create_task(told.call(client, "A")) for _ in range(old)]
+    while client.caller.stored < old:  # noqa: ASYNC110 - it has no event
+        await asyncio.sleep(0.005)
+    await give(small_world, first, ["A"])
+    await asyncio.gather(*calls, *(told.call(client, "A") for _ in range(since)))
+    second = await small_world.instance("accounts-2", ["A"])
+    asked, find_all = [], second.host._lookups._log.find_all
+
+    async def counted(request_ids: Collection[str], *, to_seq: int) -> dict[str, Outcome]:
+        asked.append(len(request_ids))
+        return await find_all(request_ids, to_seq=to_seq)
+
+    monkeypatch.setattr(second.host._lookups._log, "find_all", counted)
+    await give(small_world, second, ["A"])
+    outcome = await told.call(client, "A")
+    assert outcome is not None
+    assert f'"count":{old + since + 1},'.encode() in outcome.body
+    assert sum(asked) == old
+    assert len(asked) <= 3
 
 
 @pytest.mark.scenario

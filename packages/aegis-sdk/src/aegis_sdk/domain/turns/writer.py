@@ -34,6 +34,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
 from typing import Any, Final
 
 from aegis_sdk.contract.envelope import Change, Outcome
@@ -59,6 +60,8 @@ NOTE_BYTES: Final = 512
 SHARE_MAX: Final = 64
 """Outcomes of one resource in one turn, so that a hot resource leaves room for the others."""
 GROUP_AT_A_TIME: Final = 256
+DOUBTS_AT_A_TIME: Final = 1024
+"""Of one queue: all that are asked together share one reading of the log."""
 OUTCOMES_KEPT_S: Final = 86_400.0
 
 _UNSETTLED: Final = frozenset(
@@ -701,8 +704,16 @@ class Writer:
         elif (known := self.desk.known(request_id)) is not None:
             self.desk.settle(work, known, WorkEvent.FOUND)
         else:
-            self.desk.ask(work)
+            self._ask(held)
         return False
+
+    def _ask(self, held: Held) -> None:
+        """The log is asked for the first of the queue, and for those behind it that would be asked for next."""
+        for work in islice(held.queue, DOUBTS_AT_A_TIME):
+            request_id = work.request.request_id
+            is_told = request_id in held.ended or self.desk.known(request_id) is not None
+            if work.state is WorkState.WAITING and not self._is_new(held, work) and not is_told:
+                self.desk.ask(work)
 
     def _is_new(self, held: Held, work: Work) -> bool:
         """Whether it has no outcome, as far as was read. A single's own subject refuses what no session can tell.
