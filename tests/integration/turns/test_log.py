@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import bisect
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,9 +14,14 @@ from aegis_sdk.contract.envelope import Outcome, OutcomeKind, Request
 from aegis_sdk.contract.turns.entries import TURN
 from aegis_sdk.domain.turns.entries import Claim, Entry, Gate, Turn
 from aegis_sdk.domain.turns.work import Work, Write
+from aegis_sdk.infrastructure.consumer import Meta
+from aegis_sdk.infrastructure.turns import log as turns_log
+from aegis_sdk.infrastructure.turns import search
 from aegis_sdk.infrastructure.turns.log import TurnLog, store_cancel, store_end, store_gate
 from aegis_sdk.infrastructure.turns.outcomes import LogOutcomes
 from aegis_sdk.infrastructure.turns.reader import LogReader
+from aegis_sdk.nats.jetstream import JetStream, Outgoing
+from aegis_sdk.nats.wire import Message
 
 from tests.integration.turns.support import WAIT_S, World
 
@@ -225,3 +231,42 @@ async def test_a_reader_goes_on_behind_what_it_gave(small_world: World) -> None:
 
 def _never(seq: int, why: str, words: Sequence[str]) -> None:
     raise AssertionError(f"{seq}: {why}")
+
+
+async def test_a_search_ends_where_what_it_goes_up_to_is_gone(world: World) -> None:
+    """G8: an end goes with its time to live, and a log that stands still brings nothing behind it."""
+    answers, link = await writer(world), await world.link()
+    gate = await store_gate(link, world.names, "w1")
+    await answers.store(turn(1, gate, "c.1"))
+    seq = await store_end(link, world.names, "A", "c.2", kept_s=60.0)
+    await link.api(f"STREAM.MSG.DELETE.{world.names.stream}", {"seq": seq})
+    async with asyncio.timeout(search.LOOK_S + WAIT_S / 4):
+        found = await answers.log.find_all(["c.1", "c.3"], to_seq=seq)
+    assert list(found) == ["c.1"]
+
+
+async def test_a_long_log_is_read_to_its_end(
+    small_world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """G8: while it comes it is waited for; a new owner that gave up on it after a while began anew, for ever."""
+    many, silence_s, look = 2_000, 1.0, search._Search._look
+
+    def slowly(reading: search._Search, message: Message, meta: Meta) -> None:
+        time.sleep(silence_s / many)
+        look(reading, message, meta)
+
+    monkeypatch.setattr(search._Search, "_look", slowly)
+    monkeypatch.setattr(search, "CREDIT", 100)
+    monkeypatch.setattr(search, "LOOK_S", 0.05)
+    monkeypatch.setattr(turns_log, "FIND_SILENCE_S", silence_s)
+    answers, link = await writer(small_world), await small_world.link()
+    gate = await store_gate(link, small_world.names, "w1")
+    js = JetStream(link)
+    for at in range(0, many, 500):
+        ends = [small_world.names.end("A", f"x.{n}") for n in range(at, at + 500)]
+        await js.publish_all([Outgoing(subject, b"") for subject in ends])
+    await answers.store(turn(1, gate, "c.1", "c.2"))
+    begun_s = time.monotonic()
+    found = await answers.log.find_all(["c.2"], to_seq=many + 2)
+    assert list(found) == ["c.2"]
+    assert time.monotonic() - begun_s > silence_s

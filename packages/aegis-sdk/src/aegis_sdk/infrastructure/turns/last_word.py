@@ -142,7 +142,7 @@ class LogsLastWord:
                 giving_up.ends,
                 from_s=log_s - open_s - CLOCK_SLACK_S,
                 to_seq=giving_up.last_gate,
-                timeout_s=READ_TIMEOUT_S,
+                silence_s=READ_TIMEOUT_S,
             )
         )
         return giving_up.outcomes

@@ -62,7 +62,7 @@ LOOK_S: Final = 0.5
 FEW: Final = 4
 """More are found by one reading of all headers."""
 FINDS_AT_ONCE_MAX: Final = 64
-FIND_TIMEOUT_S: Final = 30.0
+FIND_SILENCE_S: Final = 10.0
 
 
 class _Try:
@@ -404,7 +404,7 @@ class TurnLog:
             shared,
             from_s=None,
             to_seq=to_seq,
-            timeout_s=FIND_TIMEOUT_S,
+            silence_s=FIND_SILENCE_S,
         )
 
     async def _find_each(self, request_ids: Collection[str], to_seq: int) -> dict[str, Outcome]:
@@ -430,7 +430,7 @@ class TurnLog:
             if is_single(request_id):
                 return None
         outcomes = await outcomes_up_to(
-            self._link, names, (request_id,), from_s=None, to_seq=to_seq, timeout_s=FIND_TIMEOUT_S
+            self._link, names, (request_id,), from_s=None, to_seq=to_seq, silence_s=FIND_SILENCE_S
         )
         return outcomes.get(request_id)
 

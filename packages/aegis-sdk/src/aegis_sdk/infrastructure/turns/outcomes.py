@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from aegis_sdk.application.ports import StoreMissing
+import asyncio
+
+from aegis_sdk.application.ports import StoreMissing, StoreUnreachable
 from aegis_sdk.contract.envelope import Outcome, Request
 from aegis_sdk.contract.subjects import Subjects
 from aegis_sdk.contract.turns.entries import EntryUnreadable, Record, decode_turn
@@ -40,9 +42,13 @@ class LogOutcomes:
                 return record.outcome
         if is_single(request_id):
             return None
-        found = await outcomes_up_to(
-            self._link, names, (request_id,), from_s=None, to_seq=None, timeout_s=timeout_s
-        )
+        try:
+            async with asyncio.timeout(timeout_s):
+                found = await outcomes_up_to(
+                    self._link, names, (request_id,), from_s=None, to_seq=None, silence_s=timeout_s
+                )
+        except TimeoutError as error:
+            raise StoreUnreachable(f"the log was not read in {timeout_s:g} s") from error
         return found.get(request_id)
 
     async def children(self, service: str, parent_token: str) -> list[str]:

@@ -6,6 +6,8 @@ It is for what is seldom asked: a duplicate below a session's window, and caller
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import time
 from collections.abc import Collection, Iterable
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -15,7 +17,7 @@ from aegis_sdk.contract.envelope import Outcome, OutcomeKind
 from aegis_sdk.contract.turns.entries import TURN, EntryUnreadable, decode_turn, ids_of
 from aegis_sdk.contract.turns.subjects import LogSubjects
 from aegis_sdk.infrastructure.consumer import Meta, PullLoop, make_reader
-from aegis_sdk.infrastructure.messages import last_message, message_at
+from aegis_sdk.infrastructure.messages import last_message, message, message_at
 from aegis_sdk.nats.jetstream import Kept
 from aegis_sdk.nats.link import Link
 from aegis_sdk.nats.wire import Message
@@ -23,6 +25,7 @@ from aegis_sdk.telemetry import log
 
 CREDIT: Final = 2000
 """Headers alone are small."""
+LOOK_S: Final = 0.5
 _TURN: Final = TURN.encode()
 
 
@@ -48,16 +51,35 @@ class _Search:
             in_order=True, holds=False, owned=True,
         )  # fmt: skip
 
-    async def run(self, timeout_s: float) -> None:
-        """Raises: StoreUnreachable."""
+    async def run(self, silence_s: float) -> None:
+        """Raises: StoreError, also when nothing comes for so long; a long log takes its time."""
         try:
-            async with asyncio.timeout(timeout_s):
+            async with asyncio.timeout(silence_s):
                 await self._loop.start()
-                await self._ended.wait()
+            heard_s = time.monotonic()
+            while not self._ended.is_set():
+                before = self._next_seq
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(LOOK_S):
+                        await self._ended.wait()
+                if self._next_seq > before:
+                    heard_s = time.monotonic()
+                elif await self._is_read():
+                    return
+                elif time.monotonic() - heard_s > silence_s:
+                    raise TimeoutError
         except TimeoutError as error:
-            raise StoreUnreachable(f"the log was not read in {timeout_s:g} s") from error
+            raise StoreUnreachable(f"nothing of the log came for {silence_s:g} s") from error
         finally:
             await self._loop.stop()
+
+    async def _is_read(self) -> bool:
+        """Whether nothing is left up to the place asked for: what stood there may be gone, and nothing come since."""
+        if self._to_seq is None:
+            return self._ended.is_set()
+        asked = {"seq": max(1, self._next_seq), "next_by_subj": self._names.all}
+        found = await message(self._link, self._names.stream, asked)
+        return found is None or found.seq > self._to_seq
 
     async def _make(self, again: bool, timeout_s: float) -> str:
         start: dict[str, Any] = {"deliver_policy": "all"}
@@ -90,15 +112,16 @@ async def outcomes_up_to(
     *,
     from_s: float | None,
     to_seq: int | None,
-    timeout_s: float,
+    silence_s: float,
 ) -> dict[str, Outcome]:
-    """Those of `wanted` that have an outcome in the log up to the entry at `to_seq`, which exists; None: up to its end.
+    """Those of `wanted` that have an outcome in the log up to the entry at `to_seq`, which was there once; None: up to its end.
 
-    One whose entry this version can't read is `unreadable`. `from_s`: Unix time before which none of them was sent.
+    One whose entry this version can't read is `unreadable`. `from_s`: Unix time before which none of them was sent. `silence_s`:
+    how long nothing may come.
     Raises: StoreError.
     """
     search = _Search(link, names, set(wanted), from_s, to_seq)
-    await search.run(timeout_s)
+    await search.run(silence_s)
     by_seq: dict[int, list[str]] = {}
     for request_id, seq in search.found.items():
         by_seq.setdefault(seq, []).append(request_id)
