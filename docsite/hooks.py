@@ -19,6 +19,7 @@ from docsite import reference
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 REPORT: Final = "bench/report"
+DIARIES: Final = "bench/reports"
 OUTSIDE: Final = {
     "CHANGELOG.md": "changelog.md",
     "examples/README.md": "examples.md",
@@ -26,6 +27,7 @@ OUTSIDE: Final = {
         f"{REPORT}/{p.name}": f"report/{p.name}"
         for p in sorted((ROOT / REPORT).glob("*.[ms][dv]*"))
     },
+    **{f"{DIARIES}/{p.name}": f"reports/{p.name}" for p in sorted((ROOT / DIARIES).glob("*.md"))},
 }
 """Files that are pages of the site, too."""
 STANDS_FOR: Final = {
