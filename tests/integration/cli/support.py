@@ -45,7 +45,9 @@ class Result:
 
 
 async def start_cli(
-    *arguments: str, env: dict[str, str] | None = None
+    *arguments: str,
+    env: dict[str, str] | None = None,
+    stdin: int = asyncio.subprocess.DEVNULL,
 ) -> asyncio.subprocess.Process:
     """Start ipc-cli with pipes; without the caller's AEGIS_* settings."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith("AEGIS_")}
@@ -54,7 +56,7 @@ async def start_cli(
         "-c",
         _MAIN,
         *arguments,
-        stdin=asyncio.subprocess.DEVNULL,
+        stdin=stdin,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
         env=clean,

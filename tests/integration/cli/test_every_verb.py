@@ -38,6 +38,8 @@ WITHOUT_CONTROL = {
     "doctor": [],
     "dlq list": [],
     "dlq show": ["K.1"],
+    "request": ["accounts.book", "{}"],
+    "cancel": ["K.1t"],
 }
 VERBS = LOOKING | CHANGING | WITHOUT_CONTROL
 OFFLINE = {"version"}

@@ -9,9 +9,11 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
+import aegis_sdk
 from aegis_sdk.contract.addresses import shown
 from aegis_sdk.contract.control import (
     AcceptLoss,
@@ -148,6 +150,17 @@ class AdminClient:
     def archive(self) -> NatsArchive:
         """What is stored; it needs no control. Its methods raise Unavailable."""
         return NatsArchive(self.link, self._subjects)
+
+    def caller(self) -> AbstractAsyncContextManager[aegis_sdk.Aegis]:
+        """A connection that makes requests, by the same login. Entering it raises Unavailable."""
+        return aegis_sdk.connect(
+            self._url,
+            prefix=self._subjects.prefix,
+            name="ipc-cli",
+            wait_s=self._timeout_s,
+            metrics=False,
+            **self._credentials.login(),
+        )
 
     @property
     def server(self) -> dict[str, Any]:

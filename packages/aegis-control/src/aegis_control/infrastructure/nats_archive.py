@@ -11,7 +11,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, Final
 
-from aegis_sdk.contract.control import EventRecord, LeaseRecord
+from aegis_sdk.contract.control import EventRecord, LeaseRecord, ServiceRecord
 from aegis_sdk.contract.dead_letter import DeadLetter
 from aegis_sdk.contract.envelope import MSG_ID, OutcomeKind, Request
 from aegis_sdk.contract.ids import is_request_id
@@ -161,6 +161,15 @@ class NatsArchive:
             Child(request_id, service, OutcomeKind(ended.outcome.kind), ended.at_s)
             async for request_id, ended in self._outcomes.of_caller(service, caller)
         ]
+
+    async def contract(self, service: str) -> ServiceRecord | None:
+        """As registered; None if no instance ever did. Raises also ValueError, for another version's."""
+        bucket = self._subjects.registry_bucket
+        subject = f"$KV.{bucket}.{self._subjects.service_key(service)}"
+        stored = await last(self._link, f"KV_{bucket}", subject)
+        if stored is None or not stored.payload:
+            return None
+        return ServiceRecord.model_validate_json(stored.payload)
 
     # --- routes --------------------------------------------------------------------------------------
     async def lease(self, service: str, resource: str) -> LeaseRecord | None:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import structlog
 from aegis_sdk.contract.addresses import shown_path
@@ -45,21 +45,24 @@ class Credentials:
 
     def server(self, url: str) -> Server:
         """The servers at `url` with this login. Raises: CredentialsUnusable, InvalidAddress."""
+        server = Server(url, **self.login())
+        server.check()
+        return server
+
+    def login(self) -> dict[str, Any]:
+        """What `aegis_sdk.connect` takes beside the address. Raises: CredentialsUnusable."""
         _check("credentials", self.creds)
         _check("NKEY", self.nkey)
         tls = self._tls if self.tls_ca or self.tls_cert else None
         if tls is not None:
             tls()
-        server = Server(
-            url,
-            user=self.user or None,
-            password=self.password if self.user else None,
-            credentials=self.creds or None,
-            nkeys_seed=self.nkey or None,
-            tls=tls,
-        )
-        server.check()
-        return server
+        return {
+            "user": self.user or None,
+            "password": self.password if self.user else None,
+            "credentials": self.creds or None,
+            "nkeys_seed": self.nkey or None,
+            "tls": tls,
+        }
 
     def _tls(self) -> ssl.SSLContext:
         try:

@@ -21,6 +21,7 @@ from aegis_control.entrypoints.cli.history import mount as mount_history
 from aegis_control.entrypoints.cli.letters import mount as mount_letters
 from aegis_control.entrypoints.cli.losses import mount as mount_losses
 from aegis_control.entrypoints.cli.rebalance import mount as mount_rebalance
+from aegis_control.entrypoints.cli.requests import mount as mount_requests
 from aegis_control.entrypoints.cli.top import mount as mount_top
 from aegis_control.entrypoints.pipes import read_to_the_end_or_not
 from aegis_control.infrastructure.admin_client import AdminError
@@ -33,6 +34,7 @@ for _mount in (
     mount_letters,
     mount_losses,
     mount_endings,
+    mount_requests,
     mount_top,
     mount_doctor,
 ):
