@@ -21,9 +21,8 @@ from aegis_sdk import (
     Role,
     Service,
 )
-from aegis_sdk.context import State
 from aegis_sdk.contract.ids import redriven_id
-from pydantic import BaseModel, ConfigDict, create_model
+from pydantic import BaseModel, create_model
 
 from tests.integration.cli.support import run_cli
 from tests.integration.control.support import control
@@ -236,25 +235,3 @@ async def test_what_a_version_can_not_read_is_kept_and_can_be_redriven_after_a_r
         await (await aegis.serve(desk(Fill), resources=RESOURCES)).ready()
         assert (await run_cli("dlq", "redrive", ticket.id, "--yes", *at)).code == 0
         assert await aegis.attach(redriven_id(ticket.id), asked) == 1
-
-
-# --- state ------------------------------------------------------------------------------------------------------
-class Position(BaseModel):
-    quantity: int = 0
-
-
-class OpenPosition(BaseModel):
-    model_config = ConfigDict(extra="allow")
-    quantity: int = 0
-
-
-def test_a_state_model_that_allows_more_keeps_what_a_newer_version_stored() -> None:
-    """As docs/deploying.md advises; without it the field is lost when the older version sets the value."""
-    stored = {"position": {"quantity": 1, "venue": "XETR"}}
-    for model, kept in ((OpenPosition, {"venue": "XETR"}), (Position, {})):
-        state = State(stored)
-        position = state.get("position", model)
-        assert position is not None
-        position.quantity = 2
-        state.set("position", position)
-        assert state.get("position") == {"quantity": 2} | kept

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from aegis_sdk import blocking as blocking
     from aegis_sdk.client import Aegis, connect
-    from aegis_sdk.context import Context, ResourceContext, State, Ticket
+    from aegis_sdk.context import Context, ResourceContext, Ticket
     from aegis_sdk.contract.control import Role
     from aegis_sdk.contract.envelope import OutcomeKind
     from aegis_sdk.contract.method import Method
@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from aegis_sdk.instance import Instance
     from aegis_sdk.log_writer import LogWriter
     from aegis_sdk.service import Service
+    from aegis_sdk.state import State
     from aegis_sdk.telemetry import configure_logs
 
 __all__ = [
@@ -112,7 +113,7 @@ _HOMES: Final = (
         "domain.retries",
         "telemetry",
     ),
-    *("context", "service", "log_writer", "instance", "client"),
+    *("state", "context", "service", "log_writer", "instance", "client"),
 )
 """Where the names are, the ones that load least first."""
 

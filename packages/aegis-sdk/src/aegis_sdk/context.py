@@ -9,10 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping
-from functools import lru_cache
-from typing import Any, Final, Protocol, TypeVar, overload
-
-from pydantic_core import from_json, to_json
+from typing import Any, Protocol, TypeVar
 
 from aegis_sdk.application.calls import Calls
 from aegis_sdk.contract import arguments, order_ids
@@ -20,39 +17,13 @@ from aegis_sdk.contract.envelope import Change, Request
 from aegis_sdk.contract.method import Method
 from aegis_sdk.contract.trace import trace_id
 from aegis_sdk.contract.turns.sends import handed_in
-from aegis_sdk.contract.values import Codec
-from aegis_sdk.errors import ContractError, InvalidArgument, InvalidPayload
+from aegis_sdk.errors import ContractError, InvalidArgument
+from aegis_sdk.evolution import Evolution
+from aegis_sdk.state import State
+from aegis_sdk.telemetry import about, log
 
-T = TypeVar("T")
 Req = TypeVar("Req")
 Rep = TypeVar("Rep")
-
-
-@lru_cache(maxsize=1024)
-def _cached_codec(type_: Any) -> Codec[Any]:
-    return Codec(type_, "state")
-
-
-def _codec(type_: Any) -> Codec[Any]:
-    try:
-        return _cached_codec(type_)
-    except TypeError:  # an annotation may hold what has no hash
-        return Codec(type_, "state")
-
-
-def _checked_key(key: str) -> str:
-    """Plain text, as it comes back from the journal. Raises: ContractError."""
-    if not isinstance(key, str):
-        raise ContractError(
-            f"state key {key!r} is a {type(key).__name__}: keys are text, say str(key)"
-        )
-    key = str.__str__(key)  # of a StrEnum, too, the text alone
-    if not key.isascii():
-        try:
-            key.encode()
-        except UnicodeEncodeError as error:
-            raise ContractError(f"state key {key!r} holds half of a surrogate pair") from error
-    return key
 
 
 class Ticket:
@@ -230,108 +201,6 @@ class Context:
     _order_ids: frozenset[str] = frozenset()
 
 
-def _copied(value: Any) -> Any:
-    """A JSON value of its own; several times as fast as copy.deepcopy."""
-    kind = type(value)
-    if kind is dict:
-        return {k: _copied(v) if type(v) in _CONTAINERS else v for k, v in value.items()}
-    return [_copied(v) if type(v) in _CONTAINERS else v for v in value] if kind is list else value
-
-
-_CONTAINERS: Final = (dict, list)
-
-
-def _parsed(data: bytes) -> Any:
-    """The JSON value, read at the depth at which it stands in a change, since the parser bounds the depth.
-
-    Raises: InvalidPayload.
-    """
-    try:
-        return from_json(b"[[%b]]" % data)[0][0]
-    except ValueError as error:
-        raise InvalidPayload(f"state: payload: {error}", [f"payload: {error}"]) from error
-
-
-def _of_key(key: str, error: ContractError) -> ContractError:
-    what = f"state {key!r}: {str(error).removeprefix('state: ')}"
-    return (
-        InvalidPayload(what, error.fields)
-        if isinstance(error, InvalidPayload)
-        else ContractError(what)
-    )
-
-
-class State:
-    """A resource's keys and JSON values, with this request's changes on top.
-
-    A key is any text, the empty one too. A value is held as it will be read from the journal, so an active sees what
-    its standbys see.
-    """
-
-    __slots__ = ("_base", "_deleted", "_set")
-
-    def __init__(self, base: Mapping[str, Any]) -> None:
-        self._base = base
-        self._set: dict[str, Any] = {}
-        self._deleted: set[str] = set()
-
-    @overload
-    def get(self, key: str) -> Any: ...
-    @overload
-    def get(self, key: str, type_: type[T]) -> T | None: ...
-    def get(self, key: str, type_: Any = None) -> Any:
-        """The value as `type_` (anything pydantic can check), or None; without a type, its JSON form.
-
-        Changing it changes nothing: `set` it. Raises: InvalidPayload, when it isn't a `type_`.
-        """
-        key = _checked_key(key)
-        if key in self._deleted:
-            return None
-        value = self._set[key] if key in self._set else self._base.get(key)
-        if value is None:
-            return None
-        if type_ is None:
-            return _copied(value)
-        try:
-            return _codec(type_).decode(to_json(value))
-        except ContractError as error:
-            raise _of_key(key, error) from error
-
-    def set(self, key: str, value: Any, type_: Any = None) -> None:
-        """Change a value. It must come back the same when it is read as `type_`, its own class by default.
-
-        A dict or a list therefore holds JSON values alone, unless the type says what else:
-        `set("fills", fills, list[Fill])`.
-
-        Raises:
-            InvalidPayload: it would not come back the same; the message names the field.
-            ContractError: the key isn't text, or values of this type can't be stored.
-        """
-        key = _checked_key(key)
-        try:
-            data = _codec(value.__class__ if type_ is None else type_).encode(value)
-            parsed = _parsed(data)
-            if parsed is None and value is not None:
-                raise ContractError(f"{value!r} is written as null, and would come back as None")
-            self._set[key] = parsed
-        except ContractError as error:
-            raise _of_key(key, error) from error
-        self._deleted.discard(key)
-
-    def delete(self, key: str) -> None:
-        key = _checked_key(key)
-        self._set.pop(key, None)
-        self._deleted.add(key)
-
-    def keys(self) -> list[str]:
-        """All keys, sorted."""
-        return sorted((self._base.keys() | self._set.keys()) - self._deleted)
-
-    def change(self) -> Change:
-        """What this request changed so far."""
-        return Change(dict(self._set), tuple(sorted(self._deleted)))
-
-
 class ResourceContext(Context):
     """A Context of a targeted request: this instance is the resource's active, and has its state."""
 
@@ -345,14 +214,18 @@ class ResourceContext(Context):
         calls: Calls,
         epoch: int,
         values: Mapping[str, Any],
+        evolution: Evolution | None = None,
     ) -> None:
         super().__init__(request, instance_id=instance_id, begun=begun, asks=asks, calls=calls)
         self.epoch = epoch
         """The fencing token: only rises. Pass it to outside systems that can check it."""
-        self.state = State(values)
+        self.state = State(values, evolution)
+        self._evolution = evolution
 
     def _change(self) -> Change:
         change = self.state.change()
+        if self.state.dropped:
+            self._tell_dropped()
         change.send = self._sends()
         return change
 
@@ -361,3 +234,17 @@ class ResourceContext(Context):
         resource = self._request.resource
         assert resource is not None  # a ResourceContext is made for targeted requests only
         return resource
+
+    def _tell_dropped(self) -> None:
+        """Once for each type and its fields."""
+        for key, type_name, fields in self.state.dropped:
+            if self._evolution is None or self._evolution.is_news(type_name, *fields):
+                log.warning(
+                    "state_fields_dropped",
+                    **about(self._request),
+                    instance_id=self.instance_id,
+                    key=key,
+                    fields=fields,
+                    hint="another version stored these fields, and the handler set the key without reading it: read it"
+                    " before, so that they are kept",
+                )

@@ -15,6 +15,7 @@ from aegis_sdk.contract.method import Method
 from aegis_sdk.contract.names import check_service
 from aegis_sdk.domain.retries import Retries
 from aegis_sdk.errors import ContractError, InvalidArgument
+from aegis_sdk.evolution import Evolution, Migration
 from aegis_sdk.words import said
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -60,6 +61,7 @@ class Service:
         self.name = check_service(arguments.text(name, "name"))
         self.version = arguments.text(version, "version", error=InvalidArgument)
         self.handlers: dict[str, Handler] = {}
+        self.evolution = Evolution()
         self.promoted_callbacks: list[Callback] = []
         self.demoted_callbacks: list[Callback] = []
 
@@ -106,6 +108,25 @@ class Service:
                     " ResourceContext, without retries"
                 )
             self.handlers[method.name] = handler
+            return function
+
+        return register
+
+    def migrates(self, old: Any, new: Any) -> Callable[[F], F]:
+        """Read state that is stored in the form `old` where a handler asks for a `new`.
+
+            @accounts.migrates(PositionV1, Position)
+            def in_shares(old: PositionV1) -> Position:
+                return Position(quantity=old.lots * 100)
+
+        It runs when `new` can't read all that is stored, and `old` can. Several make a chain. It must be pure: it runs at each
+        such read. The new form is stored when the handler sets it. Both are types as `ctx.state.get` takes them.
+
+        Raises: ContractError: it waits, there is one already, or `old` is a dict or the like, which takes any form.
+        """
+
+        def register(function: F) -> F:
+            self.evolution.add(Migration(old, new, function))
             return function
 
         return register

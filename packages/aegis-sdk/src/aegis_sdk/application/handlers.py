@@ -250,6 +250,7 @@ class Runner:
             calls=calls,
             epoch=epoch,
             values=values,
+            evolution=self._service.evolution,
         )
 
     def _in_thread(

@@ -47,6 +47,7 @@ _ITEMS: Final = (list, tuple, deque)
 _NOT_GONE_THROUGH: Final = (str, bytes, bytearray, IPv4Network, IPv6Network, BaseModel)
 _COUNTED: Final = (*_ITEMS, set, frozenset)
 _ABSENT: Final = object()
+_NOT_IN_THE_TYPE: Final = ("extra_forbidden", "unexpected_keyword_argument")
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 SHOWN_MAX: Final = 8
 """Names of a path that an error shows."""
@@ -124,6 +125,30 @@ class Codec(Generic[T]):
             raise self._invalid(field_errors(error)) from error
         except Exception as error:  # of a validator's own
             raise self._invalid([f"payload: {_reason(error)}"]) from error
+
+    def decode_whole(self, data: bytes) -> T:
+        """`decode` of what the type knows every field of; it takes no longer. Raises: Exception, for all else."""
+        whole: T = self._adapter.validator.validate_json(
+            data, extra="forbid", by_alias=False, by_name=True
+        )
+        return whole
+
+    def decode_partly(self, data: bytes) -> tuple[T, bytes]:
+        """`decode`; with it, what the type writes of the value. Raises: InvalidPayload."""
+        value = self.decode(data)
+        return value, self._write(value)
+
+    def unknown_places(self, data: bytes) -> tuple[list[tuple[str | int, ...]], bool]:
+        """Where pydantic finds fields that the type does not have, and whether it finds nothing else amiss."""
+        try:
+            self.decode_whole(data)
+        except ValidationError as error:
+            found = error.errors(include_url=False, include_context=False, include_input=False)
+            places = [item["loc"] for item in found if item["type"] in _NOT_IN_THE_TYPE]
+            return places, len(places) == len(found)
+        except Exception:  # of a validator's own
+            return [], False
+        return [], True
 
     def canonical(self, data: bytes) -> bytes:
         """The same bytes for all that is read as the same value. Raises: InvalidPayload."""
