@@ -443,3 +443,14 @@ def test_a_plain_old_type_can_become_a_model() -> None:
 def test_what_is_told_is_told_once() -> None:
     evolution = Evolution()
     assert [evolution.is_news("Position", "venue") for _ in range(2)] == [True, False]
+
+
+def test_a_migration_back_lets_a_rollback_read_the_new_form() -> None:
+    """As docs/howto/evolve.md advises."""
+    service = Service("accounts")
+    service.migrates(InLots, InShares)(lambda old: InShares(shares=old.lots * 100))
+    service.migrates(InShares, InLots)(lambda new: InLots(lots=new.shares // 100))
+    state = State({"p": {"shares": 300, "unit": "share"}}, service.evolution)
+    assert state.get("p", InLots) == InLots(lots=3)
+    state.set("p", InLots(lots=4))
+    assert state.get("p", InShares) == InShares(shares=400)
