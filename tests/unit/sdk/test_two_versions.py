@@ -49,7 +49,8 @@ def accounts(model: type[Position], *, pure: bool = False) -> Service:
 
 
 async def stored(aegis: MemoryAegis) -> object:
-    return json.loads(await aegis.request(STORED, 0, resource="A"))
+    text = await aegis.request(STORED, 0, resource="A")
+    return json.loads(text)
 
 
 @pytest.mark.parametrize("pure", [False, True])
