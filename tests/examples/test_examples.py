@@ -47,6 +47,11 @@ EXPECTED: Final = {
         "the second run sends the same two: True",
         "the venue has 2 orders",
     ],
+    "reads.py": [
+        "the active has 100 AAPL",
+        "its own booking, from a standby: 100 AAPL",
+        "another client, which was given the trader's position: 100 AAPL",
+    ],
     "threads.py": [
         "50 deposits by 8 threads: 50 different balances, the last 500",
         "after a withdrawal: 380",

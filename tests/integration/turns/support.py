@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from aegis_control.infrastructure.embedded_nats import EmbeddedNats
 from aegis_control.infrastructure.nats_cluster import NatsCluster
-from aegis_sdk import Method, ResourceContext, Service
+from aegis_sdk import Method, ReadContext, ResourceContext, Service
 from aegis_sdk.application.ports import AlreadyStored
 from aegis_sdk.contract.envelope import Outcome, OutcomeKind, Request
 from aegis_sdk.contract.subjects import GROUP_CONSUMER, Subjects
@@ -48,6 +48,8 @@ class Sum(BaseModel):
 
 ADD: Final = Method(SERVICE, "add", request=Add, reply=Sum)
 ADD_SLOWLY: Final = Method(SERVICE, "add_slowly", request=Add, reply=Sum)
+TOTAL: Final = Method(SERVICE, "total", request=str, reply=int)
+"""Read."""
 GREET: Final = Method(SERVICE, "greet", request=Add, reply=Sum)
 """A group request."""
 
@@ -69,6 +71,17 @@ def adder(*, wait_s: float = 0.0, before: Callable[[], Any] = lambda: None) -> S
         before()
         await asyncio.sleep(wait_s)
         return add(ctx, request)
+
+    return service
+
+
+def reading(**more: Any) -> Service:
+    """`adder` with a reader."""
+    service = adder(**more)
+
+    @service.reads(TOTAL)
+    def total(ctx: ReadContext, key: str) -> int:
+        return ctx.state.get(key, int) or 0
 
     return service
 

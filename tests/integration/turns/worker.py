@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import sys
 
+from aegis_sdk import Service
 from aegis_sdk.contract.subjects import Subjects
 from aegis_sdk.infrastructure.turns.assembly import TurnInstance
 from aegis_sdk.nats.link import Link
@@ -21,12 +22,14 @@ def say(text: str) -> None:
     sys.stdout.flush()
 
 
-async def main(url: str, prefix: str, instance_id: str, *resources: str) -> None:
+async def main(
+    url: str, prefix: str, instance_id: str, *resources: str, service: Service | None = None
+) -> None:
     link = await Link.open(Server(url), name=instance_id)
     instance = TurnInstance(
         link,
         Subjects(prefix),
-        adder(wait_s=0.002),
+        service or adder(wait_s=0.002),
         instance_id=instance_id,
         resources=resources,
         on_stopped=lambda why: say(f"stopped {why}"),

@@ -57,7 +57,15 @@ def test_every_error_is_public() -> None:
 def test_not_executed_holds_exactly_what_is_safe_to_retry() -> None:
     """G4: whatever is under NotExecuted certainly had and will have no effect."""
     safe = {name for name, parent in _defined().items() if parent == "NotExecuted"}
-    assert safe == {"NoRoute", "LogLost", "Overloaded", "Expired", "Cancelled", "Draining"}
+    assert safe == {
+        "NoRoute",
+        "TooFarBehind",
+        "LogLost",
+        "Overloaded",
+        "Expired",
+        "Cancelled",
+        "Draining",
+    }
 
 
 def test_a_rejection_carries_what_the_handler_said() -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from aegis_sdk import blocking as blocking
     from aegis_sdk.client import Aegis, connect
-    from aegis_sdk.context import Context, ResourceContext, Ticket
+    from aegis_sdk.context import Context, ReadContext, ResourceContext, Ticket
     from aegis_sdk.contract.control import Role
     from aegis_sdk.contract.envelope import OutcomeKind
     from aegis_sdk.contract.method import Method
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
         Rejected,
         ReplyUnreadable,
         SecondActive,
+        TooFarBehind,
         Unavailable,
         UnknownMethod,
         UnknownService,
@@ -86,6 +87,7 @@ __all__ = [
     "OutcomeUnreadable",
     "Overloaded",
     "PayloadTooLarge",
+    "ReadContext",
     "RefusedByNats",
     "RegistrationRefused",
     "Rejected",
@@ -97,6 +99,7 @@ __all__ = [
     "Service",
     "State",
     "Ticket",
+    "TooFarBehind",
     "Unavailable",
     "UnknownMethod",
     "UnknownService",

@@ -33,6 +33,7 @@ from aegis_sdk import client, instance, process
 from aegis_sdk.application.composing import CLOSED
 from aegis_sdk.application.outcomes import DOUBTS
 from aegis_sdk.application.place import PLACE, told_doubt
+from aegis_sdk.contract.method import Method
 from aegis_sdk.errors import ContractError, Draining
 
 P = ParamSpec("P")
@@ -246,6 +247,7 @@ class Aegis(_AtHome):
         atexit.register(self.close)
 
     request = _verb(client.Aegis.request)
+    read = _verb(client.Aegis.read)
     submit = _verb(client.Aegis.submit)
     attach = _verb(client.Aegis.attach)
     cancel = _verb(client.Aegis.cancel)
@@ -255,6 +257,11 @@ class Aegis(_AtHome):
         """As `aegis_sdk.Aegis.serve_metrics`."""
         served: int = self._home.carry_out(lambda: self._inner.serve_metrics(port, host=host))
         return served
+
+    def position(self, method: Method[Any, Any]) -> str:
+        """As `aegis_sdk.Aegis.position`."""
+        seen: str = self._home.carry_out(lambda: self._inner.position(method))
+        return seen
 
     def drain(self, *, timeout_s: float = 10.0) -> None:
         """Drain all instances served here, wait for open requests, close. Raises: InvalidArgument."""

@@ -7,7 +7,7 @@ import contextlib
 import ssl
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from aegis_sdk import process
 from aegis_sdk.application.composing import CLOSED
@@ -101,6 +101,50 @@ class Aegis:
         return await self._requests.requester.request(
             method, payload, resource=resource, timeout_s=timeout_s, key=key
         )
+
+    async def read(
+        self,
+        method: Method[Req, Rep],
+        query: Req,
+        *,
+        resource: str,
+        at: Literal["active", "standby"] = "active",
+        at_least: str | None = None,
+        lag_s_max: float | None = None,
+        timeout_s: float = TIMEOUT_S,
+    ) -> Rep:
+        """Ask for what a resource's state says, without storing anything; answered by a `Service.reads` function.
+
+        At the "active" it misses nothing that anybody was answered before it was made. At a "standby" it may be older, by
+        what that one has not read yet. Either way it misses nothing that this client has seen of the service, and nothing up
+        to `at_least`, a `position()` of any client. `lag_s_max` bounds in seconds how old a standby may be. It waits for
+        neither handlers that run nor requests that wait.
+
+        Raises:
+            Rejected, HandlerFailed: what the reader raised.
+            NoRoute: nobody answers reads of the resource there.
+            TooFarBehind: no standby has read so far within `timeout_s`.
+            Expired: no answer within `timeout_s`.
+            ContractError: wrong use; the method is not read; `at_least` is of a log that was begun anew since.
+            ReplyUnreadable, LogLost, Unavailable, RefusedByNats, Draining: as for `request`.
+        """
+        self._check()
+        return await self._requests.requester.reading.read(
+            method,
+            query,
+            resource=resource,
+            at=at,
+            at_least=at_least,
+            lag_s_max=lag_s_max,
+            timeout_s=timeout_s,
+        )
+
+    def position(self, method: Method[Any, Any]) -> str:
+        """The newest position in the log of the method's service that a reply brought to this client; empty before the first.
+
+        Another client reads what this one has seen with `read(..., at_least=position)`. Raises: ContractError.
+        """
+        return self._requests.requester.reading.position(method)
 
     async def submit(
         self,

@@ -19,7 +19,7 @@ from aegis_sdk.contract.trace import trace_id
 from aegis_sdk.contract.turns.sends import handed_in
 from aegis_sdk.errors import ContractError, InvalidArgument
 from aegis_sdk.evolution import Evolution
-from aegis_sdk.state import State
+from aegis_sdk.state import ReadState, State
 from aegis_sdk.telemetry import about, log
 
 Req = TypeVar("Req")
@@ -248,3 +248,28 @@ class ResourceContext(Context):
                     hint="another version stored these fields, and the handler set the key without reading it: read it"
                     " before, so that they are kept",
                 )
+
+class ReadContext:
+    """What a reader is given: a resource's state as this instance has it, and nothing to change it with."""
+
+    __slots__ = ("_request", "instance_id", "state")
+
+    def __init__(
+        self,
+        request: Request,
+        *,
+        instance_id: str,
+        values: Mapping[str, Any],
+        evolution: Evolution | None = None,
+    ) -> None:
+        self._request = request
+        self.instance_id = instance_id
+        self.state = ReadState(values, evolution)
+
+    @property
+    def resource(self) -> str:
+        return self._request.resource or ""
+
+    @property
+    def trace_id(self) -> str:
+        return trace_id(self._request.traceparent)

@@ -17,6 +17,7 @@ AegisError
 ├─ ReplyUnreadable      it took effect; its reply doesn't fit this caller's type    it is the answer
 ├─ NotExecuted          certainly without effect                                    safe to retry
 │  ├─ NoRoute             no instance for the service or resource
+│  ├─ TooFarBehind        no standby has read so much of the log in time
 │  ├─ LogLost             the service's streams lost entries; an operator has to decide
 │  ├─ Overloaded          the request stream is full
 │  ├─ Expired             the deadline passed before a handler took it
@@ -181,6 +182,12 @@ class NoRoute(NotExecuted):
     """No instance serves the service or owns the resource; nothing was stored."""
 
     code = "no_route"
+
+
+class TooFarBehind(NotExecuted):
+    """A read at a standby asks for more of the log than one has read in time; the message says how far it is."""
+
+    code = "too_far_behind"
 
 
 class LogLost(NotExecuted):

@@ -403,7 +403,7 @@ class Instance:
         self._watch = watch
         self._recorder.serves(
             self.service,
-            [(name, handler.targeted) for name, handler in self._service.handlers.items()],
+            self._service.methods(),
             lag_entries=self._lag_entries,
             hand_ins=self._hand_ins,
         )

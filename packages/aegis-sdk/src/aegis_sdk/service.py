@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar, get_args, get_origin
 
-from aegis_sdk.context import Context, ResourceContext
+from aegis_sdk.context import Context, ReadContext, ResourceContext
 from aegis_sdk.contract import arguments
 from aegis_sdk.contract.control import Compatibility, MethodSpec
 from aegis_sdk.contract.method import Method
@@ -45,6 +45,23 @@ class Handler:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """A registered reader: a plain function of a resource's state and a query."""
+
+    method: Method[Any, Any]
+    function: Callable[[Any, Any], Any]
+
+    def spec(self) -> MethodSpec:
+        return MethodSpec(
+            name=self.method.name,
+            targeted=True,
+            reads=True,
+            request_schema=self.method.request.schema(),
+            reply_schema=self.method.reply.schema(),
+        )
+
+
 class Service:
     """`Service("accounts")`; handlers are added by `@service.handles(METHOD)`.
 
@@ -62,6 +79,7 @@ class Service:
         self.version = arguments.text(version, "version", error=InvalidArgument)
         self.handlers: dict[str, Handler] = {}
         self.evolution = Evolution()
+        self.readers: dict[str, Reader] = {}
         self.promoted_callbacks: list[Callback] = []
         self.demoted_callbacks: list[Callback] = []
 
@@ -88,10 +106,7 @@ class Service:
         arguments.instance_of(method, Method, "method")
         if retries is not None:
             arguments.instance_of(retries, Retries, "retries")
-        if method.service != self.name:
-            raise ContractError(f"{method!r} is not a method of service {self.name}")
-        if method.name in self.handlers:
-            raise ContractError(f"{method!r} has a handler already")
+        self._check_new(method)
 
         def register(function: F) -> F:
             handler = Handler(
@@ -131,6 +146,50 @@ class Service:
 
         return register
 
+    def reads(self, method: Method[Any, Any]) -> Callable[[F], F]:
+        """Answer `method` from a resource's state, by a plain `def` that takes (context, query).
+
+        It is asked by `aegis.read`, and nothing of it is stored. It runs on the event loop itself, at the
+        resource's active or at a standby, beside handlers that are slow: so it has to be quick. Its context is annotated
+        as ReadContext, and has no way to change anything.
+
+        Raises:
+            ContractError: the method belongs to another service, has a handler or a reader already, or is stored; the
+                context is not annotated; the function is async, yields, or can't be called with (context, query).
+        """
+        arguments.instance_of(method, Method, "method")
+        self._check_new(method)
+        if method.stored:
+            raise ContractError(
+                f"{method!r} is declared stored=True, and nothing of a read is stored"
+            )
+
+        def register(function: F) -> F:
+            name = _name(function)
+            annotation = _context_annotation(function)
+            if not _is_kind_of(annotation, ReadContext):
+                raise ContractError(
+                    f"reader {name}: annotate its first parameter as ReadContext; it says"
+                    f" {_shown(annotation)}"
+                )
+            if _is_async(function):
+                raise ContractError(
+                    f"reader {name} is async: a read computes, and waits for nothing"
+                )
+            self.readers[method.name] = Reader(method, function)
+            return function
+
+        return register
+
+    def _check_new(self, method: Method[Any, Any]) -> None:
+        """Raises: ContractError."""
+        if method.service != self.name:
+            raise ContractError(f"{method!r} is not a method of service {self.name}")
+        if method.name in self.handlers:
+            raise ContractError(f"{method!r} has a handler already")
+        if method.name in self.readers:
+            raise ContractError(f"{method!r} has a reader already: it is read, and not handled")
+
     def on_promoted(self, function: Callback) -> Callback:
         """Called with the resource when this instance became its active, before it serves.
 
@@ -152,11 +211,17 @@ class Service:
 
     def servable(self) -> None:
         """Raises: ContractError."""
-        if not self.handlers:
+        if not (self.handlers or self.readers):
             raise ContractError(f"service {self.name} has no handler: nothing to serve")
 
     def specs(self) -> list[MethodSpec]:
-        return [handler.spec() for handler in self.handlers.values()]
+        handled = [handler.spec() for handler in self.handlers.values()]
+        return handled + [reader.spec() for reader in self.readers.values()]
+
+    def methods(self) -> list[tuple[str, bool]]:
+        """The name of each, and whether it takes a resource."""
+        handled = [(name, handler.targeted) for name, handler in self.handlers.items()]
+        return handled + [(name, True) for name in self.readers]
 
 
 def _compatibility(given: object) -> Compatibility:
@@ -172,19 +237,32 @@ def _compatibility(given: object) -> Compatibility:
 
 def _takes_resource(function: Callable[..., Any]) -> bool:
     """Read from the annotation of the first parameter, the context. Raises: ContractError."""
-    name = _name(function)
+    annotation = _context_annotation(function)
+    if _is_kind_of(annotation, Context):
+        return issubclass(annotation, ResourceContext)
+    hint = "; a ReadContext is for `reads`" if _is_kind_of(annotation, ReadContext) else ""
+    raise ContractError(
+        f"handler {_name(function)}: annotate its first parameter as Context (group requests) or as"
+        f" ResourceContext (requests that name a resource); it says {_shown(annotation)}{hint}"
+    )
+
+
+def _is_kind_of(annotation: Any, kind: type) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, kind)
+
+
+def _shown(annotation: Any) -> str:
+    return "nothing" if annotation is inspect.Parameter.empty else repr(annotation)
+
+
+def _context_annotation(function: Callable[..., Any]) -> Any:
+    """Of the first parameter. Raises: ContractError."""
     annotation = _annotation(function)
     if isinstance(annotation, str):
         annotation = _looked_up(annotation, function)
     if get_origin(annotation) is Annotated:
         annotation = get_args(annotation)[0]
-    if not (isinstance(annotation, type) and issubclass(annotation, Context)):
-        given = "nothing" if annotation is inspect.Parameter.empty else repr(annotation)
-        raise ContractError(
-            f"handler {name}: annotate its first parameter as Context (group requests) or as"
-            f" ResourceContext (requests that name a resource); it says {given}"
-        )
-    return issubclass(annotation, ResourceContext)
+    return annotation
 
 
 def _annotation(function: Callable[..., Any]) -> Any:
@@ -214,7 +292,7 @@ def _looked_up(annotation: str, function: Callable[..., Any]) -> Any:
     try:
         return eval(annotation, getattr(innermost, "__globals__", {}))
     except Exception:  # a local name, or one that only type checkers import
-        known = {known.__name__: known for known in (Context, ResourceContext)}
+        known = {known.__name__: known for known in (Context, ReadContext, ResourceContext)}
         return known.get(annotation.rsplit(".", 1)[-1], annotation)
 
 

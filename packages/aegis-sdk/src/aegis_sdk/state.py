@@ -189,6 +189,27 @@ class State:
             self._dropped = [*self.dropped, Dropped(key, repr(codec.type), fields)]
 
 
+class ReadState:
+    """A resource's keys and JSON values, to be looked at."""
+
+    __slots__ = ("_state",)
+
+    def __init__(self, base: Mapping[str, Any], evolution: Evolution | None = None) -> None:
+        self._state = State(base, evolution)
+
+    @overload
+    def get(self, key: str) -> Any: ...
+    @overload
+    def get(self, key: str, type_: type[T]) -> T | None: ...
+    def get(self, key: str, type_: Any = None) -> Any:
+        """The value as `type_`, or None; without a type, its JSON form. Changing it changes nothing. Raises: as `State.get`."""
+        return self._state.get(key, type_)
+
+    def keys(self) -> list[str]:
+        """All keys, sorted."""
+        return self._state.keys()
+
+
 def _kept(reading: Reading, new: Any, data: bytes) -> Any:
     """`new` with what was unknown in `reading`. Raises: InvalidPayload."""
     assert reading.unknown is not None

@@ -21,6 +21,8 @@ from aegis_sdk.contract.trace import new_traceparent
 from aegis_sdk.errors import Deadlock, Draining, PayloadTooLarge
 
 CLOSED: Final = "this client is closing or closed: it takes no new requests"
+READ: Final = "r"
+"""Before a read's number."""
 HEADERS_BYTES: Final = 4096
 """Left for the headers of a message."""
 
@@ -32,6 +34,7 @@ class Composer:
         self._caller = caller
         self._payload_bytes_max = payload_bytes_max
         self._numbers = itertools.count(1)
+        self._reads = itertools.count(1)
         self.is_closed = False
         """Nothing new is composed."""
 
@@ -64,6 +67,26 @@ class Composer:
             payload=body,
             deadline_s=deadline_s,
             fingerprint="" if key is None else method.fingerprint(resource, body),
+            traceparent=new_traceparent(traceparent),
+        )
+
+    def read(
+        self,
+        method: Method[Any, Any],
+        query: Any,
+        *,
+        resource: str,
+        deadline_s: float,
+        traceparent: str,
+    ) -> Request:
+        """What is read has numbers of its own: sessions tell requests by theirs. Raises: ContractError, Draining."""
+        return Request(
+            request_id=f"{self._caller}.{READ}{next(self._reads)}",
+            service=method.service,
+            method=method.name,
+            resource=resource,
+            payload=self._encode(method, query, resource),
+            deadline_s=deadline_s,
             traceparent=new_traceparent(traceparent),
         )
 

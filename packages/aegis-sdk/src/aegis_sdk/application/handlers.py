@@ -22,7 +22,7 @@ from aegis_sdk.application.place import NOTHING, PLACE, Holder, Place
 from aegis_sdk.application.runs import Run, Runs
 from aegis_sdk.application.threads import Threads
 from aegis_sdk.application.tracing import LOG_TRACER, NO_SPAN, Span, Tracer, code_of
-from aegis_sdk.context import Asks, Context, ResourceContext
+from aegis_sdk.context import Asks, Context, ReadContext, ResourceContext
 from aegis_sdk.contract.envelope import Outcome, OutcomeKind, Request
 from aegis_sdk.contract.ids import is_nested
 from aegis_sdk.domain.delivery import backoff_s
@@ -32,7 +32,7 @@ from aegis_sdk.errors import (
     Rejected,
     UnknownMethod,
 )
-from aegis_sdk.service import Handler, Service
+from aegis_sdk.service import Handler, Reader, Service
 from aegis_sdk.telemetry import about, log
 
 DOUBT_WAIT_S_MAX: Final = 1.0
@@ -182,8 +182,25 @@ class Runner:
             outcome = rejected_by(error)
         else:
             context = self.context(request, begun, epoch, values, Calls())
-            outcome = self._computed(handler, context)
+            outcome = self._guarded(request, begun, _computed, handler, context)
         return self.signed(request, outcome, epoch)
+
+    def read(self, request: Request, values: Mapping[str, Any]) -> Outcome:
+        """What the reader of `request` says of these values, at once."""
+        reader = self._service.readers.get(request.method)
+        if reader is None:
+            outcome = rejected_by(
+                UnknownMethod(f"service {self._service.name} has no reader {request.method!r} here")
+            )
+        else:
+            context = ReadContext(
+                request,
+                instance_id=self.instance_id,
+                values=values,
+                evolution=self._service.evolution,
+            )
+            outcome = self._guarded(request, 1, _read, reader, context)
+        return self.signed(request, outcome, 0)
 
     def work(
         self, handler: Handler, context: Context, place: Place
@@ -195,8 +212,15 @@ class Runner:
             return asyncio.get_running_loop().create_task(_in_task(handler, context, place))
         return self._in_thread(handler, context, place)
 
-    def _computed(self, handler: Handler, context: Context) -> Outcome:
-        request = context._request
+    def _guarded(
+        self,
+        request: Request,
+        attempt: int,
+        function: Callable[[Any, Any], Outcome],
+        of: Any,
+        context: Any,
+    ) -> Outcome:
+        """The outcome of users' code that runs on the loop itself, whatever that does."""
         if is_expired(request):
             return expired(request)
         self._last_pure = request.method
@@ -204,12 +228,12 @@ class Runner:
         if task is not None:  # users' code that runs in none can cancel nobody's
             asyncio._leave_task(loop, task)
         try:
-            return _computed(handler, context)
+            return function(of, context)
         except BaseException as error:
             cause = deciding(error)
             if isinstance(cause, Rejected):
                 return rejected_by(cause)
-            self.note("handler_failed", request, cause, attempt=context.attempt, will_retry=False)
+            self.note("handler_failed", request, cause, attempt=attempt, will_retry=False)
             return failed_by(cause)
         finally:
             if task is not None:
@@ -486,14 +510,33 @@ def _computed(handler: Handler, context: Context) -> Outcome:
     if isinstance(payload, Outcome):
         return payload
     reply = handler.function(context, payload)
-    if inspect.isawaitable(reply):
-        if inspect.iscoroutine(reply):
-            reply.close()  # else Python warns that it was never awaited
+    if _has_to_be_awaited(reply):
         raise ContractError(
             f"the pure handler of {handler.method!r} returned something to be awaited, and can't wait:"
             " register it without pure=True"
         )
     return _executed(handler, context, reply)
+
+
+def _read(reader: Reader, context: ReadContext) -> Outcome:
+    method = reader.method
+    try:
+        query = method.request.decode(context._request.payload)
+    except ContractError as error:
+        return rejected_by(error)
+    reply = reader.function(context, query)
+    if _has_to_be_awaited(reply):
+        raise ContractError(
+            f"the reader of {method!r} returned something to be awaited, and can't wait"
+        )
+    return Outcome(OutcomeKind.EXECUTED, method.reply.encode(reply))
+
+
+def _has_to_be_awaited(reply: object) -> bool:
+    if inspect.iscoroutine(reply):
+        reply.close()  # else Python warns that it was never awaited
+        return True
+    return inspect.isawaitable(reply)
 
 
 def _decoded(handler: Handler, context: Context) -> object:

@@ -103,8 +103,10 @@ class Letters(Protocol):
 class Directory(Protocol):
     """Who serves what, from the registry and the leases; works while control is down."""
 
-    def admits(self, service: str, method: str, resource: str | None) -> bool:
-        """Whether what is known already says that a request can be sent; no waiting."""
+    def admits(
+        self, service: str, method: str, resource: str | None, *, is_read: bool = False
+    ) -> bool:
+        """Whether what is known already says that a request, or a read, can be sent; no waiting."""
 
     def members(self, service: str) -> Sequence[str]:
         """Its live instances, in an order that stays. No waiting."""
@@ -118,8 +120,10 @@ class Directory(Protocol):
         The first call begins to find it out. No waiting.
         """
 
-    async def check(self, service: str, method: str, resource: str | None) -> None:
-        """Return when a request can be sent.
+    async def check(
+        self, service: str, method: str, resource: str | None, *, is_read: bool = False
+    ) -> None:
+        """Return when a request, or a read, can be sent.
 
         Raises: UnknownService, UnknownMethod, ContractError (resource given or missing), NoRoute,
             LogLost, StoreUnreachable.

@@ -17,6 +17,7 @@ from aegis_sdk.application.children import Children
 from aegis_sdk.application.composing import Composer
 from aegis_sdk.application.outcomes import DOUBTS, error_of, result_of
 from aegis_sdk.application.place import told_doubt, waiting
+from aegis_sdk.application.reading import Reading, ReadsOut
 from aegis_sdk.application.tracing import LOG_TRACER, Tracer
 from aegis_sdk.application.turns.caller import BeforeSending, Caller
 from aegis_sdk.context import Ticket
@@ -46,12 +47,21 @@ class Requester:
         *,
         caller: str,
         payload_bytes_max: Callable[[], int],
+        reads: ReadsOut,
         recorder: Recorder = NO_RECORDER,
         tracer: Tracer = LOG_TRACER,
     ) -> None:
         self._way = way
         self._composer = Composer(caller=caller, payload_bytes_max=payload_bytes_max)
         self._children = Children(way)
+        self.reading = Reading(
+            reads,
+            self._composer,
+            way.directory,
+            way.open.positions,
+            recorder=recorder,
+            tracer=tracer,
+        )
         self._recorder = recorder
         self._tracer = tracer
 

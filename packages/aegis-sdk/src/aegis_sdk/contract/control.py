@@ -144,6 +144,8 @@ class MethodSpec(_Wire):
     name: str
     targeted: bool = False
     """Its handler needs a resource; a group request to it is refused at the caller."""
+    reads: bool = False
+    """It is answered from a resource's state, and nothing of it is stored."""
     request_schema: dict[str, Any] = {}
     reply_schema: dict[str, Any] = {}
 

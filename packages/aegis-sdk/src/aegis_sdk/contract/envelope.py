@@ -217,6 +217,8 @@ class Outcome:
     number: int = 0
     """Its place among its resource's outcomes (domain/turns/entries.py); 0 for one that has none."""
     changed: Change | None = field(default=None, compare=False, repr=False)
+    position: str = field(default="", compare=False)
+    """A position of the log that has it, where that is known (contract/turns/reads.py)."""
 
     def headers(self) -> dict[str, str]:
         return {OUTCOME: self.words()}

@@ -174,6 +174,12 @@ class Recorder:
             series.commit.observe(commit_s)
         series.count(outcome.kind)
 
+    def read(self, request: Request, outcome: Outcome, process_s: float) -> None:
+        """This instance answered a read."""
+        series = self._serving(request)
+        series.process.observe(process_s)
+        series.count(outcome.kind)
+
     def redelivered(self, service: str, requests: int = 1) -> None:
         self._of(service).redeliveries += requests
 
@@ -312,6 +318,9 @@ class NoRecorder(Recorder):
         process_s: float,
         commit_s: float,
     ) -> None:
+        return
+
+    def read(self, request: Request, outcome: Outcome, process_s: float) -> None:
         return
 
     def redelivered(self, service: str, requests: int = 1) -> None:

@@ -29,6 +29,8 @@ class Routes:
     registered: bool = False
     targeted: dict[str, bool] = field(default_factory=dict)
     """By method; empty when the contract is not known."""
+    reads: frozenset[str] = frozenset()
+    """Those methods that are read, not requested."""
     instances: dict[str, InstanceState] = field(default_factory=dict)
     members: list[str] = field(default_factory=list)
     """The live ones of them, sorted."""
@@ -41,6 +43,7 @@ class Routes:
     def learn(self, record: ServiceRecord) -> None:
         self.registered = True
         self.targeted = {method.name: method.targeted for method in record.methods}
+        self.reads = frozenset(method.name for method in record.methods if method.reads)
 
     def learn_instance(self, instance_id: str, state: InstanceState | None) -> None:
         """None: it is gone."""
@@ -50,9 +53,11 @@ class Routes:
             self.instances[instance_id] = state
         self.members = sorted(n for n, s in self.instances.items() if s is InstanceState.LIVE)
 
-    def admits(self, method: str, resource: str | None) -> bool:
-        """Whether a request can be sent, as far as is known."""
+    def admits(self, method: str, resource: str | None, *, is_read: bool = False) -> bool:
+        """Whether a request, or a read, can be sent, as far as is known."""
         if self.lost or self.targeted.get(method) is not (resource is not None):
+            return False
+        if (method in self.reads) is not is_read:
             return False
         return self.serves(resource)
 
@@ -63,7 +68,12 @@ class Routes:
         return not self.leases.get(resource, LeaseState.VACANT).is_unowned
 
     def refusal(
-        self, method: str, resource: str | None, *, contract_read: bool = True
+        self,
+        method: str,
+        resource: str | None,
+        *,
+        contract_read: bool = True,
+        is_read: bool = False,
     ) -> AegisError | None:
         """Why a request can't be sent; None if it can. A contract that can't be read is not checked."""
         if self.lost:
@@ -76,7 +86,7 @@ class Routes:
                 f"service {self.service!r} was never registered here: start an instance of it, or check"
                 f" its name and the prefix ({self.prefix!r})"
             )
-        if contract_read and (error := self._misfit(method, resource)) is not None:
+        if contract_read and (error := self._misfit(method, resource, is_read)) is not None:
             return error
         if self.serves(resource):
             return None
@@ -88,13 +98,16 @@ class Routes:
         what = f"resource {resource!r} of " if resource is not None else ""
         return NoRoute(f"{what}service {self.service!r} has no instance now")
 
-    def _misfit(self, method: str, resource: str | None) -> AegisError | None:
+    def _misfit(self, method: str, resource: str | None, is_read: bool) -> AegisError | None:
         targeted = self.targeted.get(method)
         if targeted is None:
             names = ", ".join(sorted(self.targeted)) or "none"
             return UnknownMethod(
                 f"service {self.service!r} has no method {method!r}; it has: {names}"
             )
+        if (method in self.reads) is not is_read:
+            verb = "read: ask by aegis.read" if not is_read else "handled: ask by aegis.request"
+            return ContractError(f"{self.service}.{method} is {verb}")
         if targeted and resource is None:
             return ContractError(f"{self.service}.{method} needs a resource: pass resource=…")
         if not targeted and resource is not None:

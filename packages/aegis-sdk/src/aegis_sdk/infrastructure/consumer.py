@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from nats.aio.subscription import Subscription
 
-from aegis_sdk.application.ports import StoreError, StoreForbidden
+from aegis_sdk.application.ports import StoreError, StoreForbidden, StoreUnreachable
 from aegis_sdk.domain.delivery import backoff_s
 from aegis_sdk.nats.link import Link
 from aegis_sdk.nats.wire import Message
@@ -41,6 +41,8 @@ ANSWER_S_MAX: Final = 3.0
 it is asked, so a long first wait is lost; a busy one is slow, so later waits are longer."""
 
 
+END_ASK_S: Final = 1.0
+END_LOOK_S: Final = 0.002
 READER_INACTIVE_S: Final = 15.0
 """After this long without its reader the server drops an ephemeral consumer."""
 _NOBODY: Final = "503"
@@ -183,6 +185,18 @@ class PullLoop:
     def resumed(self) -> None:
         """A message that was out of hand is held again."""
         self._held += 1
+
+    async def read_to_end(self) -> None:
+        """Return when all that the consumer has to deliver now was read. Raises: StoreError, also when another one is made."""
+        consumer = self._consumer
+        info = await self._link.api(
+            f"CONSUMER.INFO.{self._stream}.{consumer}", {}, timeout_s=END_ASK_S
+        )
+        end = int(info["delivered"]["consumer_seq"]) + int(info["num_pending"])
+        while self._next_seq <= end:
+            if consumer != self._consumer or self._stopped:
+                raise StoreUnreachable("another consumer is read now")
+            await asyncio.sleep(END_LOOK_S)
 
     # --- generations ----------------------------------------------------------------------------------------
     async def _begin(self, *, again: bool) -> None:

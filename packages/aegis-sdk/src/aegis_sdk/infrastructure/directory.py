@@ -58,9 +58,11 @@ class NatsDirectory:
         self._told: set[str] = set()
         """Keys whose values could not be read."""
 
-    def admits(self, service: str, method: str, resource: str | None) -> bool:
+    def admits(
+        self, service: str, method: str, resource: str | None, *, is_read: bool = False
+    ) -> bool:
         known = self._services.get(service)
-        return known is not None and known.admits(method, resource)
+        return known is not None and known.admits(method, resource, is_read=is_read)
 
     def members(self, service: str) -> Sequence[str]:
         known = self._services.get(service)
@@ -75,16 +77,18 @@ class NatsDirectory:
             self._begin_following(service)
         return self._services[service].requests_log if service in self._services else ""
 
-    async def check(self, service: str, method: str, resource: str | None) -> None:
+    async def check(
+        self, service: str, method: str, resource: str | None, *, is_read: bool = False
+    ) -> None:
         await self._follow(service)
-        if self.admits(service, method, resource):
+        if self.admits(service, method, resource, is_read=is_read):
             return
         known = self._services[service]
         if not known.lost:
             known, contract_read = await self._as_it_is(known, resource)
         else:
             contract_read = True
-        refusal = known.refusal(method, resource, contract_read=contract_read)
+        refusal = known.refusal(method, resource, contract_read=contract_read, is_read=is_read)
         if refusal is not None:
             raise refusal
 
@@ -106,7 +110,13 @@ class NatsDirectory:
         record = self._record(ServiceRecord, key, data)
         if record is not None:
             known.learn(record)
-        found = Routes(service, known.prefix, registered=True, targeted=known.targeted)
+        found = Routes(
+            service,
+            known.prefix,
+            registered=True,
+            targeted=known.targeted,
+            reads=known.reads,
+        )
         if resource is not None:
             state = await self._read_lease(service, resource)
             found.leases = {} if state is None else {resource: state}

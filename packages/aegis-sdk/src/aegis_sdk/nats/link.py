@@ -376,20 +376,25 @@ class Link:
             task.cancel()
         return subscription
 
-    def subscribe_all(self, subjects: Sequence[str], callback: Callback) -> list[Subscription]:
-        """`subscribe` to many subjects, in one write and without waiting. Raises: StoreUnreachable."""
+    def subscribe_all(
+        self, subjects: Sequence[str], callback: Callback, *, queue: str = ""
+    ) -> list[Subscription]:
+        """`subscribe` to many subjects, in one write and without waiting; with `queue`, as one of its members.
+
+        Raises: StoreUnreachable.
+        """
         client = self._client
         if client.is_closed:
             raise StoreUnreachable(self._because("the connection is closed"))
         subscriptions, commands = [], []
         for subject in subjects:
             client._sid += 1
-            subscription = Subscription(client, client._sid, subject, cb=_never)
+            subscription = Subscription(client, client._sid, subject, queue, cb=_never)
             # A new connection subscribes to all that stand here.
             client._subs[subscription._id] = subscription
             self._tap.callbacks[subscription._id] = callback
             subscriptions.append(subscription)
-            commands.append(f"SUB {subject}  {subscription._id}\r\n")
+            commands.append(f"SUB {subject} {queue} {subscription._id}\r\n")
         self._command("".join(commands).encode())
         return subscriptions
 
@@ -460,6 +465,12 @@ class Link:
         if answer.status == "503":
             raise StoreMissing(f"nobody answers on {subject}")
         return answer.data
+
+    async def ask(
+        self, subject: str, payload: bytes, headers: dict[str, str], *, timeout_s: float
+    ) -> Message:
+        """`request` with headers, and the whole answer: its status may say that nobody listens. Raises: StoreError."""
+        return await self._ask(subject, payload, headers, timeout_s)
 
     async def ask_all(
         self, calls: Sequence[tuple[str, bytes, dict[str, str] | None]], *, timeout_s: float

@@ -19,9 +19,11 @@ class MemoryDirectory:
         self._control = control
         self._followed: set[str] = set()
 
-    def admits(self, service: str, method: str, resource: str | None) -> bool:
+    def admits(
+        self, service: str, method: str, resource: str | None, *, is_read: bool = False
+    ) -> bool:
         return service in self._followed and self._routes(service, resource).admits(
-            method, resource
+            method, resource, is_read=is_read
         )
 
     def members(self, service: str) -> Sequence[str]:
@@ -33,14 +35,16 @@ class MemoryDirectory:
     def requests_log(self, service: str) -> str:
         return ""
 
-    async def check(self, service: str, method: str, resource: str | None) -> None:
-        if self.admits(service, method, resource):
+    async def check(
+        self, service: str, method: str, resource: str | None, *, is_read: bool = False
+    ) -> None:
+        if self.admits(service, method, resource, is_read=is_read):
             return
         await asyncio.sleep(0)
         if not self._link.reachable:
             raise StoreUnreachable(f"link {self._link.name}: no answer")
         self._followed.add(service)
-        refusal = self._routes(service, resource).refusal(method, resource)
+        refusal = self._routes(service, resource).refusal(method, resource, is_read=is_read)
         if refusal is not None:
             raise refusal
 

@@ -7,7 +7,7 @@ import itertools
 import secrets
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from aegis_sdk import process
 from aegis_sdk.application.membership import Membership
@@ -27,6 +27,7 @@ from aegis_sdk.domain.recorder import NO_RECORDER, Recorder
 from aegis_sdk.errors import Draining
 from aegis_sdk.service import Service
 from aegis_sdk.testing.bus import MemoryBus, MemoryLink
+from aegis_sdk.testing.reads import MemoryReadsIn, MemoryReadsOut
 from aegis_sdk.testing.turns import MemoryReaders, MemorySent, MemoryTurnLog
 
 Req = TypeVar("Req")
@@ -59,7 +60,7 @@ async def harness(
 
 
 class MemoryAegis:
-    """`Aegis` on a bus: `request`, `submit`, `attach`, `cancel` and `serve` take, return and raise the same."""
+    """`Aegis` on a bus: `request`, `read`, `submit`, `attach`, `cancel` and `serve` take, return and raise the same."""
 
     def __init__(self, bus: MemoryBus, *, tracer: Tracer = LOG_TRACER) -> None:
         self.bus = bus
@@ -86,6 +87,30 @@ class MemoryAegis:
         return await self._requester.request(
             method, payload, resource=resource, timeout_s=timeout_s, key=key
         )
+
+    async def read(
+        self,
+        method: Method[Req, Rep],
+        query: Req,
+        *,
+        resource: str,
+        at: Literal["active", "standby"] = "active",
+        at_least: str | None = None,
+        lag_s_max: float | None = None,
+        timeout_s: float = TIMEOUT_S,
+    ) -> Rep:
+        return await self._requester.reading.read(
+            method,
+            query,
+            resource=resource,
+            at=at,
+            at_least=at_least,
+            lag_s_max=lag_s_max,
+            timeout_s=timeout_s,
+        )
+
+    def position(self, method: Method[Any, Any]) -> str:
+        return self._requester.reading.position(method)
 
     async def submit(
         self,
@@ -200,7 +225,7 @@ class MemoryInstance:
         self.link.on_restored.append(self._serving.reconnected)
         recorder.serves(
             service.name,
-            [(name, handler.targeted) for name, handler in service.handlers.items()],
+            service.methods(),
             lag_entries=lambda: self._serving.lag_entries,
             hand_ins=lambda: self._serving.hand_ins,
         )
@@ -213,6 +238,7 @@ class MemoryInstance:
             connected=link.connected,
             log=MemoryTurnLog(link, service.name, writer=writer, nonce=secrets.token_hex(8)),
             sent=MemorySent(link, service.name),
+            reads=MemoryReadsIn(link, service.name),
             requests=link.requests,
             letters=link.letters,
             readers=MemoryReaders(
@@ -311,6 +337,7 @@ def make_requester(
         way,
         caller=caller.replace("-", ""),  # as no client's own token has one
         payload_bytes_max=payload_bytes_max,
+        reads=MemoryReadsOut(link),
         recorder=recorder,
         tracer=tracer,
     )

@@ -7,7 +7,9 @@ from collections.abc import Callable, Collection
 from typing import Protocol, TypeVar
 
 from aegis_sdk.application.ports import StoreMissing
+from aegis_sdk.application.turns.reads import Asked
 from aegis_sdk.contract.envelope import Outcome, Request
+from aegis_sdk.contract.turns.reads import Answered
 from aegis_sdk.contract.turns.sent import Answer
 from aegis_sdk.testing.clock import Clock, LoopClock
 from aegis_sdk.testing.faults import Faults
@@ -24,6 +26,14 @@ class Hearer(Protocol):
     def hear_answer(self, request_id: str, answer: Answer) -> None: ...
 
     def hear_of(self, service: str, instance_id: str, resources: Collection[str]) -> None: ...
+
+
+class Readable(Protocol):
+    """An instance that may answer reads."""
+
+    def takes(self, resource: str, *, at_standby: bool) -> bool: ...
+
+    def arrive(self, asked: Asked, answer: Callable[[Answered], None]) -> None: ...
 
 
 class MemoryServer:
@@ -45,6 +55,8 @@ class MemoryServer:
         self._logs: dict[str, LogStream] = {}
         self.served: dict[tuple[str, str], object] = {}
         """Who is sent the requests of a service's resources and members (turns.py)."""
+        self.readers: dict[str, list[Readable]] = {}
+        """By service: who is sent reads (reads.py)."""
         self.callers: list[Hearer] = []
         """Who hears what those who serve say."""
 

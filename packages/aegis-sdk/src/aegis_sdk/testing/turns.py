@@ -33,6 +33,7 @@ from aegis_sdk.contract.turns.entries import (
     turn_head,
     turn_header,
 )
+from aegis_sdk.contract.turns.reads import position_text
 from aegis_sdk.contract.turns.sent import Answer
 from aegis_sdk.domain.turns.entries import Claim, Entry, Gate, Own
 from aegis_sdk.domain.turns.output import Save
@@ -44,6 +45,7 @@ from aegis_sdk.testing.connection import MemoryConnection
 from aegis_sdk.testing.faults import Fault, Flow, Op
 from aegis_sdk.testing.log_stream import LogStream, Stored
 
+TRIES_MAX: Final = 100
 AGAIN_S: Final = 0.02
 """A write without an answer is tried again after so long."""
 
@@ -114,6 +116,7 @@ class MemoryTurnLog:
     def _write(self, subject: str, write: Write, header: str, gate: tuple[str, int] | None) -> int:
         seq = self._stream.write(subject, write.content, header, gate=gate)
         if len(write.works) == 1 and (outcome := write.works[0].outcome) is not None:
+            outcome.position = position_text("", seq)
             self._link.bus.republish(write.works[0].request.request_id, outcome)
         return seq
 
@@ -130,7 +133,7 @@ class MemoryTurnLog:
             told = None
         else:
             try:
-                effect()
+                write.seq = effect()
             except GateRefused:
                 told = partial(self.on_refused, write)
             except AlreadyStored:
@@ -152,6 +155,13 @@ class MemoryTurnLog:
 
     async def claim(self, nonce: str) -> int:
         return await self._put(Op.MARKER, f"claim.{self._writer}.{nonce}")
+
+    async def prove(self, gate: int) -> None:
+        own = self._writer, gate
+        await self._link.call(
+            Op.MARKER,
+            lambda: self._stream.write(f"proof.{self._writer}", rollup=True, gate=own),
+        )
 
     async def save(self, save: Save) -> None:
         checkpoint = save.checkpoint
@@ -510,6 +520,14 @@ class MemoryLogReader(_Pump):
     @property
     def lag_entries(self) -> int:
         return self._stream.last_seq - self.position
+
+    async def read_to_end(self) -> None:
+        end = await self._link.call(Op.READ, lambda: self._stream.last_seq)
+        for _ in range(TRIES_MAX):
+            if self.position >= end:
+                return
+            await asyncio.sleep(AGAIN_S)
+        raise StoreUnreachable(f"link {self._link.name}: entries do not come")
 
     def _give(self, seq: int) -> None:
         if (stored := self._stream.at(seq)) is None:

@@ -124,17 +124,20 @@ def check_registration(registration: Registration) -> None:
 
 def check_contract(registration: Registration, known: ServiceRecord | None) -> None:
     """What a method is to callers can't change under the instances that serve it. Raises: InvalidName."""
-    served = {method.name: method.targeted for method in known.methods} if known else {}
+    served = {method.name: _is(method) for method in known.methods} if known else {}
     for method in registration.methods:
-        if served.get(method.name, method.targeted) is not method.targeted:
+        if (other := served.get(method.name, _is(method))) != _is(method):
             raise InvalidName(
-                f"method {method.name!r} {_IS[not method.targeted]} at the other instances of"
-                f" {registration.service}, and {_IS[method.targeted]} here: give it another name,"
+                f"method {method.name!r} {other} at the other instances of"
+                f" {registration.service}, and {_is(method)} here: give it another name,"
                 " or stop the others first"
             )
 
 
-_IS: Final = {True: "needs a resource", False: "serves the group"}
+def _is(method: MethodSpec) -> str:
+    if method.reads:
+        return "is read"
+    return "needs a resource" if method.targeted else "serves the group"
 
 
 def _check_methods(methods: list[MethodSpec]) -> None:

@@ -212,10 +212,16 @@ def _sdk(instance: InstanceView) -> str:
 def _method_pairs(method: MethodSpec) -> list[tuple[str, Cell]]:
     return [
         ("method", method.name),
-        ("route", "a resource" if method.targeted else "the group, or a resource"),
+        ("route", _route_of(method)),
         ("request", json.dumps(method.request_schema, ensure_ascii=False)),
         ("reply", json.dumps(method.reply_schema, ensure_ascii=False)),
     ]
+
+
+def _route_of(method: MethodSpec) -> str:
+    if method.reads:
+        return "a resource, read"
+    return "a resource" if method.targeted else "the group, or a resource"
 
 
 def _route_row(route: RouteView) -> tuple[Cell, ...]:

@@ -76,7 +76,7 @@ class Caller:
         self._calls = calls
         self._requests = requests
         self._outcomes = outcomes
-        self._directory = directory
+        self.directory = directory
         self._resolve_s = resolve_s
         self.open = OpenCalls(
             calls=calls,
@@ -194,10 +194,10 @@ class Caller:
     async def _check(self, request: Request) -> None:
         """Return when it can be sent. Raises: what `Directory.check` does, RefusedByNats, Unavailable, Draining."""
         service, method, resource = request.service, request.method, request.resource
-        if self._directory.admits(service, method, resource):
+        if self.directory.admits(service, method, resource):
             return
         try:
-            await self._directory.check(service, method, resource)
+            await self.directory.check(service, method, resource)
         except StoreForbidden as error:
             raise RefusedByNats(f"the registry could not be read: {error}") from error
         except StoreError as error:
@@ -218,7 +218,7 @@ class Caller:
         waiting = self.open.listen(request)
         try:
             await self._expect(request_id)
-            waiting.log = self._directory.requests_log(request.service)
+            waiting.log = self.directory.requests_log(request.service)
             looking = self._outcomes.anywhere(request, timeout_s=max(timeout_s, LOOK_S))
             try:
                 outcome = await _unless_told(waiting, looking)
@@ -256,9 +256,9 @@ class Caller:
     def _began_again(self, waiting: Waiting) -> bool:
         """Whether its service's requests are in another log than before."""
         service = waiting.request.service
-        log_id = self._directory.requests_log(service)
+        log_id = self.directory.requests_log(service)
         waiting.log = waiting.log or log_id
-        return log_id != waiting.log and not self._directory.lost(service)
+        return log_id != waiting.log and not self.directory.lost(service)
 
     async def _late(self, request: Request, waited_s: float) -> Outcome:
         """Say why there is none after so long. Raises: OutcomeUnknown."""

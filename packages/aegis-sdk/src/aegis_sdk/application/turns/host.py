@@ -45,6 +45,7 @@ from aegis_sdk.application.turns.deliveries import (
 from aegis_sdk.application.turns.elsewhere import Elsewhere
 from aegis_sdk.application.turns.lookups import Lookups
 from aegis_sdk.application.turns.ports import FoundCheckpoint, Sent, Tap, WriterLog
+from aegis_sdk.application.turns.reads import Reads, ReadsIn
 from aegis_sdk.application.turns.roles import Roles
 from aegis_sdk.application.turns.running import Running
 from aegis_sdk.application.turns.sending import UNSENT_S, Sender
@@ -86,6 +87,7 @@ class TurnHost:
         runner: Runner,
         log_: WriterLog,
         sent: Sent,
+        reads: ReadsIn,
         isolation: Isolation,
         requests: RequestLog,
         letters: Letters,
@@ -140,6 +142,17 @@ class TurnHost:
             aside=self.aside,
         )
         self._roles = Roles(self.writer, service, runner.instance_id, self._soon)
+        self.reads = Reads(
+            self.writer,
+            service=service,
+            runner=runner,
+            port=reads,
+            log_=log_,
+            log_id=log_id,
+            aside=self.aside,
+            recorder=recorder,
+            may_write=lambda: self.may_write,
+        )
         self._sender = Sender(
             requests,
             letters,
@@ -301,6 +314,7 @@ class TurnHost:
                 self._roles.leaving.discard(name)
                 self._elsewhere.take(name)
                 self._unreadable.discard(name)
+            self.reads.follow()
             return not left or self._stopped
 
         await self.until(are_gone)
@@ -469,6 +483,7 @@ class TurnHost:
     def adopt(self, fold: Writer) -> None:
         """Serve and follow what that one holds, too, which has read just as far."""
         self.writer.adopt(fold)
+        self.reads.follow()
         self._soon()
 
     def _read(self, entry: Entry | Claim) -> None:
@@ -483,6 +498,8 @@ class TurnHost:
         if isinstance(entry, Gate):
             self._claims.read_gate(entry.writer)
             self.writer.is_claimed = self._claims.is_claimed
+            if entry.writer == self.writer.name:
+                self.reads.follow()
             self._changed.set()
         elif self._elsewhere and isinstance(entry, Turn):
             for settled in entry.settled:
@@ -513,6 +530,7 @@ class TurnHost:
             reason=f"{why}; run the version that wrote it, or remove that message",
         )
         self._unreadable.add(resource)
+        self.reads.follow()
         self.on_unreadable(resource)
 
     def restored(self) -> None:
@@ -530,6 +548,8 @@ class TurnHost:
     def _stored(self, write: Write, at_s: float) -> None:
         if write.k:
             self._recorder.turn_stored(self._service.name, len(write.works))
+        if write.gate:
+            self.reads.stored(write.begun_s, write.seq)
         self.writer.stored(write, at_s)
         self._soon()
 
@@ -569,6 +589,7 @@ class TurnHost:
             return
         if self.writer.desk.out.serving:
             self._roles.hold_back(self.writer.desk.out.serving)
+        self.reads.go_on()  # before a next turn is in flight
         if self.may_write:
             self._store_of_group()
             self.writer.compose(time.time())
@@ -619,6 +640,7 @@ class TurnHost:
         return self._runner.expire(request, epoch=epoch)
 
     def _store(self, write: Write) -> None:
+        write.begun_s = write.begun_s or time.monotonic()
         answers = self._log.store(write)
         if answers:
             self._alone.add(write.works[0].request.request_id)
@@ -633,6 +655,8 @@ class TurnHost:
         if request.request_id in self._alone:
             self._alone.discard(request.request_id)
         else:
+            if request.resource is not None:
+                outcome.position = self.reads.position
             self._sent.answer(request.request_id, outcome)
         self._runs.stored(work, outcome)
         if work.found:
@@ -676,6 +700,7 @@ class TurnHost:
             for request, seq, born_s in self._elsewhere.take(resource):
                 self._accept(request, sent_s=math.inf, stored_seq=seq, born_s=born_s)
         self._sent.serve(out.serving)
+        self.reads.moved(out.serving, out.left)
         self._roles.serving.update(out.serving)
         self._announce(out.serving)
         self._changed.set()
@@ -783,6 +808,7 @@ class TurnHost:
             return
         self._stopped = True
         self._sent.leave_all()
+        self.reads.stop()
         self._log.close()
         self._roles.end()
         self._changed.set()

@@ -28,6 +28,7 @@ from aegis_sdk.application.ports import (
 )
 from aegis_sdk.application.turns.aside import Aside
 from aegis_sdk.application.turns.ports import CallsOut, LastWord
+from aegis_sdk.application.turns.positions import Positions
 from aegis_sdk.contract.envelope import Outcome, OutcomeKind, Request
 from aegis_sdk.contract.ids import is_nested
 from aegis_sdk.contract.turns.sent import Answer
@@ -138,6 +139,7 @@ class OpenCalls:
         self._recorder = recorder
         self._resolve_s = resolve_s
         self._loop = asyncio.get_running_loop()
+        self.positions = Positions()
         self._doubts = Doubts()
         self._waiting: dict[str, Waiting] = {}
         """By `call_id`."""
@@ -377,6 +379,8 @@ class OpenCalls:
             call = self._doubts.open.get(request_id)
             if call is not None and outcome.instance_id:
                 self._doubts.heard(outcome.instance_id, call.place, self._loop.time())
+            if outcome.position and waiting.request.resource is not None:
+                self.positions.saw(waiting.request.service, outcome.position)
             waiting.deliver(outcome)
         if self._beside:
             for each in self._beside.get(request_id, ()):

@@ -56,6 +56,12 @@ class WriterLog(Protocol):
     async def claim(self, nonce: str) -> int:
         """Raises: StoreError."""
 
+    async def prove(self, gate: int) -> None:
+        """The log takes something under this writer's gate: at that moment nobody had shut it out.
+
+        Raises: GateRefused: somebody has; StoreError: nobody knows.
+        """
+
     async def save(self, save: Save) -> None:
         """Store a checkpoint under its gate, by one try.
 

@@ -1,6 +1,6 @@
 """What one instance serves: it is paused before it is given away, and users' callbacks are told of it.
 
-A resource's requests wait until the callbacks of its promotion have ended. A pause ends by itself, unless its resource belongs to
+A resource's requests wait until the callbacks of its promotion have ended, and until no owner before may answer reads of it. A pause ends by itself, unless its resource belongs to
 another by then: a control that asked for it may be gone.
 """
 
@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 
 from aegis_sdk.application.callbacks import Callbacks
+from aegis_sdk.domain.turns.reads import HOLD_S, waits_for_proofs
 from aegis_sdk.domain.turns.writer import Writer
 from aegis_sdk.service import Service
 from aegis_sdk.telemetry import log
@@ -37,6 +38,8 @@ class Roles:
         """Resources that this instance gives up: paused until they are another's, or `stay`."""
         self._preparing: dict[str, asyncio.Task[None]] = {}
         """What a resource's first request waits for: the callbacks of its promotion."""
+        self._held_for_reads: dict[str, asyncio.TimerHandle] = {}
+        """Resources whose owner before may still answer reads."""
         self._served: set[str] = set()
         """What it served when it was ended."""
 
@@ -97,8 +100,8 @@ class Roles:
         self._soon()
 
     def _may_go_on(self, resource: str) -> bool:
-        waits = resource in self._preparing or resource in self.leaving
-        return not (self.is_draining or waits)
+        waits = resource in self._preparing or resource in self._held_for_reads
+        return not (self.is_draining or waits or resource in self.leaving)
 
     def _end_pause(self, resource: str) -> bool:
         timer = self.paused.pop(resource, None)
@@ -113,10 +116,18 @@ class Roles:
         for resource in resources:
             if all_wait or resource in self.leaving:
                 self._writer.pause(resource)
+            elif self._is_read_elsewhere(resource):
+                self._writer.hold(resource)
+
+    def _is_read_elsewhere(self, resource: str) -> bool:
+        return bool(self._service.readers) and waits_for_proofs(self._writer.held[resource])
 
     def promoted(self, resources: Iterable[str]) -> None:
         for resource in resources:
             self._log_role(resource, is_active=True)
+            if self._is_read_elsewhere(resource):
+                timer = self._loop.call_later(HOLD_S, self._is_read_here_alone, resource)
+                self._held_for_reads[resource] = timer
             called = self._callbacks.promoted(self._service.promoted_callbacks, resource)
             if called is not None:
                 self._preparing[resource] = called
@@ -126,6 +137,13 @@ class Roles:
         if self._preparing.get(resource) is not called:
             return
         del self._preparing[resource]
+        self._begin(resource)
+
+    def _is_read_here_alone(self, resource: str) -> None:
+        del self._held_for_reads[resource]
+        self._begin(resource)
+
+    def _begin(self, resource: str) -> None:
         if resource in self.serving and resource not in self.paused and self._may_go_on(resource):
             self._writer.resume(resource)
             self._soon()
@@ -135,8 +153,13 @@ class Roles:
             self.serving.discard(resource)
             self._end_pause(resource)
             self._preparing.pop(resource, None)
+            self._end_hold(resource)
             self._log_role(resource, is_active=False)
             self._callbacks.demoted(self._service.demoted_callbacks, resource)
+
+    def _end_hold(self, resource: str) -> None:
+        if (timer := self._held_for_reads.pop(resource, None)) is not None:
+            timer.cancel()
 
     def _log_role(self, resource: str, *, is_active: bool) -> None:
         tell = log.info if is_active else log.warning
@@ -154,6 +177,8 @@ class Roles:
         """Nothing is served any more; the callbacks are told by `withdraw`, if it goes on."""
         for resource in list(self.paused):
             self._end_pause(resource)
+        for resource in list(self._held_for_reads):
+            self._end_hold(resource)
         self._served, self.serving = self.serving, set()
 
     def withdraw(self) -> None:

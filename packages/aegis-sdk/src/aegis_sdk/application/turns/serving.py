@@ -31,6 +31,7 @@ from aegis_sdk.application.turns.deliveries import CREDIT, Deliveries
 from aegis_sdk.application.turns.further import Further
 from aegis_sdk.application.turns.host import TurnHost
 from aegis_sdk.application.turns.ports import FoundCheckpoint, Sent, WriterLog
+from aegis_sdk.application.turns.reads import ReadsIn
 from aegis_sdk.application.turns.sending import UNSENT_S
 from aegis_sdk.context import Asks
 from aegis_sdk.contract.control import ResourceSeen
@@ -76,6 +77,9 @@ class LogSource(Source, Protocol):
     def lag_entries(self) -> int:
         """Stored and not given yet, as of the last one given."""
 
+    async def read_to_end(self) -> None:
+        """Return when all was given that the log has now. Raises: StoreError."""
+
 
 class Readers(Protocol):
     """Makes the readers of one service's log and requests."""
@@ -109,6 +113,7 @@ class TurnPorts:
     connected: Connected
     log: WriterLog
     sent: Sent
+    reads: ReadsIn
     requests: RequestLog
     letters: Letters
     readers: Readers
@@ -164,6 +169,7 @@ class TurnServing:
             runner=self.runner,
             log_=ports.log,
             sent=ports.sent,
+            reads=ports.reads,
             isolation=Isolation(),
             requests=ports.requests,
             letters=ports.letters,
@@ -184,6 +190,8 @@ class TurnServing:
         self._service = service
         self._readers = ports.readers
         self._reader = ports.readers.log(self.host.entry, self.host.unreadable, is_main=True)
+        self.host.reads.lag_entries = lambda: self._reader.lag_entries
+        self.host.reads.read_to_end = self._reader.read_to_end
         self._stored = ports.readers.requests(self.host.stored_request, self.host.past_requests)
         self._stopped = False
 

@@ -27,6 +27,7 @@ from aegis_sdk.contract.envelope import OUTCOME, Outcome, Request
 from aegis_sdk.contract.ids import is_request_id
 from aegis_sdk.contract.names import NO_RESOURCE, decode_token, encode_token
 from aegis_sdk.contract.subjects import resource_token
+from aegis_sdk.contract.turns.sent import POSITION
 
 TURN: Final = "aegis-turn"
 VERSION: Final = "1"
@@ -112,6 +113,13 @@ def writer_of(data: bytes) -> str:
     return rest.split(b" ", 1)[0].decode(errors="replace")
 
 
+def log_of(data: bytes) -> str:
+    """The identity of the log that the entry was written for."""
+    line, _, _ = data.partition(b"\n")
+    _, _, rest = line.partition(b" log=")
+    return rest.split(b" ", 1)[0].decode(errors="replace")
+
+
 def encode_record(
     request: Request, outcome: Outcome, kept_bytes_max: int = PAYLOAD_KEPT_BYTES_MAX
 ) -> bytes:
@@ -171,6 +179,8 @@ def _length(word: str) -> int:
 
 def reply_headers(outcome: Outcome) -> dict[str, str]:
     """Of an answer that its writer sends: the outcome without its change, which callers have no use for."""
+    if outcome.position:
+        return {OUTCOME: outcome.words(), POSITION: outcome.position}
     return {OUTCOME: outcome.words()}
 
 

@@ -3,7 +3,8 @@
 A request carries `aegis-sent: <unix time>[ <seq>]`: when its caller sent it (rule R9), and the last place its caller stored
 for the resource, which has to come first (G7). A caller that gives up asks for the request's end by `aegis-cancel: <id>`.
 Whoever begins to serve resources tells that callers: `{"instance": "accounts-1", "resources": ["ACC-1", …]}`.
-An answer is an outcome (`aegis-outcome`, or a turn that the server republishes), or says in `aegis-answer` why there is none.
+An answer is an outcome (`aegis-outcome`, or a turn that the server republishes), or says in `aegis-answer` why there is none. With the
+outcome comes a position of the log that has it (contract/turns/reads.py).
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from pydantic_core import from_json, to_json
 SENT: Final = "aegis-sent"
 CANCEL: Final = "aegis-cancel"
 ANSWER: Final = "aegis-answer"
+POSITION: Final = "aegis-position"
 
 
 class Answer(StrEnum):

@@ -11,6 +11,7 @@ at.<resource>.state              the newest checkpoint
 part.<resource>.<id>.<n>         a part of one that is larger than a message; who folds the log does not read it
 end.<resource>.<caller>.<n>      the caller gave up
 try.<caller>.<n>                 how many begins of a group request are noted; who folds the log does not read it
+proof.<writer>                   the log has taken something of this writer; who folds the log does not read it
 
 The kind comes first, so that no name of a resource can be taken for one. What the server republishes has seven tokens
 behind the prefix, and nothing else has: a stream has one rule for republishing.
@@ -19,6 +20,8 @@ behind the prefix, and nothing else has: a stream has one rule for republishing.
 <prefix>.any.<service>.<instance>  a group request, sent to one of the instances
 <prefix>.rep.<caller>.<n>          answers, by request id
 <prefix>.now.<service>             an instance tells callers what it serves from now on
+<prefix>.read.<service>.active.<resource>    a read, to the resource's active
+<prefix>.read.<service>.standby.<resource>   a read, to one of those that follow it
 """
 
 from __future__ import annotations
@@ -39,6 +42,8 @@ class LogSubjects:
         self._sent = f"{subjects.prefix}.at.{service}."
         self._sent_to_any = f"{subjects.prefix}.any.{service}."
         self.served = f"{subjects.prefix}.now.{service}"
+        self._read_at_active = f"{subjects.prefix}.read.{service}.active."
+        self._read_at_standby = f"{subjects.prefix}.read.{service}.standby."
         self._parts = self._log.count(".")
         self.republish_source = f"{subjects.prefix}.jrn.*.*.*.*.*.*"
         self.republish_destination = f"{self.replies}{{{{wildcard(5)}}}}.{{{{wildcard(6)}}}}"
@@ -92,6 +97,9 @@ class LogSubjects:
     def begins(self, request_id: str) -> str:
         return f"{self._log}try.{request_id}"
 
+    def proof(self, writer: str) -> str:
+        return f"{self._log}proof.{writer}"
+
     @property
     def checkpoints(self) -> str:
         return f"{self._log}at.*.state"
@@ -144,6 +152,16 @@ class LogSubjects:
         if subject.startswith(self._sent_to_any):
             return None
         return decode_token(subject[len(self._sent) :])
+
+    def read(self, resource: str, *, at_standby: bool) -> str:
+        prefix = self._read_at_standby if at_standby else self._read_at_active
+        return prefix + encode_token(resource)
+
+    def read_of(self, subject: str) -> tuple[str, bool]:
+        """(resource, whether a standby is asked) of a `read` subject. Raises: ValueError."""
+        if subject.startswith(self._read_at_standby):
+            return decode_token(subject[len(self._read_at_standby) :]), True
+        return decode_token(subject[len(self._read_at_active) :]), False
 
     def reply(self, request_id: str) -> str:
         return self.replies + request_id

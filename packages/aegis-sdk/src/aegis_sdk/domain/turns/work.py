@@ -123,7 +123,7 @@ class Write:
     """An entry on its way to the log: a turn (`k` > 0), or a single."""
 
     __slots__ = (
-        "bytes_max", "content", "gate", "is_done", "k", "notes", "saves", "sent", "singles", "size", "works",
+        "begun_s", "bytes_max", "content", "gate", "is_done", "k", "notes", "saves", "sent", "seq", "singles", "size", "works",
     )  # fmt: skip
 
     def __init__(self, k: int, gate: int, bytes_max: int = TURN_BYTES_MAX) -> None:
@@ -143,6 +143,11 @@ class Write:
         self.notes: list[Work] = []
         """Part of the entry: these begin once more when it is stored."""
         self.size = 0
+        # Of the host:
+        self.begun_s = 0.0
+        """When it was first sent, by its monotonic clock."""
+        self.seq = 0
+        """Its place in the log, once that is known."""
         self.is_done = False
         """What became of it is known: it is stored, or never will be."""
 

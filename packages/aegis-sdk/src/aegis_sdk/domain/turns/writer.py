@@ -317,14 +317,24 @@ class Writer:
 
     def pause(self, resource: str) -> bool:
         """Begin nothing new, and save what there is; whether nothing of it is under way now."""
+        self.hold(resource)
         held = self.held[resource]
-        if held.state is HeldState.SERVING:
-            held.step(HeldEvent.PAUSED)
         begun = held.queue and held.queue[0].state in (WorkState.RUNNING, WorkState.READY)
         is_idle = not held.in_flight and not begun
         if is_idle and not self._saver.covers(held):
             self._saver.want(held)
         return is_idle
+
+    def hold(self, resource: str) -> None:
+        """Begin nothing of it until `resume`."""
+        held = self.held[resource]
+        if held.state is HeldState.SERVING:
+            held.step(HeldEvent.PAUSED)
+
+    @property
+    def is_storing(self) -> bool:
+        """Whether a turn is in flight."""
+        return self._turn is not None
 
     def is_saved(self, resource: str) -> bool:
         """Whether its newest checkpoint has all of it: who gives it away waits for that."""

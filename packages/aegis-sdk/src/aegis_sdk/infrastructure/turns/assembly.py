@@ -34,6 +34,7 @@ from aegis_sdk.infrastructure.turns.last_word import LogsLastWord
 from aegis_sdk.infrastructure.turns.log import TurnLog
 from aegis_sdk.infrastructure.turns.outcomes import LogOutcomes
 from aegis_sdk.infrastructure.turns.reader import LogReader
+from aegis_sdk.infrastructure.turns.reads import NatsReadsIn, NatsReadsOut
 from aegis_sdk.infrastructure.turns.sent import SentRequests
 from aegis_sdk.infrastructure.turns.start import newest_checkpoints
 from aegis_sdk.infrastructure.turns.stored import StoredRequests
@@ -125,6 +126,7 @@ class TurnInstance(TurnServing):
             connected=link.connected,
             log=self.log,
             sent=SentRequests(link, names),
+            reads=NatsReadsIn(link, names),
             requests=NatsRequestLog(link, subjects),
             letters=NatsLetters(link, subjects),
             readers=NatsReaders(link, subjects, names, writer, watch),
@@ -194,10 +196,12 @@ class TurnClient:
             directory=self._directory,
             recorder=recorder,
         )
+        reads = NatsReadsOut(link, subjects)
         self.requester = Requester(
             self.caller,
             caller=caller,
             payload_bytes_max=lambda: link.usable().payload_bytes_max,
+            reads=reads,
             recorder=recorder,
             tracer=tracer,
         )
@@ -239,7 +243,9 @@ class EveryoneThere:
     def __init__(self, instances: Sequence[str] = ()) -> None:
         self._instances = instances
 
-    def admits(self, service: str, method: str, resource: str | None) -> bool:
+    def admits(
+        self, service: str, method: str, resource: str | None, *, is_read: bool = False
+    ) -> bool:
         return True
 
     def members(self, service: str) -> Sequence[str]:
@@ -251,5 +257,7 @@ class EveryoneThere:
     def requests_log(self, service: str) -> str:
         return ""
 
-    async def check(self, service: str, method: str, resource: str | None) -> None:
+    async def check(
+        self, service: str, method: str, resource: str | None, *, is_read: bool = False
+    ) -> None:
         return

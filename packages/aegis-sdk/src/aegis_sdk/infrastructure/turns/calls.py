@@ -11,8 +11,17 @@ from nats.aio.subscription import Subscription
 from aegis_sdk.contract.envelope import OUTCOME, Outcome, Request
 from aegis_sdk.contract.names import NO_RESOURCE
 from aegis_sdk.contract.subjects import Subjects
-from aegis_sdk.contract.turns.entries import TURN, EntryUnreadable, decode_turn
-from aegis_sdk.contract.turns.sent import ANSWER, CANCEL, SENT, Answer, read_served, sent_header
+from aegis_sdk.contract.turns.entries import TURN, EntryUnreadable, decode_turn, log_of
+from aegis_sdk.contract.turns.reads import position_text
+from aegis_sdk.contract.turns.sent import (
+    ANSWER,
+    CANCEL,
+    POSITION,
+    SENT,
+    Answer,
+    read_served,
+    sent_header,
+)
 from aegis_sdk.contract.turns.subjects import LogSubjects
 from aegis_sdk.nats.link import Link
 from aegis_sdk.nats.wire import Message
@@ -21,6 +30,9 @@ from aegis_sdk.telemetry import log
 _TURN: Final = TURN.encode()
 _OUTCOME: Final = OUTCOME.encode()
 _ANSWER: Final = ANSWER.encode()
+_POSITION: Final = POSITION.encode()
+_SEQUENCE: Final = b"Nats-Sequence"
+"""Of what the server republishes."""
 _NOBODY: Final = "503"
 
 
@@ -122,6 +134,7 @@ class Calls:
         except (KeyError, ValueError) as error:
             log.error("outcome_unreadable", subject=message.subject, error=repr(error))
             return
+        outcome.position = message.header(_POSITION)
         self.on_outcome(request_id, outcome)
 
     def _turn(self, request_id: str, message: Message) -> None:
@@ -132,6 +145,8 @@ class Calls:
             return
         for record in records:
             if record.request_id == request_id:
+                if seq := message.header(_SEQUENCE):
+                    record.outcome.position = position_text(log_of(message.data), int(seq))
                 self.on_outcome(request_id, record.outcome)
 
 

@@ -57,6 +57,8 @@ TROUBLE_WAIT_S: Final = 0.05
 STORE_TIMEOUT_S: Final = 2.0
 OUTCOMES_KEPT: Final = "86400s"
 """Of group requests: nothing else removes them."""
+PROOFS_KEPT: Final = "60s"
+"""Nobody reads one: that the server took it was its use."""
 LOOK_S: Final = 0.5
 """Between two looks at whether it is the same log."""
 FEW: Final = 4
@@ -210,6 +212,7 @@ class TurnLog:
                 log.debug("turn_not_stored", subject=subject, error=str(error))
                 await asyncio.sleep(TROUBLE_WAIT_S)
             else:
+                write.seq = end.seq
                 self._is_stored(write, subject, end.seq - len(batch) + 1)
                 await self._drop_parts(parted)
                 return
@@ -311,6 +314,7 @@ class TurnLog:
         said = stored_or_why(answer)
         if isinstance(said, Stored):
             del self._tries[token]
+            each.write.seq = said.seq
             self._is_stored(each.write, each.subject, said.seq)
         else:
             self._not_stored(token, each, said)
@@ -363,6 +367,12 @@ class TurnLog:
         if self._watch is not None:
             self._watch.stored(seq, subject, "claim")
         return seq
+
+    async def prove(self, gate: int) -> None:
+        """Raises: GateRefused, StoreError."""
+        headers = {ROLLUP: "sub", TTL: PROOFS_KEPT}
+        headers |= {EXPECTED_SEQ: str(gate), EXPECTED_SUBJECT: self._gate}
+        await self._put(self._names.proof(self._writer), b"", headers)
 
     async def own(self, number: int, moves: Mapping[str, str], *, why: str = "") -> int:
         """Raises: AlreadyStored, when that number is given; StoreError."""

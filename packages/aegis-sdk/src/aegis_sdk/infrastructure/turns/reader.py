@@ -74,6 +74,10 @@ class LogReader:
         """Stored and not given yet, as of the last one given."""
         return self._loop.pending
 
+    async def read_to_end(self) -> None:
+        """Return when all was given that the log has now, as its server counts. Raises: StoreError."""
+        await self._loop.read_to_end()
+
     async def reached(self, seq: int) -> None:
         """Return when the entry at `seq`, or one behind it, was given."""
         while self.position < seq:
