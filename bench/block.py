@@ -17,7 +17,7 @@ class Block:
     whatever became of those before; latency counts from the intended send time.
     """
 
-    mix: Literal["targeted", "group", "mix"]
+    mix: Literal["targeted", "group", "mix", "reads"]
     mode: Literal["closed", "open"]
     duration_s: float
     in_flight: int = 1

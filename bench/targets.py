@@ -18,6 +18,8 @@ RIVAL: Final = "jetstream-durable"
 """The one that stores as much as AegisIPC does."""
 BARE: Final = "core-nats"
 """Stores nothing."""
+READING: Final = "aegis-reads"
+"""The subject with queries that are reads."""
 WAITING: Final = "aegis-one-by-one"
 """The subject with handlers that wait: each an `async def`."""
 
@@ -54,6 +56,8 @@ FLAT_TIMES_MAX: Final[Mapping[str, tuple[str, float]]] = {
     "callers": ("p99", 2.0),
 }
 """At a fixed total rate, from the least to the most of an axis."""
+READ_P50_TIMES_MAX: Final = 1.3
+READ_TIMES_MIN: Final = 0.6
 FIRST_REPLY_S_MAX: Final = 1.0
 IMPORT_S_MAX: Final = 0.3
 
@@ -135,6 +139,23 @@ def throughput(rows: Sequence[Row], wanted: Bounds) -> list[Target]:
             f"group, {name}, calls/s",
             _times(rows, _per_s, mix="group", in_flight=IN_FLIGHT),
             at_least=wanted.group_times_min,
+        ),
+    ]
+
+
+def reads(rows: Sequence[Row]) -> list[Target]:
+    """At the active, beside a request and a reply of core NATS."""
+    asked: dict[str, Any] = {"subject": READING, "rival": BARE, "mix": "reads"}
+    return [
+        *_judged(
+            "reads, 1 in flight, p50",
+            _times(rows, _p50, in_flight=1, **asked),
+            at_most=READ_P50_TIMES_MAX,
+        ),
+        *_judged(
+            f"reads, {IN_FLIGHT} in flight, reads/s",
+            _times(rows, _per_s, in_flight=IN_FLIGHT, **asked),
+            at_least=READ_TIMES_MIN,
         ),
     ]
 

@@ -19,10 +19,12 @@ ZIPF_EXPONENT: Final = 1.1
 TRADING_MIX: Final[Mapping[Op, float]] = {Op.FILL: 0.5, Op.ORDER: 0.3, Op.QUERY: 0.2}
 TARGETED: Final[Mapping[Op, float]] = {Op.FILL: 1.0}
 GROUP: Final[Mapping[Op, float]] = {Op.ORDER: 1.0}
+READS: Final[Mapping[Op, float]] = {Op.QUERY: 1.0}
 MIXES: Final[Mapping[str, Mapping[Op, float]]] = {
     "targeted": TARGETED,
     "group": GROUP,
     "mix": TRADING_MIX,
+    "reads": READS,
 }
 
 _OPEN_PEAK: Final = 3.2

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from aegis_sdk.domain.turns.giveup import GivingUp
 from aegis_sdk.domain.turns.ownership import Ownership
+from aegis_sdk.domain.turns.reads import Freshness
 from aegis_sdk.domain.turns.work import Write
 from aegis_sdk.domain.turns.writer import Writer
 from aegis_sdk.infrastructure.turns.log import TurnLog
@@ -63,11 +64,17 @@ def no_gates() -> None:
     _patch(GivingUp, "found", nobody)
 
 
+def no_proofs() -> None:
+    """Reads: an active answers whatever it has in memory, without a proof that it still is the active."""
+    _patch(Freshness, "is_proven", lambda *_, **__: True)
+
+
 BREAKS: Final[dict[str, Callable[[], None]]] = {
     "R1": late_gate,
     "R3": wildcard,
     "R4": nobody_shut_out,
     "R6": no_gates,
+    "reads": no_proofs,
 }
 
 

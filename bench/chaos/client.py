@@ -19,6 +19,7 @@ from typing import IO, Any
 
 import aegis_sdk
 from aegis_sdk import Aegis, AegisError, NeverAccepted, OutcomeUnknown, Ticket
+from pydantic import BaseModel
 
 from bench.chaos.breaks import break_what_is_told
 from bench.chaos.history import Operation, Status, end_line, invoke_line
@@ -109,6 +110,15 @@ class Client:
     async def _answer(self, ask: Ask) -> Any:
         if ask.timeout_s is None:
             return await self._settled(ask)
+        if ask.at:
+            seen: BaseModel = await self._aegis.read(
+                ask.method,
+                ask.payload,
+                resource=ask.resource or "",
+                at=ask.at,
+                timeout_s=ask.timeout_s,
+            )
+            return seen.model_dump()
         return await self._aegis.request(
             ask.method,
             ask.payload,

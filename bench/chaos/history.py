@@ -31,6 +31,8 @@ from aegis_sdk.contract.subjects import Subjects
 PUT_BACK = "put_back"
 """A fault's kind: what was stored while it lasted was replaced by an older copy."""
 
+LOOKS = frozenset({"look", "peek"})
+"""Kinds of operations of which nothing is stored."""
 Place: TypeAlias = tuple[str, str]
 """(service, resource); the resource is empty for group requests."""
 
@@ -205,6 +207,8 @@ class History:
 
     run: Run = field(default_factory=Run)
     operations: Sequence[Operation] = ()
+    looks: Sequence[Operation] = ()
+    """Reads, of which nothing is stored: `look` at the active, `peek` at a standby."""
     accepted: Sequence[Accepted] = ()
     outcomes: Sequence[OutcomeEntry] = ()
     gone: Sequence[Gone] = ()
@@ -260,7 +264,7 @@ def read(lines: Iterable[str]) -> History:
 def write(history: History) -> Iterator[str]:
     """The history as JSON lines, without line feeds; `read` makes the same history of them."""
     yield _line("run", asdict(history.run))
-    for operation in history.operations:
+    for operation in (*history.operations, *history.looks):
         yield from operation_lines(operation)
     for kind, entries in (
         ("accepted", history.accepted),
@@ -364,12 +368,14 @@ class _Reader:
         self._ends[op] = {**record, "status": Status(kind)}
 
     def history(self) -> History:
-        operations = [
+        asked = [
             Operation(**invoke, **self._ends.get(op, {})) for op, invoke in self._invokes.items()
         ]
+        asked.sort(key=lambda operation: operation.invoked_s)
         return History(
             run=self._run,
-            operations=sorted(operations, key=lambda operation: operation.invoked_s),
+            operations=[operation for operation in asked if operation.kind not in LOOKS],
+            looks=[operation for operation in asked if operation.kind in LOOKS],
             accepted=sorted(self._accepted, key=lambda entry: (entry.service, entry.seq)),
             outcomes=sorted(self._outcomes, key=lambda entry: (entry.place, entry.seq)),
             gone=sorted(self._gone, key=lambda entry: (entry.service, entry.seq)),

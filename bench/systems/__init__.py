@@ -21,6 +21,7 @@ _WHERE: Final = {
 _VARIANTS: Final = {
     "aegis-without-metrics": "bench.systems.aegis:WITHOUT_METRICS",
     "aegis-one-by-one": "bench.systems.aegis:ONE_BY_ONE",
+    "aegis-reads": "bench.systems.aegis:READS",
     "aegis-on-asyncio": "bench.systems.aegis:ON_ASYNCIO",
 }
 """The subject in other settings, for commands that ask what a setting costs."""

@@ -9,7 +9,7 @@ from functools import partial
 from typing import Final
 
 import aegis_sdk
-from aegis_sdk import Context, Method, ResourceContext, Role, Service
+from aegis_sdk import Context, Method, ReadContext, ResourceContext, Role, Service
 from aegis_sdk.errors import ContractError, NotExecuted
 
 from bench.model import Book, Fill, Lookup, Op, Position, position_after, position_read
@@ -31,13 +31,20 @@ def query(ctx: ResourceContext, lookup: Lookup) -> Position:
     return position_read(ctx.state.get(KEY, Position), lookup)
 
 
-def service(book: Book, *, pure: bool = True) -> Service:
+def read(ctx: ReadContext, lookup: Lookup) -> Position:
+    return position_read(ctx.state.get(KEY, Position), lookup)
+
+
+def service(book: Book, *, pure: bool = True, reads: bool = False) -> Service:
     """The accounts service; positions live in AegisIPC's state, `book` counts the orders taken here.
 
-    Not `pure`: the same handlers as an `async def` each, whose requests are stored one by one.
+    Not `pure`: the same handlers as an `async def` each, whose requests are stored one by one. `reads`: a query is a read.
     """
     accounts = Service("accounts")
-    if pure:
+    if reads:
+        accounts.handles(FILL, pure=True)(fill)
+        accounts.reads(QUERY)(read)
+    elif pure:
         accounts.handles(FILL, pure=True)(fill)
         accounts.handles(QUERY, pure=True)(query)
     else:
@@ -59,12 +66,12 @@ def service(book: Book, *, pure: bool = True) -> Service:
 
 @asynccontextmanager
 async def serve(
-    setup: InstanceSetup, *, metrics: bool = True, pure: bool = True
+    setup: InstanceSetup, *, metrics: bool = True, pure: bool = True, reads: bool = False
 ) -> AsyncIterator[Serving]:
     serving = Serving()
     async with aegis_sdk.connect(setup.url, metrics=metrics) as aegis:
         resources = dict.fromkeys(setup.accounts, Role.ACTIVE)
-        await aegis.serve(service(serving.book, pure=pure), resources=resources)
+        await aegis.serve(service(serving.book, pure=pure, reads=reads), resources=resources)
         yield serving
 
 
@@ -92,6 +99,23 @@ class AegisCaller:
         )
 
 
+class ReadingCaller(AegisCaller):
+    """Whose queries are reads."""
+
+    async def _request(self, op: Op, request: Fill | Lookup) -> Position:
+        if isinstance(request, Lookup):
+            return await self._aegis.read(
+                QUERY, request, resource=request.account, timeout_s=CALL_TIMEOUT_S
+            )
+        return await super()._request(op, request)
+
+
+@asynccontextmanager
+async def connect_reading(setup: CallerSetup) -> AsyncIterator[AegisCaller]:
+    async with aegis_sdk.connect(setup.url) as aegis:
+        yield ReadingCaller(aegis)
+
+
 @asynccontextmanager
 async def connect(setup: CallerSetup, *, metrics: bool = True) -> AsyncIterator[AegisCaller]:
     async with aegis_sdk.connect(setup.url, metrics=metrics) as aegis:
@@ -117,5 +141,13 @@ ONE_BY_ONE = replace(
     name="aegis-one-by-one",
     serve=partial(serve, pure=False),
     settings={"handlers": "not pure"},
+)
+READS = replace(
+    SYSTEM,
+    name="aegis-reads",
+    promises="at the active: linearizable with the calls; nothing stored",
+    serve=partial(serve, reads=True),
+    connect=connect_reading,
+    settings={"queries": "reads"},
 )
 ON_ASYNCIO = replace(SYSTEM, name="aegis-on-asyncio", settings={"event loop": "asyncio"})

@@ -18,6 +18,7 @@ from bench.chaos.checkers import (
     once,
     order,
     recovery,
+    stale,
     totals,
 )
 from bench.chaos.history import History, Violation
@@ -30,6 +31,7 @@ CHECKERS: dict[str, Checker] = {
     "once": once.check,
     "fold": fold.check,
     "linearizable": linearizable.check,
+    "stale": stale.check,
     "order": order.check,
     "totals": totals.check,
     "group": group.check,

@@ -60,7 +60,7 @@ def check(history: History) -> list[Violation]:
 
 
 def without_announced(history: History) -> History:
-    """The history whose clients don't know what was announced as lost."""
+    """The history whose clients don't know what was announced as lost, and have read nothing of it."""
     if not history.losses and all(fault.kind != PUT_BACK for fault in history.faults):
         return history
     history = replace(history, outcomes=_kept_outcomes(history))
@@ -84,7 +84,7 @@ def without_announced(history: History) -> History:
     until_s = last_losses(history, of_journal=False)
     ended |= {op.op for op in history.operations if op.invoked_s <= until_s(op.service)}
     accepted = [entry for entry in history.accepted if entry.op not in ended]
-    return replace(history, operations=operations, accepted=accepted)
+    return replace(history, operations=operations, looks=(), accepted=accepted)
 
 
 def _kept_outcomes(history: History) -> list[OutcomeEntry]:

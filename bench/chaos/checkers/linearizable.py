@@ -5,7 +5,7 @@ alone, so it would find a journal that agrees with itself and with nobody else. 
 unknown may have taken effect at any time after its invocation, or never. Of those that ask for the same, the first is
 as good as any other, and none is tried that would change nothing.
 
-Kinds: `write` {value}, `read` gives the value, `cas` {old, new} gives whether it did. A register that
+Kinds: `write` {value}, `read` gives the value, `look` the same at the active without being stored, `cas` {old, new} gives whether it did. A register that
 was never written holds 0.
 """
 
@@ -26,7 +26,8 @@ STEPS_MAX = 2_000_000
 def check(history: History) -> list[Violation]:
     """Each register by itself; linearizability is local."""
     places: dict[Place, list[Operation]] = defaultdict(list)
-    for operation in history.of(WORKLOAD):
+    looks = [each for each in history.looks if each.kind == "look"]
+    for operation in [*history.of(WORKLOAD), *looks]:
         if operation.status is not Status.FAIL:
             places[operation.place].append(operation)
     found = []
@@ -70,7 +71,7 @@ def _problem(operations: Sequence[Operation]) -> str:
 def _call(operation: Operation) -> _Call | None:
     if operation.status is Status.OK and operation.completed_s is not None:
         return _Call(operation.invoked_s, operation.completed_s, operation)
-    if operation.kind == "read":
+    if operation.kind in ("read", "look"):
         return None
     return _Call(operation.invoked_s, operation.until_s, operation)
 
@@ -143,6 +144,8 @@ def _apply(call: _Call, value: Any) -> tuple[bool, Any]:
     match operation.kind:
         case "read":
             return operation.result == value, value
+        case "look":
+            return operation.result["value"] == value, value
         case "write":
             return True, args["value"]
         case "cas":

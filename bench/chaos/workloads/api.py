@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from random import Random
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from aegis_sdk import Method, Service
 from pydantic import BaseModel
@@ -31,6 +31,8 @@ class Ask:
     payload: Named
     args: Mapping[str, Any] = field(default_factory=dict)
     """What the checkers need to know of the payload."""
+    at: Literal["", "active", "standby"] = ""
+    """Where it is read. Nothing of such an operation is stored."""
     timeout_s: float | None = TIMEOUT_S
     """None: submitted, and attached to until it has an outcome."""
 

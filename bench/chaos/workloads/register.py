@@ -7,7 +7,8 @@ from functools import cached_property
 from random import Random
 from typing import Any
 
-from aegis_sdk import Method, ResourceContext, Service
+from aegis_sdk import Method, ReadContext, ResourceContext, Service
+from pydantic import BaseModel
 
 from bench.chaos.workloads.api import Ask, Named
 
@@ -17,6 +18,13 @@ VALUES = 5
 
 class Write(Named):
     value: int
+
+
+class Seen(BaseModel):
+    """What a read gives: the value, and how often it was written."""
+
+    value: int
+    version: int
 
 
 class Cas(Named):
@@ -43,24 +51,33 @@ class Register:
     def read(self) -> Method[Named, int]:
         return Method(self.service_name, "read", request=Named, reply=int)
 
+    @cached_property
+    def look(self) -> Method[Named, Seen]:
+        return Method(self.service_name, "look", request=Named, reply=Seen)
+
     def service(self) -> Service:
         service = Service(self.service_name)
 
         @service.handles(self.write, pure=True)
         def write(ctx: ResourceContext, request: Write) -> int:
-            ctx.state.set("value", request.value)
+            _set(ctx, request.value)
             return request.value
 
         @service.handles(self.cas, pure=True)
         def cas(ctx: ResourceContext, request: Cas) -> bool:
             if (ctx.state.get("value", int) or 0) != request.old:
                 return False
-            ctx.state.set("value", request.new)
+            _set(ctx, request.new)
             return True
 
         @service.handles(self.read, pure=True)
         def read(ctx: ResourceContext, _: Named) -> int:
             return ctx.state.get("value", int) or 0
+
+        @service.reads(self.look)
+        def look(ctx: ReadContext, _: Named) -> Seen:
+            value, version = ctx.state.get("value", int), ctx.state.get("version", int)
+            return Seen(value=value or 0, version=version or 0)
 
         return service
 
@@ -70,7 +87,15 @@ class Register:
     def draw(self, source: Random, op: str, last: Any) -> Ask:
         resource = source.choice(self.resources)
         value = source.randrange(1, VALUES + 1)
-        match source.choice(["read", "write", "cas", "cas"]):
+        match source.choice(["read", "look", "peek", "write", "cas", "cas"]):
+            case "look" | "peek" as kind:
+                return Ask(
+                    kind=kind,
+                    resource=resource,
+                    method=self.look,
+                    payload=Named(op=op),
+                    at="active" if kind == "look" else "standby",
+                )
             case "read":
                 return Ask(kind="read", resource=resource, method=self.read, payload=Named(op=op))
             case "write":
@@ -89,6 +114,11 @@ class Register:
             payload=Cas(op=op, old=args["old"], new=args["new"]),
             args=args,
         )
+
+
+def _set(ctx: ResourceContext, value: int) -> None:
+    ctx.state.set("value", value)
+    ctx.state.set("version", (ctx.state.get("version", int) or 0) + 1)
 
 
 REGISTER = Register()

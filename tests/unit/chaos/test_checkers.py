@@ -220,6 +220,28 @@ def a_register(*operations: tuple[object, ...]) -> History:
     return story.history()
 
 
+def looks(*seen: tuple[str, float, int]) -> list[Operation]:
+    """(kind, when, version) of one client."""
+    story = Story(workload="register", service="registers")
+    for kind, at_s, version in seen:
+        story.ask(kind, at_s=at_s, result={"value": version, "version": version})
+    return story.operations
+
+
+def test_a_client_that_reads_less_than_before_is_found() -> None:
+    """Whoever answers: an active, then a standby."""
+    fine = looks(("look", 1.0, 3), ("peek", 2.0, 3), ("peek", 3.0, 4))
+    assert CHECKERS["stale"](History(looks=fine)) == []
+    stale = looks(("look", 1.0, 3), ("peek", 2.0, 2))
+    assert len(CHECKERS["stale"](History(looks=stale))) == 1
+
+
+def test_a_look_at_the_active_has_to_fit_the_order() -> None:
+    written = a_register(("write", 0.0, 1.0, None, {"value": 3}))
+    assert linearizable(replace(written, looks=looks(("look", 2.0, 3), ("peek", 3.0, 0))))
+    assert not linearizable(replace(written, looks=looks(("look", 2.0, 0))))
+
+
 def linearizable(history: History) -> bool:
     return not CHECKERS["linearizable"](history)
 

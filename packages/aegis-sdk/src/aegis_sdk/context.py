@@ -249,6 +249,7 @@ class ResourceContext(Context):
                     " before, so that they are kept",
                 )
 
+
 class ReadContext:
     """What a reader is given: a resource's state as this instance has it, and nothing to change it with."""
 
