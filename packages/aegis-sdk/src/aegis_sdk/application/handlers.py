@@ -123,6 +123,10 @@ class Runner:
         """
         return Execution(self, request, on_end, begun, epoch, values, span, credit)
 
+    @property
+    def threads_at_work(self) -> int:
+        return self._threads.at_work
+
     async def stop(self) -> None:
         """After all runs were dropped: returns when they have ended, or soon without those that don't end."""
         self._threads.close()

@@ -92,6 +92,11 @@ class Threads:
             inbox.put(None)
         self._idle.clear()
 
+    @property
+    def at_work(self) -> int:
+        """Handlers that neither wait for an answer nor were given up."""
+        return self._at_work
+
     def one_less(self) -> None:
         self._at_work -= 1
         self._begin()

@@ -265,9 +265,18 @@ class MemoryInstance:
         """The resources that this instance believes to be active for, sorted."""
         return self._serving.active_resources
 
+    @property
+    def threads_at_work(self) -> int:
+        """Plain `def` handlers that run now."""
+        return self._serving.runner.threads_at_work
+
+    async def register(self) -> None:
+        """Also again, when control took it for lost. Raises: SecondActive."""
+        await self._membership.register(wait_s=0.0)
+
     async def start(self) -> None:
         """Register and serve. Raises: SecondActive."""
-        await self._membership.register(wait_s=0.0)
+        await self.register()
         await self._serving.begin()
         await self._serving.start_group()
 

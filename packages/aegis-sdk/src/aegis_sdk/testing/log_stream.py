@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from aegis_sdk.application.ports import AlreadyStored, GateRefused, StoreFull
+from aegis_sdk.contract.envelope import Request
+from aegis_sdk.contract.names import encode_token
 from aegis_sdk.contract.turns.entries import Record, decode_turn, ids_of
 from aegis_sdk.testing.streams import Limits
 
@@ -87,6 +89,11 @@ class LogStream:
         if entry is None:
             return None
         return next((r for r in entry.records() if r.request_id == request_id), None)
+
+    def has_ended(self, request: Request) -> bool:
+        """It has an outcome, or its caller gave it up."""
+        end = f"end.{encode_token(request.resource or '')}.{request.request_id}"
+        return self.record(request.request_id) is not None or self.get(end) is not None
 
     def records(self) -> list[Record]:
         """All outcomes, in the order in which they were stored."""
