@@ -40,6 +40,8 @@ WITHOUT_CONTROL = {
     "dlq show": ["K.1"],
     "request": ["accounts.book", "{}"],
     "cancel": ["K.1t"],
+    "state": ["ACC-1"],
+    "history": ["ACC-1"],
 }
 VERBS = LOOKING | CHANGING | WITHOUT_CONTROL
 OFFLINE = {"version"}
@@ -153,6 +155,8 @@ async def test_what_is_no_request_id_is_exit_2(verb: str, request_id: str, nats_
         ("events", ["--since", "yesterday"]),
         ("events", ["--since", "-5m"]),
         ("events", ["--limit", "0"]),
+        ("state", ["--at", "noon"]),
+        ("history", ["--since", "noon"]),
         ("top", ["--interval", "0"]),
         ("explain", ["--search", "0"]),
         ("dlq redrive", ["--all"]),

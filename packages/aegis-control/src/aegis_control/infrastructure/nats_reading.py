@@ -75,10 +75,12 @@ async def read(
     start: dict[str, Any],
     *,
     for_ever: bool = False,
+    batch: int = 2_000,
 ) -> AsyncGenerator[Kept, None]:
     """From `start` up to the stream's end, or on and on. Raises: Unavailable."""
     try:
-        async with aclosing(js.read(stream, subjects, start, for_ever=for_ever)) as messages:
+        reading = js.read(stream, subjects, start, batch=batch, for_ever=for_ever)
+        async with aclosing(reading) as messages:
             async for stored in messages:
                 yield stored
     except ApiRefused as error:

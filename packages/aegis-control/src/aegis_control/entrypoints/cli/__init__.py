@@ -20,6 +20,7 @@ from aegis_control.entrypoints.cli.errors import Exit, report
 from aegis_control.entrypoints.cli.history import mount as mount_history
 from aegis_control.entrypoints.cli.letters import mount as mount_letters
 from aegis_control.entrypoints.cli.losses import mount as mount_losses
+from aegis_control.entrypoints.cli.pasts import mount as mount_pasts
 from aegis_control.entrypoints.cli.rebalance import mount as mount_rebalance
 from aegis_control.entrypoints.cli.requests import mount as mount_requests
 from aegis_control.entrypoints.cli.top import mount as mount_top
@@ -34,6 +35,7 @@ for _mount in (
     mount_letters,
     mount_losses,
     mount_endings,
+    mount_pasts,
     mount_requests,
     mount_top,
     mount_doctor,

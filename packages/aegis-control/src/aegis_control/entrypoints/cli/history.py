@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Sequence
 from contextlib import aclosing
-from datetime import UTC, datetime
 from typing import Annotated, Any, Final
 
 import typer
@@ -17,7 +15,7 @@ from aegis_control.application.operators.explain import Explain, NotFound
 from aegis_control.domain.events import OperatorChange
 from aegis_control.domain.operators.story import Step, Story, Word
 from aegis_control.entrypoints.cli import render
-from aegis_control.entrypoints.cli.options import Cli, ServiceOption, command
+from aegis_control.entrypoints.cli.options import Cli, ServiceOption, command, moment
 from aegis_control.infrastructure.admin_client import AdminError
 
 SEARCH_S: Final = 30.0
@@ -25,7 +23,6 @@ SEARCH_S: Final = 30.0
 may need more."""
 SHOWN: Final = 100
 SHOWN_BEFORE_FOLLOWING: Final = 10
-_UNITS_S: Final = {"s": 1.0, "m": 60.0, "h": 3_600.0, "d": 86_400.0}
 _COLOURS: Final = {
     OutcomeKind.EXECUTED: "green",
     OutcomeKind.REJECTED: "yellow",
@@ -155,7 +152,7 @@ async def events(
     ] = False,
 ) -> None:
     """What control did and noticed, the oldest first: registrations, failovers, operators' changes."""
-    since_s = None if since is None else _since(since, time.time())
+    since_s = None if since is None else moment("--since", since)
     async with cli.admin() as admin:
         archive = admin.archive
         if await archive.stream_info(admin.subjects.events_stream) is None:
@@ -208,17 +205,3 @@ def _word(value: Any) -> str:
         return ",".join(f"{key}:{item}" for key, item in value.items())
     text = str(value)
     return f'"{text}"' if " " in text else text
-
-
-def _since(text: str, now_s: float) -> float:
-    """Raises: AdminError for what is neither a duration nor a time."""
-    span = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", text)
-    if span is not None:
-        return max(0.0, now_s - float(span[1]) * _UNITS_S[span[2]])
-    try:
-        at = datetime.fromisoformat(text)
-        return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()
-    except (ValueError, OverflowError) as error:
-        raise AdminError(
-            "usage", f"--since {text!r} is no time", "write 90s, 10m, 2h, 1d or 2026-01-31T09:00Z"
-        ) from error

@@ -10,10 +10,13 @@ import asyncio
 import getpass
 import inspect
 import os
+import re
 import socket
 import sys
+import time
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated, Any, Concatenate, Final, ParamSpec
 
@@ -29,6 +32,7 @@ P = ParamSpec("P")
 DEFAULT_URL: Final = "nats://127.0.0.1:4222"
 DEFAULT_TIMEOUT_S: Final = 3.0
 NO_LOGIN: Final = Credentials()
+_UNITS_S: Final = {"s": 1.0, "m": 60.0, "h": 3_600.0, "d": 86_400.0}
 
 
 class Output(StrEnum):
@@ -190,6 +194,20 @@ As = Annotated[
 def must_ask(cli: Cli, *, yes: bool) -> bool:
     """Like rm: a person at a terminal is asked, a script that names what it wants is obeyed."""
     return not (yes or cli.as_json) and sys.stdin.isatty() and sys.stdout.isatty()
+
+
+def moment(option: str, text: str) -> float:
+    """Unix time. Raises: AdminError for what is neither a duration, back from now, nor a time."""
+    span = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", text)
+    if span is not None:
+        return max(0.0, time.time() - float(span[1]) * _UNITS_S[span[2]])
+    try:
+        at = datetime.fromisoformat(text)
+        return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, OverflowError) as error:
+        raise AdminError(
+            "usage", f"{option} {text!r} is no time", "write 90s, 10m, 2h, 1d or 2026-01-31T09:00Z"
+        ) from error
 
 
 def _user_at_host() -> str:
