@@ -222,6 +222,7 @@ def _history(
     history = History(
         run=Run(seed=planned.seed, seconds=planned.seconds, nodes=planned.nodes),
         operations=clients.operations,
+        looks=clients.looks,
         accepted=accepted,
         outcomes=outcomes,
         faults=faults,
