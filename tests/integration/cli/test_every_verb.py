@@ -29,6 +29,7 @@ CHANGING = {
     "rebalance": ["accounts"],
     "accept-loss": ["accounts"],
     "retire": ["ACC-1"],
+    "forget": ["accounts"],
     "dlq redrive": ["K.1"],
     "dlq drop": ["K.1"],
 }

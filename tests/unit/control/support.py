@@ -97,6 +97,9 @@ class MemoryBucket:
         self._check()
         return self._write(key, None, revision)
 
+    async def delete_all(self, entries: Sequence[BucketEntry]) -> list[int | NotWritten]:
+        return [await self.delete(entry.key, entry.revision) for entry in entries]
+
     def put(self, key: str, value: bytes) -> None:
         """What another replica does."""
         self.revision += 1
@@ -190,11 +193,24 @@ class MemoryLogSpace:
 class MemoryRequests:
     provisioned: list[str] = field(default_factory=list)
     forgotten: dict[str, int] = field(default_factory=dict)
-    waiting: list[str] = field(default_factory=list)
-    """What `open` finds, of whichever resource."""
+    stored: list[str] = field(default_factory=list)
+    """What `open` and `waiting` find, of whichever resource."""
+    late: list[str] = field(default_factory=list)
+    """What is stored just before the stream is closed."""
+    closed: bool = False
 
     async def open(self, service: str, resource: str) -> list[str]:
-        return self.waiting
+        return self.stored
+
+    async def waiting(self, service: str) -> list[str]:
+        return self.stored
+
+    async def close(self, service: str) -> None:
+        self.closed = True
+        self.stored = self.stored + self.late
+
+    async def reopen(self, service: str) -> None:
+        self.closed = False
 
     async def provision(self, service: str) -> None:
         self.provisioned.append(service)
@@ -215,6 +231,17 @@ class MemoryLogs:
 
     sights: dict[str, Sight | None] = field(default_factory=dict)
     begun: list[tuple[str, int]] = field(default_factory=list)
+    removed: list[str] = field(default_factory=list)
+    away: bool = False
+
+    async def messages(self, stream: str) -> int | None:
+        return None if await self.look(stream) is None else 7
+
+    async def remove(self, stream: str, identity: str) -> None:
+        if self.away:
+            raise Unavailable("the streams are away")
+        self.sights[stream] = None
+        self.removed.append(stream)
 
     async def look(self, stream: str) -> Sight | None:
         return self.sights.get(stream, Sight("log-0", 1, 0))
@@ -299,6 +326,12 @@ class MemoryLetters:
             self.lose_drops -= 1
             raise Unavailable("control is gone")
         self.letters.pop(request_id, None)
+
+    async def count(self, service: str) -> int:
+        return len(self.letters)
+
+    async def drop_all(self, service: str) -> None:
+        self.letters.clear()
 
 
 @dataclass

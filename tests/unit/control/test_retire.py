@@ -35,7 +35,7 @@ async def test_a_resource_that_somebody_offers_is_not_retired() -> None:
 
 async def test_a_resource_that_requests_wait_for_is_not_retired() -> None:
     office = await vacant_office()
-    office.requests.waiting = ["K.1", "K.2"]
+    office.requests.stored = ["K.1", "K.2"]
     reply = await retires(office)
     assert (reply.ok, reply.code) == (False, "refused")
     assert "2 stored requests wait for 'R1', K.1 first" in reply.message

@@ -101,6 +101,10 @@ class Bucket(Protocol):
         """Delete the key if it is still at `revision`; the deletion's revision, or why there is none."""
         ...
 
+    async def delete_all(self, entries: Sequence[BucketEntry]) -> list[int | NotWritten]:
+        """`delete` each key that is still as it was read."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Going:
@@ -197,6 +201,18 @@ class Requests(Protocol):
         """Stored requests of the resource that have no outcome, by their ids."""
         ...
 
+    async def waiting(self, service: str) -> list[str]:
+        """All stored requests of the service that have no outcome, by their ids."""
+        ...
+
+    async def close(self, service: str) -> None:
+        """Have the request stream take no more. Fine if it is not there."""
+        ...
+
+    async def reopen(self, service: str) -> None:
+        """Have it take requests again, as `provision` does."""
+        ...
+
     async def forget(self, service: str, starts: Mapping[str, int]) -> None:
         """Forget the stored requests of these resources that stand before a place each: they are done."""
         ...
@@ -215,6 +231,14 @@ class Logs(Protocol):
 
     async def holds(self, stream: str, seq: int) -> bool:
         """Whether there is a message at that place."""
+        ...
+
+    async def messages(self, stream: str) -> int | None:
+        """How many it holds; None when it is not there."""
+        ...
+
+    async def remove(self, stream: str, identity: str) -> None:
+        """Delete the stream if it is that log, and what is remembered of it."""
         ...
 
     def seen_end(self, stream: str, identity: str) -> int:
@@ -296,6 +320,14 @@ class Letters(Protocol):
 
     async def drop(self, service: str, request_id: str) -> None:
         """Forget the dead letter; fine if it is not there."""
+        ...
+
+    async def count(self, service: str) -> int:
+        """How many dead letters the service has."""
+        ...
+
+    async def drop_all(self, service: str) -> None:
+        """Forget all of them."""
         ...
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 from aegis_sdk.contract.control import (
     Heartbeat,
@@ -124,6 +124,19 @@ class ServiceTable:
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     @property
+    def is_known(self) -> bool:
+        """False once its service is forgotten, or for one that never came to be."""
+        return bool(
+            self.record or self.newer_contract or self.logs or self.members or self.resources()
+        )
+
+    def forget(self) -> None:
+        """As if nothing of it was ever read. It stays the one table of its name: others may wait for its lock."""
+        fresh = ServiceTable(self.name, lock=self.lock)
+        for each in fields(self):
+            setattr(self, each.name, getattr(fresh, each.name))
+
+    @property
     def lost(self) -> str:
         """What its streams lost, in words: until that is accepted nothing may be served."""
         return self.logs.lost if self.logs else ""
@@ -225,6 +238,10 @@ class ControlState:
     def service(self, name: str) -> ServiceTable:
         """The table of `name`, made when it is first needed."""
         return self.services.setdefault(name, ServiceTable(name))
+
+    def known(self) -> list[ServiceTable]:
+        """Without those that are forgotten."""
+        return [table for table in self.services.values() if table.is_known]
 
     def members(self) -> Iterator[tuple[ServiceTable, Member]]:
         for table in self.services.values():

@@ -22,6 +22,8 @@ from aegis_sdk.contract.control import (
     DeadLetterMoved,
     DeadLetterOrder,
     FailoverResources,
+    ForgetService,
+    Forgotten,
     LossAccepted,
     Moved,
     Rebalance,
@@ -80,6 +82,7 @@ _ROUTES: Final = TypeAdapter(list[RouteView])
 _MOVED: Final = TypeAdapter(Moved)
 _REBALANCED: Final = TypeAdapter(Rebalanced)
 _RETIRED: Final = TypeAdapter(Retired)
+_FORGOTTEN: Final = TypeAdapter(Forgotten)
 _ACCEPTED: Final = TypeAdapter(LossAccepted)
 _CHECKUP: Final = TypeAdapter(CheckupView)
 _LETTER: Final = TypeAdapter(DeadLetterMoved)
@@ -254,6 +257,10 @@ class AdminClient:
     async def retire(self, order: RetireResource) -> Retired:
         """End a resource for good."""
         return await self._ask("retire", _body(order), _RETIRED)
+
+    async def forget(self, order: ForgetService) -> Forgotten:
+        """Remove a service from everywhere."""
+        return await self._ask("forget", _body(order), _FORGOTTEN)
 
     async def checkup(self) -> CheckupView:
         """What only control can say for `doctor`."""

@@ -78,7 +78,7 @@ class Metrics:
             self._read = None
             return
         try:
-            self._read = await self._streams.backlog(list(state.services))
+            self._read = await self._streams.backlog([table.name for table in state.known()])
         except Unavailable as error:
             structlog.stdlib.get_logger("aegis_control").warning(
                 "queue_depths_not_read", reason=str(error)
@@ -87,10 +87,10 @@ class Metrics:
     def render(self, state: ControlState | None, *, connected: bool) -> bytes:
         """The text format; `state` is what the leader knows, None on a replica that doesn't lead."""
         self._state, self._connected = state, connected
-        for service in state.services if state is not None else ():
+        for table in state.known() if state is not None else ():
             for reason in FAULTS:
-                self._failovers[service, reason] += 0
-            self._failover_durations.setdefault(service, Buckets())
+                self._failovers[table.name, reason] += 0
+            self._failover_durations.setdefault(table.name, Buckets())
         return generate_latest(self._registry)
 
     def _collect(self) -> Iterator[Metric]:
@@ -99,7 +99,7 @@ class Metrics:
         yield from self._failed_over()
         if self._state is None:
             return
-        yield from _system(list(self._state.services.values()))
+        yield from _system(self._state.known())
         yield _gauge(
             "aegis_unreadable_values",
             "Stored records that control can't read, and works around.",

@@ -80,13 +80,22 @@ class NatsBucket:
         )
 
     async def delete(self, key: str, revision: int) -> int | NotWritten:
-        headers = {EXPECTED_SEQ: str(revision), _OPERATION: "DEL"}
-        [result] = await publish_checked(
+        [result] = await self.delete_all([BucketEntry(key, None, revision)])
+        return result
+
+    async def delete_all(self, entries: Sequence[BucketEntry]) -> list[int | NotWritten]:
+        return await publish_checked(
             self._link,
-            [Outgoing(self._prefix + key, b"", headers)],
+            [
+                Outgoing(
+                    self._prefix + entry.key,
+                    b"",
+                    {EXPECTED_SEQ: str(entry.revision), _OPERATION: "DEL"},
+                )
+                for entry in entries
+            ],
             timeout_s=self._write_timeout_s,
         )
-        return result
 
     async def _last_revision(self, after: int, *, again: bool) -> int:
         info = await self._link.api(f"STREAM.INFO.{self._stream}")

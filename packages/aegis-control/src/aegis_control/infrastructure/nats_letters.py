@@ -12,7 +12,7 @@ from aegis_sdk.nats.jetstream import ApiRefused, JetStream, Outgoing
 
 from aegis_control.application.ports import RequestsFull
 from aegis_control.infrastructure.nats_outcomes import NatsOutcomes
-from aegis_control.infrastructure.nats_reading import last
+from aegis_control.infrastructure.nats_reading import last, stream_info
 
 _AROUND_ITS_LETTER_S: Final = 600.0
 
@@ -55,10 +55,18 @@ class NatsLetters:
             raise RequestsFull(f"the requests of {request.service}: {result.message}")
 
     async def drop(self, service: str, request_id: str) -> None:
-        subject = self._subjects.dead_letter(service, request_id)
+        await self._purge(self._subjects.dead_letter(service, request_id))
+
+    async def count(self, service: str) -> int:
+        asked = {"subjects_filter": self._subjects.dead_letter(service, ">")}
+        info = await stream_info(self._link, self._subjects.dlq_stream, asked)
+        return sum((info["state"].get("subjects") or {}).values()) if info else 0
+
+    async def drop_all(self, service: str) -> None:
+        await self._purge(self._subjects.dead_letter(service, ">"))
+
+    async def _purge(self, subject: str) -> None:
         try:
             await self._link.api(f"STREAM.PURGE.{self._subjects.dlq_stream}", {"filter": subject})
         except ApiRefused as error:
-            raise Unavailable(
-                f"the dead letter of {request_id} was not removed: {error}"
-            ) from error
+            raise Unavailable(f"the dead letters {subject} were not removed: {error}") from error

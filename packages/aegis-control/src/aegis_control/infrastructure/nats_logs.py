@@ -13,6 +13,8 @@ from typing import Any, Final
 
 from aegis_sdk.contract.control import LogMark
 from aegis_sdk.contract.envelope import MSG_ID
+from aegis_sdk.errors import Unavailable
+from aegis_sdk.nats.codes import ERR_NO_STREAM
 from aegis_sdk.nats.jetstream import IN_FLIGHT_MAX, ApiRefused, JetStream, Outgoing
 
 from aegis_control.application.ports import ProvisionFailed
@@ -63,6 +65,26 @@ class NatsLogs:
 
     async def holds(self, stream: str, seq: int) -> bool:
         return await at(self._link, stream, seq) is not None
+
+    async def messages(self, stream: str) -> int | None:
+        info = await stream_info(self._link, stream)
+        return None if info is None else int(info["state"]["messages"])
+
+    async def remove(self, stream: str, identity: str) -> None:
+        sight = await self.look(stream)
+        if sight is not None and sight.id == identity:
+            await self._delete(stream)
+        # What is made under this name from now on is another log, and begins at its own beginning.
+        self._known.pop(stream, None)
+        self._ends = {known: end for known, end in self._ends.items() if known[0] != stream}
+        self._streams.forget_floor(stream)
+
+    async def _delete(self, stream: str) -> None:
+        try:
+            await self._link.api(f"STREAM.DELETE.{stream}", timeout_s=10.0)
+        except ApiRefused as error:
+            if error.code != ERR_NO_STREAM:
+                raise Unavailable(f"stream {stream} was not removed: {error}") from error
 
     def seen_end(self, stream: str, identity: str) -> int:
         return self._ends.get((stream, identity), 0)

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from aegis_sdk.contract.control import DriftView
 from aegis_sdk.contract.envelope import MSG_ID
+from aegis_sdk.contract.names import decode_token
 from aegis_sdk.contract.subjects import GROUP_CONSUMER, SUSPECT_TO, Subjects
 from aegis_sdk.contract.turns.streams import log_stream
 from aegis_sdk.contract.turns.subjects import LogSubjects
@@ -164,6 +165,44 @@ class NatsStreams:
         return sorted(
             stored.keys() - await outcomes.settled(service, resource, stored, since_s=since_s)
         )
+
+    async def waiting(self, service: str) -> list[str]:
+        stream = self._subjects.request_stream(service)
+        asked = {"subjects_filter": self._subjects.targeted_requests(service)}
+        info = await stream_info(self._link, stream, asked)
+        if info is None:
+            return []
+        found = await self._group_open(service, stream)
+        for subject in info["state"].get("subjects") or ():
+            found += await self.open(service, decode_token(subject.rsplit(".", 1)[1]))
+        return found
+
+    async def _group_open(self, service: str, stream: str) -> list[str]:
+        consumer = await consumer_info(self._link, stream, GROUP_CONSUMER)
+        if consumer and not consumer["num_pending"] and not consumer["num_ack_pending"]:
+            return []
+        done = int(consumer["ack_floor"]["stream_seq"]) if consumer else self._floors.get(stream, 0)
+        start = from_seq(done + 1) | {"headers_only": True}
+        async with aclosing(
+            read(self._link, stream, [self._subjects.request(service, None)], start)
+        ) as requests:
+            ids = [kept.headers.get(MSG_ID, "") async for kept in requests]
+        outcomes = NatsOutcomes(self._link, self._subjects)
+        return [id_ for id_ in ids if await outcomes.named(service, id_) is None]
+
+    async def close(self, service: str) -> None:
+        stream = self._subjects.request_stream(service)
+        info = await stream_info(self._link, stream)
+        if info is not None:
+            config = info["config"] | {"subjects": [f"{self.filler(stream)}.>"]}
+            await self._change(f"STREAM.UPDATE.{stream}", config, f"stream {stream}")
+
+    async def reopen(self, service: str) -> None:
+        await self._stream(self._requests_config(service))
+
+    def forget_floor(self, stream: str) -> None:
+        """It was deleted: the positions of the next one of its name mean something else."""
+        self._floors.pop(stream, None)
 
     async def forget(self, service: str, starts: Mapping[str, int]) -> None:
         stream = self._subjects.request_stream(service)

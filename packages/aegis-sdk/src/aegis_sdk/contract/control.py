@@ -589,6 +589,28 @@ class Retired(_Wire):
     dry_run: bool = False
 
 
+class ForgetService(_Wire):
+    """Argument of `forget`: remove a service from everywhere."""
+
+    service: str
+    reason: str = ""
+    dry_run: bool = False
+    by: str = ""
+
+
+class Forgotten(_Wire):
+    """Result of `forget`: what went (or, dry, would go)."""
+
+    service: str
+    streams: dict[str, Count]
+    """By name: how many messages it held."""
+    leases: Count
+    records: Count
+    """Of the registry: the contract, what is known of the streams, disconnected instances."""
+    dead_letters: Count
+    dry_run: bool = False
+
+
 class AcceptLoss(_Wire):
     """Argument of `accept-loss`: go on without what the service's streams lost."""
 

@@ -49,6 +49,8 @@ class Intake:
         except (ValueError, InvalidName):
             self._note_stray(self._world.subjects.registry_bucket, entry)
             return
+        if entry.value is None and service not in self._state.services:
+            return  # forgotten before our time
         table = self._state.service(service)
         if kind == "service":
             self._take_service(table, entry)
@@ -97,6 +99,8 @@ class Intake:
             service, resource = _parse_lease_key(entry.key)
         except (ValueError, InvalidName):
             self._note_stray(bucket, entry)
+            return
+        if entry.value is None and service not in self._state.services:
             return
         table = self._state.service(service)
         known = table.leases.get(resource)

@@ -36,6 +36,7 @@ from aegis_control.application.leading.spread import Spread
 from aegis_control.application.leading.trim import Trim
 from aegis_control.application.operators.checkup import CheckUp
 from aegis_control.application.operators.dead_letters import DeadLetters
+from aegis_control.application.operators.forget import Forget
 from aegis_control.application.operators.retire import Retire
 from aegis_control.application.operators.survey import Survey
 from aegis_control.application.operators.views import (
@@ -118,6 +119,7 @@ class Admin:
             "drain": self._drain,
             "failover": self._failover,
             "rebalance": self._rebalance,
+            "forget": Forget(state, world),
             "retire": Retire(world, leases, trim, self._the_one_with),
             "dlq-redrive": letters.redrive,
             "dlq-drop": letters.drop,
@@ -414,13 +416,17 @@ def _reason(what: str, by: str, why: str) -> str:
 
 def _result(reply: AdminReply) -> str:
     """In words: control's refusal, or what moved where."""
-    if not reply.ok:
-        return reply.message
-    done = reply.data
+    return _done(reply.data) if reply.ok else reply.message
+
+
+def _done(done: Any) -> str:
     if "losses" in done:
         return "; ".join(f"{loss['stream']} {loss['what']}" for loss in done["losses"])
     if "services" in done:
         return f"{sum(len(service['moves']) for service in done['services'])} move"
+    if "streams" in done:
+        messages = sum(done["streams"].values())
+        return f"{len(done['streams'])} streams with {messages} messages, {done['leases']} leases"
     if "outcomes" in done:
         return f"{done['service']}: {done['outcomes']} outcomes, epoch {done['epoch']}"
     if "fate" in done:

@@ -1,4 +1,4 @@
-"""`retire`: an operator ends what is not needed any more."""
+"""`retire` and `forget`: an operator ends what is not needed any more."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 from typing import Annotated
 
 import typer
-from aegis_sdk.contract.control import Retired, RetireResource
+from aegis_sdk.contract.control import ForgetService, Forgotten, Retired, RetireResource
 
 from aegis_control.entrypoints.cli import render
 from aegis_control.entrypoints.cli.change import carry_out
@@ -24,6 +24,7 @@ from aegis_control.infrastructure.admin_client import AdminClient
 
 def mount(app: typer.Typer) -> None:
     command(app, "retire")(retire)
+    command(app, "forget")(forget)
 
 
 async def retire(
@@ -45,6 +46,38 @@ async def retire(
         resource=resource, service=service, reason=reason, dry_run=dry_run, by=cli.by(as_)
     )
     return await carry_out(cli, order, AdminClient.retire, _show, yes=yes, ask="End it?")
+
+
+async def forget(
+    cli: Cli,
+    service: Annotated[str, typer.Argument(metavar="SERVICE", help="Its name.")],
+    *,
+    reason: Reason = "",
+    as_: As = None,
+    yes: Yes = False,
+    dry_run: DryRun = False,
+) -> int:
+    """Remove a service from everywhere, with all that it holds. First look at it with --dry-run.
+
+    Refused while an instance is registered, or stored requests have no outcome. What went does not come back; an
+    instance that registers under this name later begins anew. When it is cut off in the middle, repeat it.
+    """
+    order = ForgetService(service=service, reason=reason, dry_run=dry_run, by=cli.by(as_))
+    ask = "Remove all of it?"
+    return await carry_out(cli, order, AdminClient.forget, _show_forgotten, yes=yes, ask=ask)
+
+
+def _show_forgotten(forgotten: Forgotten) -> None:
+    would = "would be forgotten" if forgotten.dry_run else "is forgotten"
+    dry = "dry run: " if forgotten.dry_run else ""
+    render.show_line(f"{dry}{forgotten.service} {would}")
+    rows = [(f"stream {name}", f"{count} messages") for name, count in forgotten.streams.items()]
+    rows += [
+        ("leases", str(forgotten.leases)),
+        ("records of the registry", str(forgotten.records)),
+        ("dead letters", str(forgotten.dead_letters)),
+    ]
+    render.show_table(("WHAT", "HOW MUCH"), rows)
 
 
 def _show(retired: Retired) -> None:
