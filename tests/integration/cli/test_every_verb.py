@@ -43,6 +43,7 @@ WITHOUT_CONTROL = {
     "cancel": ["K.1t"],
     "state": ["ACC-1"],
     "history": ["ACC-1"],
+    "export": ["accounts"],
 }
 VERBS = LOOKING | CHANGING | WITHOUT_CONTROL
 OFFLINE = {"version"}
@@ -158,6 +159,10 @@ async def test_what_is_no_request_id_is_exit_2(verb: str, request_id: str, nats_
         ("events", ["--limit", "0"]),
         ("state", ["--at", "noon"]),
         ("history", ["--since", "noon"]),
+        ("export", ["--since", "noon"]),
+        ("export", ["--after", "K"]),
+        ("export", ["--after", "1.1", "--since", "1h"]),
+        ("export", ["--batch", "0"]),
         ("top", ["--interval", "0"]),
         ("explain", ["--search", "0"]),
         ("dlq redrive", ["--all"]),

@@ -17,6 +17,7 @@ from aegis_control.entrypoints.cli.app import app
 from aegis_control.entrypoints.cli.doctor import mount as mount_doctor
 from aegis_control.entrypoints.cli.endings import mount as mount_endings
 from aegis_control.entrypoints.cli.errors import Exit, report
+from aegis_control.entrypoints.cli.exports import mount as mount_exports
 from aegis_control.entrypoints.cli.history import mount as mount_history
 from aegis_control.entrypoints.cli.letters import mount as mount_letters
 from aegis_control.entrypoints.cli.losses import mount as mount_losses
@@ -36,11 +37,14 @@ for _mount in (
     mount_losses,
     mount_endings,
     mount_pasts,
+    mount_exports,
     mount_requests,
     mount_top,
     mount_doctor,
 ):
     _mount(app)
+
+_JSON_WORDS = {f"{o}{form}" for o in ("-o", "-o=", "--output=") for form in ("json", "jsonl")}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -79,6 +83,6 @@ def _usage(error: typer.TyperException, *, as_json: bool) -> int:
 def _wants_json(given: Sequence[str]) -> bool:
     """Told before parsing, because what can't be parsed is answered in the right form too."""
     pairs = itertools.pairwise(given)
-    return any(word in ("-ojson", "-o=json", "--output=json") for word in given) or any(
-        name in ("-o", "--output") and value == "json" for name, value in pairs
+    return any(word in _JSON_WORDS for word in given) or any(
+        name in ("-o", "--output") and value in ("json", "jsonl") for name, value in pairs
     )

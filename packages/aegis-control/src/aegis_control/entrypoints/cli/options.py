@@ -24,6 +24,7 @@ import typer
 from aegis_sdk.contract.names import check_service
 from aegis_sdk.errors import InvalidName
 
+from aegis_control.entrypoints.cli import render
 from aegis_control.infrastructure.admin_client import AdminClient, AdminError
 from aegis_control.infrastructure.nats_connect import Credentials
 
@@ -38,6 +39,8 @@ _UNITS_S: Final = {"s": 1.0, "m": 60.0, "h": 3_600.0, "d": 86_400.0}
 class Output(StrEnum):
     TABLE = "table"
     JSON = "json"
+    JSONL = "jsonl"
+    """Each document in one line."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +72,7 @@ class Cli:
 
     @property
     def as_json(self) -> bool:
-        return self.output is Output.JSON
+        return self.output is not Output.TABLE
 
     def admin(self) -> AdminClient:
         """A client, not connected yet. Raises: AdminError for a prefix that can't be one."""
@@ -245,6 +248,7 @@ def _with_shared_options(
         login = {name: arguments.pop(name) for name in LOGIN}
         cli: Cli = ctx.obj.but(url=url, prefix=prefix, timeout_s=timeout, output=output)
         cli = cli.logged_in(login)
+        render.in_lines.set(cli.output is Output.JSONL)
         code = asyncio.run(function(cli, **arguments))
         raise typer.Exit(code or 0)
 

@@ -10,6 +10,7 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import asdict, is_dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -44,11 +45,13 @@ _COLOURS: Final = {
 }
 
 Cell = str | Text
+in_lines: ContextVar[bool] = ContextVar("in_lines", default=False)
+"""Whether each JSON document is one line, as `-o jsonl` asks for."""
 
 
 def show_json(value: Any, *, in_one_line: bool = False) -> None:
     """One JSON document on stdout, every field of every model, in a stable order."""
-    indent = None if in_one_line else 2
+    indent = None if in_one_line or in_lines.get() else 2
     print(json.dumps(_plain(value), indent=indent, ensure_ascii=False), flush=in_one_line)
 
 
