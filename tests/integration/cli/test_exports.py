@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import nats
+import pytest
+from aegis_control.infrastructure import nats_pasts
 from aegis_sdk.contract.subjects import Subjects
 from aegis_sdk.contract.turns.entries import TURN
 from aegis_sdk.contract.turns.subjects import LogSubjects
@@ -63,6 +65,17 @@ async def test_each_outcome_is_a_line_in_the_logs_order_and_any_line_can_be_gone
     assert await lines(system, "--since", "2100-01-01") == []
     [of_the_group] = await lines(system, service="doubles")
     assert (of_the_group["resource"], of_the_group["reply"]) == (None, 8)
+
+
+async def test_a_log_is_read_page_by_page(system: System, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also when an end of a page is the end of the log."""
+    for _ in range(6):
+        await system.add(1)
+    whole = await lines(system)
+    for page in (1, 3, 4, 6):
+        monkeypatch.setattr(nats_pasts, "_PAGE", page)
+        assert await lines(system) == whole
+    assert len(whole) == 6
 
 
 async def test_an_export_to_sqlite_has_each_outcome_once_however_often_it_is_killed(

@@ -95,6 +95,7 @@ async def test_a_journal_restored_from_an_older_backup_is_told_and_not_served_fr
         assert planned["losses"][0]["stream"] == JOURNAL
         await place.accepted()
         assert await place.add() == 6
+        assert (await place.cli("state", "A"))["state"] == {"total": 6}
 
 
 async def knows_of(operator: Client, entries: int) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from typing import Any
+from typing import Any, Final
 
 from aegis_sdk.contract.turns.checkpoint import Checkpoint
 from aegis_sdk.contract.turns.entries import TURN, EntryUnreadable, decode_turn, ids_of
@@ -18,8 +18,8 @@ from aegis_control.infrastructure.nats_log_space import NatsLogSpace
 from aegis_control.infrastructure.nats_logs import IDENTITY
 from aegis_control.infrastructure.nats_reading import at, first, last, read, stream_info
 
-_BATCH = 200
-"""Entries on their way: each may be as large as a message can be."""
+_PAGE: Final = 200
+"""Entries in memory: each may be as large as a message can be."""
 
 
 class NatsPasts:
@@ -79,16 +79,29 @@ class NatsPasts:
     async def outcomes(
         self, service: str, *, after: int = 0, resource: str | None = None
     ) -> AsyncGenerator[LogEntry, None]:
-        """Without a resource also the group's."""
+        """Without a resource also the group's; up to the end that the log has now."""
         names = LogSubjects(self._subjects, service)
         subjects = [*names.outcomes, names.group_outcomes]
         if resource is not None:
             subjects = [names.outcomes[0], names.single(resource, "*.*")]
-        reading = read(self._js, names.stream, subjects, from_seq(after + 1), batch=_BATCH)
+        end = (await self.extent(service)).last
+        while after < end:
+            page = await self._page(names, subjects, after)
+            for stored in page:
+                if stored.seq <= end and stored.headers.get(TURN):  # a stranger's has none
+                    yield _entry(stored)
+            after = page[-1].seq if len(page) == _PAGE else end
+
+    async def _page(self, names: LogSubjects, subjects: list[str], after: int) -> list[Kept]:
+        """Read before any of it is given on: whoever takes it may be slow, and NATS waits for nobody."""
+        page: list[Kept] = []
+        reading = read(self._js, names.stream, subjects, from_seq(after + 1), batch=_PAGE)
         async with aclosing(reading) as entries:
             async for stored in entries:
-                if stored.headers.get(TURN):  # a stranger's has none
-                    yield _entry(stored)
+                page.append(stored)
+                if len(page) == _PAGE:
+                    break
+        return page
 
     async def find(self, service: str | None, request_id: str) -> tuple[str, str | None] | None:
         for name in await self._archive.services() if service is None else [service]:
