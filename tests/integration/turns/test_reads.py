@@ -95,6 +95,24 @@ async def test_without_a_standby_or_an_active_there_is_no_route(small_world: Wor
         await read(client, at="standby")
 
 
+async def test_an_active_whose_reader_has_stopped_answers_nothing_old(world: World) -> None:
+    """G5: it is awake, is sent the reads, and never learns from its log that it was replaced."""
+    old = await world.instance("accounts-1", ["A"], reading())
+    new = await world.instance("accounts-2", ["A"], reading())
+    owners = Owners(await world.link(), world.names)
+    await owners.move({"A": old.writer})
+    client, reader = await world.client(), await world.client()
+    assert await add(client) == await read(reader) == 1
+    await old._reader.stop()
+    old.host._sent.leave(["A"])  # nor by a turn that is refused
+    await owners.move({"A": new.writer})
+    await new.host.until(lambda: "A" in new.host.serving)
+    for n in range(2, 22):
+        assert await add(client) == n
+        assert await read(reader) == n
+    assert "A" in old.host.serving
+
+
 @pytest.mark.parametrize("sleep_s", [0.02, 0.3])
 async def test_an_active_that_slept_through_its_replacement_answers_nothing_old(
     world: World, sleep_s: float
