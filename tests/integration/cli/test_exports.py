@@ -62,6 +62,12 @@ async def test_each_outcome_is_a_line_in_the_logs_order_and_any_line_can_be_gone
     for n in (0, 1, 17, 39):
         assert await lines(system, "--after", found[n]["cursor"]) == found[n + 1 :]
     assert await lines(system, "--since", "1h") == found
+    of_an_entry = found[-1]["cursor"].rpartition(".")[0]  # a position, as replies have it
+    assert await lines(system, "--after", of_an_entry) == []
+    now = await system.cli("state", "T-1", "--at", of_an_entry, "-o", "jsonl")
+    assert now.json["state"] == {"total": 20}
+    assert now.out.count("\n") == 1
+    assert (await system.cli("state", "T-1", "--at", f"other{of_an_entry}")).code == 3
     assert await lines(system, "--since", "2100-01-01") == []
     [of_the_group] = await lines(system, service="doubles")
     assert (of_the_group["resource"], of_the_group["reply"]) == (None, 8)

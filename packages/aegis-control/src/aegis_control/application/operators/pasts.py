@@ -29,6 +29,10 @@ class Logs(Protocol):
         """Those that ever had a resource of this id."""
         ...
 
+    async def identity(self, service: str) -> str:
+        """Of the log; empty without one."""
+        ...
+
     async def extent(self, service: str) -> Extent: ...
 
     async def checkpoint(self, service: str, resource: str) -> Checkpoint | None:
@@ -115,9 +119,17 @@ class Pasts:
         self._logs = logs
 
     async def state(
-        self, service: str, resource: str, *, position: int | None = None, at_s: float | None = None
+        self,
+        service: str,
+        resource: str,
+        *,
+        position: int | None = None,
+        log: str = "",
+        at_s: float | None = None,
     ) -> StateView:
-        """At a position, at a time, or now. Raises: NotThere, TrimmedAway, ValueError, Unavailable."""
+        """At a position (of `log`, if that is given), at a time, or now. Raises: NotThere, TrimmedAway, ValueError, Unavailable."""
+        if log and log != await self._logs.identity(service):
+            raise NotThere(f"{log}@{position} is a position of another log of {service}")
         extent = await self._logs.extent(service)
         if at_s is not None:
             position = await self._logs.last_before(service, at_s)

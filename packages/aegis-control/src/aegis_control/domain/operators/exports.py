@@ -23,7 +23,7 @@ from aegis_sdk.contract.turns.entries import Record
 
 from aegis_control.domain.operators.past import LogEntry
 
-_FORM: Final = re.compile(r"(?:([!-~]+)/)?(\d{1,19})(?:\.(\d{1,9}))?", re.ASCII)
+_FORM: Final = re.compile(r"(?:([!-?A-~]{0,64})@)?(\d{1,18})(?:\.(\d{1,9}))?", re.ASCII)
 _ALL: Final = 2**31
 """Behind each row of an entry."""
 
@@ -41,7 +41,7 @@ START: Final = Place()
 
 @dataclass(frozen=True, slots=True)
 class Cursor:
-    """`<log>/<position>.<index>`. Without a log it is of any; without an index behind the whole entry."""
+    """`<log>@<position>.<index>`. Without a log it is of any; without an index, as replies have it, behind the whole entry."""
 
     log: str
     place: Place
@@ -56,7 +56,7 @@ class Cursor:
         return cls(found[1] or "", Place(int(found[2]), index))
 
     def __str__(self) -> str:
-        return f"{self.log}/{self.place.position}.{self.place.index}"
+        return f"{self.log}@{self.place.position}.{self.place.index}"
 
 
 @dataclass(frozen=True, slots=True)

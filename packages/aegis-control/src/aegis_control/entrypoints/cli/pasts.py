@@ -17,6 +17,7 @@ from aegis_control.application.operators.pasts import (
     Pasts,
     StateView,
 )
+from aegis_control.domain.operators.exports import Cursor
 from aegis_control.domain.operators.past import Range, Step, TrimmedAway, Unread
 from aegis_control.entrypoints.cli import render
 from aegis_control.entrypoints.cli.errors import Exit
@@ -48,7 +49,7 @@ async def state(
     at: Annotated[
         str | None,
         typer.Option(
-            "--at", metavar="POSITION|WHEN", help="Of the log; or 10m, 2h, 2026-01-31T09:00Z."
+            "--at", metavar="POSITION|WHEN", help="812, LOG@812; or 10m, 2h, 2026-01-31T09:00Z."
         ),
     ] = None,
 ) -> int:
@@ -64,11 +65,18 @@ async def state(
 
 
 async def _state(cli: Cli, resource: str, service: str | None, at: str | None) -> int:
-    position = int(at) if at is not None and at.isascii() and at.isdecimal() else None
-    at_s = moment("--at", at) if at is not None and position is None else None
+    cursor, at_s = None, None
+    if at is not None:
+        try:
+            cursor = Cursor.parse(at)
+        except ValueError:
+            at_s = moment("--at", at)
 
     async def ask(pasts: Pasts, name: str) -> StateView:
-        return await pasts.state(name, resource, position=position, at_s=at_s)
+        if cursor is None:
+            return await pasts.state(name, resource, at_s=at_s)
+        position = cursor.place.position
+        return await pasts.state(name, resource, position=position, log=cursor.log)
 
     view = await _of_resource(cli, resource, service, ask)
     if cli.as_json:
