@@ -390,6 +390,8 @@ def _credentials(settings: Settings) -> Credentials:
         tls_ca=settings.tls_ca,
         tls_cert=settings.tls_cert,
         tls_key=settings.tls_key,
+        domain=settings.domain,
+        inbox_prefix=settings.inbox_prefix,
     )
 
 

@@ -49,6 +49,10 @@ class Settings(BaseSettings):
     tls_ca: str = Field("", description="CA certificates of the NATS servers, PEM file")
     tls_cert: str = Field("", description="our certificate for NATS, PEM file")
     tls_key: str = Field("", description="the key of our certificate, PEM file")
+    domain: str = Field(
+        "", description="JetStream domain, where the streams are behind a leaf node"
+    )
+    inbox_prefix: str = Field("", description="of the subjects for answers ('': _INBOX)")
     system_url: str = Field(
         "", description="NATS servers with the system account's login: crashes are seen at once"
     )

@@ -363,6 +363,8 @@ async def connect(
     token: str | None = None,
     credentials: str | None = None,
     nkeys_seed: str | None = None,
+    domain: str | None = None,
+    inbox_prefix: str | None = None,
     tls: ssl.SSLContext | Callable[[], ssl.SSLContext] | None = None,
     wait_s: float | None = None,
     metrics: bool = True,
@@ -374,7 +376,8 @@ async def connect(
     is how long the first connection is tried. By default that is 30 s while nobody answers there, and a login that is
     refused is an error at once. `credentials` (JWT and seed) and `nkeys_seed` name files and need
     `pip install nkeys`; they are read again for each connection, and so are the certificates where
-    `tls` is a function that makes the context. What is counted
+    `tls` is a function that makes the context. `domain` is JetStream's, where the streams are behind a leaf node;
+    `inbox_prefix` begins the subjects for answers, where users may listen to their own alone. What is counted
     here, and by the instances served on it, is shown by control's /metrics unless `metrics=False`. With
     OpenTelemetry installed (`pip install opentelemetry-api`), requests join the traces of `tracer_provider`,
     by default the global one.
@@ -386,7 +389,7 @@ async def connect(
         Unavailable: NATS did not answer; the message says where it was looked for.
     """
     process.end_as_pid_1()
-    server = Server(url, user, password, token, credentials, nkeys_seed, tls)
+    server = Server(url, user, password, token, credentials, nkeys_seed, tls, domain, inbox_prefix)
     server.check()
     name = arguments.text(name, "name")
     subjects = Subjects(prefix)

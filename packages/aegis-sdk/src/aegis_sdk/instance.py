@@ -87,7 +87,7 @@ async def _unless_forbidden(
     refused: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
     def on_forbidden(subject: str, reason: str) -> None:
-        needed = subject.startswith(("$JS.", f"{subjects.prefix}.", "_INBOX."))
+        needed = subject.startswith(("$JS.", f"{subjects.prefix}.", f"{link.inboxes}."))
         if needed and not subject.startswith(subjects.metrics("")) and not refused.done():
             refused.set_result(reason)
 

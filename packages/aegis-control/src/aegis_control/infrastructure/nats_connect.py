@@ -37,11 +37,14 @@ class Credentials:
 
     user: str = ""
     password: str = field(default="", repr=False)
+    token: str = field(default="", repr=False)
     creds: str = ""
     nkey: str = ""
     tls_ca: str = ""
     tls_cert: str = ""
     tls_key: str = ""
+    domain: str = ""
+    inbox_prefix: str = ""
 
     def server(self, url: str) -> Server:
         """The servers at `url` with this login. Raises: CredentialsUnusable, InvalidAddress."""
@@ -59,9 +62,12 @@ class Credentials:
         return {
             "user": self.user or None,
             "password": self.password if self.user else None,
+            "token": self.token or None,
             "credentials": self.creds or None,
             "nkeys_seed": self.nkey or None,
             "tls": tls,
+            "domain": self.domain or None,
+            "inbox_prefix": self.inbox_prefix or None,
         }
 
     def _tls(self) -> ssl.SSLContext:

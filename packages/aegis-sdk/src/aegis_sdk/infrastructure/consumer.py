@@ -175,7 +175,7 @@ class PullLoop:
         """The server would keep it for a while, and so many of clients that come and go."""
         consumer, self._consumer = self._consumer, ""
         if self._owned and consumer:
-            self._link.publish(f"$JS.API.CONSUMER.DELETE.{self._stream}.{consumer}")
+            self._link.publish(f"{self._link.api_prefix}CONSUMER.DELETE.{self._stream}.{consumer}")
 
     def finished(self) -> None:
         """A held message is out of hand."""
@@ -323,7 +323,9 @@ class PullLoop:
             random.uniform(*HEARTBEAT_S) * 1e9,
         )
         self._link.publish(
-            f"$JS.API.CONSUMER.MSG.NEXT.{self._stream}.{self._consumer}", pull, reply=self._subject
+            f"{self._link.api_prefix}CONSUMER.MSG.NEXT.{self._stream}.{self._consumer}",
+            pull,
+            reply=self._subject,
         )
 
 

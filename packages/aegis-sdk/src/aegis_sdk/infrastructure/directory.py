@@ -154,7 +154,7 @@ class NatsDirectory:
         if await self._read(bucket, key) is not None:
             return True
         messages = await self._link.collect(
-            f"$JS.API.DIRECT.GET.KV_{bucket}",
+            f"{self._link.api_prefix}DIRECT.GET.KV_{bucket}",
             {"multi_last": [f"$KV.{bucket}.{key}"]},
             timeout_s=READY_TIMEOUT_S,
         )

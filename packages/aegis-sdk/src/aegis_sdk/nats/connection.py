@@ -169,6 +169,8 @@ class Connection(Client):
         login: dict[str, Any] = {}
         if self._server.credentials or self._server.nkeys_seed:
             login = {"signature_cb": self._sign}
+        if self._server.inbox_prefix:
+            login["inbox_prefix"] = self._server.inbox_prefix.encode()
         if self._server.credentials:
             login["user_jwt_cb"] = self._server.jwt
         try:

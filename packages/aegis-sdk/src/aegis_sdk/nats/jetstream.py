@@ -112,7 +112,9 @@ class JetStream:
         timeout_s = timeout_s or self._api_timeout_s
         data = json.dumps(body).encode() if body is not None else b""
         try:
-            message = await self.link.request(f"$JS.API.{name}", data, timeout_s=timeout_s)
+            message = await self.link.request(
+                f"{self.link.api_prefix}{name}", data, timeout_s=timeout_s
+            )
         except StoreForbidden as error:
             raise RefusedByNats(f"JetStream can't be asked for {name}: {error}") from error
         except StoreError as error:
@@ -222,7 +224,9 @@ class JetStream:
             yield made["name"], made["num_pending"]
         finally:
             with suppress(nats.errors.Error, OSError):  # the server forgets it by itself, later
-                await self.client.publish(f"$JS.API.CONSUMER.DELETE.{stream}.{made['name']}")
+                await self.client.publish(
+                    f"{self.link.api_prefix}CONSUMER.DELETE.{stream}.{made['name']}"
+                )
 
     async def _pull(
         self, stream: str, consumer: str, batch: int, *, wait_s: float = 0.0
@@ -241,7 +245,9 @@ class JetStream:
         read = 0
         try:
             await self.client.publish(
-                f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{consumer}", json.dumps(ask).encode(), inbox
+                f"{self.link.api_prefix}CONSUMER.MSG.NEXT.{stream}.{consumer}",
+                json.dumps(ask).encode(),
+                inbox,
             )
             while True:
                 async with asyncio.timeout_at(deadline_s):

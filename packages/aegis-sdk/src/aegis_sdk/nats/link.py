@@ -101,6 +101,9 @@ class Link:
         self._server = server
         self._name = name
         self._lost_s: float | None = None
+        self.api_prefix = server.api_prefix
+        self.inboxes = server.inbox_prefix or "_INBOX"
+        """What the subjects for answers begin with."""
         self._inbox_prefix = client.new_inbox() + "."
         self._tokens = itertools.count(1)
         self._waiting: dict[str, tuple[asyncio.Future[Message], float, str]] = {}
@@ -339,7 +342,7 @@ class Link:
     ) -> dict[str, Any]:
         """A call of JetStream's API. Raises: StoreMissing, StoreFull, StoreUnreachable."""
         answer = await self._ask(
-            f"$JS.API.{subject}", json.dumps(request).encode(), None, timeout_s
+            f"{self.api_prefix}{subject}", json.dumps(request).encode(), None, timeout_s
         )
         return _checked(answer)
 

@@ -21,6 +21,8 @@ from aegis_sdk.contract.addresses import Address, read_addresses, shown, shown_p
 from aegis_sdk.errors import InvalidAddress, InvalidArgument, Unavailable
 
 _JWT: Final = re.compile(rb"BEGIN NATS USER JWT-+\s+([\w.-]+)")
+_WORD: Final = re.compile(r"[^\s.*>]+")
+_WORDS: Final = re.compile(rf"{_WORD.pattern}(\.{_WORD.pattern})*")
 _SEED: Final = re.compile(rb"(?:BEGIN USER NKEY SEED-+\s+|\A\s*)(S[A-Z2-7]+)")
 
 
@@ -45,6 +47,10 @@ class Server:
     credentials: str | None = None
     nkeys_seed: str | None = None
     tls: Tls | None = None
+    domain: str | None = None
+    """JetStream's, where the streams are behind a leaf node."""
+    inbox_prefix: str | None = None
+    """Of the subjects for answers, where an account's users are kept apart by it."""
 
     def __repr__(self) -> str:
         return f"Server({self.shown_url})"
@@ -53,6 +59,11 @@ class Server:
     def shown_url(self) -> str:
         """For logs and errors: without passwords and tokens."""
         return shown(self.url)
+
+    @property
+    def api_prefix(self) -> str:
+        """Of JetStream's API."""
+        return f"$JS.{self.domain}.API." if self.domain else "$JS.API."
 
     @property
     def addresses(self) -> list[Address]:
@@ -122,8 +133,14 @@ class Server:
         """Raises: InvalidAddress, InvalidArgument; Unavailable when what reads the files isn't installed."""
         arguments.text(self.url, "url", error=InvalidAddress)
         _ = self.addresses
-        for name in ("user", "password", "token"):
+        for name in ("user", "password", "token", "domain", "inbox_prefix"):
             arguments.optional_text(getattr(self, name), name, error=InvalidArgument)
+        if self.domain is not None and not _WORD.fullmatch(self.domain):
+            raise InvalidArgument(f"domain must be a JetStream domain, a word; got {self.domain!r}")
+        if self.inbox_prefix is not None and not _WORDS.fullmatch(self.inbox_prefix):
+            raise InvalidArgument(
+                f"inbox_prefix must be a subject, as _INBOX_app; got {self.inbox_prefix!r}"
+            )
         for name in ("credentials", "nkeys_seed"):
             if not isinstance(getattr(self, name), Path):
                 arguments.optional_text(getattr(self, name), name, error=InvalidArgument)

@@ -27,8 +27,11 @@ from aegis_control.entrypoints.cli.errors import Exit
 from aegis_control.entrypoints.cli.options import (
     As,
     Cli,
+    Context,
     Creds,
+    Domain,
     DryRun,
+    InboxPrefix,
     Nkey,
     OutputOption,
     Password,
@@ -81,6 +84,7 @@ def _shared(
     ctx: typer.Context,
     *,
     url: Url = None,
+    context: Context = None,
     prefix: Prefix = None,
     timeout: Timeout = None,
     output: OutputOption = None,
@@ -91,15 +95,18 @@ def _shared(
     tls_ca: TlsCa = None,
     tls_cert: TlsCert = None,
     tls_key: TlsKey = None,
+    domain: Domain = None,
+    inbox_prefix: InboxPrefix = None,
     version: Annotated[
         bool,
         typer.Option("--version", callback=_print_version, is_eager=True, help="Say the version."),
     ] = False,
 ) -> None:
-    cli = Cli.from_environment()
+    cli = Cli.from_environment().within(context)
     cli = cli.but(url=url, prefix=prefix, timeout_s=timeout, output=output)
     login = {"user": user, "password": password, "creds": creds, "nkey": nkey}
-    ctx.obj = cli.logged_in(login | {"tls_ca": tls_ca, "tls_cert": tls_cert, "tls_key": tls_key})
+    login |= {"tls_ca": tls_ca, "tls_cert": tls_cert, "tls_key": tls_key}
+    ctx.obj = cli.logged_in(login | {"domain": domain, "inbox_prefix": inbox_prefix})
 
 
 @command(app, "list-services")

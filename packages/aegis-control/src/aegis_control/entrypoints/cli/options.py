@@ -25,6 +25,7 @@ from aegis_sdk.contract.names import check_service
 from aegis_sdk.errors import InvalidName
 
 from aegis_control.entrypoints.cli import render
+from aegis_control.entrypoints.cli.contexts import read_context
 from aegis_control.infrastructure.admin_client import AdminClient, AdminError
 from aegis_control.infrastructure.nats_connect import Credentials
 
@@ -57,14 +58,22 @@ class Cli:
 
     @classmethod
     def from_environment(cls) -> Cli:
-        """The defaults, with AEGIS_URL, AEGIS_PREFIX, AEGIS_OPERATOR and the login's in their place where set."""
+        """The defaults, with AEGIS_URL, AEGIS_PREFIX, AEGIS_OPERATOR, AEGIS_CONTEXT and the login's in their place where set.
+
+        What the context says wins. Raises: AdminError.
+        """
         found = {name: os.environ.get(f"AEGIS_{name.upper()}") or None for name in LOGIN}
         cli = cls().but(
             url=os.environ.get("AEGIS_URL") or None,
             prefix=os.environ.get("AEGIS_PREFIX") or None,
             operator=os.environ.get("AEGIS_OPERATOR") or None,
         )
-        return cli.logged_in(found)
+        return cli.logged_in(found).within(os.environ.get("AEGIS_CONTEXT"))
+
+    def within(self, context: str | None) -> Cli:
+        """This with what a context of the `nats` command says, if one is named. Raises: AdminError."""
+        found = read_context(context) if context else {}
+        return self.but(url=found.pop("url", None)).logged_in(found)
 
     def by(self, given: str | None) -> str:
         """Who asks for a change, for the records: a statement, not a proof."""
@@ -110,6 +119,15 @@ Url = Annotated[
     typer.Option(
         "--url",
         help=f"NATS server; several with commas (env AEGIS_URL; default {DEFAULT_URL}).",
+        rich_help_panel=_PANEL,
+    ),
+]
+Context = Annotated[
+    str | None,
+    typer.Option(
+        "--context",
+        metavar="NAME",
+        help="Address and login as the nats command keeps them (env AEGIS_CONTEXT).",
         rich_help_panel=_PANEL,
     ),
 ]
@@ -165,6 +183,10 @@ Nkey = Annotated[str | None, _login("nkey", "FILE", "NKEY seed")]
 TlsCa = Annotated[str | None, _login("tls_ca", "FILE", "CA certificates of the servers, PEM")]
 TlsCert = Annotated[str | None, _login("tls_cert", "FILE", "Our certificate, PEM")]
 TlsKey = Annotated[str | None, _login("tls_key", "FILE", "Its key, PEM")]
+Domain = Annotated[str | None, _login("domain", "NAME", "JetStream domain")]
+InboxPrefix = Annotated[
+    str | None, _login("inbox_prefix", "SUBJECT", "Prefix of the subjects for answers")
+]
 LOGIN: Final[Mapping[str, Any]] = {
     "user": User,
     "password": Password,
@@ -173,6 +195,8 @@ LOGIN: Final[Mapping[str, Any]] = {
     "tls_ca": TlsCa,
     "tls_cert": TlsCert,
     "tls_key": TlsKey,
+    "domain": Domain,
+    "inbox_prefix": InboxPrefix,
 }
 """The options of the login, by their names in `Credentials`."""
 
@@ -243,10 +267,13 @@ def _with_shared_options(
         prefix: str | None,
         timeout: float | None,
         output: Output | None,
+        context: str | None,
         **arguments: Any,
     ) -> None:
         login = {name: arguments.pop(name) for name in LOGIN}
-        cli: Cli = ctx.obj.but(url=url, prefix=prefix, timeout_s=timeout, output=output)
+        cli: Cli = ctx.obj.within(context).but(
+            url=url, prefix=prefix, timeout_s=timeout, output=output
+        )
         cli = cli.logged_in(login)
         render.in_lines.set(cli.output is Output.JSONL)
         code = asyncio.run(function(cli, **arguments))
@@ -264,7 +291,14 @@ def _signature(function: Callable[..., Any]) -> inspect.Signature:
     """The function's own parameters without `cli`, with the shared options around them."""
     keyword = inspect.Parameter.KEYWORD_ONLY
     _, *own = inspect.signature(function, eval_str=True).parameters.values()
-    shared = {"url": Url, "prefix": Prefix, "timeout": Timeout, "output": OutputOption, **LOGIN}
+    shared = {
+        "url": Url,
+        "context": Context,
+        "prefix": Prefix,
+        "timeout": Timeout,
+        "output": OutputOption,
+        **LOGIN,
+    }
     return inspect.Signature(
         [
             inspect.Parameter("ctx", keyword, annotation=typer.Context),

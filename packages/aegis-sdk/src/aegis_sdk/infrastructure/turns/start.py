@@ -25,7 +25,7 @@ async def newest_saved(
     messages = []
     for at in range(0, len(subjects), AT_ONCE_MAX):
         messages += await link.collect(
-            f"$JS.API.DIRECT.GET.{names.stream}",
+            f"{link.api_prefix}DIRECT.GET.{names.stream}",
             {"multi_last": subjects[at : at + AT_ONCE_MAX]},
             timeout_s=READ_TIMEOUT_S,
         )
@@ -43,7 +43,7 @@ async def newest_checkpoints(
     for at in range(0, len(resources), AT_ONCE_MAX):
         by_subject = {names.checkpoint(each): each for each in resources[at : at + AT_ONCE_MAX]}
         messages = await link.collect(
-            f"$JS.API.DIRECT.GET.{names.stream}",
+            f"{link.api_prefix}DIRECT.GET.{names.stream}",
             {"multi_last": list(by_subject)},
             timeout_s=READ_TIMEOUT_S,
         )
