@@ -332,6 +332,32 @@ async def test_a_journal_that_its_leader_has_never_read_is_told_when_it_is_purge
             await operator.close()
 
 
+async def test_a_new_leader_tells_a_journal_that_lacks_its_end_from_one_that_was_emptied(
+    tmp_path: Path,
+) -> None:
+    """G6: what is left of it holds on when the loss is accepted, and who reads of the loss has to know."""
+    with EmbeddedNats(tmp_path / "nats", sync_interval="always") as server:
+        async with aegis_sdk.connect(server.url) as aegis:
+            operator = await nats.connect(server.url, max_reconnect_attempts=-1)
+            place = Place(server, aegis, operator, [aegis])
+            async with control(server.url, "aegis"):
+                await (await aegis.serve(counters(), resources={"A": Role.AUTO})).drain()
+                await aegis.serve(counters(), resources={"A": Role.AUTO})
+                assert await place.add() == 1
+            js = operator.jetstream()
+            entries = await js.stream_info(JOURNAL, subjects_filter=LOG.own_anywhere)
+            newest = max(entries.state.subjects or {}, key=lambda each: int(each.split(".")[-1]))
+            await js.delete_msg(JOURNAL, (await js.get_last_msg(JOURNAL, newest)).seq or 0)
+            async with control(server.url, "aegis"):
+                lost = await place.lost()
+                assert lost["stream"] == JOURNAL
+                assert "is an older copy" in lost["reason"]
+                await place.refused()
+                await place.accepted()
+                assert await place.add() == 2
+            await operator.close()
+
+
 async def test_a_log_that_lost_its_ownership_entries_is_not_served_from(tmp_path: Path) -> None:
     """G5, G6: nobody could tell who may write."""
     async with running(tmp_path) as place:

@@ -32,7 +32,14 @@ from aegis_control.application.refusal import Refused
 from aegis_control.application.state import ControlState, Member, ServiceTable, Told
 from aegis_control.application.world import World
 from aegis_control.domain.events import ConsumerMadeAgain, LossForgiven, LossNoticed
-from aegis_control.domain.leading.logs import Sight, emptied, generation_of, loss_of, reported
+from aegis_control.domain.leading.logs import (
+    Sight,
+    behind,
+    emptied,
+    generation_of,
+    loss_of,
+    reported,
+)
 
 KEEP_INTERVAL_S = 5.0
 """How often the ends are kept for a control that starts later; those who live know better."""
@@ -85,7 +92,7 @@ class LogKeeper:
         await self._keep(table, record)
         if await self._leases.lacks(table):
             sight = await self._world.logs.look(journal)
-            await self._lose(table, [emptied(journal, sight, list(table.leases))] if sight else [])
+            await self._lose(table, [self._lacking(table, journal, sight)] if sight else [])
 
     async def check(self, table: ServiceTable) -> None:
         """Look at both streams, and tell what they lost; takes the lock itself. Raises: Unavailable."""
@@ -185,16 +192,21 @@ class LogKeeper:
         return max([mark.end, self._world.logs.seen_end(stream, mark.id), *seen])
 
     async def _emptied(self, table: ServiceTable, stream: str, sight: Sight) -> Loss | None:
-        """The newest ownership entry stays for ever: a log without it was purged."""
+        """The newest ownership entry stays for ever: a log without it was purged, or lost its end."""
+        if await self._leases.lacks(table):
+            return self._lacking(table, stream, sight)
         seq = table.owned.newest_seq if table.owned else 0
-        if (
-            not seq
-        ):  # of a new leader, which has not read any, or none is there any more: the leases know
-            is_there = not await self._leases.lacks(table)
-        elif not (is_there := await self._world.logs.holds(stream, seq)):
-            await self._leases.restore(table)  # there may be a newer one, and the trim took this
-            is_there = table.owned is not None and table.owned.newest_seq != seq
+        if not seq or await self._world.logs.holds(stream, seq):
+            return None
+        await self._leases.restore(table)  # there may be a newer one, and the trim took this
+        is_there = table.owned is not None and table.owned.newest_seq != seq
         return None if is_there else emptied(stream, sight, list(table.leases))
+
+    def _lacking(self, table: ServiceTable, stream: str, sight: Sight) -> Loss:
+        """Leases name what is not in the journal, as far as it was read."""
+        if table.owned is not None and table.owned.newest_seq:
+            return behind(stream, sight)
+        return emptied(stream, sight, list(table.leases))
 
     def _reported(self, table: ServiceTable, stream: str) -> Loss | None:
         losses = (self._told(table, stream, beat) for beat in table.beats())

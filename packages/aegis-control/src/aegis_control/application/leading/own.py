@@ -138,9 +138,11 @@ class Leases:
         await begin_behind_holes(self._world.log_space, table, log_id=log_id, kept_s=kept_s)
 
     async def lacks(self, table: ServiceTable) -> bool:
-        """Entries that leases name are not there."""
-        owned = await self._owned(table)
-        return owned.is_behind(_highest_epoch(table))
+        """Entries that leases name are not there, also not behind what was read so far."""
+        highest, owned = _highest_epoch(table), await self._owned(table)
+        if owned.is_behind(highest):
+            await self._read(table)
+        return owned.is_behind(highest)
 
     # --- the steps of a move ----------------------------------------------------------------------------
     async def _move(

@@ -35,7 +35,7 @@ def loss_of(stream: str, mark: LogMark, sight: Sight | None, *, end: int) -> Los
     if sight.id != mark.id:
         return _lost(stream, "is another one than it was", 1, end)
     if sight.last_seq < end:
-        return _lost(stream, "is an older copy", sight.last_seq + 1, end)
+        return _lost(stream, _OLDER, sight.last_seq + 1, end)
     return None
 
 
@@ -43,6 +43,11 @@ def emptied(stream: str, sight: Sight, resources: list[str]) -> Loss:
     """A log whose newest ownership entry was removed; it stays for ever otherwise."""
     loss = _lost(stream, "was emptied, wholly or in part", 1, max(1, sight.first_seq - 1))
     return loss.model_copy(update={"resources": sorted(resources)[:RESOURCES_TOLD_MAX]})
+
+
+def behind(stream: str, sight: Sight) -> Loss:
+    """A log without the newest ownership entry, which leases name; it has older ones."""
+    return _lost(stream, _OLDER, sight.last_seq + 1, sight.last_seq + 1)
 
 
 def reported(stream: str, instance_id: str, why: str, end: int) -> Loss:
@@ -54,6 +59,7 @@ def _lost(stream: str, what: str, first_seq: int, last_seq: int) -> Loss:
     return Loss(stream=stream, what=what, first_seq=first_seq, last_seq=max(first_seq, last_seq))
 
 
+_OLDER = "is an older copy"
 _GENERATION_DIGITS_MAX = 9
 """An identity may come from anybody, and Python makes no number of thousands of digits."""
 RESOURCES_TOLD_MAX = 20
