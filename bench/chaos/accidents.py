@@ -100,21 +100,32 @@ async def accept_all(urls: Sequence[str], services: Sequence[str]) -> list[Loss]
 
 
 async def _accept(urls: Sequence[str], service: str) -> LossAccepted | None:
-    """None when nothing of it is lost. Raises: TimeoutError when control says neither for too long."""
-    order = json.dumps({"service": service, "by": "chaos"}).encode()
+    """None when nothing of it is lost. Raises: TimeoutError when control says neither for too long.
+
+    A control that stops in the middle has accepted it, perhaps: so what is lost is asked for before.
+    """
+    found: LossAccepted | None = None
     async with asyncio.timeout(GIVE_UP_S):
         while True:
-            with contextlib.suppress(NatsError, TimeoutError, OSError):
-                async with _connected(urls) as client:
-                    answer = await client.request(
-                        SUBJECTS.admin("accept-loss"), order, timeout=10.0
-                    )
-                reply = AdminReply.model_validate_json(answer.data)
-                if reply.ok:
-                    return LossAccepted.model_validate(reply.data)
-                if reply.code == "refused":
-                    return None
+            told = await _asked(urls, service, dry_run=True)
+            if told is not None and told.code == "refused":
+                return found
+            if told is not None and told.ok:
+                found = LossAccepted.model_validate(told.data)
+                said = await _asked(urls, service, dry_run=False)
+                if said is not None and said.ok:
+                    return LossAccepted.model_validate(said.data)
             await asyncio.sleep(TRY_S)
+
+
+async def _asked(urls: Sequence[str], service: str, *, dry_run: bool) -> AdminReply | None:
+    """Control's answer; None: there was none."""
+    order = json.dumps({"service": service, "by": "chaos", "dry_run": dry_run}).encode()
+    with contextlib.suppress(NatsError, TimeoutError, OSError):
+        async with _connected(urls) as client:
+            answer = await client.request(SUBJECTS.admin("accept-loss"), order, timeout=10.0)
+        return AdminReply.model_validate_json(answer.data)
+    return None
 
 
 async def _done(urls: Sequence[str], request: str) -> bool:
