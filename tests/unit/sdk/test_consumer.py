@@ -32,6 +32,7 @@ class LeaderlessLink:
 
     def __init__(self, dropped: int, *, waiting: int = 0) -> None:
         self.client = Inboxes()
+        self.api_prefix = "$JS.API."
         self.is_connected = True
         self.connected = Connected("a connection")
         self.reconnect: Callable[[], Awaitable[None]] | None = None

@@ -29,6 +29,7 @@ from tests.unit.sdk.support import ADD, ECHO, SERVICE, WAIT_S, Add, ledger, unti
 def test_the_public_names_are_these() -> None:
     assert aegis_sdk.testing.__all__ == [
         "Clock",
+        "Cluster",
         "Fault",
         "Faults",
         "Flow",
@@ -39,8 +40,11 @@ def test_the_public_names_are_these() -> None:
         "MemoryInstance",
         "MemoryLink",
         "Op",
+        "VirtualTime",
         "blocking_harness",
+        "cluster",
         "harness",
+        "virtual_time",
     ]
 
 
