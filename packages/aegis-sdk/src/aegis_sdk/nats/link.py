@@ -449,7 +449,11 @@ class Link:
         flushing = asyncio.ensure_future(flush)
         flushing.add_done_callback(may_fail_unheard)
         # The client's `wait_for` can swallow a cancellation before Python 3.12; a shield doesn't.
-        await asyncio.shield(flushing)
+        try:
+            await asyncio.shield(flushing)
+        except asyncio.CancelledError:
+            flushing.cancel()  # nobody waits for its answer any more, and a closed connection brings none
+            raise
 
     def aside(self, work: Coroutine[Any, Any, None]) -> None:
         """Run what a callback can't wait for; its errors are logged."""
