@@ -78,38 +78,17 @@ async def test_all_of_it_works_behind_a_leaf_node(guarded: Guarded, tmp_path: Pa
         spoke.stop()
 
 
-async def test_inboxes_of_its_own_are_enough(guarded: Guarded, tmp_path: Path) -> None:
+@pytest.mark.parametrize("who", ["an instance", "control"])
+async def test_inboxes_of_its_own_are_enough(guarded: Guarded, tmp_path: Path, who: str) -> None:
     """Users of one account are kept apart by what they may listen to."""
     domain = 'jetstream {{ store_dir: "{}", domain: hub }}'.format(tmp_path / "store")
     guarded.start(domain, APART)
     url = f"nats://{guarded.host}"
-    own: dict[str, Any] = {
-        "user": "app",
-        "password": "a",
-        "domain": "hub",
-        "inbox_prefix": "_INBOX_app",
-    }
+    login: dict[str, Any] = {"user": "c", "password": "c"}
+    own = {"user": "app", "password": "a", "domain": "hub", "inbox_prefix": "_INBOX_app"}
     async with (
-        control(url, "aegis", user="c", password="c"),
-        aegis_sdk.connect(url, **own) as app,
-    ):
-        await app.serve(totals(), resources={"T-1": Role.AUTO})
-        assert await app.request(ADD, 2, resource="T-1", timeout_s=20.0) == 2
-
-
-async def test_control_has_them_too(guarded: Guarded, tmp_path: Path) -> None:
-    domain = 'jetstream {{ store_dir: "{}", domain: hub }}'.format(tmp_path / "store")
-    guarded.start(domain, APART)
-    url = f"nats://{guarded.host}"
-    own: dict[str, Any] = {
-        "user": "app",
-        "password": "a",
-        "domain": "hub",
-        "inbox_prefix": "_INBOX_app",
-    }
-    async with (
-        control(url, "aegis", **own),
-        aegis_sdk.connect(url, user="c", password="c") as app,
+        control(url, "aegis", **(own if who == "control" else login)),
+        aegis_sdk.connect(url, **(login if who == "control" else own)) as app,
     ):
         await app.serve(totals(), resources={"T-1": Role.AUTO})
         assert await app.request(ADD, 2, resource="T-1", timeout_s=20.0) == 2

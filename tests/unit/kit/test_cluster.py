@@ -41,17 +41,13 @@ def accounts() -> Service:
         return book(ctx, fill)
 
     def plain(ctx: ResourceContext, fill: Fill) -> Position:
-        threading_pause()
+        time.sleep(0.02)  # it works
         return book(ctx, fill)
 
     service.handles(BOOK, pure=True)(book)
     service.handles(SLOWLY)(slowly)
     service.handles(PLAIN)(plain)
     return service
-
-
-def threading_pause() -> None:
-    time.sleep(0.02)
 
 
 async def pair(cluster: Cluster) -> None:
@@ -177,6 +173,19 @@ async def test_a_request_without_an_outcome_is_told_with_the_seed() -> None:
         await cluster.aegis.submit(BOOK, Fill(quantity=1), resource="ACC-1")
         with pytest.raises(AssertionError, match="has no outcome\ncluster seed 5"):
             cluster.assert_exactly_once()
+
+
+async def test_an_outcome_that_is_there_twice_is_told() -> None:
+    async with a_cluster(seed=5) as cluster:
+        await pair(cluster)
+        await book(cluster)
+        log = cluster.bus.log("accounts")
+        turn = next(entry for entry in log.entries() if entry.records())
+        log.write("turn.somebody.1", turn.data, turn.header)
+        with pytest.raises(AssertionError) as told:
+            cluster.assert_exactly_once()
+        assert "has 2 outcomes" in str(told.value)
+        assert "ACC-1's effect 1 comes behind effect 1" in str(told.value)
 
 
 async def test_a_test_that_waits_for_nothing_ends() -> None:
