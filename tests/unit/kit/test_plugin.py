@@ -67,4 +67,4 @@ def test_without_pytest_asyncio_other_tests_run_and_the_fixture_says_what_to_ins
     monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
     result = suite.runpytest_subprocess("-p", "aegis_sdk.pytest_plugin")
     result.assert_outcomes(passed=1, errors=1)
-    result.stdout.fnmatch_lines(["*install aegis-sdk?testing?*"])
+    result.stdout.fnmatch_lines(["*pip install pytest-asyncio*"])

@@ -1,4 +1,4 @@
-"""The plugin for pytest: `aegis-sdk[testing]` is all it takes. Its fixtures are for tests that are coroutines.
+"""The plugin for pytest: pytest-asyncio beside the SDK is all it takes. Its fixtures are for tests that are coroutines.
 
 Every run of pytest loads it where the SDK is installed, so it imports nothing before a test asks for a fixture.
 """
@@ -48,7 +48,7 @@ def _async_fixture(function: Callable[..., Any]) -> Any:
     if find_spec("pytest_asyncio") is None:
 
         def missing() -> None:
-            pytest.fail("this fixture needs pytest-asyncio: install aegis-sdk[testing]")
+            pytest.fail("this fixture needs pytest-asyncio: pip install pytest-asyncio")
 
         missing.__doc__ = function.__doc__
         return pytest.fixture(name=function.__name__)(missing)
