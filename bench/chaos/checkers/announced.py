@@ -32,6 +32,8 @@ ENDS = frozenset(
     | {"Overloaded", "PayloadTooLarge", "RefusedByNats"}  # of what was sent before, and cancelled
 )
 """Errors that tell of a stored outcome."""
+ON_ITS_WAY_S = 1.0
+"""An instance that stood still for a moment answers with what was stored before the loss; its caller hears it afterwards."""
 NOT_RUN = frozenset({"expired", "cancelled"})
 """How a request that is still kept ends when it comes again behind its deadline."""
 
@@ -113,12 +115,16 @@ def voided(history: History) -> set[str]:
     gone = {entry.op for entry in history.gone}
     journals = [loss for loss in history.losses if loss.of_journal]
     last_seqs = {entry.op: entry.seq for entry in history.outcomes}
+    results = {op.op: op.result for op in history.operations}
+    told_as_stored = {e.op for e in history.outcomes if e.reply == results.get(e.op)}
 
     def ran_again(operation: Operation) -> bool:
         """It was answered before the log went on, and its outcome stands behind that."""
-        ended_s = operation.completed_s or math.inf
+        sent_s = operation.completed_s or math.inf
+        if operation.op not in told_as_stored:
+            sent_s -= ON_ITS_WAY_S
         return any(
-            ended_s < loss.accepted_s and last_seqs.get(operation.op, 0) > loss.last_seq > 0
+            sent_s < loss.accepted_s and last_seqs.get(operation.op, 0) > loss.last_seq > 0
             for loss in journals
             if loss.service == operation.service
         )

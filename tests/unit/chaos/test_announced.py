@@ -114,6 +114,19 @@ def test_what_ran_again_behind_the_lost_log_may_come_later_than_it_was_answered(
     assert len(found("order", operations=asked, outcomes=outcomes, losses=[loss])) == violations
 
 
+@pytest.mark.parametrize(
+    ("late_s", "result", "violations"), [(0.5, 7, 0), (0.5, 1, 0), (1.5, 7, 1)]
+)
+def test_an_answer_may_be_on_its_way_when_the_loss_is_accepted(
+    late_s: float, result: int, violations: int
+) -> None:
+    """Its instance stood still behind the store, and the request was kept and ran again."""
+    loss = replace(JOURNAL, last_seq=100)
+    asked = replace(operation("a", 5.0, result=result), completed_s=loss.accepted_s + late_s)
+    outcomes = [stored("a", seq=110, reply=1)]
+    assert len(found("kept", operations=[asked], outcomes=outcomes, losses=[loss])) == violations
+
+
 @pytest.mark.parametrize(("losses", "violations"), [([], 1), ([JOURNAL], 0), ([REQUESTS], 1)])
 def test_a_group_request_without_its_nested_one_needs_a_lost_journal(
     losses: list[Loss], violations: int
