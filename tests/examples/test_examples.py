@@ -52,6 +52,11 @@ EXPECTED: Final = {
         "its own booking, from a standby: 100 AAPL",
         "another client, which was given the trader's position: 100 AAPL",
     ],
+    "close.py": [
+        "the desk is open",
+        "orders: A expired, B filled",
+        "an order after the close: closed",
+    ],
     "threads.py": [
         "50 deposits by 8 threads: 50 different balances, the last 500",
         "after a withdrawal: 380",

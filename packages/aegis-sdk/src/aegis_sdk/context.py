@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from datetime import datetime
 from typing import Any, Protocol, TypeVar
 
 from aegis_sdk.application.calls import Calls
@@ -17,10 +18,12 @@ from aegis_sdk.contract.envelope import Change, Request
 from aegis_sdk.contract.method import Method
 from aegis_sdk.contract.trace import trace_id
 from aegis_sdk.contract.turns.sends import handed_in
+from aegis_sdk.contract.turns.timers import NO_TIMERS, Timer
 from aegis_sdk.errors import ContractError, InvalidArgument
 from aegis_sdk.evolution import Evolution
 from aegis_sdk.state import ReadState, State
 from aegis_sdk.telemetry import about, log
+from aegis_sdk.timers import TimerChanges, due_s
 
 Req = TypeVar("Req")
 Rep = TypeVar("Rep")
@@ -63,6 +66,10 @@ class Asks(Protocol):
         parent: Request,
         calls: Calls,
     ) -> Ticket: ...
+
+    def later(
+        self, method: Method[Req, Any], payload: Req, *, name: str, parent: Request
+    ) -> Request: ...
 
 
 class Context:
@@ -214,20 +221,88 @@ class ResourceContext(Context):
         calls: Calls,
         epoch: int,
         values: Mapping[str, Any],
+        timers: Mapping[str, Timer] = NO_TIMERS,
+        methods: Collection[str] = (),
         evolution: Evolution | None = None,
     ) -> None:
+        """`timers`: the resource's by name. `methods`: what its service has here."""
         super().__init__(request, instance_id=instance_id, begun=begun, asks=asks, calls=calls)
         self.epoch = epoch
         """The fencing token: only rises. Pass it to outside systems that can check it."""
         self.state = State(values, evolution)
         self._evolution = evolution
+        self._stored_timers = timers
+        self._methods = methods
+
+    def later(
+        self,
+        method: Method[Req, Any],
+        payload: Req,
+        *,
+        after_s: float | None = None,
+        at: datetime | None = None,
+        name: str | None = None,
+    ) -> str:
+        """Have this resource do `method` once, after `after_s` seconds or at the time `at`; returns the timer's name.
+
+        It is part of this handler's outcome, as its state: a handler that fails has set nothing. Whoever is the resource's active
+        then fires it, within 50 ms, or when there is one again. A time that has passed fires soon. `at` names its zone:
+        `datetime(2026, 11, 2, 16, tzinfo=ZoneInfo("America/New_York"))`. `after_s` counts from this call. A timer of the same
+        `name` (1 to 200 bytes of text) is replaced; without one it gets a name of its own. `method` is this service's.
+
+        Raises:
+            InvalidArgument: neither or both of `after_s` and `at`, a datetime without a zone, seconds below 0.
+            InvalidName: a name that is empty or too long.
+            ContractError: another service's method, or one that this instance does not have; too many timers.
+            InvalidPayload: the payload doesn't fit `method`.
+        """
+        due = due_s(after_s, at)
+        arguments.instance_of(method, Method, "method")
+        self._check_own(method)
+        changes = self._timer_changes()
+        name = changes.name(name, method.name, self.request_id)
+        request = self._asks.later(method, payload, name=name, parent=self._request)
+        changes.set(name, due, request)
+        return name
+
+    def drop_timer(self, name: str) -> bool:
+        """Have a timer of this resource not fire; whether there was one of that name. Part of the outcome, as `later` is.
+
+        One whose request waits for its turn behind this one does not run either. Raises: InvalidName.
+        """
+        return self._timer_changes().drop(name)
+
+    @property
+    def timers(self) -> dict[str, float]:
+        """When each timer of this resource is due (Unix time), by name; with what this handler has set and dropped."""
+        return self._timer_changes().now()
+
+    def _timer_changes(self) -> TimerChanges:
+        if self._timers is None:
+            self._timers = TimerChanges(self._stored_timers)
+        return self._timers
+
+    def _check_own(self, method: Method[Any, Any]) -> None:
+        if method.service != self._request.service:
+            raise ContractError(
+                f"a timer is for its own resource, and {method!r} is of another service: set a timer for a method of"
+                f" {self._request.service}, and let its handler submit {method!r}"
+            )
+        if method.name not in self._methods:
+            raise ContractError(
+                f"{method!r} has no handler here: register one with `Service.handles` before a timer is set for it"
+            )
 
     def _change(self) -> Change:
         change = self.state.change()
         if self.state.dropped:
             self._tell_dropped()
         change.send = self._sends()
+        if self._timers is not None:
+            change.drop, change.later = self._timers.change()
         return change
+
+    _timers: TimerChanges | None = None
 
     @property
     def resource(self) -> str:

@@ -406,6 +406,7 @@ class Instance:
             self._service.methods(),
             lag_entries=self._lag_entries,
             hand_ins=self._hand_ins,
+            timers=self._timers_open,
         )
         self._serving = serving = self._made(reply, watch, self._requests)
         serving.on_copied = self._copied
@@ -442,6 +443,9 @@ class Instance:
     def _hand_ins(self) -> int:
         return 0 if self._stopped or self._serving is None else self._serving.hand_ins
 
+    def _timers_open(self) -> int:
+        return 0 if self._stopped or self._serving is None else self._serving.timers_open
+
     def _loop_late(self, late_s: float) -> None:
         self._recorder.loop_late(self.service, late_s)
         if self._serving is not None:
@@ -475,6 +479,7 @@ class Instance:
             paused=serving.paused,
             draining=self._draining is not None,
             hand_ins=serving.hand_ins,
+            timers=serving.timers_open,
             unreadable=serving.unreadable,
             wall_s=time.time(),
         )

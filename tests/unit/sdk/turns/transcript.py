@@ -10,7 +10,10 @@
     send acc c.1 add 5    a request, for a pure handler; `wait 5` for one that waits; also stored=9 after=9 single again at=100
     send acc c.1 add 5 born=90    … somebody may have begun it since (the n-th ownership entry is stored at 50 n)
     send acc c.1 add 5>bcc        … it hands in a request to bcc
+    send acc c.1 add 5@a:120 … it sets a timer `a` that is due at 120; `5!a` drops it
     send - c.1 add 5      … to the group
+    fire [now=120] [how=wait]     what is due is accepted
+    timers                how many wait, and when to fire next
     finish c.1            its handler has finished
     note c.1              nothing else runs: its begin is to be noted
     found c.1 7 | found c.1 -     the log's answer to a look-up
@@ -40,6 +43,7 @@ from typing import Any, Protocol
 
 from aegis_sdk.contract.envelope import Change, Outcome, OutcomeKind, Request
 from aegis_sdk.contract.turns.checkpoint import Checkpoint
+from aegis_sdk.contract.turns.timers import Timer
 from aegis_sdk.domain.turns.checkpoints import Every
 from aegis_sdk.domain.turns.entries import End, Entry, Gate, Own, Saved, Settled, Turn
 from aegis_sdk.domain.turns.output import Output, Save, Sending
@@ -53,8 +57,26 @@ ENDS_KEPT_S = 600.0
 
 def added(request: Request, values: Mapping[str, Any], epoch: int) -> Outcome:
     """The one handler there is: adds the payload to `n` and answers with it."""
-    amount, _, to = request.payload.decode().partition(">")
-    return outcome_of(values.get("n", 0) + int(amount), epoch, hands_in=_child(request, to))
+    text, _, to = request.payload.decode().partition(">")
+    text, _, drop = text.partition("!")
+    amount, _, later = text.partition("@")
+    return outcome_of(
+        values.get("n", 0) + int(amount),
+        epoch,
+        hands_in=_child(request, to),
+        drop=(drop,) if drop else (),
+        later=_timer(request, later),
+    )
+
+
+def _timer(request: Request, later: str) -> tuple[Mapping[str, Any], ...]:
+    if not later:
+        return ()
+    name, due_s = later.split(":")
+    asked = Request(
+        f"{request.request_id.replace('.', '~')}.@{name}", "s", "add", request.resource, b"1"
+    )
+    return (Timer.made(name, float(due_s), asked).content,)
 
 
 def _child(request: Request, to: str) -> tuple[Mapping[str, Any], ...]:
@@ -62,9 +84,14 @@ def _child(request: Request, to: str) -> tuple[Mapping[str, Any], ...]:
 
 
 def outcome_of(
-    n: int, epoch: int = 1, number: int = 0, hands_in: tuple[Mapping[str, Any], ...] = ()
+    n: int,
+    epoch: int = 1,
+    number: int = 0,
+    hands_in: tuple[Mapping[str, Any], ...] = (),
+    drop: tuple[str, ...] = (),
+    later: tuple[Mapping[str, Any], ...] = (),
 ) -> Outcome:
-    change = Change({"n": n}, (), hands_in)
+    change = Change({"n": n}, (), hands_in, drop, later)
     return Outcome(
         OutcomeKind.EXECUTED,
         to_json(n),
@@ -198,6 +225,23 @@ class Player:
         self.writer.accept(work)
         self.writer.past_requests(work.stored_seq)
 
+    def _fire(self, *, now: str = "100", how: str = "add") -> list[str]:
+        fired = self.writer.fire(float(now))
+        for timer in fired:
+            work = Work(
+                timer.request(),
+                sent_s=float("inf"),
+                pure=how == "add",
+                born_s=timer.due_s - 2.0,
+                timer=timer.name,
+            )
+            self._works[timer.id] = work
+            self.writer.accept(work)
+        return [f"fired {' '.join(timer.id for timer in fired)}"] if fired else []
+
+    def _timers(self) -> list[str]:
+        return [f"{self.writer.timers_open} timers, next at {self.writer.timers_next_s:g}"]
+
     def _finish(self, request_id: str) -> None:
         work = self._works[request_id]
         self.writer.computed(work, added(work.request, self._values[request_id], 1))
@@ -289,6 +333,9 @@ class Player:
                     f"begin {work.begun} of {work.request.request_id}: {work.verdict.name.lower()}"
                 )
         lines += [f"drop {work.request.request_id}: {work.why}" for work in out.dropped]
+        for work in out.dropped:
+            if work.timer:  # as the host does
+                self.writer.unfired(work)
         return lines
 
 

@@ -12,7 +12,14 @@ from typing import Any, Final
 
 import structlog
 from aegis_sdk.contract.control import InstanceState, LeaseState
-from aegis_sdk.contract.metrics import BUCKETS_S, FAMILIES, HAND_INS_WAITING, STANDBY_LAG, Kind
+from aegis_sdk.contract.metrics import (
+    BUCKETS_S,
+    FAMILIES,
+    HAND_INS_WAITING,
+    STANDBY_LAG,
+    TIMERS,
+    Kind,
+)
 from aegis_sdk.errors import Unavailable
 from aegis_sdk.log_writer import dropped_lines
 from prometheus_client import (
@@ -205,6 +212,7 @@ def _system(tables: list[ServiceTable]) -> Iterator[Metric]:
     leases: Values = {}
     lags: Values = {}
     hand_ins: Values = {}
+    timers: Values = {}
     open_requests: Values = {}
     for table in tables:
         states = Tally(member.record.state for member in table.members.values())
@@ -219,6 +227,7 @@ def _system(tables: list[ServiceTable]) -> Iterator[Metric]:
         lags[(table.name,)] = max((member.lag_entries for member in live), default=0)
         beats = [member.beat for member in live if member.beat is not None]
         hand_ins[(table.name,)] = sum(beat.hand_ins for beat in beats)
+        timers[(table.name,)] = sum(beat.timers for beat in beats)
         open_requests[(table.name,)] = sum(beat.open for beat in beats)
     yield _gauge("aegis_instances", "Registered instances.", ["service", "state"], instances)
     yield _gauge(
@@ -230,6 +239,7 @@ def _system(tables: list[ServiceTable]) -> Iterator[Metric]:
     yield _gauge("aegis_leases", "Leases by their state.", ["service", "state"], leases)
     yield _gauge(STANDBY_LAG.name, STANDBY_LAG.meaning, ["service"], lags)
     yield _gauge(HAND_INS_WAITING.name, HAND_INS_WAITING.meaning, ["service"], hand_ins)
+    yield _gauge(TIMERS.name, TIMERS.meaning, ["service"], timers)
     yield _gauge(
         "aegis_open_requests",
         "Requests at the instances that run, or wait there for their turn.",

@@ -14,7 +14,7 @@ from typing import Any, Final
 from aegis_sdk.application.calls import Calls
 from aegis_sdk.contract import arguments
 from aegis_sdk.contract.envelope import Request
-from aegis_sdk.contract.ids import TICKET, child_id, keyed_id
+from aegis_sdk.contract.ids import TICKET, child_id, keyed_id, timer_id
 from aegis_sdk.contract.method import Method
 from aegis_sdk.contract.subjects import resource_token
 from aegis_sdk.contract.trace import new_traceparent
@@ -122,6 +122,23 @@ class Composer:
         )
         calls.made(request)
         return request
+
+    def later(
+        self, method: Method[Any, Any], payload: Any, *, name: str, parent: Request
+    ) -> Request:
+        """What a timer of that name asks of its own resource, set by the handler of `parent`. Also in a handler's thread.
+
+        Its size is bounded with the outcome that it is part of. Raises: ContractError.
+        """
+        return Request(
+            request_id=timer_id(parent.request_id, method.name, name),
+            service=method.service,
+            method=method.name,
+            resource=parent.resource,
+            payload=method.request.encode(payload),
+            traceparent=new_traceparent(parent.traceparent),
+            tracestate=parent.tracestate,
+        )
 
     def _encode(self, method: Method[Any, Any], payload: Any, resource: str | None) -> bytes:
         if self.is_closed:

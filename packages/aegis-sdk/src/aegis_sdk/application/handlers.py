@@ -25,6 +25,7 @@ from aegis_sdk.application.tracing import LOG_TRACER, NO_SPAN, Span, Tracer, cod
 from aegis_sdk.context import Asks, Context, ReadContext, ResourceContext
 from aegis_sdk.contract.envelope import Outcome, OutcomeKind, Request
 from aegis_sdk.contract.ids import is_nested
+from aegis_sdk.contract.turns.timers import NO_TIMERS, Timer
 from aegis_sdk.domain.delivery import backoff_s
 from aegis_sdk.errors import (
     ContractError,
@@ -75,12 +76,13 @@ class Runner:
         begun: int,
         epoch: int = 0,
         values: Mapping[str, Any] | None = None,
+        timers: Mapping[str, Timer] = NO_TIMERS,
         span: Span = NO_SPAN,
         credit: Holder = NOTHING,
     ) -> Outcome:
         """The outcome of `request`, as by `start`."""
         if self.is_pure(request):
-            outcome = self._outcome_of_pure(request, begun, epoch, values)
+            outcome = self._outcome_of_pure(request, begun, epoch, values, timers)
         else:
             ended: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
 
@@ -94,6 +96,7 @@ class Runner:
                 begun=begun,
                 epoch=epoch,
                 values=values,
+                timers=timers,
                 span=span,
                 credit=credit,
             )
@@ -112,16 +115,17 @@ class Runner:
         begun: int,
         epoch: int = 0,
         values: Mapping[str, Any] | None = None,
+        timers: Mapping[str, Timer] = NO_TIMERS,
         span: Span = NO_SPAN,
         credit: Holder = NOTHING,
     ) -> Execution:
         """Run the handler of `request`; the loop calls `on_end` with the outcome, later and once, unless it is dropped.
 
-        `begun` counts this run among its begins, from 1. `values` and `epoch` are the resource's, for a targeted
+        `begun` counts this run among its begins, from 1. `values`, `timers` and `epoch` are the resource's, for a targeted
         request. The outcome carries no change unless it is `executed`. `credit` is told when the handler waits
         for others, or hangs.
         """
-        return Execution(self, request, on_end, begun, epoch, values, span, credit)
+        return Execution(self, request, on_end, begun, epoch, values, timers, span, credit)
 
     @property
     def threads_at_work(self) -> int:
@@ -159,9 +163,16 @@ class Runner:
         log.warning("method_not_here", **about(request), instance_id=self.instance_id)
         return not_here(error)
 
-    def compute(self, request: Request, *, epoch: int, values: Mapping[str, Any]) -> Outcome:
+    def compute(
+        self,
+        request: Request,
+        *,
+        epoch: int,
+        values: Mapping[str, Any],
+        timers: Mapping[str, Timer] = NO_TIMERS,
+    ) -> Outcome:
         """`run` of a pure handler, at once."""
-        return self._outcome_of_pure(request, 1, epoch, values)
+        return self._outcome_of_pure(request, 1, epoch, values, timers)
 
     def expire(self, request: Request, *, epoch: int) -> Outcome:
         """The outcome of a request that is not run, since its deadline has passed."""
@@ -178,14 +189,19 @@ class Runner:
         return outcome
 
     def _outcome_of_pure(
-        self, request: Request, begun: int, epoch: int, values: Mapping[str, Any] | None
+        self,
+        request: Request,
+        begun: int,
+        epoch: int,
+        values: Mapping[str, Any] | None,
+        timers: Mapping[str, Timer],
     ) -> Outcome:
         try:
             handler = self.handler_of(request)
         except ContractError as error:
             outcome = rejected_by(error)
         else:
-            context = self.context(request, begun, epoch, values, Calls())
+            context = self.context(request, begun, epoch, values, timers, Calls())
             outcome = self._guarded(request, begun, _computed, handler, context)
         return self.signed(request, outcome, epoch)
 
@@ -261,6 +277,7 @@ class Runner:
         begun: int,
         epoch: int,
         values: Mapping[str, Any] | None,
+        timers: Mapping[str, Timer],
         calls: Calls,
     ) -> Context:
         """What the handler is given."""
@@ -278,6 +295,8 @@ class Runner:
             calls=calls,
             epoch=epoch,
             values=values,
+            timers=timers,
+            methods=self._service.handlers,
             evolution=self._service.evolution,
         )
 
@@ -324,6 +343,7 @@ class Execution:
         "_runner",
         "_span",
         "_timer",
+        "_timers",
         "_values",
     )
 
@@ -335,6 +355,7 @@ class Execution:
         begun: int,
         epoch: int,
         values: Mapping[str, Any] | None,
+        timers: Mapping[str, Timer],
         span: Span,
         credit: Holder,
     ) -> None:
@@ -344,6 +365,7 @@ class Execution:
         self._begun = begun
         self._epoch = epoch
         self._values = values
+        self._timers = timers
         self._span = span
         self._retry = self._doubts = 0
         self._calls = Calls(has_past=begun > 1)
@@ -379,7 +401,9 @@ class Execution:
         place.is_in_doubt = False
         try:
             self._handler = runner.handler_of(request)
-            self._context = runner.context(request, attempt, self._epoch, self._values, self._calls)
+            self._context = runner.context(
+                request, attempt, self._epoch, self._values, self._timers, self._calls
+            )
             work = runner.work(self._handler, self._context, place)
         except UnknownMethod as error:
             self._end_soon(runner.not_here(request, error))

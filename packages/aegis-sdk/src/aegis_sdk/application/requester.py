@@ -228,6 +228,11 @@ class Requester:
             raise
         return Ticket(request.request_id, request.service, request.resource)
 
+    def later(
+        self, method: Method[Any, Any], payload: Any, *, name: str, parent: Request
+    ) -> Request:
+        return self._composer.later(method, payload, name=name, parent=parent)
+
     # --- life -------------------------------------------------------------------------------------
     def rename(self, caller: str) -> None:
         """New requests go by this name: a copy of this process numbers its own from the same number on."""

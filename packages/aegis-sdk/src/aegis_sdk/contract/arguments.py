@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import numbers
 from collections.abc import Iterable, Mapping
+from datetime import datetime
 from math import isfinite
 from typing import Any, Final
 
@@ -62,6 +63,20 @@ def duration_s(value: object, what: str) -> float:
 def optional_duration_s(value: object, what: str) -> float | None:
     """Raises: InvalidArgument."""
     return None if value is None else duration_s(value, what)
+
+
+def moment_s(value: object, what: str) -> float:
+    """Unix time of a datetime that says its zone. Raises: InvalidArgument."""
+    if not isinstance(value, datetime):
+        raise InvalidArgument(
+            f"{what} must be a datetime, and is a {said_type(value)}: for seconds from now there is an argument of its own"
+        )
+    if value.utcoffset() is None:
+        raise InvalidArgument(
+            f"{what} {value.isoformat()} names no zone: say which wall clock, as in"
+            ' datetime(2026, 11, 2, 16, 0, tzinfo=ZoneInfo("America/New_York"))'
+        )
+    return value.timestamp()
 
 
 def whole(value: object, what: str, *, least: int, most: int) -> int:

@@ -401,6 +401,8 @@ class Heartbeat(_Wire):
     draining: bool = False
     hand_ins: int = 0
     """What its handlers have handed in and is not stored yet where it goes."""
+    timers: int = 0
+    """Of the resources that it serves."""
     unreadable: int = 0
     """Resources that it stood back from: their journal can't be read by its version."""
     wall_s: float = 0.0
@@ -586,6 +588,8 @@ class Retired(_Wire):
     outcomes: Count
     """How many it had, in all its time."""
     state: dict[str, Any]
+    timers: Count = 0
+    """They fire when the resource is offered again."""
     dry_run: bool = False
 
 

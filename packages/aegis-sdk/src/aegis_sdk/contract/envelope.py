@@ -169,20 +169,29 @@ def fingerprint(method: str, resource: str | None, payload: bytes) -> str:
 
 @dataclass(slots=True)
 class Change:
-    """What a request changed in its resource's state: JSON values by key, and the keys deleted. And what it hands in."""
+    """What a request changed in its resource's state: JSON values by key, and the keys deleted. And what it hands in, and its timers."""
 
     set: Mapping[str, Any] = field(default_factory=dict)
     delete: tuple[str, ...] = ()
     send: tuple[Mapping[str, Any], ...] = ()
     """Requests that are handed in once this change is stored (contract/turns/sends.py)."""
+    drop: tuple[str, ...] = ()
+    """Names of timers that are dropped."""
+    later: tuple[Mapping[str, Any], ...] = ()
+    """Timers that are set, after those were dropped (contract/turns/timers.py)."""
 
     def __bool__(self) -> bool:
-        return bool(self.set or self.delete or self.send)
+        return bool(self.set or self.delete or self.send or self.drop or self.later)
 
     def encode(self) -> bytes:
+        content: dict[str, Any] = {"set": self.set, "delete": self.delete}
         if self.send:
-            return to_json({"set": self.set, "delete": self.delete, "send": self.send})
-        return to_json({"set": self.set, "delete": self.delete})
+            content["send"] = self.send
+        if self.drop:
+            content["drop"] = self.drop
+        if self.later:
+            content["later"] = self.later
+        return to_json(content)
 
     @classmethod
     def decode(cls, data: bytes) -> Change:
@@ -191,12 +200,14 @@ class Change:
             return cls()
         raw = from_json(data)
         try:
-            values, deleted, send = raw["set"], raw["delete"], raw.get("send", [])
+            values, deleted = raw["set"], raw["delete"]
+            lists = [raw.get(name, []) for name in ("send", "drop", "later")]
         except (KeyError, TypeError) as error:
             raise ValueError("a change has what is set and what is deleted") from error
-        if type(values) is not dict or type(deleted) is not list or type(send) is not list:
-            raise ValueError("a change sets an object, deletes a list, and sends a list")
-        return cls(values, tuple(map(str, deleted)), tuple(send))
+        if type(values) is not dict or any(type(each) is not list for each in (deleted, *lists)):
+            raise ValueError("a change sets an object, and all else in it is a list")
+        send, drop, later = map(tuple, lists)
+        return cls(values, tuple(map(str, deleted)), send, tuple(map(str, drop)), later)
 
 
 @dataclass(slots=True)

@@ -5,6 +5,7 @@
   `book` is `Kq3v9x2m~17.book-9f3a21c7d0e4b852`, whose last part is made of service, method, resource and
   payload. The second one that asks just the same ends in `x2`; one that a retry asks anew, since it ended without
   effect, in `r1`. A handler that runs again asks with the same ids, in whatever order.
+- A timer's request derives from the request whose handler set it, and from the timer's name: `Kq3v9x2m~17.@cancel-9f3a21c7d0e4b852`.
 - A dead letter that an operator sends again becomes the request `Kq3v9x2m.17+1`, and if that one dies too
   and is sent again, `Kq3v9x2m.17+2`.
 - A key chosen by the user is `key-<service>.<encoded key>`: keys belong to a service.
@@ -32,6 +33,8 @@ _SHOWN_MAX: Final = 80
 _GENERATION: Final = re.compile(r"r[0-9]+$")
 TICKET: Final = "t"
 """Behind the number of a request that is submitted: its outcome has a name of its own, for whoever has the ticket."""
+TIMER: Final = "@"
+"""Begins the number token of a timer's request: no method and no encoded key does."""
 METHOD_CHARS_MAX: Final = 16
 DEPTH_MAX: Final = 16
 """Nested calls deeper than this are taken for a loop that spans services."""
@@ -47,8 +50,20 @@ def is_keyed(request_id: str) -> bool:
 
 
 def is_nested(request_id: str) -> bool:
-    """Whether a handler made it, which may be waiting for it."""
-    return "~" in request_id
+    """Whether a handler made it, which may be waiting for it. Nobody waits for a timer."""
+    return "~" in request_id and not is_timer(request_id)
+
+
+def timer_id(request_id: str, method: str, name: str) -> str:
+    """The id of the request that a timer makes, which the handler of `request_id` has set by that name."""
+    digest = hashlib.blake2b(name.encode(), digest_size=8).hexdigest()
+    return child_id(request_id, TIMER + call_token(method, digest, 1), waits=False)
+
+
+def is_timer(request_id: str) -> bool:
+    """Whether it is a timer's own request: one that an operator sends again is a request as any other."""
+    at = request_id.find(f".{TIMER}")
+    return at > 0 and "+" not in request_id[at:]
 
 
 def call_token(method: str, name: str, count: int) -> str:

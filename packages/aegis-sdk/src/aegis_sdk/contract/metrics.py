@@ -167,6 +167,19 @@ HAND_INS_WAITING: Final = Family(
     "Requests that handlers of the service have handed in, and that are not stored yet where they go.",
 )
 
+TIMERS: Final = Family(
+    "aegis_timers",
+    Kind.GAUGE,
+    _SERVICE,
+    "Timers that wait at the instances that serve their resources.",
+)
+TIMER_LATENESS: Final = Family(
+    "aegis_timer_lateness_seconds",
+    Kind.HISTOGRAM,
+    _SERVICE,
+    "How long after its time a timer's request was accepted.",
+)
+
 FAMILIES: Final = {
     family.name: family
     for family in (
@@ -181,7 +194,7 @@ FAMILIES: Final = {
             LOOP_LAG,
             STANDBY_LAG,
         ),
-        *(REQUESTS_STORED, LOG_LINES_DROPPED, HAND_INS_WAITING),
+        *(REQUESTS_STORED, LOG_LINES_DROPPED, HAND_INS_WAITING, TIMERS, TIMER_LATENESS),
     )
 }
 """name: what a process may tell of itself."""

@@ -29,6 +29,8 @@ from aegis_sdk.contract.metrics import (
     REQUESTS_STORED,
     SERIES_MAX,
     STANDBY_LAG,
+    TIMER_LATENESS,
+    TIMERS,
     TURN_OUTCOMES,
     TURNS,
     Answer,
@@ -84,7 +86,17 @@ class MethodSeries:
 class ServiceSeries:
     """An instance's figures that belong to no method."""
 
-    __slots__ = ("duplicates", "fenced", "hand_ins", "lags", "loop_lag", "redeliveries", "turns")
+    __slots__ = (
+        "duplicates",
+        "fenced",
+        "hand_ins",
+        "lags",
+        "late",
+        "loop_lag",
+        "redeliveries",
+        "timers",
+        "turns",
+    )
 
     def __init__(self) -> None:
         self.redeliveries = 0
@@ -96,6 +108,9 @@ class ServiceSeries:
         """One for each instance of the service on this connection."""
         self.hand_ins: list[Callable[[], int]] = []
         """The same."""
+        self.timers: list[Callable[[], int]] = []
+        """The same."""
+        self.late = Histogram(TIMER_LATENESS)
 
 
 _Key = tuple[str, str, bool]
@@ -121,6 +136,7 @@ class Recorder:
         *,
         lag_entries: Callable[[], int] = lambda: 0,
         hand_ins: Callable[[], int] = lambda: 0,
+        timers: Callable[[], int] = lambda: 0,
     ) -> None:
         """An instance begins: (method, targeted) pairs, which are shown from now on, at zero.
 
@@ -128,6 +144,7 @@ class Recorder:
         """
         self._of(service).lags.append(lag_entries)
         self._of(service).hand_ins.append(hand_ins)
+        self._of(service).timers.append(timers)
         for method, targeted in methods:
             series = self._series((service, method, not targeted))
             self._served[service, method, not targeted] = series
@@ -192,6 +209,9 @@ class Recorder:
     def turn_stored(self, service: str, outcomes: int) -> None:
         self._of(service).turns.observe(outcomes)
 
+    def timer_fired(self, service: str, late_s: float) -> None:
+        self._of(service).late.observe(late_s)
+
     def gate(self, reason: str) -> None:
         self._gates[reason] = self._gates.get(reason, 0) + 1
 
@@ -214,6 +234,7 @@ class Recorder:
             yield TURNS, (service,), of.turns.total
             yield STANDBY_LAG, (service,), max((lag() for lag in of.lags), default=0)
             yield HAND_INS_WAITING, (service,), sum(waiting() for waiting in of.hand_ins)
+            yield TIMERS, (service,), sum(timers() for timers in of.timers)
         for stored, count in list(self._stored.items()):
             yield REQUESTS_STORED, stored, count
         for reason, count in list(self._gates.items()):
@@ -232,6 +253,7 @@ class Recorder:
         for service, of in list(self._services.items()):
             yield LOOP_LAG, (service,), of.loop_lag
             yield TURN_OUTCOMES, (service,), of.turns
+            yield TIMER_LATENESS, (service,), of.late
 
     def activity(self) -> tuple[float, ...]:
         """Differs from an earlier one when something was counted since, but for a loop that was on time."""
@@ -297,6 +319,7 @@ class NoRecorder(Recorder):
         *,
         lag_entries: Callable[[], int] = lambda: 0,
         hand_ins: Callable[[], int] = lambda: 0,
+        timers: Callable[[], int] = lambda: 0,
     ) -> None:
         return
 
@@ -333,6 +356,9 @@ class NoRecorder(Recorder):
         return
 
     def turn_stored(self, service: str, outcomes: int) -> None:
+        return
+
+    def timer_fired(self, service: str, late_s: float) -> None:
         return
 
     def gate(self, reason: str) -> None:

@@ -26,6 +26,7 @@ from aegis_sdk.context import ResourceContext
 from aegis_sdk.contract.control import LeaseState, Role
 from aegis_sdk.contract.envelope import Change
 from aegis_sdk.contract.method import Method
+from aegis_sdk.domain.turns.timers import Timers
 from aegis_sdk.service import Service
 from aegis_sdk.testing.bus import MemoryBus
 from aegis_sdk.testing.faults import Fault, Faults, Op
@@ -184,6 +185,16 @@ class Cluster:
                 for key in change.delete:
                     values.pop(key, None)
         return values
+
+    def timers(self, resource: str, service: str | None = None) -> dict[str, float]:
+        """When each of its timers is due (Unix time), by name, as its log says. Raises: KeyError, as `state`."""
+        service = self._service_of(resource, service)
+        timers, log = Timers(), self.bus.log(service)
+        for record in log.records():
+            if record.resource == resource:
+                timers.ended(record.request_id)
+                timers.apply(Change.decode(record.outcome.change))
+        return {timer.name: timer.due_s for timer in timers.by_name.values()}
 
     def value(
         self, resource: str, key: str, type_: type[T], service: str | None = None

@@ -228,6 +228,7 @@ class MemoryInstance:
             service.methods(),
             lag_entries=lambda: self._serving.lag_entries,
             hand_ins=lambda: self._serving.hand_ins,
+            timers=lambda: self._serving.timers_open,
         )
 
     def _made(self, recorder: Recorder, tracer: Tracer) -> TurnServing:

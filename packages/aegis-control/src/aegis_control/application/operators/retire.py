@@ -50,6 +50,7 @@ class Retire:
             epoch=final.epoch,
             outcomes=final.number,
             state=json.loads(final.values),
+            timers=len(final.timers),
             dry_run=order.dry_run,
         )
 

@@ -87,3 +87,7 @@ def _show(retired: Retired) -> None:
     render.show_line(f"after {retired.outcomes} outcomes, in epoch {retired.epoch}; its state:")
     for line in json.dumps(retired.state, indent=2, ensure_ascii=False).splitlines():
         render.show_line(line)
+    if retired.timers:
+        render.show_line(
+            f"{retired.timers} timers stay with it, and fire if it is ever offered again"
+        )

@@ -43,6 +43,7 @@ from aegis_sdk.application.turns.deliveries import (
     Deliveries,
 )
 from aegis_sdk.application.turns.elsewhere import Elsewhere
+from aegis_sdk.application.turns.firing import Firing
 from aegis_sdk.application.turns.lookups import Lookups
 from aegis_sdk.application.turns.ports import FoundCheckpoint, Sent, Tap, WriterLog
 from aegis_sdk.application.turns.reads import Reads, ReadsIn
@@ -52,6 +53,7 @@ from aegis_sdk.application.turns.sending import UNSENT_S, Sender
 from aegis_sdk.contract.envelope import Outcome, OutcomeKind, Request
 from aegis_sdk.contract.ids import is_nested
 from aegis_sdk.contract.turns.sent import Answer
+from aegis_sdk.contract.turns.timers import Timer
 from aegis_sdk.domain.delivery import backoff_s, could_be_second
 from aegis_sdk.domain.recorder import NO_RECORDER, Recorder
 from aegis_sdk.domain.turns.claims import Claims
@@ -160,6 +162,13 @@ class TurnHost:
             on_sent=self._is_sent,
             aside=self.aside,
             unsent_s=unsent_s,
+        )
+        self._firing = Firing(
+            self.writer,
+            instance_id=runner.instance_id,
+            recorder=recorder,
+            accept=self._accept_timer,
+            soon=self._soon,
         )
         self._lookups = Lookups(log_, position=lambda: self.writer.position, aside=self.aside)
         self._elsewhere = Elsewhere(self._lookups, self.aside)
@@ -338,6 +347,11 @@ class TurnHost:
         return self._sender.waiting
 
     @property
+    def timers_open(self) -> int:
+        """Timers of what is served here."""
+        return self.writer.timers_open
+
+    @property
     def may_write(self) -> bool:
         """It has read its own claim, on the connection that it has now; so it has read all before that, too."""
         return self._claims.may_write(self._connected.session)
@@ -450,6 +464,7 @@ class TurnHost:
         after: int = 0,
         born_s: float = math.inf,
         suspect: bool = False,
+        timer: str = "",
     ) -> None:
         work = Work(
             request,
@@ -460,10 +475,16 @@ class TurnHost:
             after=after,
             born_s=born_s,
             suspect=suspect,
+            timer=timer,
         )
         work.came_s = time.perf_counter()
         self.writer.accept(work)
         self._soon()
+
+    def _accept_timer(self, request: Request, timer: Timer) -> None:
+        """Another owner may have begun it since it was due, by clocks that differ."""
+        born_s = timer.due_s - SENT_BEFORE_S
+        self._accept(request, sent_s=math.inf, born_s=born_s, timer=timer.name)
 
     def _cancel(self, request_id: str) -> None:
         outcome = Outcome.error(OutcomeKind.CANCELLED, Cancelled.code, "its caller gave up")
@@ -591,8 +612,10 @@ class TurnHost:
             self._roles.hold_back(self.writer.desk.out.serving)
         self.reads.go_on()  # before a next turn is in flight
         if self.may_write:
+            now_s = time.time()
             self._store_of_group()
-            self.writer.compose(time.time())
+            self._firing.fire(now_s)
+            self.writer.compose(now_s)
         out = self.writer.take_output()
         self._changed.set()  # something may have ended
         if out.stop:
@@ -659,6 +682,8 @@ class TurnHost:
                 outcome.position = self.reads.position
             self._sent.answer(request.request_id, outcome)
         self._runs.stored(work, outcome)
+        if work.timer:
+            self._firing.ended(work, outcome)
         if work.found:
             self._recorder.suppressed(request.service)
             log.info("duplicate_suppressed", **about(request), instance_id=self._runner.instance_id)
@@ -683,6 +708,9 @@ class TurnHost:
                 epoch=work.epoch,
             )
         self._runs.dropped(work)
+        if work.timer:
+            self.writer.unfired(work)
+            return
         if self.deliveries.give_up(request.request_id) or why is None or why is Why.ENDED:
             return
         if not work.stored_seq:
@@ -807,6 +835,7 @@ class TurnHost:
         if self._stopped:
             return
         self._stopped = True
+        self._firing.stop()
         self._sent.leave_all()
         self.reads.stop()
         self._log.close()

@@ -25,7 +25,9 @@ from aegis_sdk.application.tracing import NO_SPAN, Span
 from aegis_sdk.application.turns.deliveries import Deliveries, GroupPlace
 from aegis_sdk.application.turns.ports import WriterLog
 from aegis_sdk.contract.envelope import Outcome, OutcomeKind, Request
+from aegis_sdk.contract.turns.timers import NO_TIMERS, Timer
 from aegis_sdk.domain.delivery import Verdict
+from aegis_sdk.domain.turns.ahead import Ahead
 from aegis_sdk.domain.turns.begins import decide
 from aegis_sdk.domain.turns.work import Work
 from aegis_sdk.domain.turns.writer import Writer
@@ -94,7 +96,8 @@ class Running:
         work = self._writer.desk.open[request.request_id]
         work.began_s = time.perf_counter()
         with self._runner.span(request, begun=work.begun, epoch=epoch) as span:
-            outcome = self._runner.compute(request, epoch=epoch, values=values)
+            timers = self._timers_of(request, values)
+            outcome = self._runner.compute(request, epoch=epoch, values=values, timers=timers)
             outcome = self._fitting(request, outcome)
             if is_unread(outcome):
                 self._aside(self._keep_unread(request, outcome))
@@ -108,6 +111,7 @@ class Running:
         if request.resource is None:
             place = GroupPlace(self._deliveries, request.request_id, moved=self._group_moved)
         epoch, values = self._state_of(request)
+        timers = self._timers_of(request, values)
         work.epoch = epoch
         span = self._runner.span(request, begun=work.begun, epoch=epoch)
         is_plain = work.verdict is Verdict.RUN or work.verdict is Verdict.RUN_NOTED
@@ -128,6 +132,7 @@ class Running:
             begun=work.begun,
             epoch=epoch,
             values=values,
+            timers=timers,
             credit=place,
         )
         self._running[work] = partial(self._drop_run, execution, place)
@@ -138,6 +143,13 @@ class Running:
         if resource is None:
             return 0, None
         return self._writer.ownership.epoch(resource), self._writer.held[resource].values
+
+    def _timers_of(self, request: Request, values: Any) -> Mapping[str, Timer]:
+        """Its resource's, as `values` are its values."""
+        if isinstance(values, Ahead):
+            return values.timers
+        held = self._writer.held.get(request.resource or "")
+        return NO_TIMERS if held is None or held.timers is None else held.timers.by_name
 
     def _ran(self, work: Work, place: Holder, outcome: Outcome) -> None:
         work.ready_s = time.perf_counter()
@@ -220,6 +232,7 @@ class Running:
                 begun=work.begun,
                 epoch=epoch,
                 values=values,
+                timers=self._timers_of(request, values),
                 span=span,
                 credit=place,
             )

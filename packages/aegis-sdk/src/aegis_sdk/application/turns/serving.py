@@ -306,6 +306,10 @@ class TurnServing:
         return self.host.hand_ins
 
     @property
+    def timers_open(self) -> int:
+        return self.host.timers_open
+
+    @property
     def open(self) -> int:
         return len(self.host.writer.desk.open)
 

@@ -1,7 +1,7 @@
 """A resource's checkpoint: two lines of JSON, what it is up to, and the resource's values.
 
     {"writer":"w1","resource":"ACC-1","log":"5f0c…","read":812,"number":40,"epoch":3,"own":7,
-     "sessions":[["Kq3v9x2m",17,"1ff",1764198000.0]],"ended":{},"unsent":[],"begun":{}}
+     "sessions":[["Kq3v9x2m",17,"1ff",1764198000.0]],"ended":{},"unsent":[],"begun":{},"timers":[]}
     {"position":5}
 
 The first line is all that a caller and an operator need. The second may be large, and is left as it is. Who trims the log, or
@@ -68,6 +68,8 @@ class Checkpoint:
     """What outcomes hand in and was not sent yet, by their numbers."""
     begun: Mapping[str, int] = field(default_factory=dict)
     """Of requests without an outcome, whose begins may have ended their processes: how many are noted."""
+    timers: Sequence[Mapping[str, Any]] = ()
+    """As changes set them (timers.py), and not fired or dropped yet."""
     values: bytes = b"{}"
     parts: int = 0
     """It is in so many other messages (`id`), and this one is without sessions, ends and values; 0: it is whole."""
@@ -84,7 +86,14 @@ class Checkpoint:
             return self, []
         parts = [data[at : at + bytes_max] for at in range(0, len(data), bytes_max)]
         head = replace(
-            self, sessions=(), ended={}, unsent=(), begun={}, values=b"{}", parts=len(parts)
+            self,
+            sessions=(),
+            ended={},
+            unsent=(),
+            begun={},
+            timers=(),
+            values=b"{}",
+            parts=len(parts),
         )
         return head, parts
 
@@ -106,6 +115,8 @@ class Checkpoint:
             "unsent": self.unsent,
             "begun": self.begun,
         }
+        if self.timers:
+            head["timers"] = self.timers
         if self.parts:
             head["parts"] = self.parts
         return to_json(head) + b"\n" + self.values
@@ -131,6 +142,7 @@ class Checkpoint:
                 ended={_text(i): float(at_s) for i, at_s in head["ended"].items()},
                 unsent=[(int(number), _objects(sends)) for number, sends in head["unsent"]],
                 begun={_text(i): _count("begun", n) for i, n in head.get("begun", {}).items()},
+                timers=_objects(head.get("timers", [])),
                 values=values,
                 parts=_count("parts", head.get("parts", 0)),
                 **counts,

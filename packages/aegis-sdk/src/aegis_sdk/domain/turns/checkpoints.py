@@ -21,16 +21,18 @@ What must stay true: a checkpoint is made in one step, from what is folded at th
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from pydantic_core import to_json
 
 from aegis_sdk.contract.turns.checkpoint import Checkpoint, values_of
+from aegis_sdk.contract.turns.timers import Timer
 from aegis_sdk.domain.turns.ownership import Ownership
 from aegis_sdk.domain.turns.sessions import Sessions
 from aegis_sdk.domain.turns.states import HeldState
+from aegis_sdk.domain.turns.timers import Timers
 from aegis_sdk.domain.turns.work import Held
 
 _OURS: Final = frozenset({HeldState.SERVING, HeldState.PAUSED})
@@ -139,6 +141,7 @@ class Saver:
             ended=dict(held.ended),
             unsent=[(number, list(contents)) for number, contents in held.unsent.items()],
             begun=dict(held.begun),
+            timers=timers_of(held),
             values=to_json(held.values),
         )
         return held.saving
@@ -154,7 +157,7 @@ class Saver:
         held.sessions.drop_unused(at_s - self._kept_s)
         if checkpoint.read >= held.saved:
             held.saved, held.saved_s = checkpoint.read, at_s
-            held.saved_bytes = len(checkpoint.values)
+            held.saved_bytes = _bytes_of(held, checkpoint)
 
     def refused(self, held: Held, checkpoint: Checkpoint, *, gate: int) -> None:
         """The gate has moved from `gate`. The next one is made when the newer gate is read."""
@@ -196,5 +199,16 @@ def restored(name: str, checkpoint: Checkpoint | None) -> Held:
     held.number = checkpoint.number
     held.unsent = {number: list(contents) for number, contents in checkpoint.unsent}
     held.begun = dict(checkpoint.begun)
-    held.saved, held.saved_bytes = checkpoint.read, len(checkpoint.values)
+    if checkpoint.timers:
+        held.timers = Timers(map(Timer.read, checkpoint.timers))
+    held.saved, held.saved_bytes = checkpoint.read, _bytes_of(held, checkpoint)
     return held
+
+
+def timers_of(held: Held) -> list[Mapping[str, Any]]:
+    """As a checkpoint has them."""
+    return [] if held.timers is None else [t.content for t in held.timers.by_name.values()]
+
+
+def _bytes_of(held: Held, checkpoint: Checkpoint) -> int:
+    return len(checkpoint.values) + (0 if held.timers is None else held.timers.bytes)

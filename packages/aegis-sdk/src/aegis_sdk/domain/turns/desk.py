@@ -44,7 +44,7 @@ class Desk:
         if (known := self.known(request_id)) is not None:
             self.settle(work, known, WorkEvent.FOUND)
             return False
-        if len(self.open) >= QUEUE_MAX and not work.stored_seq:
+        if len(self.open) >= QUEUE_MAX and not (work.stored_seq or work.timer):
             self.drop(work, Why.BUSY)
             return False
         self.open[request_id] = work

@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from pydantic_core import to_json
 
 from aegis_sdk.contract.turns.checkpoint import Checkpoint
-from aegis_sdk.domain.turns.checkpoints import restored
+from aegis_sdk.domain.turns.checkpoints import restored, timers_of
 from aegis_sdk.domain.turns.entries import Claim, End, Entry, Own, Saved, Settled, Turn
 from aegis_sdk.domain.turns.outbox import Outbox
 from aegis_sdk.domain.turns.ownership import NOBODY, MissingOwnership
@@ -60,7 +60,7 @@ class Keeping:
         for settled in turn.settled:
             if (held := self.held.get(settled.resource)) is not None:
                 self._fold(held, settled, turn.stored_s)
-                held.begun.pop(settled.request_id, None)
+                held.settled(settled.request_id)
         for resource, request_id, n in turn.begun:
             if (held := self.held.get(resource)) is not None:
                 held.begun[request_id] = n
@@ -92,6 +92,7 @@ class Keeping:
             ended={i: at_s for i, at_s in held.ended.items() if at_s >= old_s},
             unsent=[(number, list(contents)) for number, contents in held.unsent.items()],
             begun=dict(held.begun),
+            timers=timers_of(held),
             values=to_json(held.values),
         )
 
@@ -115,6 +116,6 @@ class Remains(Keeping):
                 return
             except BehindTrim:
                 self.torn.add(held.name)
-                held.values, held.unsent = {}, {}
+                held.values, held.unsent, held.timers = {}, {}, None
         held.number = max(held.number, settled.outcome.number)
         held.sessions.add(*split(settled.request_id), at_s)

@@ -16,7 +16,7 @@ from collections.abc import Iterable
 from enum import Enum, auto
 from typing import Final
 
-from aegis_sdk.contract.ids import TICKET
+from aegis_sdk.contract.ids import TICKET, is_timer
 
 WINDOW: Final = 1024
 """Numbers below the highest that are told without asking the log: several times what one client has in flight."""
@@ -105,8 +105,10 @@ class Sessions:
 
 
 def is_single(request_id: str) -> bool:
-    """Whether its outcome has a name of its own, so that anybody finds it: all but a client's plain requests."""
-    return split(request_id)[1] == 0 or request_id.endswith(TICKET)
+    """Whether its outcome has a name of its own, so that anybody finds it: all but a client's plain requests, and timers'."""
+    if split(request_id)[1] == 0:
+        return not is_timer(request_id)
+    return request_id.endswith(TICKET)
 
 
 def split(request_id: str) -> tuple[str, int]:

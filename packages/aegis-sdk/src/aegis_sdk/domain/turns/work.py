@@ -27,6 +27,7 @@ from aegis_sdk.domain.turns.states import (
     WorkState,
     step,
 )
+from aegis_sdk.domain.turns.timers import Timers
 
 TURN_MAX: Final = 256
 """Outcomes in one turn."""
@@ -62,6 +63,7 @@ class Work:
         "state",
         "stored_seq",
         "suspect",
+        "timer",
         "unsent",
         "verdict",
         "why",
@@ -78,6 +80,7 @@ class Work:
         after: int = 0,
         born_s: float = math.inf,
         suspect: bool = False,
+        timer: str = "",
     ) -> None:
         self.request = request
         self.caller, self.number = split(request.request_id)
@@ -94,6 +97,8 @@ class Work:
         """Unix time: since when somebody may have begun it."""
         self.suspect = suspect
         """An earlier begin may have ended its process, and this one is not noted yet (begins.py)."""
+        self.timer = timer
+        """The name of the timer that it is of; empty for a request that somebody made."""
         self.begun = 1
         """Which begin of it is the next, or this one. Given up: how many there were."""
         self.verdict = Verdict.RUN
@@ -195,7 +200,7 @@ class Held:
     __slots__ = (
         "begun", "change_bytes", "changes", "early", "ended", "in_flight", "is_changed", "is_due", "name", "number",
         "queue", "saved", "saved_bytes", "saved_s", "saving", "sessions", "since_s", "state",
-        "unreadable", "unsent", "values",
+        "timers", "unreadable", "unsent", "values",
     )  # fmt: skip
 
     def __init__(self, name: str) -> None:
@@ -210,6 +215,8 @@ class Held:
         """What its outcomes hand in and is not known to be sent, by their numbers (outbox.py)."""
         self.begun: dict[str, int] = {}
         """Of requests without an outcome, how many begins are noted (begins.py)."""
+        self.timers: Timers | None = None
+        """None: there never was one (timers.py)."""
         self.since_s = 0.0
         """Unix time: what was sent or stored earlier may have been begun by another owner. 0.0: there was none."""
         self.state = HeldState.FOLLOWING
@@ -240,9 +247,15 @@ class Held:
         """The caller gave up. To its session that is the same as an outcome: the request is not to be run any more."""
         caller, number = split(request_id)
         self.sessions.add(caller, number, at_s)
-        self.begun.pop(request_id, None)
+        self.settled(request_id)
         self.ended[request_id] = at_s
         self.is_changed = True
+
+    def settled(self, request_id: str) -> None:
+        """It has an outcome, or never will have one: nothing is left to begin."""
+        self.begun.pop(request_id, None)
+        if self.timers is not None:
+            self.timers.ended(request_id)
 
     def fold(self, caller: str, request: int, outcome: Outcome, at_s: float) -> None:
         """Take over what a stored outcome changed, of the caller's request of that number. Raises: BehindTrim."""
@@ -267,5 +280,9 @@ class Held:
                 self.values.pop(key, None)
         if change.send:
             self.unsent[outcome.number] = list(change.send)
+        if change.drop or change.later:
+            if self.timers is None:
+                self.timers = Timers()
+            self.timers.apply(change)
         self.changes += 1
         self.change_bytes += len(outcome.change)

@@ -13,8 +13,8 @@ stored under its own name, and is alone for its resource until it is settled. It
 can't check one gate twice at the same time (`batched`, three nodes), it travels with the turn in one atomic batch.
 
 Parts with a theory of their own: who may write (ownership.py), what was done already (sessions.py), the end of each request
-(desk.py), requests without a resource (group.py), checkpoints (checkpoints.py), what handlers hand in (outbox.py), and
-requests that may end their process (begins.py).
+(desk.py), requests without a resource (group.py), checkpoints (checkpoints.py), what handlers hand in (outbox.py), timers
+(timers.py), and requests that may end their process (begins.py).
 
 What must stay true (the rules' numbers are those of docs/protocol.md):
 - R1: what a turn is judged by (who owns a resource, what has ended, what is a duplicate) is never older than the gate it names.
@@ -42,10 +42,11 @@ from aegis_sdk.contract.ids import is_keyed, is_nested
 from aegis_sdk.contract.names import encode_token
 from aegis_sdk.contract.turns.checkpoint import Checkpoint
 from aegis_sdk.contract.turns.entries import begun_of, decode_turn, marks_of
+from aegis_sdk.contract.turns.timers import Timer
 from aegis_sdk.domain.turns.ahead import Ahead
 from aegis_sdk.domain.turns.begins import Begins
 from aegis_sdk.domain.turns.checkpoints import Every, Saver, restored
-from aegis_sdk.domain.turns.desk import RECENT_MAX, Desk
+from aegis_sdk.domain.turns.desk import QUEUE_MAX, RECENT_MAX, Desk
 from aegis_sdk.domain.turns.entries import End, Entry, Gate, Own, Saved, Settled, Turn
 from aegis_sdk.domain.turns.group import Compute, Expire, Group
 from aegis_sdk.domain.turns.outbox import Outbox
@@ -53,6 +54,7 @@ from aegis_sdk.domain.turns.output import Output, Save, Sending
 from aegis_sdk.domain.turns.ownership import Ownership
 from aegis_sdk.domain.turns.sessions import Seen, split
 from aegis_sdk.domain.turns.states import HeldEvent, HeldState, Why, WorkEvent, WorkState
+from aegis_sdk.domain.turns.timers import FIRED_MAX, Agenda, Timers
 from aegis_sdk.domain.turns.work import TURN_BYTES_MAX, BehindTrim, Held, Work, Write
 
 NOTE_BYTES: Final = 512
@@ -112,6 +114,7 @@ class Writer:
             log=log,
         )
         self._outbox = Outbox()
+        self._agenda = Agenda()
         self._begins = Begins()
         self._is_fold = False
         """It only reads: what stands under its name is not its own doing."""
@@ -140,8 +143,7 @@ class Writer:
         self._aside: deque[Work] = deque()
         self._turn: Write | None = None
         self._clashed: Write | None = None
-        self._refused_gate = 0
-        self._refused_ticks = 0
+        self._refused_gate = self._refused_ticks = 0
         self._refused: list[Write] = []
         """Refused, and it is not known yet whether an earlier try is in the log."""
         self._unread: dict[int | str, Write] = {}
@@ -269,6 +271,34 @@ class Writer:
         work.epoch = self.ownership.epoch(work.request.resource or "")
         self._aside.append(work)
 
+    # --- timers -----------------------------------------------------------------------------------------------
+    @property
+    def timers_open(self) -> int:
+        """Timers of what is served here."""
+        return self._agenda.open
+
+    @property
+    def timers_next_s(self) -> float:
+        """Unix time when `fire` is to be asked again; it may turn out to be for nothing."""
+        return self._agenda.next_s
+
+    def fire(self, now_s: float) -> list[Timer]:
+        """Timers that are due, a portion of them: the request of each is to be accepted."""
+        most = FIRED_MAX if len(self.desk.open) < QUEUE_MAX // 2 else 0
+        return self._agenda.fire(now_s, most)
+
+    def unfired(self, work: Work) -> None:
+        """A timer's request was dropped: it fires again, here or elsewhere, unless the timer is no more."""
+        held = self.held.get(work.request.resource or "")
+        if held is not None and held.timers is not None:
+            held.timers.dropped(work.timer, work.request.request_id)
+            self._timers_changed(held, held.timers)
+
+    def _timers_changed(self, held: Held, timers: Timers) -> None:
+        if held.state in _OWNED:
+            self._agenda.changed(held.name, timers)
+
+    # --- what becomes of requests -----------------------------------------------------------------------------
     def computed(self, work: Work, outcome: Outcome) -> None:
         """A handler that waits has finished. Of one that was dropped meanwhile, nothing comes."""
         if work.request.resource is None:
@@ -377,7 +407,9 @@ class Writer:
             if held is not None and not held.unreadable:
                 caller, number = split(settled.request_id)
                 held.fold(caller, number, settled.outcome, turn.stored_s)
-                held.begun.pop(settled.request_id, None)
+                held.settled(settled.request_id)
+                if held.timers is not None:
+                    self._timers_changed(held, held.timers)
                 self.desk.remember(settled.request_id, settled.outcome)
         for resource, number in turn.sent.items():
             if (held := self.held.get(resource)) is not None:
@@ -483,6 +515,8 @@ class Writer:
         self.desk.out.serving[held.name] = None
         if held.unsent:
             self._outbox.owned(held, self.desk.out)
+        if held.timers is not None:
+            self._agenda.changed(held.name, held.timers)
         self._make_due(held)
 
     def _lose(self, held: Held) -> None:
@@ -492,6 +526,7 @@ class Writer:
         elif held.state is not HeldState.TAKING:
             self.desk.out.left.append(held.name)
         held.step(HeldEvent.TAKEN)
+        self._agenda.leave(held.name)
         self._owned -= 1
         for work in (*held.queue, *held.early):
             if work.state in _UNSETTLED:
@@ -530,6 +565,8 @@ class Writer:
         if held is None:
             return
         held.end(end.request_id, end.stored_s)
+        if held.timers is not None:
+            self._timers_changed(held, held.timers)
         self._ends.append((end.stored_s, held, end.request_id))
         work = self.desk.open.get(end.request_id)
         if work is not None and work.state is not WorkState.STORING:
@@ -644,15 +681,18 @@ class Writer:
         if held.in_flight:
             return
         values: Mapping[str, Any] = held.values
-        before: Outcome | None = None
+        before: Work | None = None
         epoch = self.ownership.epoch(held.name)
         for _ in range(SHARE_MAX):
             work = self._head(held, now_s)
-            if work is None or turn.is_full or (work.single and before is not None):
+            if work is None or turn.is_full or (work.single and held.in_flight):
                 break  # a single is alone: it may turn out to have an outcome already
             outcome = work.outcome
             if before is not None:
-                values = _behind(before, values, held)
+                values, before = _behind(before, values, held), None
+            if work.timer and held.in_flight and not _is_set(work, values):
+                self.desk.drop(work, Why.ENDED)
+                continue
             if work.state is WorkState.WAITING and work.pure:
                 if self.is_quiet and not is_nested(work.request.request_id):
                     break
@@ -668,7 +708,7 @@ class Writer:
                 self._compose_single(work, outcome, turn)
                 break
             turn.add(work, outcome)
-            before = outcome
+            before = work
         self._make_due(held)
 
     def _compose_single(self, work: Work, outcome: Outcome, turn: Write) -> None:
@@ -700,7 +740,7 @@ class Writer:
     def _judge(self, held: Held, work: Work, now_s: float) -> bool:
         """Whether a request that waits may be run. If not it was dropped, settled, or the log is asked."""
         request_id = work.request.request_id
-        if request_id in held.ended:
+        if request_id in held.ended or (work.timer and not _is_timer_of(work, held)):
             self.desk.drop(work, Why.ENDED)
         elif self.desk.is_too_old(work, now_s):
             self.desk.drop(work, Why.LATE)
@@ -731,8 +771,8 @@ class Writer:
         The log is asked nevertheless where an earlier run is likely: of what is stored, whoever comes reads all.
         """
         seen = held.sessions.seen(work.caller, work.number)
-        if seen is Seen.NEW or work.looked_up:
-            return True
+        if seen is Seen.NEW or work.looked_up or work.timer:
+            return True  # a timer's outcome would have ended the timer
         if seen is Seen.DONE or not work.single or work.stored_seq:
             return False
         request = work.request
@@ -785,13 +825,15 @@ class Writer:
             outcome, held = work.outcome, self._held_of(work)
             assert outcome is not None
             held.fold(work.caller, work.number, outcome, at_s)
-            if held.begun:
-                held.begun.pop(work.request.request_id, None)
+            if held.begun or held.timers is not None:
+                held.settled(work.request.request_id)
             if not work.is_aside:
                 held.in_flight -= 1
             desk.settle(work, outcome, WorkEvent.STORED)
             if held.unsent:
                 outbox.stored(held, outcome.number, desk.out)
+            if held.timers is not None:
+                self._timers_changed(held, held.timers)
             if not held.in_flight:
                 self._saver.changed(held)
                 self._make_due(held)
@@ -919,9 +961,27 @@ class Writer:
         return self.held[work.request.resource or ""]
 
 
-def _behind(before: Outcome, values: Mapping[str, Any], held: Held) -> Mapping[str, Any]:
+def _behind(before: Work, values: Mapping[str, Any], held: Held) -> Ahead:
     """The values behind an outcome of the same turn."""
-    ahead = values if isinstance(values, Ahead) else Ahead(held.values)
-    if before.change:
-        ahead.apply(before.changed or Change.decode(before.change))
+    if isinstance(values, Ahead):
+        ahead = values
+    else:
+        ahead = Ahead(held.values, {} if held.timers is None else held.timers.by_name)
+    if before.timer:
+        ahead.fired(before.timer)
+    outcome = before.outcome
+    assert outcome is not None
+    if outcome.change:
+        ahead.apply(outcome.changed or Change.decode(outcome.change))
     return ahead
+
+
+def _is_timer_of(work: Work, held: Held) -> bool:
+    """Whether its timer is still there. It was set under this id, and may have been replaced."""
+    return held.timers is not None and held.timers.is_set(work.timer, work.request.request_id)
+
+
+def _is_set(work: Work, values: Mapping[str, Any]) -> bool:
+    """The same by what the turn has before it."""
+    timer = values.timers.get(work.timer) if isinstance(values, Ahead) else None
+    return timer is not None and timer.id == work.request.request_id
