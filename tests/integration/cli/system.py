@@ -18,6 +18,8 @@ from tests.integration.cli.support import Result, run_cli
 ADD = Method("totals", "add", request=int, reply=list)
 WAIT = Method("totals", "wait", request=str, reply=str)
 RELAY = Method("totals", "relay", request=int, reply=list)
+LATER = Method("totals", "later", request=dict[str, float], reply=str)
+"""Sets timers of `add`, by name: due in so many seconds; below 0, one is dropped."""
 DOUBLE = Method("doubles", "double", request=int, reply=int)
 DEADLINE_S = 15.0
 
@@ -36,6 +38,15 @@ def totals(release: asyncio.Event) -> Service:
     async def wait(ctx: ResourceContext, what: str) -> str:
         await release.wait()
         return what
+
+    @service.handles(LATER)
+    async def later(ctx: ResourceContext, asked: dict[str, float]) -> str:
+        for name, after_s in asked.items():
+            if after_s < 0:
+                ctx.drop_timer(name)
+            else:
+                ctx.later(ADD, 1, after_s=after_s, name=name)
+        return ctx.request_id
 
     @service.handles(RELAY)
     async def relay(ctx: ResourceContext, amount: int) -> list[object]:
@@ -78,10 +89,23 @@ class System:
     async def add(self, amount: int, resource: str = "T-1") -> list[object]:
         return await self.caller.request(ADD, amount, resource=resource, timeout_s=DEADLINE_S)
 
+    async def later(self, timers: dict[str, float], resource: str = "T-1") -> str:
+        """The request that did it."""
+        return await self.caller.request(LATER, timers, resource=resource, timeout_s=DEADLINE_S)
+
     async def active(self, resource: str = "T-1") -> tuple[str, int]:
         """(instance, epoch)"""
         [route] = (await self.cli("show-route", resource, "-o", "json")).json
         return route["active"], route["epoch"]
+
+    async def until_total(self, total: int, resource: str = "T-1") -> None:
+        """A timer adds when it fires."""
+
+        async def holds() -> bool:
+            state = (await self.cli("state", resource, "-o", "json")).json["state"]
+            return bool(state.get("total") == total)
+
+        await self.until(f"{resource} has {total}", holds)
 
     async def until(self, what: str, holds: Callable[[], Awaitable[bool]]) -> None:
         """Ask until it holds; the questions themselves take their time."""

@@ -44,6 +44,7 @@ WITHOUT_CONTROL = {
     "state": ["ACC-1"],
     "history": ["ACC-1"],
     "export": ["accounts"],
+    "timers": ["accounts"],
 }
 VERBS = LOOKING | CHANGING | WITHOUT_CONTROL
 OFFLINE = {"version"}

@@ -9,7 +9,8 @@ from typing import Any, Final
 from aegis_sdk.contract.turns.checkpoint import Checkpoint
 from aegis_sdk.contract.turns.entries import TURN, EntryUnreadable, decode_turn, ids_of
 from aegis_sdk.contract.turns.subjects import LogSubjects
-from aegis_sdk.nats.jetstream import Kept, from_seq, from_time, parse_time
+from aegis_sdk.errors import Unavailable
+from aegis_sdk.nats.jetstream import ApiRefused, Kept, from_seq, from_time, parse_time
 
 from aegis_control.application.operators.pasts import Extent
 from aegis_control.domain.operators.past import LogEntry
@@ -63,6 +64,22 @@ class NatsPasts:
         if not await self._info(service):
             return None
         return (await self._space.newest(service, resource))[0]
+
+    async def checkpoints(self, service: str, resource: str | None) -> dict[str, Checkpoint]:
+        names = LogSubjects(self._subjects, service)
+        heads: list[Checkpoint] = []
+        try:
+            subject = names.checkpoints if resource is None else names.checkpoint(resource)
+            async for stored in self._js.read_last_of_each(names.stream, subject):
+                heads.append(Checkpoint.decode(stored.payload))
+        except ApiRefused as error:
+            raise Unavailable(f"log {names.stream}: {error}") from error
+        found = {head.resource: head for head in heads}
+        for name in [head.resource for head in heads if head.parts]:
+            whole = await self.checkpoint(service, name)
+            if whole is not None:
+                found[name] = whole
+        return found
 
     async def last_before(self, service: str, at_s: float) -> int:
         stream = self._subjects.journal_stream(service)

@@ -39,6 +39,10 @@ class Logs(Protocol):
         """The newest. Raises: ValueError, when this version can't read it."""
         ...
 
+    async def checkpoints(self, service: str, resource: str | None) -> dict[str, Checkpoint]:
+        """The newest of each resource that has one, or of one resource. Raises: ValueError."""
+        ...
+
     async def last_before(self, service: str, at_s: float) -> int:
         """The position of the last entry that was stored before that time."""
         ...

@@ -51,6 +51,9 @@ class Step:
     """Its place among the resource's outcomes; 0 for one out of turn, which changes nothing."""
     set: Mapping[str, Any]
     deleted: tuple[str, ...]
+    timers_set: tuple[str, ...] = ()
+    """Their names."""
+    timers_dropped: tuple[str, ...] = ()
 
     @property
     def keys(self) -> list[str]:
@@ -129,6 +132,7 @@ class Past:
             Step(
                 *(entry.seq, entry.at_s, record.request_id, record.method),
                 *(outcome.kind, outcome.number, change.set, change.delete),
+                *(tuple([str(timer.get("name")) for timer in change.later]), change.drop),
             )
         )
 

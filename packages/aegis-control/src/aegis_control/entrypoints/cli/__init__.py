@@ -24,6 +24,7 @@ from aegis_control.entrypoints.cli.losses import mount as mount_losses
 from aegis_control.entrypoints.cli.pasts import mount as mount_pasts
 from aegis_control.entrypoints.cli.rebalance import mount as mount_rebalance
 from aegis_control.entrypoints.cli.requests import mount as mount_requests
+from aegis_control.entrypoints.cli.timers import mount as mount_timers
 from aegis_control.entrypoints.cli.top import mount as mount_top
 from aegis_control.entrypoints.pipes import read_to_the_end_or_not
 from aegis_control.infrastructure.admin_client import AdminError
@@ -37,6 +38,7 @@ for _mount in (
     mount_losses,
     mount_endings,
     mount_pasts,
+    mount_timers,
     mount_exports,
     mount_requests,
     mount_top,

@@ -197,8 +197,11 @@ def _row(each: Step | Unread) -> tuple[str, ...]:
     when, position = render.clock(each.time), str(each.position)
     if isinstance(each, Unread):
         return (when, position, ", ".join(each.request_ids), "?", "unreadable", each.why)
-    keys = ", ".join([*each.set, *(f"{key} (deleted)" for key in each.deleted)])
-    return (when, position, each.request_id, each.method, each.outcome.value, keys or "-")
+    keys = [*each.set, *(f"{key} (deleted)" for key in each.deleted)]
+    keys += [f"timer {name}" for name in each.timers_set]
+    keys += [f"timer {name} (dropped)" for name in each.timers_dropped]
+    changed = ", ".join(keys) or "-"
+    return (when, position, each.request_id, each.method, each.outcome.value, changed)
 
 
 # --- both --------------------------------------------------------------------------------------------
