@@ -40,9 +40,12 @@ from bench.chaos.nemesis import Kind, Nemesis, plan
 from bench.chaos.system import Settings, System, running
 from bench.chaos.workloads import WORKLOADS, Workload
 from bench.chaos.workloads.api import Named
+from bench.chaos.workloads.timers import AFTER_S_MAX, TIMERS
 
 QUIET_S = 3.0
 """Clients go on for so long after the last fault, and then until the recovery from it shows."""
+FIRED_S = 4.0
+"""Timers that are due wait for their turn, and for whatever heals last."""
 SETTLE_S = 60.0
 READ_TIMEOUT_S = 30.0
 
@@ -105,6 +108,8 @@ async def _run_in(planned: Plan, folder: Path) -> History:
         faults = await _strike(planned, system)
         await recovered(system.client_files, faults)
         await system.stop_clients()
+        if TIMERS.name in planned.workloads:
+            await asyncio.sleep(AFTER_S_MAX + FIRED_S)
         found = await _settled(system, services)
         finals = [final async for final in _finals(system, workloads)]
         clients = _clients(system.client_files)

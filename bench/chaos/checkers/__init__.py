@@ -19,6 +19,7 @@ from bench.chaos.checkers import (
     order,
     recovery,
     stale,
+    timers,
     totals,
 )
 from bench.chaos.history import History, Violation
@@ -34,6 +35,7 @@ CHECKERS: dict[str, Checker] = {
     "stale": stale.check,
     "order": order.check,
     "totals": totals.check,
+    "timers": timers.check,
     "group": group.check,
     "definite": definite.check,
     "epochs": epochs.check,
