@@ -25,6 +25,7 @@ from aegis_sdk.application.ports import (
     Letters,
     RequestLog,
 )
+from aegis_sdk.application.turns.lanes import Appender
 from aegis_sdk.application.turns.ports import CallsOut, LastWord, Outcomes, WriterLog
 from aegis_sdk.application.turns.serving import Readers
 from aegis_sdk.contract.control import (
@@ -37,9 +38,11 @@ from aegis_sdk.contract.control import (
 from aegis_sdk.contract.envelope import Outcome, OutcomeKind, Request
 from aegis_sdk.contract.subjects import Subjects
 from aegis_sdk.contract.turns.entries import Moves
+from aegis_sdk.contract.turns.events import Emitted
 from aegis_sdk.contract.turns.subjects import LogSubjects
 from aegis_sdk.infrastructure.control_client import NatsControl
 from aegis_sdk.infrastructure.directory import NatsDirectory
+from aegis_sdk.infrastructure.events import event_appender
 from aegis_sdk.infrastructure.letters import NatsLetters
 from aegis_sdk.infrastructure.requests import NatsDeliveries, NatsRequestLog
 from aegis_sdk.infrastructure.turns.assembly import NatsReaders
@@ -74,6 +77,7 @@ class Ports:
     deliveries: Deliveries
     directory: Directory
     control: Control
+    events: Appender[Emitted]
     caller: str
 
 
@@ -106,6 +110,9 @@ class World(Protocol):
     async def dead_letters(self) -> list[str]:
         """Request ids of the service's dead letters."""
 
+    async def emitted(self) -> list[str]:
+        """Ids of its stored events, in their order."""
+
 
 class MemoryWorld:
     """A MemoryBus."""
@@ -132,6 +139,7 @@ class MemoryWorld:
             link.deliveries,
             link.directory,
             link.control,
+            link.events,
             link.name,
         )
 
@@ -168,6 +176,9 @@ class MemoryWorld:
     async def dead_letters(self) -> list[str]:
         return list(self.bus.dead_letters)
 
+    async def emitted(self) -> list[str]:
+        return [stored.emitted.id for stored in self.bus.events(self.service).all()]
+
     async def close(self) -> None:
         for link in self._links.values():
             link.close()
@@ -193,6 +204,7 @@ class NatsWorld:
         streams = NatsStreams(self._control, self._subjects, settings)
         await streams.provision_common()
         await streams.provision(self.service)
+        await streams.provision_events(self.service)
 
     async def connect(self) -> Ports:
         link = await Link.open(Server(self._server.url), name="contract")
@@ -219,6 +231,7 @@ class NatsWorld:
             NatsDeliveries(link, self._subjects),
             directory,
             NatsControl(link, self._subjects),
+            event_appender(link, self._subjects),
             caller,
         )
 
@@ -301,6 +314,12 @@ class NatsWorld:
         )
         counts: dict[str, int] = info["state"].get("subjects") or {}
         return [subject.split(".", 3)[3] for subject, n in counts.items() for _ in range(n)]
+
+    async def emitted(self) -> list[str]:
+        subject = self._subjects.emitted_all(self.service)
+        stream = self._subjects.emitted_stream(self.service)
+        reading = self._control.read(stream, [subject], {"deliver_policy": "all"})
+        return [kept.subject.split(".", 5)[5] async for kept in reading]
 
     async def close(self) -> None:
         await self._stack.aclose()

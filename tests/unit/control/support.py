@@ -48,6 +48,7 @@ from aegis_sdk.contract.envelope import Outcome, Request
 from aegis_sdk.contract.subjects import Subjects
 from aegis_sdk.contract.turns.checkpoint import Checkpoint, SavedUpTo
 from aegis_sdk.contract.turns.entries import Moves
+from aegis_sdk.contract.turns.events import Emitted
 from aegis_sdk.contract.turns.writers import run_of
 from aegis_sdk.domain.turns.keeping import Keeping
 from aegis_sdk.errors import Unavailable
@@ -192,6 +193,8 @@ class MemoryLogSpace:
 @dataclass
 class MemoryRequests:
     provisioned: list[str] = field(default_factory=list)
+    of_events: list[str] = field(default_factory=list)
+    """Services whose stream of events was made."""
     forgotten: dict[str, int] = field(default_factory=dict)
     stored: list[str] = field(default_factory=list)
     """What `open` and `waiting` find, of whichever resource."""
@@ -214,6 +217,9 @@ class MemoryRequests:
 
     async def provision(self, service: str) -> None:
         self.provisioned.append(service)
+
+    async def provision_events(self, service: str) -> None:
+        self.of_events.append(service)
 
     async def keep_group(self, service: str) -> bool:
         return False
@@ -307,6 +313,7 @@ class MemoryLetters:
     letters: dict[str, DeadLetter] = field(default_factory=dict)
     outcomes: dict[tuple[str, str], Outcome] = field(default_factory=dict)
     sent: list[Request] = field(default_factory=list)
+    emitted: list[Emitted] = field(default_factory=list)
     full: bool = False
     lose_drops: int = 0
 
@@ -315,6 +322,11 @@ class MemoryLetters:
 
     async def outcome(self, service: str, request_id: str) -> Outcome | None:
         return self.outcomes.get((service, request_id))
+
+    async def emit(self, event: Emitted) -> None:
+        if self.full:
+            raise RequestsFull("the events of accounts: maximum messages exceeded")
+        self.emitted.append(event)
 
     async def send(self, request: Request) -> None:
         if self.full:

@@ -42,6 +42,7 @@ def test_every_kind_has_a_name_of_its_own_that_stays() -> None:
         *("instance_fenced", "lease_granted", "spread_begun", "spread_done"),
         *("requests_forgotten", "journal_trimmed", "journal_trim_held_up"),
         *("consumer_made_again", "stream_made_again", "bucket_replaced", "value_unreadable"),
+        "events_not_provided",
         *("log_lost", "loss_accepted", "request_dead_lettered", "leader_elected"),
         *("leader_stepped_down", "leader_record_unreadable", "control_step_failed"),
         "operator_change",

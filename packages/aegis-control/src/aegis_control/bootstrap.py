@@ -377,6 +377,9 @@ def _stream_settings(settings: Settings) -> StreamSettings:
         dlq_max_age_s=settings.dlq_max_age_s,
         events_max_age_s=settings.events_max_age_s,
         events_max_bytes=settings.events_max_bytes,
+        emitted_max_age_s=settings.emitted_max_age_s,
+        emitted_max_msgs=settings.emitted_max_msgs,
+        emitted_max_bytes=settings.emitted_max_bytes,
         ack_wait_s=settings.ack_wait_s,
     )
 

@@ -137,6 +137,20 @@ class Settings(BaseSettings):
         67_108_864, ge=1_048_576, description="bytes of events kept; older ones go first"
     )
 
+    emitted_max_age_s: Seconds = Field(
+        604_800.0, description="how long the events that services emit are kept"
+    )
+    emitted_max_msgs: int = Field(
+        10_000_000,
+        ge=-1,
+        description="events kept per service; more wait at their emitters (-1: no bound)",
+    )
+    emitted_max_bytes: int = Field(
+        -1,
+        ge=-1,
+        description="bytes of events kept per service; NATS reserves them (-1: no bound)",
+    )
+
     def __repr_args__(self) -> Iterator[tuple[str, str]]:
         """A traceback or a log that shows settings shows no secrets."""
         return ((name, shown(self, name)) for name in type(self).model_fields)

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from aegis_sdk.context import Context, ReadContext, ResourceContext, Ticket
     from aegis_sdk.contract.control import Role
     from aegis_sdk.contract.envelope import OutcomeKind
+    from aegis_sdk.contract.event import Event
     from aegis_sdk.contract.method import Method
     from aegis_sdk.domain.retries import Retries
     from aegis_sdk.errors import (
@@ -66,6 +67,7 @@ __all__ = [
     "Copied",
     "Deadlock",
     "Draining",
+    "Event",
     "Evicted",
     "Expired",
     "Fenced",
@@ -111,6 +113,7 @@ _HOMES: Final = (
     *(
         "errors",
         "contract.method",
+        "contract.event",
         "contract.control",
         "contract.envelope",
         "domain.retries",

@@ -15,8 +15,10 @@ from typing import Any, Protocol, TypeVar
 from aegis_sdk.application.calls import Calls
 from aegis_sdk.contract import arguments, order_ids
 from aegis_sdk.contract.envelope import Change, Request
+from aegis_sdk.contract.event import Event
 from aegis_sdk.contract.method import Method
 from aegis_sdk.contract.trace import trace_id
+from aegis_sdk.contract.turns.events import content_of
 from aegis_sdk.contract.turns.sends import handed_in
 from aegis_sdk.contract.turns.timers import NO_TIMERS, Timer
 from aegis_sdk.errors import ContractError, InvalidArgument
@@ -27,6 +29,7 @@ from aegis_sdk.timers import TimerChanges, due_s
 
 Req = TypeVar("Req")
 Rep = TypeVar("Rep")
+T = TypeVar("T")
 
 
 class Ticket:
@@ -179,6 +182,26 @@ class Context:
             method, payload, resource=resource, parent=self._request, calls=self._calls
         )
 
+    def emit(self, event: Event[T], payload: T) -> None:
+        """Tell whoever subscribes to `event`, once the outcome of this request is stored.
+
+        It is part of that outcome: a handler that fails, or is rejected, has emitted nothing. The events of a resource
+        are stored in the order of its outcomes, each once. It waits for nothing, so pure handlers may emit, too.
+
+        Raises:
+            ContractError: the event belongs to another service.
+            InvalidPayload: `payload` is not of the event's type; the message names the field.
+        """
+        arguments.instance_of(event, Event, "event")
+        if event.service != self._request.service:
+            raise ContractError(
+                f"{event!r} belongs to service {event.service}, and this handler to {self._request.service}: a service"
+                " emits its own events"
+            )
+        data = event.payload.encode(payload)
+        n = len(self._emitted)
+        self._emitted = (*self._emitted, content_of(self._request, event.name, data, n))
+
     def request_blocking(
         self,
         method: Method[Req, Rep],
@@ -202,10 +225,11 @@ class Context:
         return Change(send=sends) if sends else None
 
     def _sends(self) -> tuple[Mapping[str, Any], ...]:
-        return tuple([handed_in(request) for request in self._calls.handed_in])
+        return self._emitted + tuple([handed_in(request) for request in self._calls.handed_in])
 
     _loop: asyncio.AbstractEventLoop | None = None
     _order_ids: frozenset[str] = frozenset()
+    _emitted: tuple[Mapping[str, Any], ...] = ()
 
 
 class ResourceContext(Context):

@@ -350,6 +350,7 @@ class Instance:
             host=socket.gethostname(),
             pid=os.getpid(),
             methods=self._service.specs(),
+            events=self._service.event_specs(),
             resources=dict(resources),
             capacity=self._capacity,
         )
@@ -480,6 +481,7 @@ class Instance:
             draining=self._draining is not None,
             hand_ins=serving.hand_ins,
             timers=serving.timers_open,
+            lacking=serving.lacking,
             unreadable=serving.unreadable,
             wall_s=time.time(),
         )

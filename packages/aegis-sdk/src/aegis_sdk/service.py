@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar, get_args, get_origin
 
 from aegis_sdk.context import Context, ReadContext, ResourceContext
 from aegis_sdk.contract import arguments
-from aegis_sdk.contract.control import Compatibility, MethodSpec
+from aegis_sdk.contract.control import Compatibility, EventSpec, MethodSpec
+from aegis_sdk.contract.event import Event
 from aegis_sdk.contract.method import Method
 from aegis_sdk.contract.names import check_service
 from aegis_sdk.domain.retries import Retries
@@ -68,16 +69,25 @@ class Service:
     `compatibility`: control compares its contracts with those that are registered. What breaks callers is told by an event
     ("warn"), refuses the instance ("strict"), or is nobody's concern ("off").
 
-    Raises: InvalidName, InvalidArgument.
+    `emits`: events that its handlers emit. They may emit others, too: what is named here is in the registered contract, and its
+    stream is there before the first one.
+
+    Raises: InvalidName, InvalidArgument; ContractError, for an event of another service, or one that is named twice.
     """
 
     def __init__(
-        self, name: str, *, version: str = "", compatibility: str = Compatibility.WARN
+        self,
+        name: str,
+        *,
+        version: str = "",
+        compatibility: str = Compatibility.WARN,
+        emits: Iterable[Event[Any]] = (),
     ) -> None:
         self.compatibility = _compatibility(compatibility)
         self.name = check_service(arguments.text(name, "name"))
         self.version = arguments.text(version, "version", error=InvalidArgument)
         self.handlers: dict[str, Handler] = {}
+        self.events = _own_events(self.name, emits)
         self.evolution = Evolution()
         self.readers: dict[str, Reader] = {}
         self.promoted_callbacks: list[Callback] = []
@@ -218,10 +228,28 @@ class Service:
         handled = [handler.spec() for handler in self.handlers.values()]
         return handled + [reader.spec() for reader in self.readers.values()]
 
+    def event_specs(self) -> list[EventSpec]:
+        return [
+            EventSpec(name=event.name, payload_schema=event.payload.schema())
+            for event in self.events.values()
+        ]
+
     def methods(self) -> list[tuple[str, bool]]:
         """The name of each, and whether it takes a resource."""
         handled = [(name, handler.targeted) for name, handler in self.handlers.items()]
         return handled + [(name, True) for name in self.readers]
+
+
+def _own_events(service: str, given: Iterable[Event[Any]]) -> dict[str, Event[Any]]:
+    """By name. Raises: ContractError, InvalidArgument."""
+    events: dict[str, Event[Any]] = {}
+    for event in arguments.several_of(given, Event, "emits", "[FILLED]"):
+        if event.service != service:
+            raise ContractError(f"{event!r} is not an event of service {service}")
+        if event.name in events:
+            raise ContractError(f"{event!r} is named twice in emits")
+        events[event.name] = event
+    return events
 
 
 def _compatibility(given: object) -> Compatibility:

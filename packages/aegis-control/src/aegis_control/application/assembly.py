@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from aegis_control.application.leading.change import ChangeResources
+from aegis_control.application.leading.event_streams import EventStreams
 from aegis_control.application.leading.fail_over import FailOver
 from aegis_control.application.leading.hand_over import HandOver
 from aegis_control.application.leading.leave import LeaveService
@@ -50,13 +51,14 @@ def assemble(world: World, *, spawn: Spawn, state: ControlState | None = None) -
     hand_over = HandOver(world, fail_over)
     spread = Spread(world, hand_over)
     trim = Trim(state, world)
-    register = Register(state, world, roster, leases, fail_over, logs)
+    event_streams = EventStreams(world, spawn=spawn)
+    register = Register(state, world, roster, leases, fail_over, logs, event_streams)
     return Parts(
         state=state,
         roster=roster,
         leases=leases,
         fail_over=fail_over,
-        watch=Watch(state, world, roster, leases, fail_over, spawn=spawn),
+        watch=Watch(state, world, roster, leases, fail_over, event_streams, spawn=spawn),
         register=register,
         change=ChangeResources(state, world, roster, leases, fail_over, register),
         leave=LeaveService(state, fail_over),

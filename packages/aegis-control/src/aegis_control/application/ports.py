@@ -16,6 +16,7 @@ from aegis_sdk.contract.dead_letter import DeadLetter
 from aegis_sdk.contract.envelope import Outcome, Request
 from aegis_sdk.contract.turns.checkpoint import Checkpoint, SavedUpTo
 from aegis_sdk.contract.turns.entries import Moves
+from aegis_sdk.contract.turns.events import Emitted
 from aegis_sdk.domain.turns.keeping import Keeping
 
 from aegis_control.domain.events import Event
@@ -185,6 +186,10 @@ class Requests(Protocol):
         """
         ...
 
+    async def provision_events(self, service: str) -> None:
+        """The stream of what it emits, likewise: it may be there before the service is."""
+        ...
+
     async def keep_group(self, service: str) -> bool:
         """Make the group's consumer again if it is gone; whether it was."""
         ...
@@ -309,6 +314,10 @@ class Letters(Protocol):
 
     async def outcome(self, service: str, request_id: str) -> Outcome | None:
         """How a request ended, if its journal knows that (or the service)."""
+        ...
+
+    async def emit(self, event: Emitted) -> None:
+        """Returns when the stream of events has it. Again is harmless. Raises: RequestsFull."""
         ...
 
     async def send(self, request: Request) -> None:

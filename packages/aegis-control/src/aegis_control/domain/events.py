@@ -221,6 +221,15 @@ class StreamMadeAgain(Event):
     reason: str = ""
 
 
+class EventsNotProvided(Event):
+    """The stream of what a service emits could not be made: its events wait."""
+
+    alarming = True
+
+    service: str = ""
+    reason: str = ""
+
+
 class BucketReplaced(Event):
     alarming = True
 

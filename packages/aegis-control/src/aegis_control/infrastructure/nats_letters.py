@@ -7,8 +7,9 @@ from typing import Final
 from aegis_sdk.contract.dead_letter import DeadLetter
 from aegis_sdk.contract.envelope import Outcome, Request
 from aegis_sdk.contract.subjects import Subjects
+from aegis_sdk.contract.turns.events import Emitted
 from aegis_sdk.errors import Unavailable
-from aegis_sdk.nats.jetstream import ApiRefused, JetStream, Outgoing
+from aegis_sdk.nats.jetstream import ApiRefused, JetStream, Outgoing, Refusal
 
 from aegis_control.application.ports import RequestsFull
 from aegis_control.infrastructure.nats_outcomes import NatsOutcomes
@@ -48,11 +49,19 @@ class NatsLetters:
     async def send(self, request: Request) -> None:
         subject = self._subjects.request(request.service, request.resource)
         message = Outgoing(subject, request.payload, request.headers())
+        await self._store(message, f"the requests of {request.service}")
+
+    async def emit(self, event: Emitted) -> None:
+        subject = self._subjects.emitted(event.service, event.event, event.resource, event.id)
+        message = Outgoing(subject, event.payload, event.headers())
+        await self._store(message, f"the events of {event.service}")
+
+    async def _store(self, message: Outgoing, what: str) -> None:
         [result] = await self._link.publish_all([message])
         if result is None:
-            raise Unavailable(f"the requests of {request.service} were not acknowledged")
-        if not isinstance(result, int):
-            raise RequestsFull(f"the requests of {request.service}: {result.message}")
+            raise Unavailable(f"{what} were not acknowledged")
+        if isinstance(result, Refusal) and not result.is_there:
+            raise RequestsFull(f"{what}: {result.message}")
 
     async def drop(self, service: str, request_id: str) -> None:
         await self._purge(self._subjects.dead_letter(service, request_id))

@@ -47,6 +47,9 @@ class StreamSettings:
     dlq_max_age_s: float = 30 * 86_400.0
     events_max_age_s: float = 30 * 86_400.0
     events_max_bytes: int = 64 << 20
+    emitted_max_age_s: float = 7 * 86_400.0
+    emitted_max_msgs: int = 10_000_000
+    emitted_max_bytes: int = -1
     ack_wait_s: float = 1.0
 
 
@@ -106,6 +109,9 @@ class NatsStreams:
         for wanted in self._service_configs(service):
             await self._stream(wanted)
         await self._consumer(requests, self._group_config(service))
+
+    async def provision_events(self, service: str) -> None:
+        await self._stream(self._emitted_config(service))
 
     async def drift(self, services: Sequence[str]) -> list[DriftView]:
         """Settings that somebody changed beside control (or control's own, changed since)."""
@@ -319,6 +325,27 @@ class NatsStreams:
             ),
             "allow_direct": True,
             "num_replicas": self._settings.replicas,
+        }
+
+    def _emitted_config(self, service: str) -> Config:
+        """Each event under a name that takes one message. A full stream refuses: who emits waits, and says so."""
+        settings = self._settings
+        return {
+            "name": self._subjects.emitted_stream(service),
+            "subjects": [self._subjects.emitted_all(service)],
+            "retention": "limits",
+            "storage": "file",
+            "max_msgs_per_subject": 1,
+            "discard": "new",
+            "discard_new_per_subject": True,
+            # What one instance has to store goes together, so that the order holds whatever fails.
+            "allow_atomic": True,
+            "max_age": int(settings.emitted_max_age_s * _NS),
+            "max_msgs": settings.emitted_max_msgs,
+            "max_bytes": settings.emitted_max_bytes,
+            "duplicate_window": int(min(_DUPLICATE_WINDOW_S, settings.emitted_max_age_s) * _NS),
+            "allow_direct": True,
+            "num_replicas": settings.replicas,
         }
 
     def _group_config(self, service: str) -> Config:

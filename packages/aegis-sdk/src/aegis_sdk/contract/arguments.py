@@ -12,10 +12,12 @@ import numbers
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from math import isfinite
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from aegis_sdk.errors import ContractError, InvalidArgument, InvalidName
 from aegis_sdk.words import said, said_type
+
+T = TypeVar("T")
 
 DURATION_S_MAX: Final = 1e9
 """Thirty years: longer than anything is kept, and what every timer can count to."""
@@ -126,6 +128,14 @@ def several(value: object, what: str, example: str) -> Iterable[Any]:
     if isinstance(value, Iterable) and not isinstance(value, str | bytes | bytearray):
         return value
     raise InvalidArgument(f"{what} must be as {example}, and is a {said_type(value)}")
+
+
+def several_of(value: object, kind: type[T], what: str, example: str) -> list[T]:
+    """Raises: InvalidArgument."""
+    found = list(several(value, what, example))
+    for each in found:
+        instance_of(each, kind, f"each of {what}")
+    return found
 
 
 def _float(value: Any) -> float:

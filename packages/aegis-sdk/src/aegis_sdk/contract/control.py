@@ -146,8 +146,19 @@ class MethodSpec(_Wire):
     """Its handler needs a resource; a group request to it is refused at the caller."""
     reads: bool = False
     """It is answered from a resource's state, and nothing of it is stored."""
+    takes: str = ""
+    """`<service>.<event>` that it is the handler of: it is a subscription."""
     request_schema: dict[str, Any] = {}
     reply_schema: dict[str, Any] = {}
+
+
+class EventSpec(_Wire):
+    """An event that a service says it emits."""
+
+    model_config = ConfigDict(extra="allow")
+
+    name: str
+    payload_schema: dict[str, Any] = {}
 
 
 class ServiceRecord(_Record):
@@ -155,6 +166,7 @@ class ServiceRecord(_Record):
 
     service: str
     methods: list[MethodSpec]
+    events: list[EventSpec] = []
     version: str = ""
 
     @property
@@ -175,6 +187,8 @@ class InstanceRecord(_Record):
     pid: int = 0
     state: InstanceState = InstanceState.LIVE
     resources: dict[str, Role] = {}
+    takes: list[str] = []
+    """What it subscribes to, each `<service>.<event>`."""
     offer: Count = 0
     """Which of the instance's offers `resources` is."""
     capacity: Capacity = 1.0
@@ -283,6 +297,7 @@ class Registration(_Wire):
     host: str = ""
     pid: int = 0
     methods: list[MethodSpec]
+    events: list[EventSpec] = []
     resources: dict[str, Role] = {}
     offer: Count = 0
     """It rises with each change of `resources` while the instance runs: of two, the later one counts."""
@@ -400,7 +415,9 @@ class Heartbeat(_Wire):
     """Resources that wait for a handover."""
     draining: bool = False
     hand_ins: int = 0
-    """What its handlers have handed in and is not stored yet where it goes."""
+    """What its handlers have handed in or emitted, and is not stored yet where it goes."""
+    lacking: list[str] = []
+    """Services whose stream of events it needs and does not find."""
     timers: int = 0
     """Of the resources that it serves."""
     unreadable: int = 0

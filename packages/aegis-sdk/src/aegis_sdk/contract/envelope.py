@@ -169,12 +169,12 @@ def fingerprint(method: str, resource: str | None, payload: bytes) -> str:
 
 @dataclass(slots=True)
 class Change:
-    """What a request changed in its resource's state: JSON values by key, and the keys deleted. And what it hands in, and its timers."""
+    """What a request changed in its resource's state: JSON values by key, and the keys deleted. And what it sends on, and its timers."""
 
     set: Mapping[str, Any] = field(default_factory=dict)
     delete: tuple[str, ...] = ()
     send: tuple[Mapping[str, Any], ...] = ()
-    """Requests that are handed in once this change is stored (contract/turns/sends.py)."""
+    """What is sent once this change is stored: requests (contract/turns/sends.py) and events (contract/turns/events.py)."""
     drop: tuple[str, ...] = ()
     """Names of timers that are dropped."""
     later: tuple[Mapping[str, Any], ...] = ()

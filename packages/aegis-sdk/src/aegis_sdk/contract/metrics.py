@@ -164,7 +164,7 @@ HAND_INS_WAITING: Final = Family(
     "aegis_hand_ins_waiting",
     Kind.GAUGE,
     _SERVICE,
-    "Requests that handlers of the service have handed in, and that are not stored yet where they go.",
+    "What handlers of the service have handed in or emitted, and is not stored yet where it goes.",
 )
 
 TIMERS: Final = Family(

@@ -4,7 +4,8 @@ Requests   aegis.req.<service>.any                             aegis.req.<servic
 Journal    aegis.jrn.<service>.…                               contract/turns/subjects.py
 Replies    aegis.rep.<caller>.<n>                              answers, by request id
 Control    aegis.ctl.>                                         registration, heartbeats, commands, admin
-Events     aegis.evt.<event>                                   what control did, for operators (kept for a while)
+Events     aegis.evt.<service>.<event>.<resource>.<caller>.<n>.<i>   what handlers emitted
+           aegis.evt.<event>                                   what control did, for operators (kept for a while)
 Metrics    aegis.met.<source>                                  what a process has counted since its start
 Dead       aegis.dlq.<service>.<caller>.<n>                    requests that failed for good
 """
@@ -51,6 +52,9 @@ class Subjects:
     @property
     def dlq_stream(self) -> str:
         return self._stream("DLQ")
+
+    def emitted_stream(self, service: str) -> str:
+        return self._stream(f"EVT_{service}")
 
     @property
     def events_stream(self) -> str:
@@ -154,7 +158,17 @@ class Subjects:
 
     @property
     def events(self) -> str:
-        return f"{self.prefix}.evt.>"
+        """Matches control's own."""
+        return f"{self.prefix}.evt.*"
+
+    def emitted(self, service: str, event: str, resource: str | None, event_id: str) -> str:
+        return f"{self.prefix}.evt.{service}.{event}.{resource_token(resource)}.{event_id}"
+
+    def emitted_all(self, service: str, event: str = "") -> str:
+        """Matches all events of a service, or one of them by every resource."""
+        return (
+            f"{self.prefix}.evt.{service}.{event}.>" if event else f"{self.prefix}.evt.{service}.>"
+        )
 
     def client_name(self, service: str, instance_id: str, connection: str) -> str:
         """The NATS connection name of an instance, by which control knows whose connection died.

@@ -16,6 +16,8 @@ ERR_WRONG_LAST_SEQUENCE: Final = 10071
 ERR_BUSY: Final = 10164
 """R3: another check of the same subject is in flight. Nothing was stored; ask again."""
 ERR_STORE_FAILED: Final = 10077
+ERR_BATCH_DUPLICATE: Final = 10201
+"""One of an atomic batch has an id that the stream has seen: nothing of it is stored."""
 ERR_NO_STREAM: Final = 10059
 ERR_NO_CONSUMER: Final = 10014
 ERR_NO_MESSAGE: Final = 10037

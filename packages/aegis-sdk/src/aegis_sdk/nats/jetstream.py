@@ -22,7 +22,7 @@ from nats.aio.msg import Msg
 
 from aegis_sdk.application.ports import StoreError, StoreForbidden
 from aegis_sdk.errors import RefusedByNats, Unavailable
-from aegis_sdk.nats.codes import ERR_NO_MESSAGE, ERR_NO_PEERS
+from aegis_sdk.nats.codes import ERR_NO_MESSAGE, ERR_NO_PEERS, ERR_STORE_FAILED
 from aegis_sdk.nats.link import Link
 from aegis_sdk.nats.wire import Message, parse_headers
 
@@ -46,6 +46,11 @@ class Refusal:
 
     code: int
     message: str
+
+    @property
+    def is_there(self) -> bool:
+        """The subject takes one message, and has it."""
+        return self.code == ERR_STORE_FAILED and "per subject" in self.message
 
 
 class ApiRefused(Exception):

@@ -40,6 +40,7 @@ from aegis_sdk.nats.codes import (
     BATCH_ID,
     BATCH_SEQ,
     ERR_ACCOUNT_FULL,
+    ERR_BATCH_DUPLICATE,
     ERR_BUSY,
     ERR_NO_CONSUMER,
     ERR_NO_MESSAGE,
@@ -691,7 +692,7 @@ def _error_of(error: Mapping[str, Any]) -> StoreError:
         return GateRefused(text)
     if code == ERR_BUSY:
         return Busy(text)
-    if code == ERR_STORE_FAILED and "per subject" in text:
+    if code == ERR_BATCH_DUPLICATE or (code == ERR_STORE_FAILED and "per subject" in text):
         return AlreadyStored(text)
     if code in _MISSING:
         return StoreMissing(text)

@@ -7,6 +7,7 @@ from aegis_sdk.testing.connection import MemoryConnection
 from aegis_sdk.testing.control import MemoryControl, MemoryControlPort
 from aegis_sdk.testing.deliveries import MemoryDeliveries
 from aegis_sdk.testing.directory import MemoryDirectory
+from aegis_sdk.testing.events import event_appender, request_appender
 from aegis_sdk.testing.faults import Faults
 from aegis_sdk.testing.requests import MemoryLetters, MemoryRequestLog
 from aegis_sdk.testing.server import MemoryServer
@@ -45,6 +46,8 @@ class MemoryLink(MemoryConnection):
         super().__init__(bus, name)
         self.requests = MemoryRequestLog(self)
         self.letters = MemoryLetters(self)
+        self.events = event_appender(self)
+        self.event_requests = request_appender(self)
         self.calls = MemoryCalls(self)
         self.outcomes = MemoryOutcomes(self)
         self.last_word = MemoryLastWord(self)

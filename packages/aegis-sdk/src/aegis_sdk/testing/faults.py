@@ -21,6 +21,8 @@ class Op(StrEnum):
     """Storing several outcomes together."""
     READ = "read"
     """Reading an outcome, attempts, a stored request, or where checkpoints are."""
+    EMIT = "emit"
+    """Storing events."""
     ATTEMPT = "attempt"
     MARKER = "marker"
     CHECKPOINT = "checkpoint"
@@ -50,7 +52,10 @@ class Flow(StrEnum):
 
 
 _WRITES = frozenset(
-    {Op.APPEND, Op.COMMIT, Op.COMMITS, Op.ATTEMPT, Op.MARKER, Op.CHECKPOINT, Op.DEAD_LETTER}
+    {
+        *(Op.APPEND, Op.COMMIT, Op.COMMITS, Op.EMIT, Op.ATTEMPT),
+        *(Op.MARKER, Op.CHECKPOINT, Op.DEAD_LETTER),
+    }
 )
 
 

@@ -216,6 +216,7 @@ class MemoryInstance:
             incarnation=incarnation or f"{instance_id}-{len(bus.links)}",
             version=service.version,
             methods=service.specs(),
+            events=service.event_specs(),
             resources=dict(resources),
         )
         self._membership = Membership(self.link.control, self._registration)
@@ -242,6 +243,7 @@ class MemoryInstance:
             reads=MemoryReadsIn(link, service.name),
             requests=link.requests,
             letters=link.letters,
+            events=link.events,
             readers=MemoryReaders(
                 link,
                 service.name,

@@ -12,6 +12,7 @@ from aegis_sdk.contract.envelope import Outcome, Request
 from aegis_sdk.contract.turns.reads import Answered
 from aegis_sdk.contract.turns.sent import Answer
 from aegis_sdk.testing.clock import Clock, LoopClock
+from aegis_sdk.testing.event_stream import EventStream
 from aegis_sdk.testing.faults import Faults
 from aegis_sdk.testing.groups import GroupConsumer
 from aegis_sdk.testing.log_stream import LogStream
@@ -53,6 +54,7 @@ class MemoryServer:
         self._requests: dict[str, RequestStream] = {}
         self._groups: dict[str, GroupConsumer] = {}
         self._logs: dict[str, LogStream] = {}
+        self._events: dict[str, EventStream] = {}
         self.served: dict[tuple[str, str], object] = {}
         """Who is sent the requests of a service's resources and members (turns.py)."""
         self.readers: dict[str, list[Readable]] = {}
@@ -66,6 +68,11 @@ class MemoryServer:
             self._requests[service] = RequestStream(service, self.limits)
             self._groups[service] = GroupConsumer(self, self._requests[service])
             self._logs[service] = LogStream(self.limits)
+            self.provision_events(service)
+
+    def provision_events(self, service: str) -> None:
+        """Also before the service is there: somebody subscribes. Safe twice."""
+        self._events.setdefault(service, EventStream(self.limits))
 
     def services(self) -> list[str]:
         return sorted(self._requests)
@@ -77,6 +84,10 @@ class MemoryServer:
     def log(self, service: str) -> LogStream:
         """Raises: StoreMissing."""
         return self._known(self._logs, service)
+
+    def events(self, service: str) -> EventStream:
+        """Raises: StoreMissing."""
+        return self._known(self._events, service)
 
     def group(self, service: str) -> GroupConsumer:
         """Raises: StoreMissing."""

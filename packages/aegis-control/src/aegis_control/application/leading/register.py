@@ -20,6 +20,7 @@ from aegis_sdk.contract.control import (
 from aegis_sdk.contract.values import field_errors
 from aegis_sdk.errors import InvalidName, LogLost, Unavailable
 
+from aegis_control.application.leading.event_streams import EventStreams
 from aegis_control.application.leading.fail_over import FailOver
 from aegis_control.application.leading.logs import LogKeeper
 from aegis_control.application.leading.own import Leases
@@ -38,6 +39,7 @@ from aegis_control.domain.leading.registry import (
     check_registration,
     claim,
     standing,
+    streams_needed,
 )
 
 _LOST_RETRY_S = 0.5
@@ -54,6 +56,7 @@ class Register:
         leases: Leases,
         fail_over: FailOver,
         logs: LogKeeper,
+        event_streams: EventStreams,
     ) -> None:
         self._state = state
         self._world = world
@@ -61,6 +64,7 @@ class Register:
         self._leases = leases
         self._fail_over = fail_over
         self._logs = logs
+        self._event_streams = event_streams
 
     async def __call__(self, data: bytes) -> RegistrationReply:
         """The reply to a registration's JSON; never raises for what is in it."""
@@ -108,6 +112,7 @@ class Register:
             if refusal is not None:
                 self._tell_refusal(registration, refusal)
                 return refusal
+            await self._event_streams.provide(streams_needed(registration))
             await self._roster.put_service(table, registration)
             member = await self._roster.put_instance(table, self._record(registration))
             member.heard_at_s, member.heard = self._world.clock.monotonic(), True
@@ -205,6 +210,7 @@ class Register:
             host=registration.host,
             pid=registration.pid,
             resources=registration.resources,
+            takes=[method.takes for method in registration.methods if method.takes],
             offer=registration.offer,
             capacity=registration.capacity,
             since=self._world.clock.wall(),

@@ -11,6 +11,7 @@ from typing import Final
 
 from aegis_sdk.contract.turns.checkpoint import Checkpoint
 from aegis_sdk.contract.turns.entries import EntryUnreadable
+from aegis_sdk.contract.turns.events import EVENT, emitted_of
 from aegis_sdk.contract.turns.sends import request_of
 from aegis_sdk.domain.turns.checkpoints import Every
 from aegis_sdk.domain.turns.keeping import Keeping
@@ -139,17 +140,29 @@ class Trim:
         ]
 
     async def _send(self, checkpoint: Checkpoint) -> None:
-        """What its handlers handed in, and nobody sent. Twice is once. Raises: Unavailable."""
+        """What its handlers handed in or emitted, and nobody sent. Twice is once. Events keep their order: where one
+        can't be stored, those behind it wait.
+        """
         unsent: list[tuple[int, Sequence[Mapping[str, object]]]] = []
+        events_wait = False
         for number, contents in checkpoint.unsent:
-            left = [content for content in contents if not await self._is_sent(content)]
+            left = []
+            for content in contents:
+                is_event = EVENT in content
+                waits = is_event and events_wait
+                if waits or not await self._is_sent(content, checkpoint.resource):
+                    left.append(content)
+                    events_wait = events_wait or is_event
             if left:
                 unsent.append((number, left))
         checkpoint.unsent = unsent
 
-    async def _is_sent(self, content: Mapping[str, object]) -> bool:
+    async def _is_sent(self, content: Mapping[str, object], resource: str) -> bool:
         try:
-            await self._world.letters.send(request_of(content))
+            if EVENT in content:
+                await self._world.letters.emit(emitted_of(content, resource))
+            else:
+                await self._world.letters.send(request_of(content))
         except (RequestsFull, Unavailable, ValueError):
             return False  # it stays in the checkpoint
         return True

@@ -15,6 +15,7 @@ from aegis_sdk.contract.control import (
     LeaseState,
 )
 
+from aegis_control.application.leading.event_streams import EventStreams
 from aegis_control.application.leading.fail_over import FailOver
 from aegis_control.application.leading.own import Leases
 from aegis_control.application.leading.roster import Roster
@@ -38,6 +39,7 @@ class Watch:
         roster: Roster,
         leases: Leases,
         fail_over: FailOver,
+        event_streams: EventStreams,
         *,
         spawn: Spawn,
     ) -> None:
@@ -46,6 +48,7 @@ class Watch:
         self._roster = roster
         self._leases = leases
         self._fail_over = fail_over
+        self._event_streams = event_streams
         self._spawn = spawn
         self._connections = Connections()
         self._confirming = False
@@ -67,6 +70,8 @@ class Watch:
             member.clock_offset_s = round(beat.wall_s - self._world.clock.wall(), 3)
         sign = judge(silence_s=0.0, loop_lag_s=beat.loop_lag_s, limits=self._world.limits)
         self._note(table, member, sign)
+        if beat.lacking:
+            self._event_streams.lacking(beat.lacking)
         self._agree(table, member, beat)
 
     def _agree(self, table: ServiceTable, member: Member, beat: Heartbeat) -> None:

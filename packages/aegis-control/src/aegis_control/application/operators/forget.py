@@ -3,7 +3,7 @@
 Theory of operation. Refusals come first, while all is as it was: an instance is registered, a request waits. Then the request
 stream takes no more, and is looked at once more: whatever was accepted meanwhile opens it again, and refuses. From there on
 things only go. First what this replica knows, in memory, since what it knew would tell a loss when the streams are gone. Then
-the leases, the mark of the streams, the dead letters, the request stream, the journal that tells what has an outcome, and last
+the leases, the mark of the streams, the dead letters, the request stream, the events, the journal that tells what has an outcome, and last
 the contract.
 
 So the service is listed until nothing else is left of it. A replica that dies in between leaves what can be forgotten again,
@@ -100,9 +100,13 @@ class Forget:
             dead_letters=await self._world.letters.count(service),
         )
 
-    def _streams(self, service: str) -> tuple[str, str]:
+    def _streams(self, service: str) -> list[str]:
         names = self._world.subjects
-        return names.request_stream(service), names.journal_stream(service)
+        return [
+            names.request_stream(service),
+            names.emitted_stream(service),
+            names.journal_stream(service),
+        ]
 
     def _nobody_is_there(self, table: ServiceTable, found: _Found) -> None:
         """Also a record that can't be read is somebody's. Raises: Refused."""

@@ -118,6 +118,8 @@ def check_registration(registration: Registration) -> None:
             f"incarnation {registration.incarnation!r}: use A-Z, a-z, 0-9, '_' and '-'"
         )
     _check_methods(registration.methods)
+    for event in registration.events:
+        check_service(event.name)
     for resource in registration.resources:
         encode_token(resource)
 
@@ -149,6 +151,20 @@ def _check_methods(methods: list[MethodSpec]) -> None:
         if method.name in seen:
             raise InvalidName(f"method {method.name!r} is there twice")
         seen.add(method.name)
+        if method.takes:
+            split_event(method.takes)
+
+
+def split_event(text: str) -> tuple[str, str]:
+    """(service, event) of `<service>.<event>`. Raises: InvalidName."""
+    service, _, event = text.partition(".")
+    return check_service(service), check_service(event)
+
+
+def streams_needed(registration: Registration) -> list[str]:
+    """Services whose stream of events has to be there."""
+    emits = [registration.service] if registration.events else []
+    return emits + [split_event(method.takes)[0] for method in registration.methods if method.takes]
 
 
 def service_record(
@@ -160,11 +176,14 @@ def service_record(
     not have stay known; the first instance of a fresh start says what the service is.
     """
     methods = {method.name: method for method in registration.methods}
+    events = {event.name: event for event in registration.events}
     if known is not None and not alone:
         methods = {method.name: method for method in known.methods} | methods
+        events = {event.name: event for event in known.events} | events
     return ServiceRecord(
         **((known.model_extra or {}) if known else {}),
         service=registration.service,
         methods=sorted(methods.values(), key=lambda method: method.name),
+        events=sorted(events.values(), key=lambda event: event.name),
         version=registration.version,
     )

@@ -43,7 +43,9 @@ from aegis_sdk.application.turns.deliveries import (
     Deliveries,
 )
 from aegis_sdk.application.turns.elsewhere import Elsewhere
+from aegis_sdk.application.turns.emitting import Emitter
 from aegis_sdk.application.turns.firing import Firing
+from aegis_sdk.application.turns.lanes import Appender
 from aegis_sdk.application.turns.lookups import Lookups
 from aegis_sdk.application.turns.ports import FoundCheckpoint, Sent, Tap, WriterLog
 from aegis_sdk.application.turns.reads import Reads, ReadsIn
@@ -52,6 +54,7 @@ from aegis_sdk.application.turns.running import Running
 from aegis_sdk.application.turns.sending import UNSENT_S, Sender
 from aegis_sdk.contract.envelope import Outcome, OutcomeKind, Request
 from aegis_sdk.contract.ids import is_nested
+from aegis_sdk.contract.turns.events import Emitted
 from aegis_sdk.contract.turns.sent import Answer
 from aegis_sdk.contract.turns.timers import Timer
 from aegis_sdk.domain.delivery import backoff_s, could_be_second
@@ -93,6 +96,7 @@ class TurnHost:
         isolation: Isolation,
         requests: RequestLog,
         letters: Letters,
+        events: Appender[Emitted],
         connected: Connected,
         ends_kept_s: float,
         service: Service,
@@ -155,9 +159,17 @@ class TurnHost:
             recorder=recorder,
             may_write=lambda: self.may_write,
         )
+        self.emitter = Emitter(
+            events,
+            is_wanted=self._has_to_send,
+            on_sent=self._is_sent,
+            aside=self.aside,
+            together=batched,
+        )
         self._sender = Sender(
             requests,
             letters,
+            self.emitter,
             is_wanted=self._has_to_send,
             on_sent=self._is_sent,
             aside=self.aside,
@@ -343,8 +355,8 @@ class TurnHost:
 
     @property
     def hand_ins(self) -> int:
-        """Requests that handlers handed in and that are not sent yet."""
-        return self._sender.waiting
+        """What handlers handed in or emitted and is not sent yet."""
+        return self._sender.waiting + self.emitter.waiting
 
     @property
     def timers_open(self) -> int:

@@ -1,5 +1,7 @@
 """Sends what handlers handed in, once the entry that holds it is stored (domain/turns/outbox.py decides what and when).
 
+Events go another way (emitting.py).
+
 Theory of operation. What goes to one resource is sent in its order, one after the other; what goes to different ones,
 side by side. A service that nobody has registered has no stream. What is handed in to it waits, and is tried again, as long as
 its sender owns what handed it in. After `unsent_s` it becomes a dead letter: an operator can send it, if the service ever comes.
@@ -21,7 +23,9 @@ from aegis_sdk.application.ports import (
     StoreTooLarge,
     StoreUnreachable,
 )
+from aegis_sdk.application.turns.emitting import Emitter
 from aegis_sdk.contract.envelope import Outcome, OutcomeKind, Request
+from aegis_sdk.contract.turns.events import EVENT
 from aegis_sdk.contract.turns.sends import request_of
 from aegis_sdk.domain.delivery import backoff_s
 from aegis_sdk.domain.turns.output import Sending
@@ -55,6 +59,7 @@ class Sender:
         self,
         requests: RequestLog,
         letters: Letters,
+        emitter: Emitter,
         *,
         is_wanted: Callable[[Sending], bool],
         on_sent: Callable[[Sending], None],
@@ -63,6 +68,7 @@ class Sender:
     ) -> None:
         self._requests = requests
         self._letters = letters
+        self._emitter = emitter
         self._is_wanted = is_wanted
         self._on_sent = on_sent
         self._aside = aside
@@ -73,6 +79,9 @@ class Sender:
 
     def send(self, sendings: Iterable[Sending]) -> None:
         for sending in sendings:
+            if EVENT in sending.content:
+                self._emitter.send(sending)
+                continue
             try:
                 request = request_of(sending.content)
             except ValueError as error:

@@ -30,12 +30,14 @@ from aegis_sdk.application.tracing import LOG_TRACER, Tracer
 from aegis_sdk.application.turns.deliveries import CREDIT, Deliveries
 from aegis_sdk.application.turns.further import Further
 from aegis_sdk.application.turns.host import TurnHost
+from aegis_sdk.application.turns.lanes import Appender
 from aegis_sdk.application.turns.ports import FoundCheckpoint, Sent, WriterLog
 from aegis_sdk.application.turns.reads import ReadsIn
 from aegis_sdk.application.turns.sending import UNSENT_S
 from aegis_sdk.context import Asks
 from aegis_sdk.contract.control import ResourceSeen
 from aegis_sdk.contract.envelope import Request
+from aegis_sdk.contract.turns.events import Emitted
 from aegis_sdk.domain.delivery import backoff_s
 from aegis_sdk.domain.recorder import NO_RECORDER, Recorder
 from aegis_sdk.domain.turns.entries import Claim, Entry
@@ -116,6 +118,7 @@ class TurnPorts:
     reads: ReadsIn
     requests: RequestLog
     letters: Letters
+    events: Appender[Emitted]
     readers: Readers
 
 
@@ -173,6 +176,7 @@ class TurnServing:
             isolation=Isolation(),
             requests=ports.requests,
             letters=ports.letters,
+            events=ports.events,
             connected=ports.connected,
             deliveries=Deliveries(ack_wait_s=ack_wait_s),
             ends_kept_s=ends_kept_s,
@@ -308,6 +312,11 @@ class TurnServing:
     @property
     def timers_open(self) -> int:
         return self.host.timers_open
+
+    @property
+    def lacking(self) -> list[str]:
+        """Services whose stream of events is needed and not there."""
+        return [self._service.name] if self.host.emitter.lacks_stream else []
 
     @property
     def open(self) -> int:

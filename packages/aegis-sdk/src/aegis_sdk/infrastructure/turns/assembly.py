@@ -26,6 +26,7 @@ from aegis_sdk.contract.turns.subjects import LogSubjects
 from aegis_sdk.contract.turns.writers import writer_name
 from aegis_sdk.domain.recorder import NO_RECORDER, Recorder
 from aegis_sdk.infrastructure.directory import NatsDirectory
+from aegis_sdk.infrastructure.events import event_appender
 from aegis_sdk.infrastructure.letters import NatsLetters
 from aegis_sdk.infrastructure.log_watch import LogWatch
 from aegis_sdk.infrastructure.requests import NatsDeliveries, NatsRequestLog
@@ -129,6 +130,7 @@ class TurnInstance(TurnServing):
             reads=NatsReadsIn(link, names),
             requests=NatsRequestLog(link, subjects),
             letters=NatsLetters(link, subjects),
+            events=event_appender(link, subjects),
             readers=NatsReaders(link, subjects, names, writer, watch),
         )
         super().__init__(
