@@ -35,14 +35,18 @@ async def test_nothing_is_left_of_it_and_its_name_begins_anew() -> None:
     reply = await forgets(office)
     assert reply.data == {
         "service": SERVICE,
-        "streams": {"AEGIS_REQ_accounts": 7, "AEGIS_JOURNAL_accounts": 7},
+        "streams": {"AEGIS_REQ_accounts": 7, "AEGIS_EVT_accounts": 7, "AEGIS_JOURNAL_accounts": 7},
         "leases": 2,
         "records": 2,
         "dead_letters": 0,
         "dry_run": False,
     }
     assert keys(office) == []
-    assert office.logs.removed == ["AEGIS_REQ_accounts", "AEGIS_JOURNAL_accounts"]
+    assert office.logs.removed == [
+        "AEGIS_REQ_accounts",
+        "AEGIS_EVT_accounts",
+        "AEGIS_JOURNAL_accounts",
+    ]
     office.own_log.entries.clear()
     office.logs.sights.clear()
     await office.roster.refresh()
@@ -69,7 +73,7 @@ async def test_it_is_recorded_who_forgot_what() -> None:
     await forgets(office)
     told = office.events.last("operator_change")
     assert (told["verb"], told["by"], told["service"]) == ("forget", "ann", SERVICE)
-    assert told["result"] == "2 streams with 14 messages, 2 leases"
+    assert told["result"] == "3 streams with 21 messages, 2 leases"
 
 
 async def test_it_is_refused_while_an_instance_is_registered() -> None:

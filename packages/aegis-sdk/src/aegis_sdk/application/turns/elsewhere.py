@@ -48,8 +48,8 @@ class Elsewhere:
             kept.pop(request_id, None)
 
     def take(self, resource: str) -> list[Kept]:
-        """They are for this instance now."""
-        return list(self._kept.pop(resource, {}).values())
+        """They are for this instance now, in the order in which they were stored."""
+        return sorted(self._kept.pop(resource, {}).values(), key=lambda kept: kept.seq)
 
     def look_up_unsure(self) -> None:
         """Most have their outcome by now: the log is asked for the others, for all of them together."""

@@ -453,9 +453,9 @@ class TurnHost:
             if request.resource in self._expected:
                 self._elsewhere.keep(request, seq, born_s, unsure=True)
             return
-        if held.state in _SERVING:
+        if held.state in _SERVING and request.resource in self.serving:
             self._accept(request, sent_s=math.inf, stored_seq=seq, born_s=born_s)
-            return
+            return  # before it is served, what was stored earlier waits elsewhere, and comes first
         seen = held.sessions.seen(*split(request.request_id))
         if seen is Seen.DONE or self.writer.desk.known(request.request_id) is not None:
             return
