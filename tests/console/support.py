@@ -146,7 +146,7 @@ class Look:
 async def looking(
     opened: Browser, url: str, *, width: int = 1280, height: int = 900, dark: bool = False
 ) -> AsyncIterator[Look]:
-    """The console at `url`; whatever the browser complains about fails the test in the end."""
+    """The console at `url`, which may have a `#part`; whatever the browser complains about fails the test in the end."""
     context = await opened.new_context(
         viewport={"width": width, "height": height}, color_scheme="dark" if dark else "light"
     )
@@ -154,7 +154,7 @@ async def looking(
     look = Look(page)
     page.on("console", lambda m: look.complaints.append(m.text) if m.type == "error" else None)
     page.on("pageerror", lambda error: look.complaints.append(str(error)))
-    page.on("request", _note_foreign(look, url))
+    page.on("request", _note_foreign(look, url.partition("/#")[0]))
     await page.goto(url)
     try:
         yield look

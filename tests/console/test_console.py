@@ -12,18 +12,20 @@ import json
 import re
 import secrets
 from collections.abc import AsyncIterator
+from enum import StrEnum
 from typing import Any
 
 import aegis_sdk
 import nats
 import pytest
 from aegis_control.infrastructure.embedded_nats import EmbeddedNats
-from aegis_sdk import Method, Service
+from aegis_sdk import Context, Method, Service
 from aegis_sdk.contract.dead_letter import DeadLetter
 from aegis_sdk.contract.envelope import Request
 from aegis_sdk.contract.ids import redriven_id
 from aegis_sdk.contract.subjects import Subjects
 from playwright.async_api import Browser
+from pydantic import BaseModel, Field
 
 from tests.console.instance import ADD
 from tests.console.support import TOKEN, Desk, Look, desk, looking
@@ -31,6 +33,26 @@ from tests.integration.cli.support import run_cli
 from tests.integration.control.support import control
 
 pytestmark = pytest.mark.browser
+
+
+class Side(StrEnum):
+    """Which way."""
+
+    BUY = "buy"
+    SELL = "sell"
+
+
+class Order(BaseModel):
+    side: Side
+    quantity: int = Field(gt=0, le=1_000, description="shares")
+    legs: list[Order] = []
+
+
+class Filled(BaseModel):
+    """What became of it."""
+
+    order: Order
+
 
 HOSTILE = [
     "<img src=x onerror=alert(1)>",
@@ -204,6 +226,40 @@ async def test_a_request_id_is_answered_like_ipc_cli_explain(
         await search(look, "nobody.1")
         await look.until_text("#story", "nothing is stored of request nobody.1")
         look.complaints.clear()  # the browser notes each 404
+
+
+async def test_a_services_contract_is_shown_at_an_address_of_its_own(
+    server: EmbeddedNats, prefix: str, opened: Browser
+) -> None:
+    async with desk(server, prefix) as made:
+        await made.caller.serve(orders())
+        async with looking(opened, made.url) as look:
+            await look.until_text("#service-orders", "Contract")
+            await look.page.click("#service-orders h3 a")
+            await look.until_text("#story", "reply: Filled")
+            rows = [row.split("\t") for row in (await look.text("#story")).splitlines()]
+            assert ["side", "Side", "needed", "Which way."] in rows
+            assert ["quantity", "integer", "needed", "shares; > 0, ≤ 1000"] in rows
+            assert ["legs", "list of Order", "[]", ""] in rows
+            address = look.page.url
+            link = look.page.locator("#story a")
+            document = await look.page.request.get(f"{made.url}{await link.get_attribute('href')}")
+            assert (await document.json())["info"]["title"] == "orders"
+            await look.page.click("#answer-close")
+            assert "contract" not in look.page.url
+            assert await look.page.is_hidden("#answer")
+        async with looking(opened, address) as look:
+            await look.until_text("#story", "reply: Filled")
+
+
+def orders() -> Service:
+    service = Service("orders", version="2.1")
+
+    @service.handles()
+    async def place(_: Context, order: Order) -> Filled:
+        raise NotImplementedError
+
+    return service
 
 
 # --- any text as an id ------------------------------------------------------------------------------------------

@@ -158,6 +158,13 @@ class TestLists:
         result = await run_cli("describe", "accounts", "-o", "json", *control.args())
         assert ServiceDescription.model_validate(result.json) == DESCRIPTION
 
+    async def test_describe_asyncapi_is_the_contract_alone(self, control: ScriptedControl) -> None:
+        control.answers["contract"] = AdminReply(ok=True, data=DESCRIPTION.service.model_dump())
+        result = await run_cli("describe", "accounts", "--asyncapi", *control.args())
+        assert control.asked == [("contract", {"service": "accounts"})]
+        assert result.json["asyncapi"] == "3.0.0"
+        assert list(result.json["operations"]) == [m.name for m in DESCRIPTION.service.methods]
+
     async def test_an_unknown_service_is_exit_3_with_the_known_ones(
         self, control: ScriptedControl
     ) -> None:

@@ -53,6 +53,7 @@ async def test_status_and_describe_answer() -> None:
     described = (await ask(office, "describe", service=SERVICE)).data
     assert described["service"]["service"] == SERVICE
     assert [route["resource"] for route in described["routes"]] == ["R1", "R2"]
+    assert (await ask(office, "contract", service=SERVICE)).data == described["service"]
     assert len((await ask(office, "list-instances")).data) == 3
     [instance] = (await ask(office, "describe-instance", instance_id="b")).data
     assert instance["state"] == "live"
@@ -66,6 +67,8 @@ async def test_status_and_describe_answer() -> None:
         ("show-route", {"resource": "nope"}, "not_found"),
         ("show-route", {"resource": "R1", "service": "other"}, "not_found"),
         ("describe", {"service": "nope"}, "not_found"),
+        ("contract", {"service": "nope"}, "not_found"),
+        ("contract", {}, "invalid"),
         ("disconnect", {"instance_id": "nope"}, "not_found"),
         ("drain", {"instance_id": "nope"}, "not_found"),
         ("failover", {"resources": ["R1"], "to": "nope"}, "not_found"),

@@ -29,7 +29,7 @@ from aegis_sdk.contract.control import AdminReply, EventRecord
 from aegis_sdk.contract.metrics import REQUESTS
 
 from tests.unit.control.large import large_state, one_large_service
-from tests.unit.control.support import Office
+from tests.unit.control.support import SERVICE, Office
 from tests.unit.control.test_console import Desk
 
 TOKEN = "correct-horse-battery"
@@ -199,6 +199,19 @@ async def test_files_are_served_with_their_types_and_asked_for_once(port: int) -
 
 async def test_documents_are_not_kept_by_anybody(port: int) -> None:
     assert (await get(port, "/api/overview")).headers["cache-control"] == "no-store"
+
+
+async def test_a_contract_is_told_as_registered_and_as_an_asyncapi_document(
+    port: int, desk: Desk
+) -> None:
+    await desk.office.registers("a", resources=["R1"])
+    contract = (await get(port, f"/api/contract?service={SERVICE}")).json
+    document = (await get(port, f"/api/asyncapi?service={SERVICE}")).json
+    assert document["info"]["title"] == contract["service"] == SERVICE
+    assert list(document["operations"]) == [method["name"] for method in contract["methods"]]
+    for path in ("/api/contract?service=nope", "/api/asyncapi?service=nope"):
+        assert (await get(port, path)).status == HTTPStatus.NOT_FOUND
+    assert (await get(port, "/api/asyncapi")).status == HTTPStatus.BAD_REQUEST
 
 
 # --- questions that can't be answered -----------------------------------------------------------------------

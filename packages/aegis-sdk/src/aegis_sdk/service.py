@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import functools
-import inspect
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
-from typing import Annotated, Any, TypeVar, get_args, get_origin
+from typing import Any, TypeVar
 
-from aegis_sdk.context import Context, ReadContext, ResourceContext
+from aegis_sdk import signatures
+from aegis_sdk.context import ReadContext
 from aegis_sdk.contract import arguments
 from aegis_sdk.contract.control import Compatibility, EventSpec, MethodSpec
 from aegis_sdk.contract.event import Event
@@ -94,7 +93,11 @@ class Service:
         self.demoted_callbacks: list[Callback] = []
 
     def handles(
-        self, method: Method[Any, Any], *, retries: Retries | None = None, pure: bool = False
+        self,
+        method: Method[Any, Any] | str = "",
+        *,
+        retries: Retries | None = None,
+        pure: bool = False,
     ) -> Callable[[F], F]:
         """Serve `method` by an `async def`, or by a plain `def`, which runs in a thread.
 
@@ -103,6 +106,9 @@ class Service:
         Context group requests. `retries` are opt-in: without them, an exception is the answer
         (HandlerFailed).
 
+        `method` is a Method where callers import it. With a name in its place, or with nothing, which means the function's
+        name, the annotations of the request and of the return are the contract; `method(name)` returns it.
+
         `pure` is your word that a plain `def` for targeted requests reads its request and the resource's
         state, changes nothing but that state, and is quick. It runs on the event loop itself, and on a
         replicated journal many requests of a hot resource are then stored at once: it may be run on a
@@ -110,29 +116,29 @@ class Service:
 
         Raises:
             ContractError: the method belongs to another service, or has a handler already; the handler's
-                context is not annotated, or it can't be called with (context, request); a pure
-                handler waits, takes no resource, or has retries.
+                context is not annotated, or it can't be called with (context, request); its annotations name other models
+                than the method, or no type that can be stored; a pure handler waits, takes no resource, or has retries.
         """
-        arguments.instance_of(method, Method, "method")
+        _check_parentheses(method, "handles")
         if retries is not None:
             arguments.instance_of(retries, Retries, "retries")
         self._check_new(method)
 
         def register(function: F) -> F:
             handler = Handler(
-                method,
+                self._contract(method, function),
                 function,
-                _is_async(function),
-                _takes_resource(function),
+                signatures.is_async(function),
+                signatures.takes_resource(function),
                 retries or Retries(),
                 pure,
             )
             if pure and (handler.is_async or not handler.targeted or retries is not None):
                 raise ContractError(
-                    f"handler {_name(function)}: a pure one is a plain def that takes a"
+                    f"handler {signatures.name_of(function)}: a pure one is a plain def that takes a"
                     " ResourceContext, without retries"
                 )
-            self.handlers[method.name] = handler
+            self.handlers[handler.method.name] = handler
             return function
 
         return register
@@ -156,49 +162,80 @@ class Service:
 
         return register
 
-    def reads(self, method: Method[Any, Any]) -> Callable[[F], F]:
+    def reads(self, method: Method[Any, Any] | str = "") -> Callable[[F], F]:
         """Answer `method` from a resource's state, by a plain `def` that takes (context, query).
 
         It is asked by `aegis.read`, and nothing of it is stored. It runs on the event loop itself, at the
         resource's active or at a standby, beside handlers that are slow: so it has to be quick. Its context is annotated
-        as ReadContext, and has no way to change anything.
+        as ReadContext, and has no way to change anything. `method` is as for `handles`.
 
         Raises:
             ContractError: the method belongs to another service, has a handler or a reader already, or is stored; the
-                context is not annotated; the function is async, yields, or can't be called with (context, query).
+                context is not annotated; the function is async, yields, or can't be called with (context, query); its
+                annotations name other models than the method, or no type that can be stored.
         """
-        arguments.instance_of(method, Method, "method")
+        _check_parentheses(method, "reads")
         self._check_new(method)
-        if method.stored:
+        if isinstance(method, Method) and method.stored:
             raise ContractError(
                 f"{method!r} is declared stored=True, and nothing of a read is stored"
             )
 
         def register(function: F) -> F:
-            name = _name(function)
-            annotation = _context_annotation(function)
-            if not _is_kind_of(annotation, ReadContext):
+            name = signatures.name_of(function)
+            annotation = signatures.context_annotation(function)
+            if not signatures.is_kind_of(annotation, ReadContext):
                 raise ContractError(
                     f"reader {name}: annotate its first parameter as ReadContext; it says"
-                    f" {_shown(annotation)}"
+                    f" {signatures.shown(annotation)}"
                 )
-            if _is_async(function):
+            if signatures.is_async(function):
                 raise ContractError(
                     f"reader {name} is async: a read computes, and waits for nothing"
                 )
-            self.readers[method.name] = Reader(method, function)
+            reader = Reader(self._contract(method, function), function)
+            self.readers[reader.method.name] = reader
             return function
 
         return register
 
-    def _check_new(self, method: Method[Any, Any]) -> None:
+    def method(self, name: str) -> Method[Any, Any]:
+        """The contract of one of its methods, to call it by. Raises: ContractError, when it has no such method."""
+        found = self.handlers.get(name) or self.readers.get(name)
+        if found is None:
+            known = ", ".join(name for name, _ in self.methods()) or "none yet"
+            raise ContractError(
+                f"service {self.name} has no method {said(name, chars_max=80)!r}; it has: {known}"
+            )
+        return found.method
+
+    def _contract(
+        self, method: Method[Any, Any] | str, function: Callable[..., Any]
+    ) -> Method[Any, Any]:
+        """The method that is given, or the one that the annotations make. Raises: ContractError, InvalidName."""
+        if isinstance(method, Method):
+            signatures.check_fits(method, function)
+            return method
+        name = method or signatures.method_name_of(function)
+        self._check_free(name)
+        return signatures.method_of(self.name, name, function)
+
+    def _check_new(self, method: Method[Any, Any] | str) -> None:
         """Raises: ContractError."""
+        if not isinstance(method, Method):
+            return  # its name is looked at when its function is known
         if method.service != self.name:
             raise ContractError(f"{method!r} is not a method of service {self.name}")
-        if method.name in self.handlers:
-            raise ContractError(f"{method!r} has a handler already")
-        if method.name in self.readers:
-            raise ContractError(f"{method!r} has a reader already: it is read, and not handled")
+        self._check_free(method.name)
+
+    def _check_free(self, name: str) -> None:
+        """Raises: ContractError."""
+        if name in self.handlers:
+            raise ContractError(f"Method({self.name}.{name}) has a handler already")
+        if name in self.readers:
+            raise ContractError(
+                f"Method({self.name}.{name}) has a reader already: it is read, and not handled"
+            )
 
     def on_promoted(self, function: Callback) -> Callback:
         """Called with the resource when this instance became its active, before it serves.
@@ -263,80 +300,13 @@ def _compatibility(given: object) -> Compatibility:
         ) from None
 
 
-def _takes_resource(function: Callable[..., Any]) -> bool:
-    """Read from the annotation of the first parameter, the context. Raises: ContractError."""
-    annotation = _context_annotation(function)
-    if _is_kind_of(annotation, Context):
-        return issubclass(annotation, ResourceContext)
-    hint = "; a ReadContext is for `reads`" if _is_kind_of(annotation, ReadContext) else ""
-    raise ContractError(
-        f"handler {_name(function)}: annotate its first parameter as Context (group requests) or as"
-        f" ResourceContext (requests that name a resource); it says {_shown(annotation)}{hint}"
-    )
-
-
-def _is_kind_of(annotation: Any, kind: type) -> bool:
-    return isinstance(annotation, type) and issubclass(annotation, kind)
-
-
-def _shown(annotation: Any) -> str:
-    return "nothing" if annotation is inspect.Parameter.empty else repr(annotation)
-
-
-def _context_annotation(function: Callable[..., Any]) -> Any:
-    """Of the first parameter. Raises: ContractError."""
-    annotation = _annotation(function)
-    if isinstance(annotation, str):
-        annotation = _looked_up(annotation, function)
-    if get_origin(annotation) is Annotated:
-        annotation = get_args(annotation)[0]
-    return annotation
-
-
-def _annotation(function: Callable[..., Any]) -> Any:
-    """Of the parameter that is given the context. Raises: ContractError."""
-    name = _name(function)
-    if not callable(function):
+def _check_parentheses(method: object, decorator: str) -> None:
+    """Raises: ContractError, for `@service.handles` above a function, and for what is no method."""
+    if isinstance(method, Method | str):
+        return
+    if callable(method) and not isinstance(method, type):
         raise ContractError(
-            f"handler {name} can't be called: register the bound method of an object"
+            f"{signatures.name_of(method)}: write @service.{decorator}(METHOD), with a Method, or"
+            f" @service.{decorator}() to take the contract from its annotations"
         )
-    yields = inspect.isgeneratorfunction, inspect.isasyncgenfunction
-    if any(is_one(layer) for is_one in yields for layer in _layers(function)):
-        raise ContractError(f"handler {name} yields: it must return its reply")
-    try:
-        signature = inspect.signature(function)
-        signature.bind(None, None)
-    except (TypeError, ValueError) as error:
-        raise ContractError(
-            f"handler {name}: expected (context, request), {error}; of a class, register the bound"
-            " method of an object"
-        ) from error
-    return next(iter(signature.parameters.values())).annotation
-
-
-def _looked_up(annotation: str, function: Callable[..., Any]) -> Any:
-    """The class that an annotation in quotes, or under `from __future__ import annotations`, names."""
-    innermost = inspect.unwrap(_layers(function)[-1])
-    try:
-        return eval(annotation, getattr(innermost, "__globals__", {}))
-    except Exception:  # a local name, or one that only type checkers import
-        known = {known.__name__: known for known in (Context, ReadContext, ResourceContext)}
-        return known.get(annotation.rsplit(".", 1)[-1], annotation)
-
-
-def _is_async(function: Callable[..., Any]) -> bool:
-    return any(map(inspect.iscoroutinefunction, _layers(function)))
-
-
-def _layers(function: Any) -> list[Any]:
-    """The handler, what it is a partial of, and what runs when an object is called."""
-    layers = [function]
-    while isinstance(layers[-1], functools.partial):
-        layers.append(layers[-1].func)
-    if not inspect.isroutine(layers[-1]):
-        layers.append(type(layers[-1]).__call__)
-    return layers
-
-
-def _name(function: Any) -> str:
-    return getattr(function, "__qualname__", None) or said(function, chars_max=200)
+    arguments.instance_of(method, Method, "method")

@@ -4,6 +4,7 @@ import { at, h, put, set, state, sync, visible } from "./dom.js";
 import { get, repeat } from "./api.js";
 import { clock, count, many, rate } from "./format.js";
 import * as actions from "./actions.js";
+import * as contract from "./contract.js";
 import * as explaining from "./explain.js";
 import * as letters from "./letters.js";
 import * as resources from "./resources.js";
@@ -156,7 +157,7 @@ function pressed(event) {
 }
 
 function begin() {
-  for (const part of [actions, explaining, resources, services, timeline]) part.begin();
+  for (const part of [actions, contract, explaining, resources, services, timeline]) part.begin();
   at("find").addEventListener("submit", find);
   document.addEventListener("keydown", pressed);
   answeredS = nowS() - STALE_S + 2;

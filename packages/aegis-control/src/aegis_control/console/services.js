@@ -5,6 +5,7 @@ import { clock, count, many, rate, span } from "./format.js";
 import { Plot, SPAN_S } from "./plot.js";
 import { get } from "./api.js";
 import { propose } from "./actions.js";
+import { address, showContract } from "./contract.js";
 
 const CARDS_MAX = 12;
 const INSTANCES_MAX = 6;
@@ -65,8 +66,11 @@ function makeCard(service) {
   ], " ms", (point) => (point.p99_ms === null ? "no answers" : `${point.p50_ms.toFixed(1)} / ${point.p99_ms.toFixed(1)} ms`));
   plots.set(service.service, [throughput, latency]);
   const card = h("article", { class: "card", id: `service-${service.service}`, tabindex: -1 });
+  const link = h("a", { href: address(service.service), class: "small", "aria-label": `Contract of ${service.service}` }, "Contract");
+  // The address may be there already: then nothing changes, and it is read again.
+  link.addEventListener("click", () => location.hash === link.hash && showContract(service.service));
   card.parts = {
-    title: h("h3", {}, service.service),
+    title: h("h3", {}, service.service, " ", link),
     words: h("p"),
     body: h("tbody"),
     more: h("button", { class: "small", onclick: () => expand(card) }),

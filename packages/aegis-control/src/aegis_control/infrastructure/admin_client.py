@@ -89,6 +89,7 @@ _LETTER: Final = TypeAdapter(DeadLetterMoved)
 _OVERVIEW: Final = TypeAdapter(Overview)
 _STATUS: Final = TypeAdapter(ControlStatus)
 _DESCRIPTION: Final = TypeAdapter(ServiceDescription)
+_CONTRACT: Final = TypeAdapter(ServiceRecord)
 
 
 class AdminError(Exception):
@@ -224,6 +225,10 @@ class AdminClient:
     async def describe(self, service: str) -> ServiceDescription:
         """One service in full."""
         return await self._ask("describe", json.dumps({"service": service}).encode(), _DESCRIPTION)
+
+    async def contract(self, service: str) -> ServiceRecord:
+        """What a service registered: its methods, with the JSON schemas of their requests and replies."""
+        return await self._ask("contract", json.dumps({"service": service}).encode(), _CONTRACT)
 
     async def list_services(self) -> list[ServiceView]:
         """All services that ever registered, with their instances."""

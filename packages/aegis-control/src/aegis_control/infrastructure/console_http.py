@@ -19,7 +19,7 @@ from pathlib import PurePosixPath
 from typing import Final
 
 import pydantic
-from aegis_sdk.contract.control import AdminReply
+from aegis_sdk.contract.control import AdminReply, ServiceRecord
 from aegis_sdk.contract.values import field_errors
 from aegis_sdk.errors import InvalidName, Unavailable
 from starlette.datastructures import MutableHeaders
@@ -103,6 +103,8 @@ def console_routes(console: Console, token: str, seldom: Seldom) -> list[Route]:
         *(Route(f"/console/{name}", _file(file)) for name, file in files.items()),
         Route("/api/overview", told(_overview(console), Turnstile())),
         Route("/api/resources", told(_resources(console), Turnstile())),
+        Route("/api/contract", told(_contract(console), Turnstile())),
+        Route("/api/asyncapi", told(_asyncapi(console), Turnstile())),
         Route("/api/events", told(_events(console), Turnstile())),
         Route("/api/dlq", told(_letters(console), Turnstile())),
         Route("/api/explain", told(_explain(console), Turnstile(EXPLAINING_MAX - 1))),
@@ -187,6 +189,23 @@ def _resources(console: Console) -> Handler:
     async def serve(request: Request) -> Response:
         wanted = FindResources.model_validate(dict(request.query_params))
         return _answer(await console.resources(wanted.model_dump_json().encode()))
+
+    return serve
+
+
+def _contract(console: Console) -> Handler:
+    async def serve(request: Request) -> Response:
+        return _answer(await console.contract(request.query_params.get("service", "")))
+
+    return serve
+
+
+def _asyncapi(console: Console) -> Handler:
+    async def serve(request: Request) -> Response:
+        reply = await console.contract(request.query_params.get("service", ""))
+        if not reply.ok:
+            return _answer(reply)
+        return JSONResponse(console.asyncapi(ServiceRecord.model_validate(reply.data)))
 
     return serve
 

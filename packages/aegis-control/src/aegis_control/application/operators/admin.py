@@ -19,6 +19,7 @@ from aegis_sdk.contract.control import (
     Rebalanced,
     RouteView,
     ServiceMoves,
+    ServiceRecord,
     ServiceView,
     ShowRoute,
     TargetInstance,
@@ -73,7 +74,7 @@ class CommonArguments(BaseModel):
 
 
 class WhichService(BaseModel):
-    """Argument of `describe` (required there) and `list-instances`."""
+    """Argument of `describe` and `contract` (required there) and `list-instances`."""
 
     service: str | None = None
 
@@ -105,6 +106,7 @@ class Admin:
             "status": self._status,
             "list-services": self._list_services,
             "list-instances": self._list_instances,
+            "contract": self._contract,
             "describe": self._describe,
             "describe-instance": self._describe_instance,
             "show-route": self._show_route,
@@ -201,18 +203,26 @@ class Admin:
             for view in instance_views(table, self._world.clock)
         ]
 
+    async def _contract(self, data: bytes) -> ServiceRecord:
+        return self._registered(data)[1]
+
     async def _describe(self, data: bytes) -> dict[str, Any]:
+        table, record = self._registered(data)
+        return {
+            "service": record,
+            "view": self._service_view(table),
+            "routes": [route_view(table, resource) for resource in sorted(table.leases)],
+        }
+
+    def _registered(self, data: bytes) -> tuple[ServiceTable, ServiceRecord]:
+        """The service that is asked for. Raises: Refused."""
         name = WhichService.model_validate_json(data).service
         if not name:
             raise Refused("invalid", "service: say which one")
         table = self._state.services.get(name)
         if table is None or table.record is None:
             raise Refused("not_found", f"no instance ever registered service {name!r}")
-        return {
-            "service": table.record,
-            "view": self._service_view(table),
-            "routes": [route_view(table, resource) for resource in sorted(table.leases)],
-        }
+        return table, table.record
 
     async def _describe_instance(self, data: bytes) -> list[InstanceView]:
         target = TargetInstance.model_validate_json(data)

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Generic, Protocol, TypeVar
 
-from aegis_sdk.contract.control import AdminReply, EventRecord, LeaseState
+from aegis_sdk.contract.control import AdminReply, EventRecord, LeaseState, ServiceRecord
 from aegis_sdk.errors import Unavailable
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -21,6 +21,7 @@ from aegis_control.application.operators.explain import Archive, Explain
 from aegis_control.application.operators.history import Point, Query
 from aegis_control.application.operators.survey import Overview, ServiceSummary
 from aegis_control.application.ports import Backlog, Clock
+from aegis_control.domain.operators import asyncapi
 from aegis_control.domain.operators.alarms import Alarm, Part, ServiceFacts, SystemFacts, alarms
 from aegis_control.domain.operators.health import Level
 from aegis_control.domain.operators.story import Story
@@ -207,6 +208,14 @@ class Console:
     async def resources(self, data: bytes) -> AdminReply:
         """The leader's answer to FindResources."""
         return await self._ask("resources", data)
+
+    async def contract(self, service: str) -> AdminReply:
+        """The leader's answer: the ServiceRecord."""
+        return await self._ask("contract", json.dumps({"service": service}).encode())
+
+    def asyncapi(self, record: ServiceRecord) -> dict[str, Any]:
+        """The same as an AsyncAPI document."""
+        return asyncapi.document(record, self._replica().prefix)
 
     def events(self, after: int) -> EventsNow:
         return self.timeline.since(after)

@@ -20,6 +20,7 @@ from aegis_sdk.contract.control import (
 from aegis_sdk.contract.names import encode_token
 from pydantic import BaseModel
 
+from aegis_control.domain.operators import asyncapi
 from aegis_control.entrypoints.cli import render
 from aegis_control.entrypoints.cli.change import carry_out
 from aegis_control.entrypoints.cli.doctor import unwell
@@ -136,10 +137,18 @@ async def list_instances(cli: Cli, service: ServiceOption = None) -> None:
 
 @command(app, "describe")
 async def describe(
-    cli: Cli, service: Annotated[str, typer.Argument(metavar="SERVICE", help="Its name.")]
+    cli: Cli,
+    service: Annotated[str, typer.Argument(metavar="SERVICE", help="Its name.")],
+    *,
+    as_asyncapi: Annotated[
+        bool, typer.Option("--asyncapi", help="Its contract alone, as an AsyncAPI 3 document.")
+    ] = False,
 ) -> None:
     """One service in full: methods, resources with their routes, and each of its instances."""
     async with cli.admin() as admin:
+        if as_asyncapi:
+            render.show_json(asyncapi.document(await admin.contract(service), cli.prefix))
+            return
         found = await admin.describe(service)
     if cli.as_json:
         render.show_json(found)
