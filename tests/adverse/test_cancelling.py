@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import random
 import signal
 from collections.abc import AsyncIterator
@@ -29,6 +28,7 @@ from aegis_sdk import (
     Service,
     UnknownService,
 )
+from aegis_sdk.log_line import Line
 from aegis_sdk.testing import MemoryAegis, blocking_harness, harness
 
 from tests.adverse.adding import ADD, PRICE, TOTAL
@@ -215,9 +215,8 @@ async def _until_said(caplog: pytest.LogCaptureFixture, event: str) -> dict[str,
     async with asyncio.timeout(5):
         while True:
             for record in caplog.records:
-                if f'"{event}"' in record.getMessage():
-                    line: dict[str, Any] = json.loads(record.getMessage())
-                    return line
+                if isinstance(record.msg, Line) and record.msg["event"] == event:
+                    return record.msg
             await asyncio.sleep(0.01)
 
 

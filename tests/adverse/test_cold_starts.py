@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import time
 from pathlib import Path
@@ -15,6 +14,7 @@ import pytest
 from aegis_control.infrastructure.embedded_nats import EmbeddedNats, free_port
 from aegis_sdk import RefusedByNats, Role, Unavailable
 from aegis_sdk.contract.subjects import Subjects
+from aegis_sdk.log_line import Line
 
 from tests.adverse.support_doors import Guarded, totals
 from tests.integration.control.support import control, until
@@ -23,8 +23,8 @@ SOON_S = 5.0
 """Far below the 30 s that a start waits."""
 
 
-def said(caplog: pytest.LogCaptureFixture, event: str) -> list[dict[str, object]]:
-    lines = [json.loads(record.message) for record in caplog.records]
+def said(caplog: pytest.LogCaptureFixture, event: str) -> list[Line]:
+    lines = [record.msg for record in caplog.records if isinstance(record.msg, Line)]
     return [line for line in lines if line["event"] == event]
 
 

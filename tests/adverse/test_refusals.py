@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
-import json
 import logging
 import socket
 import time
@@ -19,6 +18,7 @@ import pytest
 from aegis_control.bootstrap import Control
 from aegis_control.infrastructure.embedded_nats import free_ports
 from aegis_sdk import OutcomeUnknown, RefusedByNats, Role, Unavailable
+from aegis_sdk.log_line import Line
 from aegis_sdk.nats import connection
 
 from tests.adverse.support_doors import ADD, DOUBLE, Guarded, totals
@@ -50,12 +50,11 @@ def short_grace(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def warnings(caplog: pytest.LogCaptureFixture) -> list[dict[str, Any]]:
     """The SDK's lines at warning level or above."""
-    lines = []
-    for record in caplog.records:
-        if record.name == "aegis_sdk" and record.levelno >= logging.WARNING:
-            with contextlib.suppress(ValueError):
-                lines.append(json.loads(record.getMessage()))
-    return lines
+    return [
+        record.msg
+        for record in caplog.records
+        if isinstance(record.msg, Line) and record.levelno >= logging.WARNING
+    ]
 
 
 @contextlib.asynccontextmanager

@@ -22,6 +22,7 @@ from aegis_sdk import (
     Service,
 )
 from aegis_sdk.contract.ids import redriven_id
+from aegis_sdk.log_line import Line
 from pydantic import BaseModel, create_model
 
 from tests.integration.cli.support import run_cli
@@ -228,7 +229,7 @@ async def test_what_a_version_can_not_read_is_kept_and_can_be_redriven_after_a_r
         [letter] = (await run_cli("dlq", "list", "-o", "json", *at)).json
         assert letter["request_id"] == ticket.id
         assert "venue" in json.dumps(letter)
-        told = [json.loads(record.message) for record in caplog.records]
+        told = [record.msg for record in caplog.records if isinstance(record.msg, Line)]
         [line] = [line for line in told if line["event"] == "request_dead_lettered"]
         assert "venue" in line["error"]
         await new.drain()

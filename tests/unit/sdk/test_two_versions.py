@@ -6,6 +6,7 @@ import json
 
 import pytest
 from aegis_sdk import HandlerFailed, Method, ResourceContext, Service
+from aegis_sdk.log_line import Line
 from aegis_sdk.testing import MemoryAegis, harness
 from pydantic import BaseModel
 
@@ -76,7 +77,7 @@ async def test_a_key_that_is_set_unread_is_replaced_and_the_log_names_what_goes(
         await aegis.instances[0].kill()
         await aegis.request(RESET, 7, resource="A")
         assert await stored(aegis) == {"quantity": 7}
-    told = [json.loads(record.message) for record in caplog.records]
+    told = [record.msg for record in caplog.records if isinstance(record.msg, Line)]
     [line] = [line for line in told if line["event"] == "state_fields_dropped"]
     assert (line["key"], line["fields"], line["method"]) == ("position", ["venue"], "reset")
 

@@ -1,7 +1,8 @@
 """The SDK's logger: structlog over the standard library's `aegis_sdk` logger.
 
-A library decides what is said, its user where it goes: without `configure_logs` the records go to the
-standard `logging` of the process, each message one JSON object with the keys of docs/observability.md.
+A library decides what is said, its user where it goes and in which form: without `configure_logs` the records go to the
+standard `logging` of the process, with the keys of docs/observability.md (log_line.py says how). structlog's own
+configuration, which is the application's, is neither read nor changed.
 In a process that set up no logging at all, warnings go to standard error, as from any library; but a
 thread writes them (log_writer.py), so that a pipe that nobody reads stops nothing.
 """
@@ -10,7 +11,7 @@ from __future__ import annotations
 
 import logging
 import time
-from typing import Any, Final, TextIO
+from typing import Final, TextIO
 
 import structlog
 from structlog.typing import Processor
@@ -19,6 +20,7 @@ from aegis_sdk.contract import arguments
 from aegis_sdk.contract.envelope import Request
 from aegis_sdk.contract.trace import span_id, trace_id
 from aegis_sdk.errors import InvalidArgument
+from aegis_sdk.log_line import Form, Line, as_json, as_record
 from aegis_sdk.log_writer import LogWriter
 
 _LOGGER_NAME = "aegis_sdk"
@@ -31,22 +33,6 @@ _SHARED: Final[list[Processor]] = [
 ]
 
 
-def _render(logger: Any, name: str, event: Any) -> str | bytes:
-    """Its line. A value of a user's that has no text must not become an error of who logs it."""
-    try:
-        return _rendered(logger, name, event)
-    except BaseException as error:  # whatever its str() raises
-        kept = {key: event.get(key) for key in ("event", "request_id", "level", "timestamp")}
-        return _json(logger, name, kept | {"log_line_unreadable": type(error).__name__})
-
-
-def _rendered(logger: Any, name: str, event: Any) -> str | bytes:
-    """JSON, or the console form when `configure_logs` chose it."""
-    if _console is not None:
-        return str(_console(logger, name, event))
-    return _json(logger, name, _tracebacks(logger, name, event))
-
-
 class _LastResort(LogWriter):
     """Takes the place of `logging.lastResort`: it writes only while the process has no other handler."""
 
@@ -56,21 +42,15 @@ class _LastResort(LogWriter):
             super().emit(record)
 
 
-_json = structlog.processors.JSONRenderer(ensure_ascii=False)
-# Without locals: payloads don't belong into logs.
-_tracebacks = structlog.processors.ExceptionRenderer(
-    structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
-)
-_console: Processor | None = None
-
 _logger = logging.getLogger(_LOGGER_NAME)
 _last_resort = _LastResort()
 _last_resort.setLevel(logging.WARNING)
+_last_resort.setFormatter(Form(as_json()))
 _logger.addHandler(_last_resort)
 
 log: structlog.stdlib.BoundLogger = structlog.wrap_logger(
     _logger,
-    processors=[*_SHARED, _render],
+    processors=[*_SHARED, as_record],
     wrapper_class=structlog.stdlib.BoundLogger,
     cache_logger_on_first_use=True,
 )
@@ -92,23 +72,24 @@ def configure_logs(
 
     Raises: InvalidArgument, when there is no such level.
     """
-    global _console  # noqa: PLW0603 - a process has one log
-    _console = _console_renderer() if console else None
     named = arguments.text(level, "level", error=InvalidArgument).upper()
     if named not in _LEVELS:
         raise InvalidArgument(f"level must be one of {', '.join(_LEVELS)}; got {named!r}")
     for earlier in _logger.handlers:
         earlier.flush()
         earlier.close()
-    _logger.handlers = [LogWriter(stream, notice=_notice)]
+    form = Form(_console_renderer() if console else as_json())
+    writer = LogWriter(stream, notice=lambda lines: form.format(_dropped(lines)))
+    writer.setFormatter(form)
+    _logger.handlers = [writer]
     _logger.propagate = False
     _logger.setLevel(named)
 
 
-def _notice(lines: int) -> str:
+def _dropped(lines: int) -> logging.LogRecord:
     event = {"event": "log_lines_dropped", "lines": lines, "level": "warning"}
     stamped = structlog.processors.TimeStamper(fmt="iso", utc=True)(_logger, "warning", event)
-    return str(_render(_logger, "warning", stamped))
+    return logging.makeLogRecord({"msg": Line(stamped)})
 
 
 class Waiting:
