@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from collections.abc import Iterator
@@ -9,12 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import aegis_sdk
+import nats
 import pytest
-from aegis_control.infrastructure.embedded_nats import free_port
-from aegis_sdk import Role
-from aegis_sdk.errors import InvalidArgument
+from aegis_control.infrastructure.embedded_nats import EmbeddedNats, free_port
+from aegis_sdk import RegistrationRefused, Role
+from aegis_sdk.errors import InvalidAddress, InvalidArgument
 
 from tests.adverse.support_doors import ADD, DOUBLE, Guarded, totals
+from tests.adverse.test_secrets import run_control
 from tests.integration.cli.support import run_cli
 from tests.integration.control.support import control
 
@@ -147,3 +150,89 @@ async def test_a_context_that_can_t_be_taken_is_one_line(
         assert result.code == 2
         assert len(result.err.strip().splitlines()) == 1
         assert re.search(told, result.err), result.err
+
+
+# --- accounts with bounds --------------------------------------------------------------------------------
+BOUNDED = """
+accounts {
+  APP {
+    users: [{ user: u, password: one }]
+    jetstream: { max_file: 64MB, max_bytes_required: true, disk_max_stream_bytes: 8MB }
+  }
+}
+"""
+ENOUGH = {"stream_max_bytes": 2 << 20, "events_max_bytes": 1 << 20}
+
+
+async def test_an_account_that_demands_a_bound_on_each_stream_has_one(guarded: Guarded) -> None:
+    """Calls, what is submitted, and a restart of control, which finds all as it should be."""
+    guarded.start(BOUNDED)
+    url = f"nats://u:one@{guarded.host}"
+    for total in (3, 8):
+        async with (
+            control(url, "aegis", **ENOUGH),
+            aegis_sdk.connect(url) as aegis,
+        ):
+            await aegis.serve(totals(), resources={"T-1": Role.AUTO})
+            await aegis.request(ADD, 1, resource="T-1")
+            ticket = await aegis.submit(ADD, 2, resource="T-1")
+            assert await aegis.attach(ticket.id, ADD) == total
+            findings = (await run_cli("doctor", "--url", url, "-o", "json")).json["findings"]
+            bad = [finding["found"] for finding in findings if finding["level"] == "bad"]
+            assert [found for found in bad if "standby" not in found] == []
+            await aegis.request(ADD, 2, resource="T-1")
+
+
+@pytest.mark.parametrize(
+    ("settings", "advice"),
+    [
+        ((), "set stream_max_bytes (AEGIS_STREAM_MAX_BYTES)"),
+        (("--stream-max-bytes", str(1 << 20)), "requests_max_bytes or events_max_bytes, or give"),
+        (("--stream-max-bytes", str(20 << 20)), "lower stream_max_bytes, requests_max_bytes and"),
+    ],
+)
+async def test_a_bound_that_is_missing_or_too_large_is_one_line_that_says_what_to_set(
+    guarded: Guarded, settings: tuple[str, ...], advice: str
+) -> None:
+    """The events alone have a bound by default, of 64 MiB, and that is over the account's."""
+    guarded.start(BOUNDED)
+    url = f"nats://u:one@{guarded.host}"
+    ended = await asyncio.to_thread(
+        run_control, "serve", "--url", url, "--http-port", "0", *settings
+    )
+    assert ended.returncode == 1, ended.stderr
+    [line] = [each for each in ended.stderr.splitlines() if not each.startswith("{")]
+    assert advice in line
+
+
+async def test_a_service_for_which_the_account_has_no_room_is_refused_with_the_reason(
+    guarded: Guarded,
+) -> None:
+    guarded.start(BOUNDED.replace("64MB", "12MB"))
+    url = f"nats://u:one@{guarded.host}"
+    async with control(url, "aegis", **ENOUGH), aegis_sdk.connect(url) as aegis:
+        with pytest.raises(RegistrationRefused, match="lower stream_max_bytes"):
+            await aegis.serve(totals(), resources={"T-1": Role.AUTO}, wait_s=1.0)
+
+
+# --- a connection of one's own ------------------------------------------------------------------------------
+async def test_a_connection_that_is_handed_in_is_refused_with_what_to_give_instead(
+    server: EmbeddedNats,
+) -> None:
+    client = await nats.connect(server.url)
+    given: Any = client
+    for connect in (aegis_sdk.connect, aegis_sdk.blocking.connect):
+        with pytest.raises(InvalidAddress, match="give its address and login instead"):
+            await asyncio.to_thread(opened, connect, given)
+    await client.close()
+
+
+def opened(connect: Any, given: Any) -> None:
+    async def enter() -> None:
+        async with connect(given):
+            raise AssertionError("opened")
+
+    if connect is aegis_sdk.connect:
+        asyncio.run(enter())
+    else:
+        connect(given)

@@ -371,6 +371,7 @@ def _policy(settings: Settings) -> Policy:
 def _stream_settings(settings: Settings) -> StreamSettings:
     return StreamSettings(
         replicas=settings.replicas,
+        stream_max_bytes=settings.stream_max_bytes,
         requests_max_age_s=settings.requests_max_age_s,
         requests_max_msgs=settings.requests_max_msgs,
         requests_max_bytes=settings.requests_max_bytes,

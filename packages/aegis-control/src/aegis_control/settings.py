@@ -69,6 +69,12 @@ class Settings(BaseSettings):
     )
     prefix: str = Field("aegis", description="subject prefix; separates environments on one NATS")
     replicas: int = Field(1, ge=1, le=5, description="copies of each stream (3 on a cluster)")
+    stream_max_bytes: int = Field(
+        -1,
+        ge=-1,
+        description="bytes of each stream and bucket without a bound of its own, for accounts that demand one;"
+        " NATS reserves them (-1: no bound)",
+    )
     http_host: str = Field(
         "127.0.0.1", description="address of the console (/), /metrics, /livez and /readyz"
     )
@@ -129,7 +135,7 @@ class Settings(BaseSettings):
     requests_max_bytes: int = Field(
         -1,
         ge=-1,
-        description="bytes of requests kept per service; NATS reserves them (-1: no bound)",
+        description="bytes of requests kept per service; NATS reserves them (-1: stream_max_bytes)",
     )
     dlq_max_age_s: Seconds = Field(2_592_000.0, description="how long dead letters are kept")
     events_max_age_s: Seconds = Field(2_592_000.0, description="how long events are kept")

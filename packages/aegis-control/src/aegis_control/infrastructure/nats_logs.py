@@ -20,7 +20,7 @@ from aegis_sdk.nats.jetstream import IN_FLIGHT_MAX, ApiRefused, JetStream, Outgo
 from aegis_control.application.ports import ProvisionFailed
 from aegis_control.domain.leading.logs import Sight
 from aegis_control.infrastructure.nats_reading import at, stream_info
-from aegis_control.infrastructure.nats_streams import NatsStreams
+from aegis_control.infrastructure.nats_streams import NatsStreams, in_words
 
 IDENTITY: Final = "aegis.log"
 """The key of a stream's metadata; a copy of the stream has it too."""
@@ -125,7 +125,7 @@ class NatsLogs:
         try:
             await self._link.api(request, config | {"metadata": metadata}, timeout_s=10.0)
         except ApiRefused as error:
-            raise ProvisionFailed(f"{request}: {error}") from error
+            raise ProvisionFailed(f"{request}: {in_words(error)}") from error
 
     async def _pass(self, stream: str, last_seq: int, behind: int) -> None:
         """Store messages that say nothing, until the log goes to `behind`; then remove them."""

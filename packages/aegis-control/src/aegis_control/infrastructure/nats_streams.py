@@ -18,7 +18,14 @@ from aegis_sdk.contract.subjects import GROUP_CONSUMER, SUSPECT_TO, Subjects
 from aegis_sdk.contract.turns.streams import log_stream
 from aegis_sdk.contract.turns.subjects import LogSubjects
 from aegis_sdk.errors import Unavailable
-from aegis_sdk.nats.codes import ERR_NO_CONSUMER, ERR_NO_STREAM
+from aegis_sdk.nats.codes import (
+    ERR_ACCOUNT_FULL,
+    ERR_NEEDS_MAX_BYTES,
+    ERR_NO_CONSUMER,
+    ERR_NO_STORAGE,
+    ERR_NO_STREAM,
+    ERR_OVER_MAX_BYTES,
+)
 from aegis_sdk.nats.jetstream import ApiRefused, JetStream, from_seq
 
 from aegis_control.application.ports import Backlog, ProvisionFailed
@@ -41,6 +48,8 @@ class StreamSettings:
     """What an operator may choose about the streams; -1 is without bound."""
 
     replicas: int = 1
+    stream_max_bytes: int = -1
+    """Of each stream and bucket that has no bound of its own below, where the account demands one."""
     requests_max_age_s: float = 86_400.0
     requests_max_msgs: int = 10_000_000
     requests_max_bytes: int = -1
@@ -261,7 +270,7 @@ class NatsStreams:
         names, replicas = self._subjects, self._settings.replicas
         buckets = (names.registry_bucket, names.leases_bucket, names.control_bucket)
         return [
-            *(_bucket_config(bucket, replicas) for bucket in buckets),
+            *(_bucket_config(bucket, replicas) | self._bound() for bucket in buckets),
             self._dlq_config(),
             self._events_config(),
         ]
@@ -288,7 +297,7 @@ class NatsStreams:
             "discard": "new",
             "max_age": int(settings.requests_max_age_s * _NS),
             "max_msgs": settings.requests_max_msgs,
-            "max_bytes": settings.requests_max_bytes,
+            "max_bytes": self._or_common(settings.requests_max_bytes),
             # The server wants it no longer than max_age.
             "duplicate_window": int(min(_DUPLICATE_WINDOW_S, settings.requests_max_age_s) * _NS),
             "allow_direct": True,
@@ -296,7 +305,8 @@ class NatsStreams:
         }
 
     def _journal_config(self, service: str) -> Config:
-        return log_stream(LogSubjects(self._subjects, service), replicas=self._settings.replicas)
+        log = log_stream(LogSubjects(self._subjects, service), replicas=self._settings.replicas)
+        return log | self._bound()
 
     def _dlq_config(self) -> Config:
         return {
@@ -308,7 +318,17 @@ class NatsStreams:
             "max_age": int(self._settings.dlq_max_age_s * _NS),
             "allow_direct": True,
             "num_replicas": self._settings.replicas,
+            **self._bound(),
         }
+
+    def _bound(self) -> Config:
+        """Empty without the setting: then a bound that an operator gave a stream by hand stays."""
+        most = self._settings.stream_max_bytes
+        return {"max_bytes": most} if most > 0 else {}
+
+    def _or_common(self, max_bytes: int) -> int:
+        """To the server, 0 is no bound either, and it writes that as -1."""
+        return next((b for b in (max_bytes, self._settings.stream_max_bytes) if b > 0), -1)
 
     def _events_config(self) -> Config:
         """Bounded: events help people, and must never be what fills the disk."""
@@ -394,7 +414,25 @@ class NatsStreams:
         try:
             await self._link.api(request, body, timeout_s=_PROVISION_TIMEOUT_S)
         except ApiRefused as error:
-            raise ProvisionFailed(f"{what} could not be set up: {error}") from error
+            raise ProvisionFailed(f"{what} could not be set up: {in_words(error)}") from error
+
+
+def in_words(error: ApiRefused) -> str:
+    """With what to do, where it is the account's bounds that refuse."""
+    hint = _BY_BOUNDS.get(error.code)
+    return f"{error}: {hint}" if hint else str(error)
+
+
+_BY_BOUNDS: Final = {
+    ERR_NEEDS_MAX_BYTES: "set stream_max_bytes (AEGIS_STREAM_MAX_BYTES), and remember that NATS reserves"
+    " that much for each stream and bucket",
+    ERR_OVER_MAX_BYTES: "lower stream_max_bytes, requests_max_bytes and events_max_bytes to what the"
+    " account allows for one stream",
+    ERR_NO_STORAGE: "NATS reserves max_bytes for each stream and bucket; lower stream_max_bytes,"
+    " requests_max_bytes or events_max_bytes, or give the account more",
+    ERR_ACCOUNT_FULL: "the account's storage is used up, or reserved; give it more, or lower"
+    " stream_max_bytes",
+}
 
 
 def _bucket_config(bucket: str, replicas: int) -> Config:

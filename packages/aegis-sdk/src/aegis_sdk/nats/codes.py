@@ -24,4 +24,8 @@ ERR_NO_MESSAGE: Final = 10037
 ERR_ACCOUNT_FULL: Final = 10002
 ERR_NO_RESOURCES: Final = 10023
 ERR_NO_STORAGE: Final = 10047
+ERR_NEEDS_MAX_BYTES: Final = 10113
+"""The account wants each stream to have a bound."""
+ERR_OVER_MAX_BYTES: Final = 10122
+"""The account has a smaller one for each stream."""
 ERR_NO_PEERS: Final = 10005

@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
+from nats.aio.client import Client
 from nats.errors import Error as NatsError
 
 from aegis_sdk.contract import arguments
@@ -131,6 +132,11 @@ class Server:
 
     def check(self) -> None:
         """Raises: InvalidAddress, InvalidArgument; Unavailable when what reads the files isn't installed."""
+        if isinstance(self.url, Client):
+            raise InvalidAddress(
+                "url is a NATS connection: give its address and login instead, as text; AegisIPC makes"
+                " a connection of its own beside yours, whose losses and refusals it can answer for"
+            )
         arguments.text(self.url, "url", error=InvalidAddress)
         _ = self.addresses
         for name in ("user", "password", "token", "domain", "inbox_prefix"):
