@@ -5,3 +5,7 @@ bytes. `link`: calls over a connection, each with its own definite or unknown an
 streams, in the words of their API; `codes`: the headers and refusals among these words.
 Nothing here knows requests, resources or leases.
 """
+
+from aegis_sdk.nats import library
+
+library.check_installed()
