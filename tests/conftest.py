@@ -1,12 +1,20 @@
-"""One nats-server for a module's tests; each test has a prefix of its own on it. It starts when a test asks for it."""
+"""One nats-server for a module's tests; each test has a prefix of its own on it. It starts when a test asks for it.
+
+And the marker `core`: what `poe test` runs. All of the folders in CORE are, and elsewhere the tests that carry the marker themselves.
+"""
 
 from __future__ import annotations
 
 import secrets
 from collections.abc import Generator, Iterator
+from pathlib import Path
+from typing import Final
 
 import pytest
 from aegis_control.infrastructure.embedded_nats import EmbeddedNats
+
+TESTS: Final = Path(__file__).parent
+CORE: Final = frozenset({"unit", "contract", "examples"})
 
 
 @pytest.fixture(scope="module")
@@ -28,3 +36,15 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
         (name, text.encode(errors="backslashreplace").decode()) for name, text in report.sections
     ]
     return report
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    if item.path.relative_to(TESTS).parts[0] in CORE:
+        item.add_marker("core")
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """The last line of all says how to run the rest."""
+    if config.getoption("markexpr", "").startswith("core") and not hasattr(config, "workerinput"):
+        said = "the rest: `uv run poe test-rest`; with the long forms: `uv run poe test-all`"
+        print(said)  # noqa: T201

@@ -16,6 +16,7 @@ from bench.chaos.clocks import LIBRARY, Clocks
 from tests.scenarios.ledger import Booking, Echo, Methods, ledger
 from tests.scenarios.system import Load, Process, System, eventually, new_service, running_system
 
+pytestmark = pytest.mark.core
 PAIR = {"A": "auto", "B": "auto", "C": "auto", "D": "auto"}
 
 
