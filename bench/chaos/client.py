@@ -148,7 +148,11 @@ class Client:
         """`in_doubt`: it may be accepted since an earlier try. That this one is refused says nothing of that."""
         try:
             return await self._aegis.submit(
-                ask.method, ask.payload, resource=ask.resource, key=ask.payload.op
+                ask.method,
+                ask.payload,
+                resource=ask.resource,
+                key=ask.payload.op,
+                not_before=ask.not_before_s,
             )
         except OutcomeUnknown:
             raise

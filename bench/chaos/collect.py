@@ -15,7 +15,7 @@ from typing import Any
 from aegis_sdk.contract.envelope import MSG_ID
 from aegis_sdk.contract.names import decode_token
 from aegis_sdk.contract.subjects import Subjects
-from aegis_sdk.contract.turns.entries import TURN, decode_turn
+from aegis_sdk.contract.turns.entries import TURN, Record, decode_turn
 from aegis_sdk.nats.codes import EXPECTED_SEQ, EXPECTED_SUBJECT
 from nats.aio.client import Client
 from nats.aio.msg import Msg
@@ -166,7 +166,7 @@ def _records(service: str, message: Msg) -> list[OutcomeEntry]:
             seq=message.metadata.sequence.stream,
             service=service,
             resource=record.resource or "",
-            op=json.loads(record.payload)["op"],
+            op=_op(record),
             outcome=record.outcome.kind.value,
             epoch=record.outcome.epoch,
             reply=_json(record.outcome.body),
@@ -179,6 +179,11 @@ def _records(service: str, message: Msg) -> list[OutcomeEntry]:
         )
         for record in records
     ]
+
+
+def _op(record: Record) -> str:
+    """Of what makes a timer of a request, since it has no payload, its id."""
+    return str(json.loads(record.payload)["op"]) if record.payload else record.request_id
 
 
 def _json(body: bytes) -> Any:

@@ -3,6 +3,8 @@
 An operation that took effect has armed a timer, whose request is called after it. Its reply says when that was, by the machine's monotonic
 clock, and whether it dropped the timer of an earlier one. A timer that was dropped has no outcome. One that was not has one, by the end.
 
+What is submitted for later (`later`) is begun so late, too: the other checkers know it as any request.
+
 Where a process's wall clock was set, a timer may be early by that: it follows that clock. Where a journal was lost, as was told,
 timers are lost with it.
 """
@@ -32,6 +34,9 @@ def check(history: History) -> list[Violation]:
     found: list[str] = []
     for op, operation in operations.items():
         armed = _executed(outcomes.get(op, []))
+        if operation.kind == "later":
+            found += _begun_early(operation, armed) if armed and not clocks_set else []
+            continue
         fired = outcomes.get(nested(op), [])
         if len(fired) > 1:
             found.append(f"the timer of {op} has {len(fired)} outcomes")
@@ -52,8 +57,14 @@ def _executed(entries: list[OutcomeEntry]) -> OutcomeEntry | None:
 
 
 def _has_dropped(operation: Operation, outcomes: dict[str, list[OutcomeEntry]]) -> bool:
-    entry = _executed(outcomes.get(operation.op, []))
+    entry = _executed(outcomes.get(operation.op, [])) if operation.args.get("drops") else None
     return entry is not None and bool(entry.reply["dropped"])
+
+
+def _begun_early(operation: Operation, entry: OutcomeEntry) -> Iterator[str]:
+    due_s = operation.invoked_s + operation.args["after_s"] - EARLY_S
+    if entry.reply < due_s:
+        yield f"{operation.op} was submitted for later, and begun {due_s - entry.reply:.3f} s early"
 
 
 def _early(operation: Operation, armed: OutcomeEntry, fired: list[OutcomeEntry]) -> Iterator[str]:
@@ -67,10 +78,11 @@ def _early(operation: Operation, armed: OutcomeEntry, fired: list[OutcomeEntry])
 def _totals(history: History, outcomes: dict[str, list[OutcomeEntry]]) -> Iterator[str]:
     """What the state counted is what the journal has."""
     finals = [final for final in history.finals if final.workload == WORKLOAD]
+    later = {op.op for op in history.of(WORKLOAD) if op.kind == "later"}
     lost = {loss.service for loss in history.losses if loss.of_journal}
     for final in finals:
         counted = sum(
-            entry.executed and op.endswith(nested(""))
+            entry.executed and (op.endswith(nested("")) or op in later)
             for op, entries in outcomes.items()
             for entry in entries
             if entry.place == final.place

@@ -33,6 +33,8 @@ class Ask:
     """What the checkers need to know of the payload."""
     at: Literal["", "active", "standby"] = ""
     """Where it is read. Nothing of such an operation is stored."""
+    not_before_s: float | None = None
+    """Of one that is submitted: in so many seconds."""
     timeout_s: float | None = TIMEOUT_S
     """None: submitted, and attached to until it has an outcome."""
 

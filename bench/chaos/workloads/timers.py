@@ -1,4 +1,4 @@
-"""Timers that are set, replaced by none, and some of them dropped just when they are due.
+"""Timers that are set, some of them dropped just when they are due; and requests that are submitted for later.
 
 An operation arms a timer, whose request is called after the operation (`nested`). It may drop an earlier one, at the end of a handler
 that waits, so that the other's request is often in the queue by then. Handlers say what the machine's monotonic clock says: it is the
@@ -98,9 +98,23 @@ class Timers:
         return None
 
     def draw(self, source: Random, op: str, last: Any) -> Ask:
-        """A client's operations are numbered: every other one drops the timer of the one before, at the same resource."""
+        """A client's operations are numbered: every other one drops the timer of the one before, at the same resource.
+
+        One in eight is submitted for later.
+        """
         who, _, number = op.rpartition("-")
         n = int(number)
+        if n % 8 == 0:
+            after_s = round(source.uniform(0.0, AFTER_S_MAX), 3)
+            return Ask(
+                kind="later",
+                resource=source.choice(self.resources),
+                method=source.choice((self.fire, self.fire_slowly)),
+                payload=Named(op=op),
+                args={"after_s": after_s},
+                not_before_s=after_s,
+                timeout_s=None,
+            )
         swaps = n % 2 == 0
         args: dict[str, Any] = {
             "after_s": round(

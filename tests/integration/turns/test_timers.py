@@ -9,10 +9,11 @@ import time
 from collections import Counter
 from typing import Any, Final
 
+from aegis_sdk.contract.envelope import OutcomeKind
 from aegis_sdk.infrastructure.turns.assembly import TurnClient
 
 from tests.integration.turns.support import WAIT_S, Owners, Told, Worker, World, read_log
-from tests.integration.turns.timing_worker import timing
+from tests.integration.turns.timing_worker import TICK, timing
 
 TIMING: Final = "tests.integration.turns.timing_worker"
 LATE_S: Final = 0.05
@@ -131,3 +132,27 @@ async def test_hundreds_that_came_due_meanwhile_leave_calls_their_turn(small_wor
         assert time.monotonic() - begun_s < WAIT_S
     assert sorted(waits_s)[len(waits_s) // 2] < 0.5
     await once_each(small_world)
+
+
+async def test_what_is_submitted_for_later_outlives_the_active_that_took_it_in(
+    small_world: World,
+) -> None:
+    """G1, G2: by its ticket it is cancelled, or its outcome is had, from another process."""
+    first, second, owners, client = await two(small_world)
+    submit = client.requester.submit
+    begun_s = time.time()
+    asked = {"resource": "A", "key": None, "timeout_s": WAIT_S, "expires_s": None}
+    kept = await submit(TICK, "kept", **asked, not_before=1.0)
+    gone = await submit(TICK, "gone", **asked, not_before=1.0)
+    await ask(client, "ticks", "")  # both are timers by now
+    first.send(signal.SIGKILL)
+    await owners.move({"A": second.writer})
+    other = await small_world.client()
+    ended = await other.requester.cancel(gone.id, None, resource=None, timeout_s=WAIT_S)
+    assert ended is OutcomeKind.CANCELLED
+    assert await other.requester.attach(kept.id, TICK, timeout_s=WAIT_S) == 1
+    [[name, at_s, by]] = await ask(client, "ticks", "")
+    assert (name, by) == ("kept", "accounts-2")
+    assert at_s >= begun_s + 1.0
+    stored, _ = await read_log(small_world)
+    assert [len(stored[each.id]) for each in (kept, gone)] == [1, 1]

@@ -97,3 +97,12 @@ def test_a_state_that_counts_otherwise_is_found() -> None:
     assert any(
         "counted 3" in line for line in told(replace(history, finals=[replace(final, value=3)]))
     )
+
+
+def test_one_that_was_submitted_for_later_and_began_early_is_found() -> None:
+    made = Story(workload="timers", service="chaos-timers")
+    on_time = made.ask("later", result=2.01, after_s=1.0, at_s=1.0)
+    early = made.ask("later", result=2.5, after_s=1.0, at_s=2.0)
+    for operation in (on_time, early):
+        made.store(operation)
+    assert [line.split()[0] for line in told(made.history())] == [early.op]

@@ -7,6 +7,7 @@ import contextlib
 import ssl
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from aegis_sdk import process
@@ -155,10 +156,13 @@ class Aegis:
         key: str | None = None,
         timeout_s: float = TIMEOUT_S,
         expires_s: float | None = None,
+        not_before: datetime | float | None = None,
     ) -> Ticket:
         """Store a request and return when it is accepted; its outcome is fetched by `attach`.
 
-        It waits for its handler as long as the request stream keeps it, or `expires_s` seconds.
+        It waits for its handler as long as the request stream keeps it, or `expires_s` seconds. It begins not before `not_before`,
+        a datetime that names its zone or seconds from now: until then it is part of its resource's state, holds up nothing,
+        and can be cancelled. That takes a resource.
 
         Raises:
             OutcomeUnknown: not acknowledged within `timeout_s`; submit again with the same `key`.
@@ -166,7 +170,13 @@ class Aegis:
         """
         self._check()
         return await self._requests.requester.submit(
-            method, payload, resource=resource, key=key, timeout_s=timeout_s, expires_s=expires_s
+            method,
+            payload,
+            resource=resource,
+            key=key,
+            timeout_s=timeout_s,
+            expires_s=expires_s,
+            not_before=not_before,
         )
 
     async def attach(

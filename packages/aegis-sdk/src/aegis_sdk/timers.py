@@ -14,7 +14,7 @@ from typing import Any
 from aegis_sdk.contract import arguments
 from aegis_sdk.contract.envelope import Request
 from aegis_sdk.contract.names import encode_token
-from aegis_sdk.contract.turns.timers import TIMERS_MAX, Timer
+from aegis_sdk.contract.turns.timers import RESERVED, TIMERS_MAX, Timer
 from aegis_sdk.errors import ContractError, InvalidArgument, InvalidName
 
 
@@ -61,7 +61,8 @@ class TimerChanges:
     def now(self) -> dict[str, float]:
         """When each is due (Unix time), by name."""
         kept = (timer for timer in self._stored.values() if timer.name not in self._dropped)
-        return {timer.name: timer.due_s for timer in (*kept, *self._set.values())}
+        timers = (*kept, *self._set.values())
+        return {t.name: t.due_s for t in timers if not t.name.startswith(RESERVED)}
 
     def change(self) -> tuple[tuple[str, ...], tuple[Mapping[str, Any], ...]]:
         """(names that are dropped, timers that are set after that) as a `Change` has them."""
@@ -72,6 +73,10 @@ def checked_name(given: Any) -> str:
     """Raises: InvalidName."""
     name = arguments.text(given, "a timer's name", error=InvalidName)
     encode_token(name, kind="a timer's name")
+    if name.startswith(RESERVED):
+        raise InvalidName(
+            f"a timer's name {name!r} begins with {RESERVED!r}, as what callers submit for later does: take another"
+        )
     return name
 
 

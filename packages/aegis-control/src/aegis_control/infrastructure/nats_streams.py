@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from aegis_sdk.contract.control import DriftView
 from aegis_sdk.contract.envelope import MSG_ID
+from aegis_sdk.contract.ids import is_request_id, waiting_id
 from aegis_sdk.contract.names import decode_token
 from aegis_sdk.contract.subjects import GROUP_CONSUMER, SUSPECT_TO, Subjects
 from aegis_sdk.contract.turns.streams import log_stream
@@ -177,9 +178,10 @@ class NatsStreams:
             return []
         since_s = min(stored.values()) - _SENT_BEFORE_S
         outcomes = NatsOutcomes(self._link, self._subjects)
-        return sorted(
-            stored.keys() - await outcomes.settled(service, resource, stored, since_s=since_s)
-        )
+        waits = {waiting_id(id_): id_ for id_ in stored if is_request_id(id_)}
+        asked = [*stored, *waits]  # what is a timer by now waits elsewhere
+        ended = await outcomes.settled(service, resource, asked, since_s=since_s)
+        return sorted(stored.keys() - {waits.get(id_, id_) for id_ in ended})
 
     async def waiting(self, service: str) -> list[str]:
         stream = self._subjects.request_stream(service)

@@ -52,6 +52,7 @@ class Composer:
         deadline_s: float | None,
         traceparent: str,
         ticket: bool = False,
+        not_before_s: float = 0.0,
     ) -> Request:
         """`ticket`: it is to be submitted. Raises: ContractError, Draining."""
         body = self._encode(method, payload, resource)
@@ -68,6 +69,7 @@ class Composer:
             deadline_s=deadline_s,
             fingerprint="" if key is None else method.fingerprint(resource, body),
             traceparent=new_traceparent(traceparent),
+            not_before_s=not_before_s,
         )
 
     def read(

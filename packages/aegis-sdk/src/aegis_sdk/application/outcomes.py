@@ -11,8 +11,9 @@ from pydantic_core import from_json
 
 from aegis_sdk.application.tracing import code_of
 from aegis_sdk.contract.bodies import ErrorBody
-from aegis_sdk.contract.envelope import BY_HANDLER, Outcome, OutcomeKind, Request
+from aegis_sdk.contract.envelope import BY_HANDLER, Change, Outcome, OutcomeKind, Request
 from aegis_sdk.contract.method import Method
+from aegis_sdk.contract.turns.timers import RESERVED, Timer
 from aegis_sdk.errors import (
     AegisError,
     Cancelled,
@@ -159,6 +160,13 @@ def given_up(request: Request) -> Outcome:
         fingerprint=request.fingerprint,
         traceparent=request.traceparent,
     )
+
+
+def until_its_time(request: Request) -> Outcome:
+    """The outcome of what makes a timer of `request`, which may not begin yet."""
+    timer = Timer.made(RESERVED + request.request_id, request.not_before_s, request)
+    change = Change(later=(timer.content,))
+    return Outcome(OutcomeKind.EXECUTED, b"null", change.encode(), changed=change)
 
 
 def too_large(outcome: Outcome, method: str, why: str) -> Outcome:

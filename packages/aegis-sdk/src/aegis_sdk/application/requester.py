@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import datetime
 from functools import partial
 from typing import Any, Final, TypeVar
 
@@ -28,7 +29,14 @@ from aegis_sdk.contract.method import Method
 from aegis_sdk.contract.metrics import Answer
 from aegis_sdk.domain.recorder import NO_RECORDER, Recorder
 from aegis_sdk.domain.turns.doubt import Because
-from aegis_sdk.errors import AegisError, ContractError, NotExecuted, OutcomeUnknown, Unavailable
+from aegis_sdk.errors import (
+    AegisError,
+    ContractError,
+    InvalidArgument,
+    NotExecuted,
+    OutcomeUnknown,
+    Unavailable,
+)
 from aegis_sdk.telemetry import log
 
 Req = TypeVar("Req")
@@ -101,12 +109,14 @@ class Requester:
         key: Any,
         timeout_s: Any,
         expires_s: Any,
+        not_before: Any = None,
         traceparent: str = "",
     ) -> Ticket:
         resource = arguments.optional_text(resource, "resource")
         key = arguments.optional_text(key, "key")
         timeout_s = arguments.duration_s(timeout_s, "timeout_s")
         expires_s = arguments.optional_duration_s(expires_s, "expires_s")
+        not_before_s = _begins_s(not_before, resource, expires_s)
         request = self._composer.compose(
             method,
             payload,
@@ -115,6 +125,7 @@ class Requester:
             deadline_s=None if expires_s is None else time.time() + expires_s,
             traceparent=traceparent,
             ticket=True,
+            not_before_s=not_before_s,
         )
         self._recorder.stored(request.service, Because.SUBMITTED)
         begun_s = time.perf_counter()
@@ -269,6 +280,26 @@ class Requester:
         self._recorder.unanswered(request, answer, time.perf_counter() - begun_s)
         if isinstance(error, DOUBTS):
             told_doubt()
+
+
+def _begins_s(not_before: Any, resource: str | None, expires_s: float | None) -> float:
+    """Unix time; 0.0: at once. Raises: InvalidArgument."""
+    if not_before is None:
+        return 0.0
+    if resource is None:
+        raise InvalidArgument(
+            "not_before needs a resource, whose state keeps the request until then; a group has no state: let a resource's"
+            " handler ask the group when it is time"
+        )
+    if isinstance(not_before, datetime):
+        begins_s = arguments.moment_s(not_before, "not_before")
+    else:
+        begins_s = time.time() + arguments.duration_s(not_before, "not_before")
+    if expires_s is not None and begins_s >= time.time() + expires_s:
+        raise InvalidArgument(
+            f"it would expire before it may begin: expires_s ({expires_s:g}) counts from now, not from not_before"
+        )
+    return max(begins_s, 0.001)
 
 
 def _deadline_s(parent: Request, timeout_s: float | None) -> float:

@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from pydantic_core import from_json, to_json
 
-from aegis_sdk.contract.ids import check_request_id
+from aegis_sdk.contract.ids import check_request_id, waiting_id
 from aegis_sdk.contract.names import check_service
 from aegis_sdk.errors import InvalidName
 from aegis_sdk.words import said, said_of
@@ -29,6 +29,7 @@ ATTEMPT: Final = "aegis-attempt"
 CHAIN: Final = "aegis-chain"
 FINGERPRINT: Final = "aegis-fingerprint"
 GIVEN_TO: Final = "aegis-given-to"
+NOT_BEFORE: Final = "aegis-not-before"
 TRACEPARENT: Final = "traceparent"
 TRACESTATE: Final = "tracestate"
 OUTCOME: Final = "aegis-outcome"
@@ -85,6 +86,10 @@ class Request:
     tracestate: str = ""
     given_to: str = ""
     """Of a group request: the member that it was sent to, and that may run it when it is stored besides."""
+    not_before_s: float = 0.0
+    """Unix time before which it does not begin; 0: at once."""
+    waits: Request | None = None
+    """The request that this one makes a timer of (`until_its_time`): it has no handler."""
 
     def headers(self) -> dict[str, str]:
         headers = {MSG_ID: self.request_id, METHOD: self.method}
@@ -102,7 +107,23 @@ class Request:
             headers[TRACESTATE] = self.tracestate
         if self.given_to:
             headers[GIVEN_TO] = self.given_to
+        if self.not_before_s:
+            headers[NOT_BEFORE] = repr(self.not_before_s)
         return headers
+
+    def until_its_time(self) -> Request:
+        """What is done with it when it comes: its resource gets a timer, whose request it is."""
+        return Request(
+            request_id=waiting_id(self.request_id),
+            service=self.service,
+            method=self.method,
+            resource=self.resource,
+            payload=b"",
+            attempt=self.attempt,
+            fingerprint=self.fingerprint,
+            traceparent=self.traceparent,
+            waits=self,
+        )
 
     @classmethod
     def parse(
@@ -114,9 +135,12 @@ class Request:
         AegisIPC client.
         """
         deadline = headers.get(DEADLINE)
+        not_before = headers.get(NOT_BEFORE)
         chain = headers.get(CHAIN, "")
         try:
             request_id = check_request_id(headers[MSG_ID])
+            if not_before is not None:
+                check_request_id(waiting_id(request_id))
             method = check_service(headers[METHOD])
         except InvalidName as error:
             raise ValueError(str(error)) from None
@@ -126,21 +150,22 @@ class Request:
             method=method,
             resource=resource,
             payload=payload,
-            deadline_s=None if deadline is None else _deadline_s(deadline),
+            deadline_s=None if deadline is None else _time_s(DEADLINE, deadline),
             attempt=max(1, int(headers.get(ATTEMPT, "1"))),
             fingerprint=_checked(_WORD, FINGERPRINT, headers.get(FINGERPRINT, "")),
             chain=tuple(_checked(_CHAIN, CHAIN, chain).split(",")) if chain else (),
             traceparent=_known(TRACEPARENT_FORM, headers.get(TRACEPARENT, "")),
             tracestate=_known(_TRACESTATE, headers.get(TRACESTATE, "")),
             given_to=_checked(_WORD, GIVEN_TO, headers.get(GIVEN_TO, "")),
+            not_before_s=0.0 if not_before is None else _time_s(NOT_BEFORE, not_before),
         )
 
 
-def _deadline_s(text: str) -> float:
-    deadline_s = float(text)
-    if not math.isfinite(deadline_s):
-        raise ValueError(f"{DEADLINE} {text!r} is no time")
-    return min(deadline_s, _DEADLINE_S_MAX)
+def _time_s(header: str, text: str) -> float:
+    at_s = float(text)
+    if not math.isfinite(at_s):
+        raise ValueError(f"{header} {text!r} is no time")
+    return min(at_s, _DEADLINE_S_MAX)
 
 
 def _checked(form: re.Pattern[str], header: str, text: str) -> str:

@@ -6,6 +6,7 @@
   payload. The second one that asks just the same ends in `x2`; one that a retry asks anew, since it ended without
   effect, in `r1`. A handler that runs again asks with the same ids, in whatever order.
 - A timer's request derives from the request whose handler set it, and from the timer's name: `Kq3v9x2m~17.@cancel-9f3a21c7d0e4b852`.
+- What makes a timer of `Kq3v9x2m.17t`, which is not to begin yet, is `Kq3v9x2m~17t.!wait`.
 - A dead letter that an operator sends again becomes the request `Kq3v9x2m.17+1`, and if that one dies too
   and is sent again, `Kq3v9x2m.17+2`.
 - A key chosen by the user is `key-<service>.<encoded key>`: keys belong to a service.
@@ -35,6 +36,8 @@ TICKET: Final = "t"
 """Behind the number of a request that is submitted: its outcome has a name of its own, for whoever has the ticket."""
 TIMER: Final = "@"
 """Begins the number token of a timer's request: no method and no encoded key does."""
+WAIT: Final = ".!wait"
+"""Ends the id under which a request that is not to begin yet becomes a timer."""
 METHOD_CHARS_MAX: Final = 16
 DEPTH_MAX: Final = 16
 """Nested calls deeper than this are taken for a loop that spans services."""
@@ -58,6 +61,12 @@ def timer_id(request_id: str, method: str, name: str) -> str:
     """The id of the request that a timer makes, which the handler of `request_id` has set by that name."""
     digest = hashlib.blake2b(name.encode(), digest_size=8).hexdigest()
     return child_id(request_id, TIMER + call_token(method, digest, 1), waits=False)
+
+
+def waiting_id(request_id: str) -> str:
+    """The id of what makes a timer of a request that waits for its time. Raises: InvalidName, when that is no request id."""
+    caller, number = split_id(request_id)
+    return f"{caller}~{number}{WAIT}"
 
 
 def is_timer(request_id: str) -> bool:

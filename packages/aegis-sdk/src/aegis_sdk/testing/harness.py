@@ -7,6 +7,7 @@ import itertools
 import secrets
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
+from datetime import datetime
 from typing import Any, Literal, TypeVar
 
 from aegis_sdk import process
@@ -121,9 +122,16 @@ class MemoryAegis:
         key: str | None = None,
         timeout_s: float = TIMEOUT_S,
         expires_s: float | None = None,
+        not_before: datetime | float | None = None,
     ) -> Ticket:
         return await self._requester.submit(
-            method, payload, resource=resource, key=key, timeout_s=timeout_s, expires_s=expires_s
+            method,
+            payload,
+            resource=resource,
+            key=key,
+            timeout_s=timeout_s,
+            expires_s=expires_s,
+            not_before=not_before,
         )
 
     async def attach(

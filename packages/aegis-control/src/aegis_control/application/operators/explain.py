@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from aegis_sdk.contract.control import EventRecord, LeaseRecord
-from aegis_sdk.contract.ids import check_request_id, children_of, redriven_id
+from aegis_sdk.contract.ids import check_request_id, children_of, redriven_id, waiting_id
 from aegis_sdk.contract.trace import trace_id
+from aegis_sdk.domain.turns.sessions import is_single
 
 from aegis_control.domain.operators.story import (
     Child,
@@ -161,6 +162,16 @@ class Explain:
             if ended or noted or given_up:
                 facts.service, facts.ended, facts.noted = name, ended, noted
                 facts.given_up = given_up
+                break
+        if facts.ended is None and is_single(facts.request_id):
+            await self._find_waiting(facts, [facts.service] if facts.service else services)
+
+    async def _find_waiting(self, facts: Facts, services: Sequence[str]) -> None:
+        """One that was to begin later has left its stream, and has no outcome yet."""
+        for name in services:
+            facts.waits = await self._archive.ended(name, waiting_id(facts.request_id))
+            if facts.waits is not None:
+                facts.service = name
                 return
 
     async def _search_outcome(self, facts: Facts, services: Sequence[str]) -> bool:

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from enum import StrEnum
 
 from aegis_sdk.contract.bodies import ErrorBody
 from aegis_sdk.contract.control import EventRecord, LeaseRecord, LeaseState
 from aegis_sdk.contract.dead_letter import DeadLetter
-from aegis_sdk.contract.envelope import Outcome, OutcomeKind, Request
+from aegis_sdk.contract.envelope import Change, Outcome, OutcomeKind, Request
 from aegis_sdk.contract.ids import is_keyed, parent_of, redriven_id, split_id
+from aegis_sdk.contract.turns.timers import Timer
 from pydantic import ValidationError
 
 from aegis_control.domain.events import (
@@ -105,6 +107,8 @@ class Facts:
     noted: Noted | None = None
     given_up: GivenUp | None = None
     died: Died | None = None
+    waits: Ended | None = None
+    """What made a timer of it, since its time had not come."""
     redriven: Ended | None = None
     lease: LeaseRecord | None = None
     queue: Queue | None = None
@@ -117,7 +121,8 @@ class Facts:
 
     @property
     def found(self) -> bool:
-        return bool(self.accepted or self.ended or self.died or self.noted or self.given_up)
+        known = self.accepted or self.ended or self.died or self.noted or self.given_up
+        return bool(known or self.waits)
 
     @property
     def request(self) -> Request | None:
@@ -126,19 +131,21 @@ class Facts:
             return self.accepted.request
         if self.died is not None:
             return self.died.letter.request
-        return self.ended.request if self.ended else None
+        known = self.ended or self.waits
+        return known.request if known else None
 
     @property
     def traceparent(self) -> str:
         if self.request is not None and self.request.traceparent:
             return self.request.traceparent
-        return self.ended.outcome.traceparent if self.ended else ""
+        known = self.ended or self.waits
+        return known.outcome.traceparent if known else ""
 
     @property
     def resource(self) -> str | None:
         if self.request is not None:
             return self.request.resource
-        known = self.ended or self.given_up
+        known = self.ended or self.given_up or self.waits
         return known.resource if known else None
 
     @property
@@ -158,6 +165,7 @@ class Word(StrEnum):
     NOTED = "begun again"
     CHILD = "child"
     DEADLINE = "deadline"
+    WAITS = "made a timer"
     GIVEN_UP = "given up"
     OUTCOME = "outcome"
     DEAD = "dead letter"
@@ -223,6 +231,10 @@ def _steps(facts: Facts) -> list[Step]:
         steps.append(_accepted(facts.accepted))
     if facts.noted is not None:
         steps.append(_noted(facts.noted))
+    if facts.waits is not None:
+        steps.append(
+            Step(facts.waits.at_s, Word.WAITS, f"of {facts.resource}{_until(facts.waits)}")
+        )
     steps += [_asked(child) for child in facts.children]
     if facts.request is not None and facts.request.deadline_s is not None:
         steps.append(Step(facts.request.deadline_s, Word.DEADLINE, "as its caller set it"))
@@ -264,6 +276,15 @@ def _redriven(facts: Facts) -> Step:
     assert facts.redriven is not None
     new_id, outcome = redriven_id(facts.request_id), facts.redriven.outcome
     return Step(facts.redriven.at_s, Word.REDRIVEN, f"sent again as {new_id}: {outcome.kind.value}")
+
+
+def _until(waits: Ended) -> str:
+    """When its time comes, as far as this version can read it."""
+    try:
+        [timer] = map(Timer.read, Change.decode(waits.outcome.change).later)
+        return f", due {datetime.fromtimestamp(timer.due_s, UTC).isoformat(' ', 'seconds')}"
+    except (ValueError, OverflowError, OSError):
+        return ""
 
 
 def _outcome(ended: Ended) -> str:
@@ -318,6 +339,8 @@ def _standing(facts: Facts) -> str:
         return _outcome(facts.ended)
     if facts.given_up is not None:
         return f"given up by its caller before it had an outcome (journal {facts.given_up.seq})"
+    if facts.waits is not None:
+        return f"waits for its time as a timer of {facts.resource}{_until(facts.waits)}"
     if facts.accepted is None:
         return _trace_only(facts)
     late = _lateness(facts)

@@ -28,7 +28,7 @@ from aegis_sdk.application.ports import (
     StoreForbidden,
 )
 from aegis_sdk.application.storing import stored
-from aegis_sdk.application.turns.cancelling import Cancelling
+from aegis_sdk.application.turns.cancelling import Cancelling, waiting
 from aegis_sdk.application.turns.open_calls import OpenCalls, Waiting
 from aegis_sdk.application.turns.ports import CallsOut, LastWord, Outcomes
 from aegis_sdk.contract.envelope import Outcome, Request
@@ -263,16 +263,19 @@ class Caller:
     async def _late(self, request: Request, waited_s: float) -> Outcome:
         """Say why there is none after so long. Raises: OutcomeUnknown."""
         service, request_id = request.service, request.request_id
+        waits = False
         try:
             kept = await self._requests.find(service, request_id, timeout_s=self._resolve_s)
             outcome = await self._outcomes.anywhere(request, timeout_s=self._resolve_s)
+            if kept is None and outcome is None:
+                waits = await waiting(self._outcomes, request) is not None
         except StoreError as error:
             raise open_still(request_id, waited_s, f" ({error})") from error
         if outcome is not None:
             return outcome
-        if kept is None:
+        if kept is None and not waits:
             raise never_accepted(service, request_id)
-        raise open_still(request_id, waited_s)
+        raise open_still(request_id, waited_s, " (it waits for its time)" if waits else "")
 
     # --- cancelling -------------------------------------------------------------------------------------------
     async def cancel(

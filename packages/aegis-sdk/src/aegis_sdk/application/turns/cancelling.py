@@ -19,6 +19,7 @@ import asyncio
 import contextlib
 import itertools
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 from aegis_sdk.application.outcomes import given_up, never_accepted
@@ -32,7 +33,7 @@ from aegis_sdk.application.ports import (
 from aegis_sdk.application.turns.open_calls import OpenCalls
 from aegis_sdk.application.turns.ports import CallsOut, LastWord, Outcomes
 from aegis_sdk.contract.envelope import Outcome, Request
-from aegis_sdk.contract.ids import KEY_PREFIX, is_keyed
+from aegis_sdk.contract.ids import KEY_PREFIX, is_keyed, waiting_id
 from aegis_sdk.contract.method import Method
 from aegis_sdk.domain.delivery import backoff_s
 from aegis_sdk.domain.turns.doubt import POLITE_S
@@ -49,6 +50,17 @@ SEARCH_S: Final = 2.0
 """At least so long a stream is read, however little time is left."""
 LOOK_BACK_S: Final = 2.0
 """More than the log was read up to, so that what was stored meanwhile is read in any case."""
+
+
+async def waiting(outcomes: Outcomes, request: Request) -> Request | None:
+    """The request of that id, if it was made a timer until its time: who reads it knows it by that. Raises: StoreError."""
+    if not is_single(request.request_id):
+        return None
+    asked = Request(waiting_id(request.request_id), request.service, "", None, b"")
+    record = await outcomes.named(asked, anywhere=True)
+    if record is None:
+        return None
+    return replace(request, method=record.method, resource=record.resource)
 
 
 class Cancelling:
@@ -147,10 +159,11 @@ class Cancelling:
     async def _found(
         self, service: str, request_id: str, timeout_s: float
     ) -> Request | Outcome | None:
-        """The stream first: what leaves it in between has its outcome. Raises: StoreError."""
+        """The stream first: what leaves it in between has its outcome, or waits for its time. Raises: StoreError."""
         kept = await self._requests.find(service, request_id, timeout_s=timeout_s)
         wanted = Request(request_id, service, "", None, b"")
-        return await self._outcomes.anywhere(wanted, timeout_s=timeout_s) or kept
+        outcome = await self._outcomes.anywhere(wanted, timeout_s=timeout_s)
+        return outcome or kept or await waiting(self._outcomes, wanted)
 
     async def _settle(self, request: Request, began_s: float) -> Outcome:
         """Raises: StoreError, OutcomeUnknown, Draining."""

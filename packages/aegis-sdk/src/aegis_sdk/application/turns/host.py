@@ -447,6 +447,8 @@ class TurnHost:
 
     def stored_request(self, request: Request, seq: int, stored_s: float) -> None:
         """Its end outlives it in the log, so it may wait as long as it has to (R9)."""
+        if request.not_before_s and request.resource is not None:
+            request, stored_s = request.until_its_time(), math.inf  # no handler: nobody dies of it
         held = self.writer.held.get(request.resource or "")
         born_s = stored_s - SENT_BEFORE_S
         if held is None:
@@ -481,7 +483,7 @@ class TurnHost:
         work = Work(
             request,
             sent_s=sent_s,
-            pure=self._runner.is_pure(request),
+            pure=self._runner.is_pure(request) or request.waits is not None,
             single=is_single(request.request_id),
             stored_seq=stored_seq,
             after=after,
@@ -699,7 +701,7 @@ class TurnHost:
         if work.found:
             self._recorder.suppressed(request.service)
             log.info("duplicate_suppressed", **about(request), instance_id=self._runner.instance_id)
-        else:
+        elif request.waits is None:
             self._recorder.settled(
                 request,
                 outcome,

@@ -17,7 +17,7 @@ from pydantic_core import from_json
 from aegis_sdk.application.handlers import Execution, Runner
 from aegis_sdk.application.isolation import ALONE_S_MAX, Isolation
 from aegis_sdk.application.letters import keep_letter, why_given_up
-from aegis_sdk.application.outcomes import is_unread, too_large
+from aegis_sdk.application.outcomes import is_unread, too_large, until_its_time
 from aegis_sdk.application.patience import until_answered
 from aegis_sdk.application.place import NOTHING, Holder
 from aegis_sdk.application.ports import Letters
@@ -93,6 +93,8 @@ class Running:
 
     # --- runs ---------------------------------------------------------------------------------------------------
     def compute(self, request: Request, values: Any, epoch: int) -> Outcome:
+        if request.waits is not None:
+            return self._runner.signed(request, until_its_time(request.waits), epoch)
         work = self._writer.desk.open[request.request_id]
         work.began_s = time.perf_counter()
         with self._runner.span(request, begun=work.begun, epoch=epoch) as span:

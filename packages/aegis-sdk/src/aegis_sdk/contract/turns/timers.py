@@ -15,6 +15,8 @@ from typing import Any, Final
 from aegis_sdk.contract.envelope import Request
 from aegis_sdk.contract.turns.sends import handed_in, request_of
 
+RESERVED: Final = "@"
+"""Begins the name of a timer that is a request of a caller's, which waits for its time. Handlers neither see nor drop it."""
 TIMERS_MAX: Final = 20_000
 """Of one resource: each is in memory of all that follow it, and in its checkpoint."""
 
