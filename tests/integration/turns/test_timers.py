@@ -141,7 +141,7 @@ async def test_what_is_submitted_for_later_outlives_the_active_that_took_it_in(
     first, second, owners, client = await two(small_world)
     submit = client.requester.submit
     begun_s = time.time()
-    asked = {"resource": "A", "key": None, "timeout_s": WAIT_S, "expires_s": None}
+    asked: dict[str, Any] = {"resource": "A", "key": None, "timeout_s": WAIT_S, "expires_s": None}
     kept = await submit(TICK, "kept", **asked, not_before=1.0)
     gone = await submit(TICK, "gone", **asked, not_before=1.0)
     await ask(client, "ticks", "")  # both are timers by now

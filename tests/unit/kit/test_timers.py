@@ -193,6 +193,8 @@ async def test_one_whose_method_this_version_lacks_is_over_and_told(
     await asyncio.sleep(10.0)
     assert cluster.timers("D-1") == {}
     assert "timer_not_executed" in caplog.text
+    [(letter, outcome)] = cluster.bus.dead_letters.values()
+    assert (letter.method, outcome.kind.value) == ("refuse", "cancelled")
 
 
 async def test_an_unnamed_timer_has_a_name_of_its_own(cluster: Cluster) -> None:

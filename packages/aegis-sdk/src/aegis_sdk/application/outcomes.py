@@ -126,6 +126,13 @@ def is_unread(outcome: Outcome) -> bool:
     return error.code == InvalidPayload.code and error.by != BY_HANDLER
 
 
+def is_missed(outcome: Outcome) -> bool:
+    """Whether its method is not here. A caller tries again; a timer has none."""
+    return outcome.kind is OutcomeKind.CANCELLED and from_json(outcome.body)["code"] == (
+        NotExecuted.code
+    )
+
+
 def _refused_by(error: Rejected) -> Outcome:
     try:
         code, message, details = error.code, error.message, error.details

@@ -17,7 +17,7 @@ from pydantic_core import from_json
 from aegis_sdk.application.handlers import Execution, Runner
 from aegis_sdk.application.isolation import ALONE_S_MAX, Isolation
 from aegis_sdk.application.letters import keep_letter, why_given_up
-from aegis_sdk.application.outcomes import is_unread, too_large, until_its_time
+from aegis_sdk.application.outcomes import is_missed, is_unread, too_large, until_its_time
 from aegis_sdk.application.patience import until_answered
 from aegis_sdk.application.place import NOTHING, Holder
 from aegis_sdk.application.ports import Letters
@@ -156,7 +156,7 @@ class Running:
     def _ran(self, work: Work, place: Holder, outcome: Outcome) -> None:
         work.ready_s = time.perf_counter()
         self._run_ended(place)
-        if is_unread(outcome):
+        if _is_for_another(work, outcome):
             self._running[work] = self._aside(self._end_unread(work, outcome)).cancel
             return
         self._running.pop(work, None)
@@ -238,7 +238,7 @@ class Running:
                 span=span,
                 credit=place,
             )
-            if is_unread(outcome):
+            if _is_for_another(work, outcome):
                 await self._keep_unread(request, outcome)
             work.ready_s = time.perf_counter()
             self._writer.computed(work, self._fitting(request, outcome))
@@ -298,3 +298,8 @@ class Running:
         why = f"{size} bytes, and at most {limit} fit beside the rest in the server's max_payload"
         log.error("outcome_too_large", **about(request), outcome=outcome.kind.value, error=why)
         return too_large(outcome, f"{request.service}.{request.method}", why)
+
+
+def _is_for_another(work: Work, outcome: Outcome) -> bool:
+    """Whether another version may do it later, when an operator sends it again."""
+    return is_unread(outcome) or (bool(work.timer) and is_missed(outcome))

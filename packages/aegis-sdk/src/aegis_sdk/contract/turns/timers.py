@@ -51,7 +51,7 @@ class Timer:
             raise ValueError("a timer has a name, a time when it is due, and a request with an id")
         if not math.isfinite(due_s):
             raise ValueError(f"a timer that is due at {due_s}")
-        return cls(name, due_s, request_id, content)
+        return cls(name, float(due_s), request_id, content)
 
     def request(self) -> Request:
         """Raises: ValueError."""
