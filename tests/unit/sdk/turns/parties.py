@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from aegis_sdk.contract.envelope import Change, Outcome, OutcomeKind, Request
+from aegis_sdk.contract.ids import is_timer, timer_id
+from aegis_sdk.contract.turns.timers import Timer
 from aegis_sdk.domain.turns.checkpoints import Every
 from aegis_sdk.domain.turns.entries import Entry, Gate, Own, Turn
 from aegis_sdk.domain.turns.giveup import GivingUp, may_write
@@ -35,12 +37,21 @@ def handled(request: Request, values: Mapping[str, Any], epoch: int) -> Outcome:
         send = ({"id": f"{caller}~{number}.sent", "to": places[int(number) % 4]},)
     n = values.get("n", 0) + 1 if request.resource else 0
     change = Change({"n": n} if n else {}, (), send)
+    what, _, of = request.payload.decode().partition(" ")
+    if what == "drop":
+        change.drop = (of,)
+    elif what == "later":
+        name, due_s = of.split("=")
+        asked = Request(
+            timer_id(request.request_id, "add", name), "s", "add", request.resource, b"1"
+        )
+        change.later = (Timer.made(name, float(due_s), asked).content,)
     body, encoded = str(n).encode(), change.encode() if change else b""
     return Outcome(OutcomeKind.EXECUTED, body, encoded, epoch=epoch, changed=change)
 
 
 def work_of(request: Request, *, sent_s: float, pure: bool, stored_seq: int = 0) -> Work:
-    single = "~" in request.request_id
+    single = "~" in request.request_id and not is_timer(request.request_id)
     return Work(request, sent_s=sent_s, pure=pure, single=single, stored_seq=stored_seq)
 
 
@@ -177,6 +188,7 @@ class Process:
         sim, writer = self.sim, self.writer
         if self.stopped:
             return
+        self._fire()
         writer.compose(sim.clock.now_s)
         while out := writer.take_output():
             if out.stop and sim.fault is not Fault.CLONE:
@@ -184,6 +196,13 @@ class Process:
                 return
             self._execute(out)
             writer.compose(sim.clock.now_s)
+
+    def _fire(self) -> None:
+        blindly = self.sim.fault is Fault.TIMERS_RUN_BLINDLY
+        for timer in self.writer.fire(self.sim.clock.now_s):
+            pure, name = self.sim.clock.chance.random() < 0.5, "" if blindly else timer.name
+            work = Work(timer.request(), sent_s=math.inf, pure=pure, single=blindly, timer=name)
+            self.writer.accept(work)
 
     def _execute(self, out: Output) -> None:
         sim = self.sim
@@ -194,6 +213,9 @@ class Process:
         for save in out.save:
             sim.clock.late(lambda s=save: self._save(s), sim.slow_s(0.3))  # type: ignore[misc]
             sim.clock.after(RETRY_S, lambda s=save: self.call(lambda: self._doubt(s)))  # type: ignore[misc]
+        for work in out.dropped:
+            if work.timer and sim.fault is not Fault.TIMERS_FORGOTTEN:
+                self.writer.unfired(work)
         for work in out.run:
             self._run(work)
         for work in out.look_up:

@@ -18,6 +18,8 @@ from typing import Any
 
 from aegis_control.domain.leading import trimming
 from aegis_sdk.contract.envelope import Change, Outcome, OutcomeKind, Request
+from aegis_sdk.contract.ids import is_timer
+from aegis_sdk.contract.turns.timers import Timer
 from aegis_sdk.domain.turns.entries import Entry, Gate, Own, Turn
 from aegis_sdk.domain.turns.keeping import Keeping
 from aegis_sdk.domain.turns.ownership import NOBODY, MissingOwnership, Ownership
@@ -139,10 +141,19 @@ class Simulation:
         chance = self.clock.chance
         caller, payload = f"c{chance.randint(1, 3)}", b"send" if chance.random() < 0.25 else b"1"
         resource = None if chance.random() < 0.1 else chance.choice(RESOURCES)
+        if resource and chance.random() < 0.15:
+            payload = self._of_timer(f"t{chance.randint(1, 9)}")
         is_child = chance.random() < 0.1 and payload == b"1"
         request_id = f"{caller}~{n + 1}.child" if is_child else f"{caller}.{n + 1}"
         request = Request(request_id, "s", "add", resource, payload)
         self.callers[request_id] = Caller(self, request)
+
+    def _of_timer(self, name: str) -> bytes:
+        """Of a name that others have, too: they replace it, or drop it, often when it is due."""
+        chance = self.clock.chance
+        if chance.random() < 0.3:
+            return f"drop {name}".encode()
+        return f"later {name}={self.clock.now_s + chance.choice([0.0, 0.05, 0.6]):.3f}".encode()
 
     def begin_process(self) -> str:
         name = f"w{next(self._names)}"
@@ -305,6 +316,7 @@ class Simulation:
                     found.wrong.append(f"{request_id} has number {outcome.number}")
                     numbers[resource] = outcome.number
         self._judge_what_was_handed_in(stored, found)
+        self._judge_timers(found)
         self._judge_processes(values, found)
         for request_id, caller in self.callers.items():
             found.counts[caller.verdict] = found.counts.get(caller.verdict, 0) + 1
@@ -327,6 +339,30 @@ class Simulation:
         found.wrong += [f"{i} was, by nobody" for i in sorted(self.handed_in - due)]
         found.wrong += [f"{i} was not done" for i in sorted(self.handed_in - set(stored))]
         found.counts["handed_in"] = len(due)
+
+    def _judge_timers(self, found: Found) -> None:
+        """Of each resource, in the order of its outcomes: what fires is set, and due; in the end nothing is left."""
+        left: dict[tuple[str, str], tuple[str, float]] = {}
+        fired = 0
+        for entry in self.log.entries:
+            for settled in entry.settled if isinstance(entry, Turn) else ():
+                if is_timer(settled.request_id):
+                    fired += 1
+                    mine = [key for key, (id_, _) in left.items() if id_ == settled.request_id]
+                    if not mine:
+                        found.wrong.append(f"{settled.request_id} fired, and was not set any more")
+                    for key in mine:
+                        if left.pop(key)[1] > entry.stored_s:
+                            found.wrong.append(f"{settled.request_id} fired early")
+                if not settled.outcome.change:
+                    continue
+                change = Change.decode(settled.outcome.change)
+                for name in change.drop:
+                    left.pop((settled.resource, name), None)
+                for timer in map(Timer.read, change.later):
+                    left[settled.resource, timer.name] = timer.id, timer.due_s
+        found.wrong += [f"{id_} never fired" for id_, _ in left.values()]
+        found.counts["fired"] = fired
 
     def _judge_processes(self, values: dict[str, int], found: Found) -> None:
         for process in self.processes.values():

@@ -76,6 +76,12 @@ class Fault(Enum):
     """The outbox: it is marked as sent when its entry is stored."""
     NOT_SENT_AGAIN = auto()
     """The outbox: the next owner sends nothing again."""
+    TIMERS_RUN_BLINDLY = auto()
+    """Timers: the request of one that is due runs, whatever became of the timer while it waited."""
+    TIMERS_FORGOTTEN = auto()
+    """Timers: one whose request was dropped here does not fire again."""
+    SAVED_WITHOUT_TIMERS = auto()
+    """Timers: they are not in checkpoints."""
     GROUP_NOT_KEPT = auto()
     """The outbox: a group's request that hands in something is not stored before its outcome."""
 
@@ -210,6 +216,8 @@ class Log:
             checkpoint.read = len(self.entries)
         if self._fault is Fault.SAVED_WITHOUT_ENDS:
             checkpoint.ended, checkpoint.sessions = {}, ()
+        if self._fault is Fault.SAVED_WITHOUT_TIMERS:
+            checkpoint.timers = ()
         checkpoint = Checkpoint.decode(checkpoint.encode())
         entry = Saved(len(self.entries) + 1, checkpoint, now_s)
         self.entries.append(entry)
