@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.integration.cli.system import System
+from tests.integration.cli.system import ADD, System
 
 
 async def test_timers_are_listed_by_when_they_are_due(system: System) -> None:
@@ -31,3 +31,19 @@ async def test_timers_are_listed_by_when_they_are_due(system: System) -> None:
     for wrong in (("timers", "nobody"), ("timers", "totals", "T-9")):
         refused = await system.cli(*wrong)
         assert (refused.code, refused.out) == (3, "")
+
+
+async def test_what_is_submitted_for_later_is_told_from_the_log(system: System) -> None:
+    ticket = await system.caller.submit(ADD, 5, resource="T-1", not_before=3600.0)
+
+    async def is_timer() -> bool:
+        return bool((await system.cli("timers", "totals", "-o", "json")).json["timers"])
+
+    await system.until("it waits", is_timer)
+    [listed] = (await system.cli("timers", "totals", "T-1", "-o", "json")).json["timers"]
+    assert (listed["method"], listed["set_by"]) == ("add", ticket.id)
+    explained = await system.cli("explain", ticket.id)
+    assert "waits for its time as a timer of T-1" in explained.out
+    cancelled = await system.cli("cancel", ticket.id)
+    assert "cancelled" in cancelled.out
+    assert (await system.cli("timers", "totals", "-o", "json")).json["timers"] == []

@@ -14,6 +14,7 @@ from aegis_sdk import (
     InvalidArgument,
     Method,
     OutcomeUnknown,
+    Rejected,
     ResourceContext,
     Service,
 )
@@ -158,6 +159,22 @@ async def test_handlers_neither_see_nor_drop_it(cluster: Cluster) -> None:
     await asyncio.sleep(1.0)
     assert await cluster.aegis.request(DROP, "x", resource="D-1") == []
     assert len(cluster.timers("D-1")) == 1
+
+
+async def test_a_resource_has_a_bound_of_what_waits(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("aegis_sdk.application.outcomes.TIMERS_MAX", 2)
+    await pair(cluster)
+    submit = cluster.aegis.submit
+    tickets = [await submit(ADD, 1, resource="D-1", not_before=30 + n) for n in range(3)]
+    with pytest.raises(Rejected, match="has 2 timers") as refused:
+        await cluster.aegis.attach(tickets[2].id, ADD, timeout_s=1.0)
+    assert refused.value.code == "too_many_timers"
+    assert await cluster.client().cancel(tickets[2].id) is OutcomeKind.REJECTED
+    for ticket in tickets[:2]:
+        await cluster.aegis.attach(ticket.id, ADD, timeout_s=60.0)
+    assert cluster.value("D-1", "total", int) == 2
 
 
 @pytest.mark.parametrize(

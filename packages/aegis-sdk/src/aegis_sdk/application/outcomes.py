@@ -13,7 +13,7 @@ from aegis_sdk.application.tracing import code_of
 from aegis_sdk.contract.bodies import ErrorBody
 from aegis_sdk.contract.envelope import BY_HANDLER, Change, Outcome, OutcomeKind, Request
 from aegis_sdk.contract.method import Method
-from aegis_sdk.contract.turns.timers import RESERVED, Timer
+from aegis_sdk.contract.turns.timers import RESERVED, TIMERS_MAX, Timer
 from aegis_sdk.errors import (
     AegisError,
     Cancelled,
@@ -37,6 +37,8 @@ Rep = TypeVar("Rep")
 DOUBTS: Final = (OutcomeUnknown, Unavailable)
 """Raised by a nested request of which nobody knows how it ended."""
 CODE_CHARS_MAX: Final = 200
+TOO_MANY_TIMERS: Final = "too_many_timers"
+"""The code of the refusal."""
 
 _CONTRACT = {error.code: error for error in (UnknownMethod, ContractError)}
 
@@ -169,8 +171,11 @@ def given_up(request: Request) -> Outcome:
     )
 
 
-def until_its_time(request: Request) -> Outcome:
-    """The outcome of what makes a timer of `request`, which may not begin yet."""
+def until_its_time(request: Request, timers: int) -> Outcome:
+    """The outcome of what makes a timer of `request`, which may not begin yet; its resource has so many. A refusal is of `request`."""
+    if timers >= TIMERS_MAX:
+        why = f"{request.resource!r} has {TIMERS_MAX} timers, as many as a resource can have"
+        return Outcome.error(OutcomeKind.REJECTED, TOO_MANY_TIMERS, f"{why}: submit it later")
     timer = Timer.made(RESERVED + request.request_id, request.not_before_s, request)
     change = Change(later=(timer.content,))
     return Outcome(OutcomeKind.EXECUTED, b"null", change.encode(), changed=change)

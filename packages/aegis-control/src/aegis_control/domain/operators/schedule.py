@@ -17,7 +17,7 @@ from aegis_control.domain.operators.past import LogEntry, Unread
 
 @dataclass(frozen=True, slots=True)
 class TimerLine:
-    """One timer. `due` is Unix time; `set_by`, the request whose handler set it."""
+    """One timer. `due` is Unix time; `set_by`, the request whose handler set it, or that was submitted for later."""
 
     resource: str
     name: str
@@ -73,4 +73,4 @@ class Schedule:
 
 def _line(resource: str, timer: Timer) -> TimerLine:
     method = str(timer.content["request"].get("to", "")).partition(".")[2]
-    return TimerLine(resource, timer.name, method, timer.due_s, parent_of(timer.id) or "")
+    return TimerLine(resource, timer.name, method, timer.due_s, parent_of(timer.id) or timer.id)

@@ -278,6 +278,12 @@ def _redriven(facts: Facts) -> Step:
     return Step(facts.redriven.at_s, Word.REDRIVEN, f"sent again as {new_id}: {outcome.kind.value}")
 
 
+def _waiting(waits: Ended) -> str:
+    if waits.outcome.kind is not OutcomeKind.EXECUTED:
+        return _outcome(waits)  # there was no room for it
+    return f"waits for its time as a timer of {waits.resource}{_until(waits)}"
+
+
 def _until(waits: Ended) -> str:
     """When its time comes, as far as this version can read it."""
     try:
@@ -340,7 +346,7 @@ def _standing(facts: Facts) -> str:
     if facts.given_up is not None:
         return f"given up by its caller before it had an outcome (journal {facts.given_up.seq})"
     if facts.waits is not None:
-        return f"waits for its time as a timer of {facts.resource}{_until(facts.waits)}"
+        return _waiting(facts.waits)
     if facts.accepted is None:
         return _trace_only(facts)
     late = _lateness(facts)

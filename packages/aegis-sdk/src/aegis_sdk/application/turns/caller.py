@@ -263,17 +263,19 @@ class Caller:
     async def _late(self, request: Request, waited_s: float) -> Outcome:
         """Say why there is none after so long. Raises: OutcomeUnknown."""
         service, request_id = request.service, request.request_id
-        waits = False
+        waits: Request | Outcome | None = None
         try:
             kept = await self._requests.find(service, request_id, timeout_s=self._resolve_s)
             outcome = await self._outcomes.anywhere(request, timeout_s=self._resolve_s)
-            if kept is None and outcome is None:
-                waits = await waiting(self._outcomes, request) is not None
+            if outcome is None:
+                waits = await waiting(self._outcomes, request)
         except StoreError as error:
             raise open_still(request_id, waited_s, f" ({error})") from error
+        if isinstance(waits, Outcome):
+            return waits
         if outcome is not None:
             return outcome
-        if kept is None and not waits:
+        if kept is None and waits is None:
             raise never_accepted(service, request_id)
         raise open_still(request_id, waited_s, " (it waits for its time)" if waits else "")
 

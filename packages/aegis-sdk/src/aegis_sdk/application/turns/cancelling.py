@@ -32,7 +32,7 @@ from aegis_sdk.application.ports import (
 )
 from aegis_sdk.application.turns.open_calls import OpenCalls
 from aegis_sdk.application.turns.ports import CallsOut, LastWord, Outcomes
-from aegis_sdk.contract.envelope import Outcome, Request
+from aegis_sdk.contract.envelope import Outcome, OutcomeKind, Request
 from aegis_sdk.contract.ids import KEY_PREFIX, is_keyed, waiting_id
 from aegis_sdk.contract.method import Method
 from aegis_sdk.domain.delivery import backoff_s
@@ -52,14 +52,14 @@ LOOK_BACK_S: Final = 2.0
 """More than the log was read up to, so that what was stored meanwhile is read in any case."""
 
 
-async def waiting(outcomes: Outcomes, request: Request) -> Request | None:
-    """The request of that id, if it was made a timer until its time: who reads it knows it by that. Raises: StoreError."""
+async def waiting(outcomes: Outcomes, request: Request) -> Request | Outcome | None:
+    """The request of that id, if it was made a timer until its time; or that it was refused. Raises: StoreError."""
     if not is_single(request.request_id):
         return None
     asked = Request(waiting_id(request.request_id), request.service, "", None, b"")
     record = await outcomes.named(asked, anywhere=True)
-    if record is None:
-        return None
+    if record is None or record.outcome.kind is not OutcomeKind.EXECUTED:
+        return None if record is None else record.outcome
     return replace(request, method=record.method, resource=record.resource)
 
 
@@ -163,7 +163,8 @@ class Cancelling:
         kept = await self._requests.find(service, request_id, timeout_s=timeout_s)
         wanted = Request(request_id, service, "", None, b"")
         outcome = await self._outcomes.anywhere(wanted, timeout_s=timeout_s)
-        return outcome or kept or await waiting(self._outcomes, wanted)
+        waits = None if outcome else await waiting(self._outcomes, wanted)
+        return outcome or (waits if isinstance(waits, Outcome) else kept or waits)
 
     async def _settle(self, request: Request, began_s: float) -> Outcome:
         """Raises: StoreError, OutcomeUnknown, Draining."""

@@ -94,7 +94,8 @@ class Running:
     # --- runs ---------------------------------------------------------------------------------------------------
     def compute(self, request: Request, values: Any, epoch: int) -> Outcome:
         if request.waits is not None:
-            return self._runner.signed(request, until_its_time(request.waits), epoch)
+            timers = len(self._timers_of(request, values))
+            return self._runner.signed(request, until_its_time(request.waits, timers), epoch)
         work = self._writer.desk.open[request.request_id]
         work.began_s = time.perf_counter()
         with self._runner.span(request, begun=work.begun, epoch=epoch) as span:
