@@ -344,8 +344,8 @@ class Simulation:
         """Of each resource, in the order of its outcomes: what fires is set, and due; in the end nothing is left."""
         left: dict[tuple[str, str], tuple[str, float]] = {}
         fired = 0
-        for entry in self.log.entries:
-            for settled in entry.settled if isinstance(entry, Turn) else ():
+        for entry in [each for each in self.log.entries if isinstance(each, Turn)]:
+            for settled in entry.settled:
                 if is_timer(settled.request_id):
                     fired += 1
                     mine = [key for key, (id_, _) in left.items() if id_ == settled.request_id]

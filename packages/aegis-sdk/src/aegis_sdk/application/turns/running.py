@@ -94,8 +94,8 @@ class Running:
     # --- runs ---------------------------------------------------------------------------------------------------
     def compute(self, request: Request, values: Any, epoch: int) -> Outcome:
         if request.waits is not None:
-            timers = len(self._timers_of(request, values))
-            return self._runner.signed(request, until_its_time(request.waits, timers), epoch)
+            count = len(self._timers_of(request, values))
+            return self._runner.signed(request, until_its_time(request.waits, count), epoch)
         work = self._writer.desk.open[request.request_id]
         work.began_s = time.perf_counter()
         with self._runner.span(request, begun=work.begun, epoch=epoch) as span:
