@@ -201,9 +201,13 @@ class MemoryRequests:
     late: list[str] = field(default_factory=list)
     """What is stored just before the stream is closed."""
     closed: bool = False
+    resources_asked: list[str] = field(default_factory=list)
 
     async def open(self, service: str, resource: str) -> list[str]:
         return self.stored
+
+    async def resources(self, service: str) -> set[str]:
+        return set(self.resources_asked)
 
     async def waiting(self, service: str) -> list[str]:
         return self.stored

@@ -96,7 +96,7 @@ async def test_the_overview_counts_resources_and_names_instances(desk: Desk) -> 
         ("a", 2, 0),
         ("b", 0, 1),
     ]
-    assert service.leases == {"held": 2, "waiting": 0, "vacant": 0, "retired": 0}
+    assert service.leases == {"held": 2, "waiting": 0, "vacant": 0, "retired": 0, "idle": 0}
     assert service.unfollowed == 1
     assert (now.leader, now.actions, now.why) == ("control-1", True, "")
 

@@ -6,7 +6,15 @@ import asyncio
 import time
 
 import pytest
-from aegis_sdk import Cancelled, Method, Rejected, ResourceContext, Role, Service
+from aegis_sdk import (
+    Cancelled,
+    Method,
+    Rejected,
+    ResourceContext,
+    Resources,
+    Role,
+    Service,
+)
 from aegis_sdk.testing import Cluster, MemoryAegis
 from aegis_sdk.testing import cluster as a_cluster
 from pydantic import BaseModel
@@ -192,3 +200,21 @@ async def test_a_test_that_waits_for_nothing_ends() -> None:
     with pytest.raises(TimeoutError):
         async with a_cluster(limit_s=60.0):
             await asyncio.Event().wait()
+
+
+async def test_a_resource_comes_on_demand_has_a_standby_and_goes_when_it_is_idle() -> None:
+    async with a_cluster() as cluster:
+        for name in ("one", "two", "three"):
+            await cluster.serve(
+                accounts(), resources=Resources("ACC-*", idle_s=60.0), instance_id=name
+            )
+        assert await cluster.aegis.request(BOOK, Fill(quantity=5), resource="ACC-1") == Position(
+            quantity=5
+        )
+        assert await cluster.failover("ACC-1") is not None
+        after = await cluster.aegis.request(BOOK, Fill(quantity=1), resource="ACC-1")
+        assert after.quantity == 6
+        await asyncio.sleep(120.0)
+        assert cluster.active("ACC-1") is None
+        after = await cluster.aegis.request(BOOK, Fill(quantity=1), resource="ACC-1")
+        assert after.quantity == 7

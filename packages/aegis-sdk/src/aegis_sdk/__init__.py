@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from aegis_sdk.contract.envelope import OutcomeKind
     from aegis_sdk.contract.event import Event
     from aegis_sdk.contract.method import Method
+    from aegis_sdk.contract.on_demand import Resources
     from aegis_sdk.domain.retries import Retries
     from aegis_sdk.errors import (
         AegisError,
@@ -95,6 +96,7 @@ __all__ = [
     "Rejected",
     "ReplyUnreadable",
     "ResourceContext",
+    "Resources",
     "Retries",
     "Role",
     "SecondActive",
@@ -116,6 +118,7 @@ _HOMES: Final = (
         "contract.event",
         "contract.control",
         "contract.envelope",
+        "contract.on_demand",
         "domain.retries",
         "telemetry",
     ),

@@ -19,6 +19,7 @@ from aegis_sdk.contract import arguments
 from aegis_sdk.contract.control import Role, roles_of
 from aegis_sdk.contract.envelope import OutcomeKind
 from aegis_sdk.contract.method import Method
+from aegis_sdk.contract.on_demand import Resources
 from aegis_sdk.contract.subjects import Subjects
 from aegis_sdk.domain.recorder import NO_RECORDER, Recorder
 from aegis_sdk.errors import ContractError, Draining, InvalidArgument
@@ -224,9 +225,10 @@ class Aegis:
         self,
         service: Service,
         *,
-        resources: Mapping[str, Role] | None = None,
+        resources: Mapping[str, Role] | Resources | None = None,
         instance_id: str | None = None,
         capacity: float = 1,
+        zone: str = "",
         wait_s: float = COLD_START_S,
     ) -> Instance:
         """Register an instance of `service` and serve it in the background, on a connection of its own.
@@ -234,6 +236,9 @@ class Aegis:
         `resources` says what it offers to be for each resource; in deployments prefer Role.AUTO, since
         a restarted instance that claims ACTIVE is refused while its standby is the active. Control spreads what
         several instances offer as AUTO evenly over them; one with `capacity=2` gets twice as much as one with 1.
+
+        `resources=Resources("ACC-*")` takes whatever is asked for and matches: see Resources. `zone` names what fails
+        together with this instance, a rack or a data centre (default: its host); standbys are placed in another one.
 
         Raises:
             SecondActive: another instance is active for a resource claimed as ACTIVE.
@@ -246,7 +251,9 @@ class Aegis:
         self._check()
         arguments.instance_of(service, Service, "service")
         service.servable()
-        roles = {} if resources is None else roles_of(resources)
+        on_demand = resources if isinstance(resources, Resources) else None
+        roles = roles_of({} if resources is None or on_demand else resources)
+        zone = arguments.text(zone, "zone", error=InvalidArgument)
         capacity = arguments.number(
             capacity, "capacity", least=arguments.CAPACITY_MIN, most=arguments.CAPACITY_MAX
         )
@@ -257,6 +264,8 @@ class Aegis:
                 server=self._server,
                 subjects=self._subjects,
                 resources=roles,
+                on_demand=on_demand,
+                zone=zone,
                 instance_id=instance_id,
                 capacity=capacity,
                 wait_s=wait_s,

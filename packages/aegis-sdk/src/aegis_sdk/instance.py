@@ -18,6 +18,7 @@ from aegis_sdk import process
 from aegis_sdk.application.membership import Membership, obey
 from aegis_sdk.application.ports import StoreError
 from aegis_sdk.application.tracing import Tracer
+from aegis_sdk.application.turns.idle import Idle
 from aegis_sdk.application.turns.offering import CHANGE_TIMEOUT_S, Offering
 from aegis_sdk.application.turns.serving import TurnServing
 from aegis_sdk.contract import arguments
@@ -30,11 +31,14 @@ from aegis_sdk.contract.control import (
     Registration,
     RegistrationReply,
     Role,
+    taken,
 )
 from aegis_sdk.contract.names import check_instance
+from aegis_sdk.contract.on_demand import Resources
 from aegis_sdk.contract.subjects import Subjects
 from aegis_sdk.domain.recorder import Recorder
 from aegis_sdk.errors import (
+    AegisError,
     Copied,
     Draining,
     Evicted,
@@ -116,6 +120,8 @@ class Instance:
         server: Server,
         subjects: Subjects,
         resources: Mapping[str, Role],
+        on_demand: Resources | None,
+        zone: str,
         instance_id: str,
         capacity: float,
         recorder: Recorder,
@@ -129,6 +135,8 @@ class Instance:
         self._server = server
         self._subjects = subjects
         self._capacity = capacity
+        self._on_demand = on_demand
+        self._zone = zone
         self._recorder = recorder
         self._tracer = tracer
         self._control = NatsControl(link, subjects)
@@ -137,6 +145,7 @@ class Instance:
         self._membership.on_drain = self._drain_soon
         self._membership.on_returned = self._returned
         self._offering = Offering(self._membership, self._now_serving, self._check)
+        self._resting: asyncio.Task[None] | None = None
         self._ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._draining: asyncio.Task[None] | None = None
         self._stopped = False
@@ -157,6 +166,8 @@ class Instance:
         server: Server,
         subjects: Subjects,
         resources: Mapping[str, Role],
+        on_demand: Resources | None,
+        zone: str,
         instance_id: str | None,
         capacity: float,
         wait_s: float,
@@ -177,6 +188,8 @@ class Instance:
                 server=server,
                 subjects=subjects,
                 resources=resources,
+                on_demand=on_demand,
+                zone=zone,
                 instance_id=instance_id,
                 capacity=capacity,
                 recorder=recorder,
@@ -323,8 +336,9 @@ class Instance:
 
     async def _take_down(self) -> None:
         self._membership.stop()
-        if self._halted is not None:
-            self._halted.cancel()
+        for task in (self._halted, self._resting):
+            if task is not None:
+                task.cancel()
         if self._pulse is not None:
             await self._pulse.stop()
         await self._stop_hosts()
@@ -352,6 +366,8 @@ class Instance:
             methods=self._service.specs(),
             events=self._service.event_specs(),
             resources=dict(resources),
+            on_demand=taken(self._on_demand),
+            zone=self._zone,
             capacity=self._capacity,
         )
 
@@ -373,6 +389,9 @@ class Instance:
             on_lag=self._loop_late,
         )
         self._pulse.start()
+        if self._on_demand is not None and self._on_demand.idle_s is not None:
+            idle = Idle(self._on_demand.idle_s, self._on_demand, self._now_serving, self._offering)
+            self._resting = asyncio.create_task(idle.keep_resting())
         await MicroService(
             self._link, self._subjects, self._membership.registration, self._recorder
         ).start()
@@ -424,6 +443,7 @@ class Instance:
             instance_id=self.id,
             incarnation=self._incarnation,
             resources=self._membership.resources,
+            log_after=reply.log_after,
             asks=calling.requester,
             outcomes_kept_s=reply.outcome_ttl_s,
             ack_wait_s=reply.ack_wait_s,
@@ -496,12 +516,23 @@ class Instance:
         if command.kind is CommandKind.HALT:
             self._halt(command.reason)
             return Ack(ok=True)
+        if command.kind in (CommandKind.ADD, CommandKind.REMOVE):
+            return await self._take(command)
         if command.kind is CommandKind.PAUSE:
             ended = await self._serving.pause(
                 command.resources, timeout_s=PAUSE_TIMEOUT_S, lease_s=command.lease_s
             )
             return Ack(ok=ended, message="" if ended else "a request is still running")
         self._serving.resume(command.resources)
+        return Ack(ok=True)
+
+    async def _take(self, command: Command) -> Ack:
+        """Of what it takes on demand, some comes, or goes to another one."""
+        change = self._offering.come if command.kind is CommandKind.ADD else self._offering.go
+        try:
+            await change(command.resources)
+        except AegisError as error:
+            return Ack(ok=False, code=error.code, message=str(error))
         return Ack(ok=True)
 
     def _evict(self, reason: str) -> None:

@@ -11,6 +11,7 @@ from aegis_control.application.leading.hand_over import HandOver
 from aegis_control.application.leading.leave import LeaveService
 from aegis_control.application.leading.logs import LogKeeper
 from aegis_control.application.leading.own import Leases
+from aegis_control.application.leading.place import PlaceOnDemand
 from aegis_control.application.leading.reconcile import Reconcile
 from aegis_control.application.leading.register import Register
 from aegis_control.application.leading.roster import Roster
@@ -37,6 +38,7 @@ class Parts:
     reconcile: Reconcile
     logs: LogKeeper
     spread: Spread
+    place: PlaceOnDemand
     trim: Trim
     admin: Admin
 
@@ -65,6 +67,7 @@ def assemble(world: World, *, spawn: Spawn, state: ControlState | None = None) -
         reconcile=Reconcile(state, world, roster, leases, fail_over),
         logs=logs,
         spread=spread,
+        place=PlaceOnDemand(state, world, leases, spawn=spawn),
         trim=trim,
         admin=Admin(state, world, roster, fail_over, hand_over, spread, logs, leases, trim),
     )

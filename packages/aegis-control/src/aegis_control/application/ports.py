@@ -206,6 +206,10 @@ class Requests(Protocol):
         """Stored requests of the resource that have no outcome, by their ids."""
         ...
 
+    async def resources(self, service: str) -> set[str]:
+        """Those with a stored request, whatever became of it."""
+        ...
+
     async def waiting(self, service: str) -> list[str]:
         """All stored requests of the service that have no outcome, by their ids."""
         ...

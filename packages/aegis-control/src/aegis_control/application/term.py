@@ -38,7 +38,7 @@ class Term:
         self._parts = parts = assemble(world, spawn=self._spawn)
         self.state = parts.state
         self.register, self.change, self.leave = parts.register, parts.change, parts.leave
-        self.admin = parts.admin
+        self.admin, self.demand = parts.admin, parts.place.demand
         self._tasks: asyncio.TaskGroup | None = None
 
     async def run(self) -> None:
@@ -113,6 +113,8 @@ class Term:
 
     async def _spread(self, table: ServiceTable) -> None:
         await self._logged(self._parts.spread(table), "spread")
+        is_moving = self._parts.spread.is_under_way(table)
+        await self._logged(self._parts.place(table, is_moving=is_moving), "place")
 
     def _services(self) -> list[ServiceTable]:
         return list(self.state.services.values())

@@ -56,7 +56,7 @@ function make(row) {
   return node;
 }
 
-const WORDS = { vacant: "vacant", waiting: "waiting", no_standby: "no standby", held: "held", retired: "retired" };
+const WORDS = { vacant: "vacant", waiting: "waiting", no_standby: "no standby", held: "held", retired: "retired", idle: "idle" };
 
 function update(node, row) {
   const said = row.trouble || row.state;

@@ -117,6 +117,7 @@ class Endpoints:
             await on(client, names.heartbeat("*", "*"), self._on_heartbeat(api))
             await on(client, names.dead_letters, self._on_dead_letter(api))
             await on(client, names.resources, _answering(tasks, lambda m: api.change(m.data)))
+            await on(client, names.demand, _answering(tasks, lambda m: api.demand(m.data)))
             await on(client, names.leave, _answering(tasks, lambda m: api.leave(m.data)))
             await on(client, names.admin("*"), _answering(tasks, lambda m: _ask_admin(api, m)))
             await on(client, names.register, _answering(tasks, lambda m: api.register(m.data)))

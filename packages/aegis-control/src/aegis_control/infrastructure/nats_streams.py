@@ -183,15 +183,20 @@ class NatsStreams:
         ended = await outcomes.settled(service, resource, asked, since_s=since_s)
         return sorted(stored.keys() - {waits.get(id_, id_) for id_ in ended})
 
-    async def waiting(self, service: str) -> list[str]:
+    async def resources(self, service: str) -> set[str]:
         stream = self._subjects.request_stream(service)
         asked = {"subjects_filter": self._subjects.targeted_requests(service)}
         info = await stream_info(self._link, stream, asked)
-        if info is None:
+        subjects = info["state"].get("subjects") or () if info else ()
+        return {decode_token(subject.rsplit(".", 1)[1]) for subject in subjects}
+
+    async def waiting(self, service: str) -> list[str]:
+        stream = self._subjects.request_stream(service)
+        if await stream_info(self._link, stream) is None:
             return []
         found = await self._group_open(service, stream)
-        for subject in info["state"].get("subjects") or ():
-            found += await self.open(service, decode_token(subject.rsplit(".", 1)[1]))
+        for resource in await self.resources(service):
+            found += await self.open(service, resource)
         return found
 
     async def _group_open(self, service: str, stream: str) -> list[str]:

@@ -92,9 +92,15 @@ class Membership:
         return self._registration
 
     async def change(
-        self, *, add: Mapping[str, Role], remove: Collection[str], wait_s: float
+        self,
+        *,
+        add: Mapping[str, Role],
+        remove: Collection[str],
+        wait_s: float,
+        rests: bool = False,
     ) -> RegistrationReply:
         """Offer more, or less, waiting up to `wait_s` for control. What it raises leaves the offer as it was.
+        `rests`: what is removed was idle.
 
         Raises: SecondActive, Evicted, Draining, InvalidName, PayloadTooLarge, LogLost, RegistrationRefused, Unavailable.
         """
@@ -103,7 +109,7 @@ class Membership:
             after = _changed(before, add=add, remove=remove, by=1)
             try:
                 reply = await self._until_answered(
-                    lambda: self._try_to_change(before, after, add, remove),
+                    lambda: self._try_to_change(before, after, add, remove, rests=rests),
                     time.monotonic() + wait_s,
                     again=_CHANGE_AGAIN,
                 )
@@ -122,6 +128,8 @@ class Membership:
         after: Registration,
         add: Mapping[str, Role],
         remove: Collection[str],
+        *,
+        rests: bool,
     ) -> RegistrationReply:
         if self._left:
             raise Draining(f"instance {after.instance_id} has left: add it to another one")
@@ -132,6 +140,7 @@ class Membership:
             offer=after.offer,
             add=dict(add),
             remove=list(remove),
+            rests=rests,
         )
         timeout_s = _timeout_s(len(add) + len(remove))
         reply = await self._control.change(change, after, timeout_s=timeout_s)

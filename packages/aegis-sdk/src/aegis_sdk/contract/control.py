@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from aegis_sdk.contract import arguments
 from aegis_sdk.contract.bodies import Count, Token
 from aegis_sdk.contract.names import check_instance, check_service, encode_token
+from aegis_sdk.contract.on_demand import STANDBYS_MAX, Resources, matches
 from aegis_sdk.contract.subjects import Subjects
 from aegis_sdk.errors import InvalidArgument, InvalidName
 from aegis_sdk.words import said, said_type
@@ -101,10 +102,15 @@ class LeaseState(StrEnum):
     """Nobody is expected: requests are refused with NoRoute."""
     RETIRED = "retired"
     """An operator ended the resource: the same, and nothing is missing."""
+    IDLE = "idle"
+    """Nobody asked for it for a while: its next request brings it back."""
 
     @property
     def is_unowned(self) -> bool:
-        return self is LeaseState.VACANT or self is LeaseState.RETIRED
+        return self in _UNOWNED
+
+
+_UNOWNED: Final = frozenset({LeaseState.VACANT, LeaseState.RETIRED, LeaseState.IDLE})
 
 
 class _Wire(BaseModel):
@@ -174,6 +180,25 @@ class ServiceRecord(_Record):
         return Subjects.service_key(check_service(self.service))
 
 
+class OnDemand(_Wire):
+    """What an instance takes when it is asked for (contract/on_demand.py)."""
+
+    model_config = ConfigDict(extra="allow")
+
+    patterns: list[str]
+    standbys: int = Field(1, ge=0, le=STANDBYS_MAX)
+
+    def matches(self, resource: str) -> bool:
+        return matches(self.patterns, resource)
+
+
+def taken(on_demand: Resources | None) -> OnDemand | None:
+    """As control is told of it."""
+    if on_demand is None:
+        return None
+    return OnDemand(patterns=list(on_demand.patterns), standbys=on_demand.standbys)
+
+
 class InstanceRecord(_Record):
     """`instance.<service>.<instance>`: deleted when it left, or was lost for the return grace."""
 
@@ -191,6 +216,8 @@ class InstanceRecord(_Record):
     """What it subscribes to, each `<service>.<event>`."""
     offer: Count = 0
     """Which of the instance's offers `resources` is."""
+    on_demand: OnDemand | None = None
+    zone: str = ""
     capacity: Capacity = 1.0
     since: float = 0.0
     reason: str = ""
@@ -301,6 +328,10 @@ class Registration(_Wire):
     resources: dict[str, Role] = {}
     offer: Count = 0
     """It rises with each change of `resources` while the instance runs: of two, the later one counts."""
+    on_demand: OnDemand | None = None
+    """What it takes besides, when it is told to."""
+    zone: str = ""
+    """What fails together with it; empty: its host."""
     capacity: Capacity = 1.0
     """How much it is to be active for, beside the other instances."""
     returning: bool = False
@@ -320,6 +351,8 @@ class ResourcesChange(_Wire):
     offer: Count
     add: dict[str, Role] = {}
     remove: list[str] = []
+    rests: bool = False
+    """What it removes was idle: nobody is to be active for it, until it is asked for."""
 
 
 NOT_REGISTERED: Final = "not_registered"
@@ -350,7 +383,8 @@ class RegistrationReply(_Wire):
     requests_id: str = ""
     """That of the requests."""
     log_after: Count = 0
-    """Of a change: what the journal has of added resources without a checkpoint stands behind this."""
+    """What the journal has of added resources without a checkpoint stands behind this. Of a registration: all that it will
+    be given on demand."""
     log_end: Count = 0
     """Of a change: the journal's entries that carry it out stand up to here."""
     protocol: int = 1
@@ -369,10 +403,19 @@ class Leave(_Wire):
 
 
 class Ack(_Wire):
-    """Reply to Leave and to commands."""
+    """Reply to Leave, Demand and commands."""
 
     ok: bool
+    code: str = ""
+    """Of a demand that is refused: no_route, log_lost, or busy, which means to ask again."""
     message: str = ""
+
+
+class Demand(_Wire):
+    """Request on `ctl.demand`: somebody asks for a resource that nobody has."""
+
+    service: str
+    resource: str
 
 
 class Heartbeat(_Wire):
@@ -441,6 +484,10 @@ class CommandKind(StrEnum):
     """
     RESUME = "resume"
     """The handover did not happen: go on with `resources`."""
+    ADD = "add"
+    """Offer `resources` of what is taken on demand; answered when control has them in the instance's record."""
+    REMOVE = "remove"
+    """Offer them no more."""
     HALT = "halt"
     """The service's streams lost something: serve nothing, and register again until that is allowed."""
 
@@ -483,6 +530,9 @@ class InstanceView(_Wire):
     active: int = 0
     standby: int = 0
     capacity: float = 1.0
+    on_demand: list[str] = []
+    """The patterns of what it takes on demand."""
+    zone: str = ""
     lag_entries: int = 0
     clock_offset_s: float | None = None
     """How far its clock is ahead of control's, give or take the way of a heartbeat; None: not told."""

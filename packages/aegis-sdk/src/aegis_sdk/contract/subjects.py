@@ -141,6 +141,10 @@ class Subjects:
     def resources(self) -> str:
         return f"{self.prefix}.ctl.resources"
 
+    @property
+    def demand(self) -> str:
+        return f"{self.prefix}.ctl.demand"
+
     def heartbeat(self, service: str, instance_id: str) -> str:
         return f"{self.prefix}.ctl.hb.{service}.{instance_id}"
 

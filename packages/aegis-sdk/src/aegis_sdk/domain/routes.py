@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from aegis_sdk.contract.control import InstanceState, LeaseState, ServiceRecord
+from aegis_sdk.contract.control import InstanceState, LeaseState, OnDemand, ServiceRecord
 from aegis_sdk.errors import (
     AegisError,
     ContractError,
@@ -34,6 +34,8 @@ class Routes:
     instances: dict[str, InstanceState] = field(default_factory=dict)
     members: list[str] = field(default_factory=list)
     """The live ones of them, sorted."""
+    on_demand: dict[str, OnDemand] = field(default_factory=dict)
+    """What instances take when it is asked for, by instance."""
     leases: dict[str, LeaseState] = field(default_factory=dict)
     requests_log: str = ""
     """The identity of its request stream, as far as it is known."""
@@ -45,12 +47,17 @@ class Routes:
         self.targeted = {method.name: method.targeted for method in record.methods}
         self.reads = frozenset(method.name for method in record.methods if method.reads)
 
-    def learn_instance(self, instance_id: str, state: InstanceState | None) -> None:
+    def learn_instance(
+        self, instance_id: str, state: InstanceState | None, on_demand: OnDemand | None = None
+    ) -> None:
         """None: it is gone."""
+        self.on_demand.pop(instance_id, None)
         if state is None:
             self.instances.pop(instance_id, None)
         else:
             self.instances[instance_id] = state
+        if state is InstanceState.LIVE and on_demand is not None:
+            self.on_demand[instance_id] = on_demand
         self.members = sorted(n for n, s in self.instances.items() if s is InstanceState.LIVE)
 
     def admits(self, method: str, resource: str | None, *, is_read: bool = False) -> bool:
@@ -60,6 +67,16 @@ class Routes:
         if (method in self.reads) is not is_read:
             return False
         return self.serves(resource)
+
+    def may_come(self, method: str, resource: str | None, *, is_read: bool) -> bool:
+        """Whether the resource is to be asked for first: nobody has it, and somebody takes it on demand."""
+        if self.lost or resource is None or not self.targeted.get(method):
+            return False
+        if (method in self.reads) is not is_read or self.serves(resource):
+            return False
+        if self.leases.get(resource) is LeaseState.RETIRED:
+            return False
+        return any(each.matches(resource) for each in self.on_demand.values())
 
     def serves(self, resource: str | None) -> bool:
         """Whether an instance is there. One that is expected back counts: its requests wait."""

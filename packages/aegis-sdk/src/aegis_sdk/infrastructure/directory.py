@@ -31,6 +31,7 @@ from aegis_sdk.contract.subjects import Subjects
 from aegis_sdk.contract.values import field_errors
 from aegis_sdk.domain.routes import Routes
 from aegis_sdk.infrastructure.consumer import Meta, PullLoop, make_reader
+from aegis_sdk.infrastructure.demands import Demands
 from aegis_sdk.infrastructure.messages import last_message
 from aegis_sdk.nats.link import Link, may_fail_unheard
 from aegis_sdk.nats.wire import Message
@@ -55,6 +56,7 @@ class NatsDirectory:
         self._followed: dict[str, asyncio.Task[None]] = {}
         self._loops: list[PullLoop] = []
         self._stopped = False
+        self._demands = Demands(link, subjects)
         self._told: set[str] = set()
         """Keys whose values could not be read."""
 
@@ -84,6 +86,9 @@ class NatsDirectory:
         if self.admits(service, method, resource, is_read=is_read):
             return
         known = self._services[service]
+        if resource is not None and known.may_come(method, resource, is_read=is_read):
+            await self._demands.demand(known, resource)
+            return
         if not known.lost:
             known, contract_read = await self._as_it_is(known, resource)
         else:
@@ -96,6 +101,7 @@ class NatsDirectory:
         self._stopped = True
         for task in self._followed.values():
             task.cancel()
+        self._demands.stop()
         for loop in self._loops:
             await loop.stop()
 
@@ -278,7 +284,8 @@ class NatsDirectory:
         instance_id = rest.partition(".")[2]
         instance = None if deleted else self._record(InstanceRecord, key, message.data)
         state = instance.state if instance else State.LIVE
-        known.learn_instance(instance_id, None if deleted else state)
+        on_demand = instance.on_demand if instance else None
+        known.learn_instance(instance_id, None if deleted else state, on_demand)
 
     def _learn_lease(self, known: Routes, message: Message) -> None:
         if message.headers.get("KV-Operation") in _DELETED:

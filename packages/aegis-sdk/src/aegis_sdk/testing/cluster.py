@@ -23,9 +23,10 @@ from typing import Any, Final, TypeVar
 from pydantic import TypeAdapter
 
 from aegis_sdk.context import ResourceContext
-from aegis_sdk.contract.control import LeaseState, Role
+from aegis_sdk.contract.control import Role
 from aegis_sdk.contract.envelope import Change
 from aegis_sdk.contract.method import Method
+from aegis_sdk.contract.on_demand import Resources
 from aegis_sdk.domain.turns.timers import Timers
 from aegis_sdk.service import Service
 from aegis_sdk.testing.bus import MemoryBus
@@ -73,10 +74,11 @@ class Cluster:
         self,
         service: Service,
         *,
-        resources: Iterable[str] | Mapping[str, Role] = (),
+        resources: Iterable[str] | Mapping[str, Role] | Resources = (),
         instance_id: str | None = None,
     ) -> MemoryInstance:
         """One more instance; the first one that offers a resource is its active, later ones are its standbys.
+        What it takes on demand (Resources) comes with its first request.
 
         Raises: SecondActive.
         """
@@ -100,7 +102,7 @@ class Cluster:
         Raises: KeyError, for a resource that nobody ever offered.
         """
         lease = self.bus.control.leases[self._service_of(resource, service), resource]
-        return None if lease.state is LeaseState.VACANT else lease.owner
+        return None if lease.state.is_unowned else lease.owner
 
     def is_busy(self) -> bool:
         """Whether a handler works in a thread."""

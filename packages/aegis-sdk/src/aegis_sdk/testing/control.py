@@ -7,7 +7,7 @@ and the gate that shuts the old owner out.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 
 from aegis_sdk.contract.control import (
     NOT_REGISTERED,
@@ -24,7 +24,7 @@ from aegis_sdk.contract.control import (
 )
 from aegis_sdk.contract.turns.entries import Moves
 from aegis_sdk.contract.turns.writers import writer_name
-from aegis_sdk.domain.turns.ownership import NOBODY
+from aegis_sdk.domain.turns.ownership import IDLE, NOBODY
 from aegis_sdk.errors import SecondActive, Unavailable
 from aegis_sdk.testing.connection import MemoryConnection
 from aegis_sdk.testing.server import MemoryServer
@@ -41,6 +41,25 @@ class MemoryControl:
         self.instances: dict[tuple[str, str], InstanceRecord] = {}
         self.leases: dict[tuple[str, str], LeaseRecord] = {}
         self._bus = bus
+        self.tell: dict[tuple[str, str], Callable[[list[str]], Awaitable[None]]] = {}
+        """By service and instance: has it offer what it takes on demand."""
+
+    # --- what callers ask -------------------------------------------------------------------------------
+    async def demand(self, service: str, resource: str) -> None:
+        """Somebody asks for what nobody has: the least loaded that takes it on demand gets it, and the next ones follow."""
+        takers = [
+            each
+            for (of, _), each in self.instances.items()
+            if of == service and each.on_demand and each.on_demand.matches(resource)
+        ]
+        takers.sort(key=lambda each: (self._active(service, each.instance_id), each.instance_id))
+        standbys = max((each.on_demand.standbys for each in takers if each.on_demand), default=0)
+        for each in takers[: 1 + standbys]:
+            await self.tell[service, each.instance_id]([resource])
+
+    def _active(self, service: str, instance_id: str) -> int:
+        leases = (lease for (of, _), lease in self.leases.items() if of == service)
+        return sum(not each.state.is_unowned and each.owner == instance_id for each in leases)
 
     # --- what instances ask ---------------------------------------------------------------------------
     def register(self, registration: Registration) -> RegistrationReply:
@@ -66,7 +85,10 @@ class MemoryControl:
         for resource in change.remove:
             lease = self.leases.get((service, resource))
             if lease is not None and lease.owner == instance_id:
-                self._move_on(lease)
+                if change.rests:
+                    self._let_go(lease, IDLE, LeaseState.IDLE)
+                else:
+                    self._move_on(lease)
         return RegistrationReply(ok=True, log_end=self._bus.log(service).last_seq)
 
     def leave(self, leave: Leave) -> Ack:
@@ -102,7 +124,7 @@ class MemoryControl:
         log = self._bus.log(service)
         self._owns[service] = number = self._owns.get(service, 0) + 1
         log.write(f"own.{number}", Moves({resource: to}).encode())
-        if old is not None and old.state is not LeaseState.VACANT:
+        if old is not None and not old.state.is_unowned:
             log.write(f"gate.{writer_name(old.owner, old.incarnation)}", rollup=True)
 
     def set_lease_state(self, service: str, resource: str, state: LeaseState) -> None:
@@ -114,7 +136,7 @@ class MemoryControl:
     def _grant_free(self, service: str, instance_id: str, offered: Mapping[str, Role]) -> None:
         for resource, role in offered.items():
             lease = self.leases.get((service, resource))
-            vacant = lease is None or lease.state is LeaseState.VACANT
+            vacant = lease is None or lease.state.is_unowned
             own = lease is not None and lease.owner == instance_id
             if role is not Role.STANDBY and (vacant or own):
                 self.grant(service, resource, instance_id)
@@ -127,7 +149,7 @@ class MemoryControl:
             if (
                 role is Role.ACTIVE
                 and lease is not None
-                and lease.state is not LeaseState.VACANT
+                and not lease.state.is_unowned
                 and lease.owner != instance_id
             ):
                 message = f"{lease.owner} is the active for {resource!r}"
@@ -145,6 +167,7 @@ class MemoryControl:
             instance_id=registration.instance_id,
             incarnation=registration.incarnation,
             resources=registration.resources,
+            on_demand=registration.on_demand,
         )
 
     def _move_on(self, lease: LeaseRecord) -> None:
@@ -156,8 +179,11 @@ class MemoryControl:
         if standbys:
             self.grant(lease.service, lease.resource, standbys[0])
         else:
-            self._own(lease.service, lease.resource, lease, to=NOBODY)
-            self.set_lease_state(lease.service, lease.resource, LeaseState.VACANT)
+            self._let_go(lease, NOBODY, LeaseState.VACANT)
+
+    def _let_go(self, lease: LeaseRecord, owner: str, state: LeaseState) -> None:
+        self._own(lease.service, lease.resource, lease, to=owner)
+        self.set_lease_state(lease.service, lease.resource, state)
 
 
 class MemoryControlPort:

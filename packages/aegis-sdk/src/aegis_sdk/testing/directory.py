@@ -44,6 +44,10 @@ class MemoryDirectory:
         if not self._link.reachable:
             raise StoreUnreachable(f"link {self._link.name}: no answer")
         self._followed.add(service)
+        if resource is not None and self._routes(service, resource).may_come(
+            method, resource, is_read=is_read
+        ):
+            await self._control.demand(service, resource)
         refusal = self._routes(service, resource).refusal(method, resource, is_read=is_read)
         if refusal is not None:
             raise refusal
@@ -55,7 +59,7 @@ class MemoryDirectory:
             routes.learn(record)
         for (of, name), instance in control.instances.items():
             if of == service:
-                routes.learn_instance(name, instance.state)
+                routes.learn_instance(name, instance.state, instance.on_demand)
         if resource is not None and (lease := control.leases.get((service, resource))) is not None:
             routes.leases[resource] = lease.state
         return routes

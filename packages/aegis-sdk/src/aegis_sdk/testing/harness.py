@@ -15,14 +15,16 @@ from aegis_sdk.application.membership import Membership
 from aegis_sdk.application.requester import TIMEOUT_S, Requester
 from aegis_sdk.application.tracing import LOG_TRACER, Tracer
 from aegis_sdk.application.turns.caller import Caller
+from aegis_sdk.application.turns.idle import Idle
 from aegis_sdk.application.turns.offering import CHANGE_TIMEOUT_S, Offering
 from aegis_sdk.application.turns.serving import TurnPorts, TurnServing
 from aegis_sdk.context import Ticket
 from aegis_sdk.contract import arguments
-from aegis_sdk.contract.control import Registration, Role, roles_of
+from aegis_sdk.contract.control import Registration, Role, roles_of, taken
 from aegis_sdk.contract.envelope import OutcomeKind
 from aegis_sdk.contract.method import Method
 from aegis_sdk.contract.names import check_instance
+from aegis_sdk.contract.on_demand import Resources
 from aegis_sdk.contract.turns.writers import writer_name
 from aegis_sdk.domain.recorder import NO_RECORDER, Recorder
 from aegis_sdk.errors import Draining
@@ -39,7 +41,7 @@ Rep = TypeVar("Rep")
 async def harness(
     service: Service | None = None,
     *,
-    resources: Iterable[str] | Mapping[str, Role] = (),
+    resources: Iterable[str] | Mapping[str, Role] | Resources = (),
     bus: MemoryBus | None = None,
     tracer: Tracer = LOG_TRACER,
 ) -> AsyncIterator[MemoryAegis]:
@@ -157,12 +159,15 @@ class MemoryAegis:
         self,
         service: Service,
         *,
-        resources: Iterable[str] | Mapping[str, Role] = (),
+        resources: Iterable[str] | Mapping[str, Role] | Resources = (),
         instance_id: str | None = None,
     ) -> MemoryInstance:
         """Another instance, with a link of its own. Raises: SecondActive."""
         arguments.instance_of(service, Service, "service")
         service.servable()
+        on_demand = resources if isinstance(resources, Resources) else None
+        if isinstance(resources, Resources):
+            resources = ()
         if not isinstance(resources, Mapping):
             named = arguments.several(resources, "resources", '{"ACC-1"} or {"ACC-1": Role.AUTO}')
             resources = dict.fromkeys(named, Role.AUTO)
@@ -172,6 +177,7 @@ class MemoryAegis:
             self.bus,
             service,
             resources=roles_of(resources),
+            on_demand=on_demand,
             instance_id=check_instance(instance_id),
             recorder=self.recorder,
             tracer=self._tracer,
@@ -206,6 +212,7 @@ class MemoryInstance:
         *,
         resources: Mapping[str, Role],
         instance_id: str,
+        on_demand: Resources | None = None,
         incarnation: str = "",
         recorder: Recorder = NO_RECORDER,
         tracer: Tracer = LOG_TRACER,
@@ -226,11 +233,15 @@ class MemoryInstance:
             methods=service.specs(),
             events=service.event_specs(),
             resources=dict(resources),
+            on_demand=taken(on_demand),
         )
+        self._on_demand = on_demand
+        self._resting: asyncio.Task[None] | None = None
         self._membership = Membership(self.link.control, self._registration)
         self._serving = self._made(recorder, tracer)
         self._ended = False
         self._offering = Offering(self._membership, lambda: self._serving, self._check)
+        bus.control.tell[service.name, instance_id] = self._offering.come
         self.link.on_restored.append(self._serving.reconnected)
         recorder.serves(
             service.name,
@@ -290,6 +301,11 @@ class MemoryInstance:
         await self.register()
         await self._serving.begin()
         await self._serving.start_group()
+        if self._on_demand is not None and self._on_demand.idle_s is not None:
+            idle = Idle(
+                self._on_demand.idle_s, self._on_demand, lambda: self._serving, self._offering
+            )
+            self._resting = asyncio.create_task(idle.keep_resting())
 
     async def add(
         self, resources: Mapping[str, Role] | Iterable[str], *, timeout_s: float = CHANGE_TIMEOUT_S
@@ -325,6 +341,8 @@ class MemoryInstance:
     async def stop(self) -> None:
         """End at once, without a word to control. Safe twice."""
         self._ended = True
+        if self._resting is not None:
+            self._resting.cancel()
         await self._serving.stop()
         await self._requester.close()
         self.link.close()

@@ -27,6 +27,7 @@ from aegis_control.application.world import World
 from aegis_control.domain.events import ResourcesChanged
 
 _REMOVED = "removed"
+_IDLE = "idle"
 
 
 class ChangeResources:
@@ -84,7 +85,7 @@ class ChangeResources:
             record = member.record.model_copy(update=changes)
             member = await self._roster.put_instance(table, record)
             await self._register.grant(table, member, claims)
-            vacant = await self._take_away(table, member, change.remove)
+            vacant = await self._take_away(table, member, change.remove, rests=change.rests)
         self._world.events.emit(
             ResourcesChanged(
                 service=table.name,
@@ -108,10 +109,15 @@ class ChangeResources:
             return self._register.busy("this instance has to register again first")
         return None
 
-    async def _take_away(self, table: ServiceTable, member: Member, names: list[str]) -> int:
+    async def _take_away(
+        self, table: ServiceTable, member: Member, names: list[str], *, rests: bool
+    ) -> int:
         """Returns how many nobody else could take: they are nobody's now."""
         gone = set(names)
         owned = [name for name in table.owned_by(member.owner) if name in gone]
+        if rests:
+            await self._leases.rest(table, owned, reason=_IDLE)
+            return 0
         planned = self._fail_over.plan_for(table, owned, without=member.record.instance_id)
         moved = await self._fail_over.move(table, planned, reason=_REMOVED)
         await self._leases.put_in_state(table, moved.vacant, LeaseState.VACANT, reason=_REMOVED)

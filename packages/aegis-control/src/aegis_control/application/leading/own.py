@@ -18,7 +18,7 @@ from typing import Final
 from aegis_sdk.contract.control import LeaseRecord, LeaseState, ResourceSeen
 from aegis_sdk.contract.turns.entries import Moves
 from aegis_sdk.contract.turns.writers import writer_name
-from aegis_sdk.domain.turns.ownership import NOBODY, RETIRED, UNOWNED, MissingOwnership
+from aegis_sdk.domain.turns.ownership import IDLE, NOBODY, RETIRED, UNOWNED, MissingOwnership
 from aegis_sdk.errors import Unavailable
 
 from aegis_control.application.leading.intake import Intake
@@ -100,6 +100,12 @@ class Leases:
         owned = await self._owned(table)
         await self._move(table, owned, {resource: RETIRED}, Moves({}, reason, table.journal_id))
 
+    async def rest(self, table: ServiceTable, resources: Iterable[str], *, reason: str) -> None:
+        """Nobody's, until they are asked for. Raises: Unavailable."""
+        owned = await self._owned(table)
+        moves = dict.fromkeys(resources, IDLE)
+        await self._move(table, owned, moves, Moves({}, reason, table.journal_id))
+
     async def restore(self, table: ServiceTable) -> list[str]:
         """Read what others have stored, and have the leases follow it; returns those that are behind."""
         await self._read(table)
@@ -127,7 +133,10 @@ class Leases:
         await self._read(table)
         for number in owned.missing(_highest_epoch(table)):
             await self._write(table, owned, number, Moves({}, "loss_accepted", log_id))
-        nobodys = {name: RETIRED if table.is_retired(name) else NOBODY for name in known}
+        nobodys = {
+            name: owning.unowned(lease.record.state if (lease := table.leases.get(name)) else None)
+            for name in known
+        }
         await self._move(table, owned, nobodys, Moves({}, "loss_accepted", log_id))
         writers |= owned.ownership.gates.keys()
         if None in await self._world.own_log.shut_out(table.name, sorted(writers - UNOWNED)):

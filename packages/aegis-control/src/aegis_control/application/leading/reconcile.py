@@ -88,7 +88,7 @@ class Reconcile:
 
     def _is_lonely(self, table: ServiceTable, lease: LeaseRecord) -> bool:
         """Does the resource need an active, as far as may be judged yet?"""
-        if lease.state is LeaseState.RETIRED:
+        if lease.state in (LeaseState.RETIRED, LeaseState.IDLE):
             return False
         if lease.state is not LeaseState.HELD:
             return True

@@ -140,7 +140,7 @@ class Register:
                 standby=len(registration.resources) - granted,
             )
         )
-        return self._welcome(table)
+        return self._welcome(table, registration)
 
     async def _provision(self, table: ServiceTable) -> None:
         """Once a service and term of leadership."""
@@ -213,6 +213,8 @@ class Register:
             takes=[method.takes for method in registration.methods if method.takes],
             offer=registration.offer,
             capacity=registration.capacity,
+            on_demand=registration.on_demand,
+            zone=registration.zone,
             since=self._world.clock.wall(),
         )
 
@@ -297,7 +299,7 @@ class Register:
             retry_after_s=_LOST_RETRY_S,
         )
 
-    def _welcome(self, table: ServiceTable) -> RegistrationReply:
+    def _welcome(self, table: ServiceTable, registration: Registration) -> RegistrationReply:
         return RegistrationReply(
             ok=True,
             heartbeat_interval_s=self._world.limits.heartbeat_interval_s,
@@ -306,6 +308,7 @@ class Register:
             replicas=self._world.replicas,
             journal_id=table.journal_id,
             requests_id=table.logs.requests.id if table.logs else "",
+            log_after=table.owned.begins(registration.resources) if table.owned else 0,
             protocol=PROTOCOL,
             protocol_min=PROTOCOL_MIN,
         )

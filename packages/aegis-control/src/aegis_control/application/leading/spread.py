@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from dataclasses import dataclass
 from typing import Final
 
-from aegis_sdk.contract.control import LeaseState
+from aegis_sdk.contract.control import CommandKind, LeaseState
 
-from aegis_control.application.leading.hand_over import HandOver
+from aegis_control.application.leading.hand_over import HandOver, ordered
 from aegis_control.application.state import Member, ServiceTable
 from aegis_control.application.world import World
 from aegis_control.domain.events import SpreadBegun, SpreadDone
@@ -94,11 +95,37 @@ class Spread:
 
     async def _move(self, table: ServiceTable, run: _Run, planned: Plan) -> None:
         self._begin(table, run, planned)
+        planned = await self._have_come(table, planned, reason=run.reason)
         moved = await self._hand_over(table, planned, reason=run.reason, insist=False)
         run.moved += len(moved)
         until_s = self._world.clock.monotonic() + BUSY_S
         wanted = {name for names in planned.moves.values() for name in names}
         self._busy |= {(table.name, name): until_s for name in wanted - moved.keys()}
+
+    async def _have_come(self, table: ServiceTable, planned: Plan, *, reason: str) -> Plan:
+        """What is taken on demand is followed by its new instance before it moves: the rest of the plan."""
+        offers = {name: table.members[name].record.resources for name in planned.moves}
+        coming = {
+            name: names
+            for name, wanted in planned.moves.items()
+            if (names := [each for each in wanted if each not in offers[name]])
+        }
+        await asyncio.gather(
+            *(
+                ordered(self._world, table.members[name], CommandKind.ADD, names, reason=reason)
+                for name, names in coming.items()
+            )
+        )
+        moves = {
+            name: there
+            for name, wanted in planned.moves.items()
+            if (there := [each for each in wanted if each not in coming.get(name, ())])
+        }
+        return Plan(moves, planned.why)
+
+    def is_under_way(self, table: ServiceTable) -> bool:
+        """Whether resources are being moved."""
+        return table.name in self._runs
 
     def _begin(self, table: ServiceTable, run: _Run, planned: Plan) -> None:
         if run.began_s is not None:
@@ -148,12 +175,7 @@ class Spread:
         return now_s - known.since_s >= self._world.spread.wait_s
 
     def _places(self, table: ServiceTable) -> list[Place]:
-        now_s, suspicion_s = self._world.clock.monotonic(), self._world.limits.suspicion_s
-        return [
-            _place(member, doubted=member.holder(now_s=now_s, suspicion_s=suspicion_s).doubted)
-            for member in table.members.values()
-            if member.record.state in CAN_KEEP
-        ]
+        return places(table, self._world)
 
     def _kept(self, table: ServiceTable, *, by_hand: bool) -> set[str]:
         now_s = self._world.clock.monotonic()
@@ -167,6 +189,16 @@ class Spread:
         return {place.instance_id: owned[place.instance_id] for place in self._places(table)}
 
 
+def places(table: ServiceTable, world: World) -> list[Place]:
+    """The registered instances as they are now."""
+    now_s, suspicion_s = world.clock.monotonic(), world.limits.suspicion_s
+    return [
+        _place(member, doubted=member.holder(now_s=now_s, suspicion_s=suspicion_s).doubted)
+        for member in table.members.values()
+        if member.record.state in CAN_KEEP
+    ]
+
+
 def _place(member: Member, *, doubted: bool) -> Place:
     record = member.record
     return Place(
@@ -176,6 +208,8 @@ def _place(member: Member, *, doubted: bool) -> Place:
         record.capacity,
         None if member.beat is None else member.lag_entries,
         doubted or not member.heard,
+        record.on_demand,
+        record.zone or record.host,
     )
 
 

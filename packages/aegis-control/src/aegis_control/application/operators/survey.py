@@ -143,6 +143,6 @@ def _matching(table: ServiceTable, wanted: FindResources) -> Iterator[_Found]:
 def _trouble(state: LeaseState, *, followed: bool) -> Trouble:
     if state is LeaseState.HELD:
         return Trouble.NONE if followed else Trouble.UNFOLLOWED
-    if state is LeaseState.RETIRED:
+    if state in (LeaseState.RETIRED, LeaseState.IDLE):
         return Trouble.NONE
     return Trouble.WAITING if state is LeaseState.WAITING else Trouble.VACANT

@@ -62,6 +62,8 @@ def _instance(member: Member, active_counts: Mapping[str, int], clock: Clock) ->
         active=active,
         standby=max(0, len(record.resources) - active),
         capacity=record.capacity,
+        on_demand=record.on_demand.patterns if record.on_demand else [],
+        zone=record.zone,
         lag_entries=member.lag_entries,
         clock_offset_s=member.clock_offset_s,
         unreadable=beat.unreadable if beat else 0,

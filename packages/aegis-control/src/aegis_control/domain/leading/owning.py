@@ -24,7 +24,14 @@ from aegis_sdk.contract.control import LeaseRecord, LeaseState
 from aegis_sdk.contract.turns.checkpoint import SavedUpTo
 from aegis_sdk.contract.turns.entries import Moves
 from aegis_sdk.contract.turns.writers import run_of, writer_name
-from aegis_sdk.domain.turns.ownership import NOBODY, RETIRED, UNOWNED, MissingOwnership, Ownership
+from aegis_sdk.domain.turns.ownership import (
+    IDLE,
+    NOBODY,
+    RETIRED,
+    UNOWNED,
+    MissingOwnership,
+    Ownership,
+)
 
 from aegis_control.domain.leading.lease import Owner
 
@@ -156,10 +163,21 @@ class Owned:
         )
 
 
+_STATES: Final = {
+    NOBODY: LeaseState.VACANT,
+    RETIRED: LeaseState.RETIRED,
+    IDLE: LeaseState.IDLE,
+}
+_UNOWNED: Final = {state: owner for owner, state in _STATES.items()}
+
+
+def unowned(state: LeaseState | None) -> str:
+    """Whose a resource is that is nobody's, and was in that state."""
+    return _UNOWNED.get(state or LeaseState.VACANT, NOBODY)
+
+
 def _state(writer: str) -> LeaseState:
-    if writer == RETIRED:
-        return LeaseState.RETIRED
-    return LeaseState.VACANT if writer == NOBODY else LeaseState.HELD
+    return _STATES.get(writer, LeaseState.HELD)
 
 
 def moves(

@@ -18,7 +18,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from aegis_sdk.contract.control import InstanceState, Role
+from aegis_sdk.contract.control import InstanceState, OnDemand, Role
 
 from aegis_control.domain.leading.failover import Plan
 
@@ -50,6 +50,17 @@ class Place:
     """None: not told yet."""
     doubted: bool = False
     """Not heard for longer than it should be."""
+    on_demand: OnDemand | None = None
+    zone: str = ""
+
+    def takes(self, resource: str) -> bool:
+        """On demand."""
+        return self.on_demand is not None and self.on_demand.matches(resource)
+
+    def offers_auto(self, resource: str) -> bool:
+        """Whether it may be moved there, or away. What is taken on demand has to come first."""
+        role = self.offers.get(resource)
+        return role is Role.AUTO if role is not None else self.takes(resource)
 
 
 def held_up(places: Iterable[Place]) -> str:
@@ -114,7 +125,8 @@ class _Scales:
         self._live = {
             place.instance_id: place
             for place in places
-            if place.state is InstanceState.LIVE and Role.AUTO in place.offers.values()
+            if place.state is InstanceState.LIVE
+            and (place.on_demand or Role.AUTO in place.offers.values())
         }
         total = sum(place.capacity for place in self._live.values())
         self._share = {n: p.capacity / total * len(self._live) for n, p in self._live.items()}
@@ -148,7 +160,7 @@ class _Scales:
         return next((r for r in reversed(self._movable[source]) if self._offers(target, r)), None)
 
     def _offers(self, name: str, resource: str) -> bool:
-        return self._live[name].offers.get(resource) is Role.AUTO
+        return self._live[name].offers_auto(resource)
 
     def _fill(self, name: str, more: int = 0) -> float:
         return (self._active[name] + more) / self._share[name]

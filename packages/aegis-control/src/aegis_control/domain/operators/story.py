@@ -390,6 +390,8 @@ def _at_resource(facts: Facts) -> str:
         return "waits: nobody was ever active for its resource"
     if lease.state is LeaseState.RETIRED:
         return f"waits: its resource was retired ({lease.reason})"
+    if lease.state is LeaseState.IDLE:
+        return "waits: its resource is idle, and is about to be given to an instance"
     if lease.state is LeaseState.VACANT:
         return f"waits: nobody is active for its resource ({lease.owner} was; {lease.reason})"
     if lease.state is LeaseState.WAITING:

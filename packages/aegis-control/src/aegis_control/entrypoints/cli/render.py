@@ -42,6 +42,7 @@ _COLOURS: Final = {
     LeaseState.WAITING: "yellow",
     LeaseState.VACANT: "red",
     LeaseState.RETIRED: "dim",
+    LeaseState.IDLE: "dim",
 }
 
 Cell = str | Text

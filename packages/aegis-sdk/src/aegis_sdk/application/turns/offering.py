@@ -65,7 +65,21 @@ class Offering:
             )
         return resource not in self._membership.resources
 
-    async def remove(self, resources: Iterable[str], *, timeout_s: float) -> None:
+    async def come(self, resources: Iterable[str]) -> None:
+        """Control gives them to this instance, which takes them on demand. Raises: AegisError, as `add`."""
+        offered = self._membership.resources
+        wanted = dict.fromkeys((name for name in resources if name not in offered), Role.AUTO)
+        await self.add(wanted, timeout_s=CHANGE_TIMEOUT_S)
+
+    async def go(self, resources: Iterable[str], *, rests: bool = False) -> None:
+        """Of what was given on demand: nobody asks for it (`rests`), or others follow it. Raises: AegisError, as `remove`."""
+        offered = self._membership.resources
+        names = [name for name in resources if name in offered]
+        await self.remove(names, timeout_s=CHANGE_TIMEOUT_S, rests=rests)
+
+    async def remove(
+        self, resources: Iterable[str], *, timeout_s: float, rests: bool = False
+    ) -> None:
         example = '["ACC-1", "ACC-2"]'
         named = arguments.several(resources, "resources", example)
         names = list(dict.fromkeys(arguments.text(name, "a resource's id") for name in named))
@@ -81,7 +95,7 @@ class Offering:
                 )
             try:
                 reply = await self._membership.change(
-                    add={}, remove=names, wait_s=give_up_s - time.monotonic()
+                    add={}, remove=names, wait_s=give_up_s - time.monotonic(), rests=rests
                 )
             except BaseException:
                 serving.keep(names)

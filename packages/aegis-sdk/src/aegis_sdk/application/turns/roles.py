@@ -162,7 +162,7 @@ class Roles:
             timer.cancel()
 
     def _log_role(self, resource: str, *, is_active: bool) -> None:
-        tell = log.info if is_active else log.warning
+        tell = log.info if is_active or resource in self.leaving else log.warning
         tell(
             "promoted" if is_active else "demoted",
             service=self._service.name,

@@ -134,6 +134,7 @@ class TurnServing:
         instance_id: str,
         resources: Iterable[str],
         asks: Asks,
+        log_after: int = 0,
         ends_kept_s: float = ENDS_KEPT_S,
         unsent_s: float = UNSENT_S,
         outcomes_kept_s: float = OUTCOMES_KEPT_S,
@@ -144,7 +145,8 @@ class TurnServing:
         tracer: Tracer = LOG_TRACER,
         on_stopped: Callable[[str], None] = lambda why: None,
     ) -> None:
-        """`asks` makes its handlers' requests. `batched`: the log has several copies, where checks of one gate refuse
+        """`asks` makes its handlers' requests. `log_after`: what the log has of
+        resources without a checkpoint, or of none yet, stands behind it. `batched`: the log has several copies, where checks of one gate refuse
         each other. `on_stopped`: why nothing is served any more, unless `on_copied` or
         `on_behind` are set.
         """
@@ -191,6 +193,7 @@ class TurnServing:
         self.host.on_unreadable = self._is_unreadable
         self.host.on_unknown = self._hold
         self._resources = list(resources)
+        self._log_after = log_after
         self._service = service
         self._readers = ports.readers
         self._reader = ports.readers.log(self.host.entry, self.host.unreadable, is_main=True)
@@ -217,7 +220,10 @@ class TurnServing:
     async def begin(self) -> None:
         """Reads the log from now on, and serves what is this writer's."""
         checkpoints = await until_answered(lambda: self._readers.checkpoints(self._resources))
-        await self._reader.start(after=self.host.follow(self._resources, checkpoints))
+        if not self._resources:  # what comes later is read by further folds
+            self.host.writer.begin(self._log_after)
+        begins = self.host.follow(self._resources, checkpoints, after=self._log_after)
+        await self._reader.start(after=begins)
         await self._stored.start()
         await self.host.start()
 
@@ -287,6 +293,13 @@ class TurnServing:
                 done=self.host.requests_done_of(name, waits_from),
             )
             for name in ours_first[:SEEN_TOLD_MAX]
+        }
+
+    def idle(self) -> dict[str, int]:
+        """Resources that are served and have nothing to do, each with the number of its last outcome."""
+        writer = self.host.writer
+        return {
+            name: writer.held[name].number for name in self.host.serving if writer.is_idle(name)
         }
 
     @property

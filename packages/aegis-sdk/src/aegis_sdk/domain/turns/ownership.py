@@ -25,7 +25,9 @@ NOBODY: Final = ""
 """The owner of a resource that was taken from its writer and given to no other."""
 RETIRED: Final = "-"
 """The same of one that an operator has ended: nobody is missing. No writer has that name."""
-UNOWNED: Final = frozenset({NOBODY, RETIRED})
+IDLE: Final = "~"
+"""The same of one that nobody asks for: it is given to somebody when it is."""
+UNOWNED: Final = frozenset({NOBODY, RETIRED, IDLE})
 
 
 class MissingOwnership(Exception):
@@ -130,7 +132,7 @@ class Ownership:
         return self._tenures.keys()
 
     def owner(self, resource: str) -> str:
-        """The writer that the newest entry names; NOBODY or RETIRED, which are none."""
+        """The writer that the newest entry names; one of UNOWNED, which is none."""
         tenure = self._tenures.get(resource)
         return NOBODY if tenure is None else tenure.owner
 

@@ -183,6 +183,10 @@ class Writer:
                 resource, checkpoint.writer, epoch=checkpoint.epoch, own=checkpoint.own
             )
 
+    def begin(self, after: int) -> None:
+        """Without resources, for now: the log is read from there on."""
+        self.position = self._begins_after = after
+
     def restore_unreadable(self, resource: str) -> None:
         """Hold a resource whose checkpoint can't be read: it is neither served nor followed."""
         held = self.held[resource] = Held(resource)
@@ -360,6 +364,14 @@ class Writer:
         held = self.held[resource]
         if held.state is HeldState.SERVING:
             held.step(HeldEvent.PAUSED)
+
+    def is_idle(self, resource: str) -> bool:
+        """Nothing of it waits, runs, is yet to be sent, or is due at some time."""
+        held = self.held[resource]
+        waits = (
+            held.queue or held.early or held.in_flight or held.unsent or held.begun or held.timers
+        )
+        return held.state is HeldState.SERVING and not waits
 
     @property
     def is_storing(self) -> bool:
