@@ -17,7 +17,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import aegis_sdk
-from aegis_sdk import AegisError, Role
+from aegis_sdk import AegisError, Resources, Role
 from aegis_sdk.domain.turns.work import Write
 from aegis_sdk.infrastructure.turns.log import TurnLog
 
@@ -27,6 +27,9 @@ from bench.chaos.workloads import WORKLOADS
 CONTROL_WAIT_S = 60.0
 AWAY_S = 0.7
 CHANGE_AGAIN_S = 0.2
+ON_DEMAND = frozenset({"list"})
+"""Workloads whose resources come when they are asked for, and rest in between."""
+IDLE_S = 1.0
 
 
 def hesitate_when_told() -> None:
@@ -76,19 +79,27 @@ async def _done(change: Callable[[list[str]], Awaitable[None]], name: str) -> No
         await asyncio.sleep(CHANGE_AGAIN_S)
 
 
+def offered(workload: str) -> dict[str, Role] | Resources:
+    if workload in ON_DEMAND:
+        return Resources("*", idle_s=IDLE_S)
+    return dict.fromkeys(WORKLOADS[workload].resources, Role.AUTO)
+
+
 async def serve(options: dict[str, Any]) -> None:
     """`url`, `id`, `workloads`."""
     async with aegis_sdk.connect(options["url"], wait_s=CONTROL_WAIT_S) as aegis:
         instances = [
             await aegis.serve(
                 WORKLOADS[name].service(),
-                resources=dict.fromkeys(WORKLOADS[name].resources, Role.AUTO),
+                resources=offered(name),
                 instance_id=f"{options['id']}-{name}",
                 wait_s=CONTROL_WAIT_S,
             )
             for name in options["workloads"]
         ]
-        resources = (WORKLOADS[name].resources for name in options["workloads"])
+        resources = (
+            () if name in ON_DEMAND else WORKLOADS[name].resources for name in options["workloads"]
+        )
         changing = asyncio.create_task(
             change_when_told(list(zip(instances, resources, strict=True)))
         )

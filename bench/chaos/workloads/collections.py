@@ -85,7 +85,7 @@ class Collection:
 
 
 SET = Collection("set", "add", ("S-0", "S-1", "S-2"))
-LIST = Collection("list", "append", ("L-0", "L-1", "L-2"))
+LIST = Collection("list", "append", tuple(f"L-{n}" for n in range(8)))
 DEADLINES = Collection(
     "deadlines",
     "work",
