@@ -172,6 +172,16 @@ def test_a_paused_active_wakes_up_as_a_harmless_zombie(demo: Callable[..., Demo]
     assert found["failovers"] == 1
 
 
+def test_an_instance_and_an_account_join_and_another_instance_is_killed(
+    demo: Callable[..., Demo],
+) -> None:
+    """G1, G3, G6: three share the accounts, and each is somebody's standby."""
+    code, found = result(demo("--orders", "900", "--instances", "3", "--grow", "--kill", "--json"))
+    assert code == 0
+    assert [each["kind"] for each in found["disruptions"]] == ["grow", "kill"]
+    assert found["reconciled"]
+
+
 def test_heartbeats_alone_are_enough(demo: Callable[..., Demo]) -> None:
     code, found = result(demo("--orders", "400", "--kill", "--heartbeats-only", "--json"))
     assert_reconciled(found, 400)

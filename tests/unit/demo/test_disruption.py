@@ -27,6 +27,12 @@ def test_strikes_are_spread_evenly_kills_first() -> None:
     assert [each.after for each in strikes] == [250, 500, 750]
 
 
+def test_it_grows_in_the_middle() -> None:
+    strikes = plan(1_000, kills=2, pauses=1, grow=True)
+    assert [each.strike for each in strikes] == ["kill", "grow", "kill", "pause"]
+    assert [each.strike for each in plan(1_000, kills=0, pauses=0, grow=True)] == ["grow"]
+
+
 @pytest.mark.parametrize("orders", [1, 2, 3, 10, 1_000])
 @pytest.mark.parametrize("kills", [1, 3, 50])
 def test_the_gateway_can_always_reach_the_place_of_a_strike(orders: int, kills: int) -> None:

@@ -14,6 +14,7 @@ from aegis_control.demo.orders import (
     account_names,
     accounts_of,
     generate,
+    newcomer_in,
     price_for,
     read_orders,
     write_orders,
@@ -108,3 +109,14 @@ def test_the_gateway_reads_what_was_written(tmp_path: Path) -> None:
     orders = generate(50, seed=2)
     write_orders(tmp_path / "orders.jsonl", orders)
     assert read_orders(tmp_path / "orders.jsonl") == orders
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 400])
+def test_a_newcomer_trades_from_the_middle_on(count: int) -> None:
+    before = generate(count, seed=1)
+    newcomer = accounts_of(before)[-1]
+    after = newcomer_in(before)
+    assert [order.order_id for order in after] == [order.order_id for order in before]
+    if len(accounts_of(before)) > 1:
+        assert newcomer not in {order.account for order in after[: count // 2]}
+    assert after[count // 2 :] == before[count // 2 :]

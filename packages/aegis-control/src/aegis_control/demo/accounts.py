@@ -12,9 +12,10 @@ import json
 import sys
 from decimal import Decimal
 from pathlib import Path
+from typing import Final
 
 import aegis_sdk
-from aegis_sdk import ResourceContext, Role, Service
+from aegis_sdk import ResourceContext, Resources, Role, Service
 from aegis_sdk.errors import Rejected
 
 from aegis_control.demo import child
@@ -114,11 +115,15 @@ def _statement(ctx: ResourceContext, market: Market) -> Statement:
     )
 
 
-async def serve(url: str, instance_id: str, role: Role, names: list[str], service: Service) -> None:
+ON_DEMAND: Final = "on-demand"
+"""Instead of a role: it takes whatever account is asked for."""
+
+
+async def serve(url: str, instance_id: str, role: str, names: list[str], service: Service) -> None:
     """Serve until the demo ends this process."""
     events = child.EventPipe()
     async with aegis_sdk.connect(url, name=instance_id, wait_s=child.CONNECT_WAIT_S) as aegis:
-        resources = dict.fromkeys(names, role)
+        resources = Resources("*") if role == ON_DEMAND else dict.fromkeys(names, Role(role))
         instance = await aegis.serve(
             service, resources=resources, instance_id=instance_id, wait_s=child.CONNECT_WAIT_S
         )
@@ -130,4 +135,4 @@ if __name__ == "__main__":
     url, instance_id, role, names_file, market_file = sys.argv[1:6]
     names = json.loads(Path(names_file).read_text("utf-8"))
     market = Market.model_validate_json(Path(market_file).read_bytes())
-    child.run(serve(url, instance_id, Role(role), names, accounts(market)))
+    child.run(serve(url, instance_id, role, names, accounts(market)))

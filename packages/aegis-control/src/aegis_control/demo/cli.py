@@ -15,6 +15,7 @@ from aegis_control.demo.options import DemoOptions
 
 ORDERS_MAX: Final = 1_000_000
 STRIKES_MAX: Final = 50
+INSTANCES_MAX: Final = 16
 _COUNTED: Final = ("--kill", "--pause")
 
 
@@ -131,6 +132,23 @@ def demo(
             help="Serve the console, a page in the browser, and leave the system up until Ctrl-C.",
         ),
     ] = False,
+    instances: Annotated[
+        int,
+        typer.Option(
+            min=2,
+            max=INSTANCES_MAX,
+            help="How many instances serve accounts. Two: an active and a standby; more share the "
+            "accounts, and stand by for each other.",
+        ),
+    ] = 2,
+    grow: Annotated[
+        bool,
+        typer.Option(
+            "--grow",
+            help="In mid-stream one more instance joins and gets its share, and an account trades "
+            "for the first time.",
+        ),
+    ] = False,
 ) -> None:
     """Trade a day of orders over real processes, break some, and prove that
     nothing is lost or doubled.
@@ -162,6 +180,8 @@ def demo(
         cash=cash,
         position_limit=position_limit,
         console=console,
+        instances=instances,
+        grow=grow,
     )
     raise typer.Exit(run_demo(options))
 

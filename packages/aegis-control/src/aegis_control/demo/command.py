@@ -27,7 +27,7 @@ from aegis_control.demo.ledger import keep_ledger
 from aegis_control.demo.market import GENERATED, Market
 from aegis_control.demo.options import DemoOptions
 from aegis_control.demo.order_file import OrderFile, OrderFileError, read_order_file
-from aegis_control.demo.orders import Order, generate
+from aegis_control.demo.orders import Order, generate, newcomer_in
 from aegis_control.demo.processes import ChildFailed, Crew, last_words
 from aegis_control.demo.progress import screen_for
 from aegis_control.demo.reconcile import Reconciliation, reconcile
@@ -96,7 +96,8 @@ def run_demo(options: DemoOptions) -> int:
 def _orders(options: DemoOptions) -> OrderFile:
     if options.input is not None:
         return read_order_file(options.input)
-    return OrderFile(generate(options.orders, options.seed), [])
+    orders = generate(options.orders, options.seed)
+    return OrderFile(newcomer_in(orders) if options.grow else orders, [])
 
 
 def _market(options: DemoOptions, orders: list[Order]) -> Market:

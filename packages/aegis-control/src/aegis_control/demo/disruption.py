@@ -14,12 +14,14 @@ from aegis_control.demo.events import Traded
 
 
 class Strike(StrEnum):
-    """What is done to the active instance of `accounts`."""
+    """What is done to the active instance of `accounts`, or to the system."""
 
     KILL = "kill"
     """kill -9: its process is gone at once."""
     PAUSE = "pause"
     """SIGSTOP, and SIGCONT after another took over: it wakes up believing that it is the active."""
+    GROW = "grow"
+    """One more instance joins, and gets its share."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +46,11 @@ class Disruption:
     taken_over_s: float
 
 
-def plan(orders: int, *, kills: int, pauses: int) -> list[Planned]:
-    """The strikes of a session, in their order."""
+def plan(orders: int, *, kills: int, pauses: int, grow: bool = False) -> list[Planned]:
+    """The strikes of a session, in their order; it grows in the middle of them."""
     strikes = [Strike.KILL] * kills + [Strike.PAUSE] * pauses
+    if grow:
+        strikes.insert(len(strikes) // 2, Strike.GROW)
     stretch = orders / (len(strikes) + 1)
     return [
         Planned(

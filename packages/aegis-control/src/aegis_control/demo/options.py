@@ -13,7 +13,8 @@ class DemoOptions:
 
     `kills` and `pauses` are spread evenly over the session, kills first. `speed` 0 sends as fast as
     callers get answers; 60 plays a minute of the orders' time in a second. `cash` and
-    `position_limit` None: the generated day's, or what fits the file. `console` leaves the system up.
+    `position_limit` None: the generated day's, or what fits the file. `console` leaves the system up. With more than two
+    `instances`, or with `grow`, these share the accounts, which they take on demand.
     """
 
     orders: int = 1_000
@@ -29,3 +30,10 @@ class DemoOptions:
     cash: Decimal | None = None
     position_limit: Decimal | None = None
     console: bool = False
+    instances: int = 2
+    grow: bool = False
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether the instances share the accounts; else one is active for all, and the other stands by."""
+        return self.grow or self.instances > 2

@@ -105,6 +105,20 @@ def _order(source: random.Random, number: int, at_s: float, accounts: Sequence[s
     return replace(order, limit=EXACT.add(price_for(order, GENERATED), away))
 
 
+def newcomer_in(orders: Sequence[Order]) -> list[Order]:
+    """The same day, in which the last account trades from the middle on."""
+    *others, newcomer = accounts_of(orders)
+    middle = len(orders) // 2
+    return [
+        (
+            replace(order, account=others[n % len(others)])
+            if others and n < middle and order.account == newcomer
+            else order
+        )
+        for n, order in enumerate(orders)
+    ]
+
+
 def accounts_of(orders: Iterable[Order]) -> list[str]:
     return sorted({order.account for order in orders})
 

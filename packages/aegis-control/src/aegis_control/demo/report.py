@@ -245,17 +245,24 @@ def _by_code(rejections: dict[str, int]) -> str:
 
 def _unprovoked(report: Report) -> str:
     """A machine that is too busy looks to control like one that died; the figures must not hide it."""
-    count = report.failovers - len(report.disruptions)
+    count = report.failovers - sum(each.strike is not Strike.GROW for each in report.disruptions)
     if count <= 0:
         return ""
     return f" ({count} not provoked: an instance was silent for too long on a busy machine)"
 
 
 def _name(disruption: Disruption) -> str:
-    return "  kill -9" if disruption.strike is Strike.KILL else "  zombie"
+    return {Strike.KILL: "  kill -9", Strike.PAUSE: "  zombie", Strike.GROW: "  joined"}[
+        disruption.strike
+    ]
 
 
 def _what(disruption: Disruption, gap_ms: float) -> str:
+    if disruption.strike is Strike.GROW:
+        return (
+            f"{disruption.victim} after {disruption.orders_done:,} orders; it got {disruption.successor}; "
+            f"a caller waited {gap_ms:.0f} ms at most"
+        )
     return (
         f"{disruption.victim} after {disruption.orders_done:,} orders; {disruption.successor} took "
         f"over; a caller waited {gap_ms:.0f} ms at most"

@@ -20,6 +20,7 @@ from aegis_sdk.contract.subjects import Subjects
 from nats.aio.client import Client
 
 from aegis_control.demo import witness
+from aegis_control.demo.accounts import ON_DEMAND
 from aegis_control.demo.disruption import Disruption, Planned, Strike, flowing_at, plan
 from aegis_control.demo.events import Event, Finished, Limit, Stated, Traded
 from aegis_control.demo.market import Market
@@ -131,7 +132,7 @@ class Session:
         """The processes of `accounts`, by instance id."""
         self._numbers = itertools.count(1)
         self._disruptions: list[Disruption] = []
-        self._tape = Tape(lambda done: screen.advance(done, len(self._disruptions)))
+        self._tape = Tape(lambda done: screen.advance(done, self._failovers))
 
     async def run(self) -> Run:
         """Raises: ChildFailed, SessionFailed."""
@@ -165,27 +166,37 @@ class Session:
 
     def _control_environment(self) -> dict[str, str]:
         environment = {"AEGIS_URL": self._url, "AEGIS_HTTP_PORT": str(self._http_port)}
-        environment["AEGIS_SPREAD"] = "false"  # it tells of one active and its standby
+        if self._options.is_shared:
+            environment["AEGIS_SPREAD_WAIT_S"] = "0.5"
+        else:
+            environment["AEGIS_SPREAD"] = "false"  # it tells of one active and its standby
         if not self._options.heartbeats_only:
             environment["AEGIS_SYSTEM_URL"] = self._system_url
         return environment
 
     async def _start_services(self) -> tuple[Child, ...]:
         """Start all instances and, last, the gateway; they wait for control by themselves."""
+        shared, count = self._options.is_shared, self._options.instances
+        accounts = (
+            f"{count} that share accounts" if shared else "an active and a standby of accounts"
+        )
         self._screen.say(
-            f"starting {PRICING_INSTANCES} instances of pricing, an active and a standby of "
-            "accounts, and the gateway: a process each"
+            f"starting {PRICING_INSTANCES} instances of pricing, {accounts}, and the gateway: a process"
+            " each"
         )
         self._files()
-        active = await self._start_accounts(Role.ACTIVE)
-        standby = await self._start_accounts(Role.STANDBY)
+        roles = [ON_DEMAND] * count if shared else [Role.ACTIVE, Role.STANDBY]
+        booking = [await self._start_accounts(role) for role in roles]
         pricing = [await self._start_pricing(n + 1) for n in range(PRICING_INSTANCES)]
-        return active, standby, *pricing, await self._start_gateway()
+        return *booking, *pricing, await self._start_gateway()
 
     async def _until_all_serve(self, *services: Child) -> Child:
         """Return the gateway, the last of them."""
         await self._crew.until_ready(*services)
-        await self._await(self._one_is_active(), "one instance to be the active of all accounts")
+        if not self._options.is_shared:
+            await self._await(
+                self._one_is_active(), "one instance to be the active of all accounts"
+            )
         return services[-1]
 
     def _files(self) -> None:
@@ -197,13 +208,13 @@ class Session:
     def _market_file(self) -> Path:
         return self._work_dir / "market.json"
 
-    async def _start_accounts(self, role: Role) -> Child:
+    async def _start_accounts(self, role: str) -> Child:
         name = f"accounts-{next(self._numbers)}"
         file = str(self._work_dir / "accounts.json")
         child = await self._crew.start(
             name,
             "aegis_control.demo.accounts",
-            [self._url, name, role.value, file, str(self._market_file)],
+            [self._url, name, str(role), file, str(self._market_file)],
             on_event=_unheard,
         )
         self._instances[name] = child
@@ -231,7 +242,10 @@ class Session:
     # --- the stream and the strikes --------------------------------------------------------------
     async def _trade(self, gateway: Child) -> None:
         self._screen.say(f"trading {len(self._orders)} orders on {len(self._accounts)} accounts")
-        planned = plan(len(self._orders), kills=self._options.kills, pauses=self._options.pauses)
+        options = self._options
+        planned = plan(
+            len(self._orders), kills=options.kills, pauses=options.pauses, grow=options.grow
+        )
         limits = [strike.limit for strike in planned] + [len(self._orders)]
         _let_through(gateway, limits[0])
         for strike, limit in zip(planned, limits[1:], strict=True):
@@ -248,9 +262,16 @@ class Session:
         self._disruptions.append(disruption)
         self._screen.say(_story(disruption))
         if planned.strike is Strike.KILL:
-            await self._start_accounts(Role.AUTO)
+            await self._start_accounts(self._later_role)
+
+    @property
+    def _later_role(self) -> str:
+        """Of an instance that starts in mid-stream."""
+        return ON_DEMAND if self._options.is_shared else Role.AUTO
 
     async def _hit(self, strike: Strike) -> Disruption:
+        if strike is Strike.GROW:
+            return await self._grow()
         victim = self._active()
         done = len(self._tape.trades)
         struck_s = time.monotonic()
@@ -265,8 +286,26 @@ class Session:
             victim.wake()
         return Disruption(strike, victim.name, victim.pid, done, struck_s, successor, taken_over_s)
 
+    async def _grow(self) -> Disruption:
+        """One more instance: until it is active for its share."""
+        done, began_s = len(self._tape.trades), time.monotonic()
+        child = await self._start_accounts(ON_DEMAND)
+        await self._crew.until_ready(child)
+        live = sum(self._directory.lives(name) for name in self._instances)
+        share = len(self._directory.leases) // max(live, 1)
+        await self._await(
+            self._directory.until(lambda d: d.owners()[child.name] >= share),
+            "the instance that joined to get its share",
+        )
+        ended_s = time.monotonic()
+        got = f"{self._directory.owners()[child.name]} of {len(self._directory.leases)} accounts"
+        return Disruption(Strike.GROW, child.name, child.pid, done, began_s, got, ended_s)
+
     def _active(self) -> Child:
-        """Raises: SessionFailed when it is no process of ours."""
+        """Of all accounts, or of most. Raises: SessionFailed when it is no process of ours."""
+        if self._options.is_shared:
+            [(most, _)] = self._directory.owners().most_common(1)
+            return self._instances[most]
         owner = self._directory.active_of_all(self._accounts)
         if owner not in self._instances:
             raise SessionFailed(f"the accounts are not in one instance's hands (but {owner})")
@@ -277,6 +316,10 @@ class Session:
         await self._directory.until(lambda d: d.active_of_all(self._accounts) in self._instances)
 
     async def _successor_of(self, victim: str) -> str:
+        if self._options.is_shared:
+            had = [n for n, lease in self._directory.leases.items() if lease.owner == victim]
+            await self._directory.until(lambda d: not d.owners()[victim])
+            return ", ".join(sorted({self._directory.leases[name].owner for name in had}))
         await self._directory.until(lambda d: d.active_of_all(self._accounts) not in (victim, None))
         return str(self._directory.active_of_all(self._accounts))
 
@@ -285,11 +328,13 @@ class Session:
             async with asyncio.timeout(STANDBY_TIMEOUT_S):
                 await self._crew.attended(self._directory.until(self._has_standby))
         except TimeoutError:  # a zombie may have ended instead of coming back
-            standby = await self._start_accounts(Role.AUTO)
+            standby = await self._start_accounts(self._later_role)
             await self._crew.until_ready(standby)
             await self._await(self._directory.until(self._has_standby), "a standby")
 
     def _has_standby(self, directory: witness.Directory) -> bool:
+        if self._options.is_shared:
+            return directory.has_standbys()
         active = directory.active_of_all(self._accounts)
         return active is not None and any(
             name != active and child.running and not child.paused and directory.lives(name)
@@ -303,7 +348,14 @@ class Session:
         except TimeoutError as error:
             raise SessionFailed(f"waited {TAKEOVER_TIMEOUT_S:.0f} s for {what}") from error
 
+    @property
+    def _failovers(self) -> int:
+        """Those that were provoked."""
+        return sum(each.strike is not Strike.GROW for each in self._disruptions)
+
     def _failovers_since(self, epochs: dict[str, int]) -> int:
+        if self._options.is_shared:  # accounts move when instances come, too
+            return self._failovers
         now = self._directory.epochs()
         return max((now[account] - epoch for account, epoch in epochs.items()), default=0)
 
@@ -335,11 +387,16 @@ def _let_through(gateway: Child, orders: int) -> None:
 
 
 def _story(disruption: Disruption) -> str:
+    took_ms = (disruption.taken_over_s - disruption.struck_s) * 1e3
+    if disruption.strike is Strike.GROW:
+        return (
+            f"{disruption.victim} joined after {disruption.orders_done} orders: it is active for "
+            f"{disruption.successor} {took_ms / 1e3:.1f} s after its process began"
+        )
     done = {
         Strike.KILL: "kill -9 of",
         Strike.PAUSE: "paused (SIGSTOP), later woken as a zombie:",
     }[disruption.strike]
-    took_ms = (disruption.taken_over_s - disruption.struck_s) * 1e3
     return (
         f"{done} the active {disruption.victim} (pid {disruption.pid}) after "
         f"{disruption.orders_done} orders: {disruption.successor} took over within {took_ms:.0f} ms"

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import Final
@@ -156,6 +157,19 @@ class Directory:
         held = [self.leases.get(account) for account in accounts]
         owners = {lease.owner if _is_held(lease) else None for lease in held if lease is not None}
         return owners.pop() if len(owners) == 1 and None not in held else None
+
+    def owners(self) -> Counter[str]:
+        """For how many accounts each instance is active."""
+        return Counter(lease.owner for lease in self.leases.values() if _is_held(lease))
+
+    def has_standbys(self) -> bool:
+        """Whether a live instance follows each account, beside its active."""
+        live = [each for each in self.instances.values() if each.state == InstanceState.LIVE]
+        return all(
+            _is_held(lease)
+            and any(n in each.resources and each.instance_id != lease.owner for each in live)
+            for n, lease in self.leases.items()
+        )
 
     def lives(self, instance_id: str) -> bool:
         record = self.instances.get(instance_id)
