@@ -12,6 +12,8 @@ Values and their JSON lines, both ways; pure. One record a line, its `type` firs
 - `gone`     an outcome that was stored while the run went on, and is not in the journal at its end
 - `fault`    what the nemesis did, from `began_s` until `healed_s`
 - `loss`     what control told was lost of a service's streams, and when that was accepted
+- `gate`     a gate that the suite stored, and its place
+- `pause`    a resource that was paused, and between which places of the journal nothing of it may have run
 - `final`    a resource's value, read from its service after everything settled
 
 All times are seconds of one machine's monotonic clock.
@@ -146,6 +148,17 @@ class Gate:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Pause:
+    """A resource that was paused: nothing of it ran when the journal ended at `from_seq`, nor may until `to_seq`."""
+
+    service: str
+    resource: str
+    from_seq: int
+    to_seq: int
+    began_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Gone:
     """An outcome that the server told of when it was stored, and that its journal does not hold any more."""
 
@@ -215,6 +228,7 @@ class History:
     faults: Sequence[Fault] = ()
     losses: Sequence[Loss] = ()
     gates: Sequence[Gate] = ()
+    pauses: Sequence[Pause] = ()
     finals: Sequence[Final] = ()
 
     def of(self, workload: str) -> list[Operation]:
@@ -273,6 +287,7 @@ def write(history: History) -> Iterator[str]:
         ("fault", history.faults),
         ("loss", history.losses),
         ("gate", history.gates),
+        ("pause", history.pauses),
         ("final", history.finals),
     ):
         for entry in entries:
@@ -280,7 +295,7 @@ def write(history: History) -> Iterator[str]:
 
 
 def record_line(kind: str, entry: Any) -> str:
-    """One record (run, accepted, outcome, gone, fault, loss, gate, final) as a line."""
+    """One record (run, accepted, outcome, gone, fault, loss, gate, pause, final) as a line."""
     return _line(kind, asdict(entry))
 
 
@@ -328,6 +343,7 @@ class _Reader:
         self._faults: list[Fault] = []
         self._losses: list[Loss] = []
         self._gates: list[Gate] = []
+        self._pauses: list[Pause] = []
         self._finals: list[Final] = []
 
     def take(self, record: dict[str, Any]) -> None:
@@ -351,6 +367,8 @@ class _Reader:
                 self._losses.append(Loss(**record))
             case "gate":
                 self._gates.append(Gate(**record))
+            case "pause":
+                self._pauses.append(Pause(**record))
             case "final":
                 self._finals.append(Final(**record))
             case _:
@@ -382,5 +400,6 @@ class _Reader:
             faults=sorted(self._faults, key=lambda fault: fault.began_s),
             losses=sorted(self._losses, key=lambda loss: loss.accepted_s),
             gates=self._gates,
+            pauses=self._pauses,
             finals=sorted(self._finals, key=lambda final: final.place),
         )

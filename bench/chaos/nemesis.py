@@ -49,6 +49,8 @@ class Kind(StrEnum):
     """Resources change hands, several times a second."""
     SEIZE = "seize"
     """Resources change hands without a word to their owners, whose turns are under way."""
+    PAUSE_TRAFFIC = "pause_traffic"
+    """An operator pauses resources, one after the other, and resumes them."""
     GIVE_UP = "give_up"
     """Crowds of callers give up at the same moment, a moment after they asked."""
     FULL_STREAMS = "full_streams"
@@ -75,7 +77,13 @@ ACCIDENTS: Final = (
 """What takes an operator with the right to destroy; drawn when asked for."""
 
 
-TROUBLES: Final = (Kind.BUMP_GATES, Kind.MOVE_OWNERSHIP, Kind.SEIZE, Kind.GIVE_UP)
+TROUBLES: Final = (
+    Kind.BUMP_GATES,
+    Kind.MOVE_OWNERSHIP,
+    Kind.SEIZE,
+    Kind.PAUSE_TRAFFIC,
+    Kind.GIVE_UP,
+)
 """What anybody may do at any moment: troubles.py."""
 
 NAMED_ALONE: Final = (Kind.SEIZE,)
@@ -115,7 +123,7 @@ def _lasts_s(source: Random, kind: Kind) -> float:
     """A pause, a cut or a delay of half, once or thrice the detection time; a kill until the restart."""
     if kind in (Kind.KILL_INSTANCE, Kind.KILL_CONTROL, Kind.KILL_NATS, Kind.KILL_CLIENT):
         return source.uniform(0.1, 1.5)
-    if kind is Kind.JOIN:
+    if kind in (Kind.JOIN, Kind.PAUSE_TRAFFIC):
         return source.uniform(4.0, 10.0)
     return DETECTION_S * source.choice([0.5, 1.0, 3.0])
 
@@ -185,6 +193,7 @@ _PARTS = {
     Kind.MOVE_OWNERSHIP: "ownership",
     Kind.SEIZE: "ownership",
     Kind.GIVE_UP: "crowd",
+    Kind.PAUSE_TRAFFIC: "traffic",
     Kind.FULL_STREAMS: "streams",
     Kind.DELETE_BUCKET: "bucket",
     Kind.DELETE_CONSUMERS: "service",

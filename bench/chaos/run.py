@@ -121,6 +121,7 @@ async def _run_in(planned: Plan, folder: Path) -> History:
         history,
         losses=system.losses,
         gates=system.gates,
+        pauses=system.pauses,
         gone=lost,
         faults=[*history.faults, *system.put_back],
     )

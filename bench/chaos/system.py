@@ -24,7 +24,7 @@ from bench.chaos.breaks import BROKEN
 from bench.chaos.children import Child
 from bench.chaos.clocks import Clocks
 from bench.chaos.collect import Names
-from bench.chaos.history import PUT_BACK, Fault, Gate, Loss
+from bench.chaos.history import PUT_BACK, Fault, Gate, Loss, Pause
 from bench.chaos.nemesis import ACCIDENTS, TROUBLES, Kind
 from bench.chaos.proxy import Proxy
 from bench.chaos.troubles import Troubles
@@ -95,6 +95,11 @@ class System:
         return self._troubles.gates
 
     @property
+    def pauses(self) -> list[Pause]:
+        """What was paused, and nothing of it may have run."""
+        return self._troubles.pauses
+
+    @property
     def sizes(self) -> dict[Kind, int]:
         """How many targets there are of each kind of fault."""
         of_controls = dict.fromkeys((Kind.KILL_CONTROL, Kind.PAUSE_CONTROL), CONTROLS)
@@ -107,6 +112,7 @@ class System:
             Kind.MOVE_OWNERSHIP: 1,
             Kind.SEIZE: 1,
             Kind.GIVE_UP: 1,
+            Kind.PAUSE_TRAFFIC: 1,
             Kind.FULL_STREAMS: 1,
             Kind.DELETE_BUCKET: 3,
             Kind.DELETE_CONSUMERS: 2 * len(self._services),

@@ -24,7 +24,7 @@ from aegis_sdk.nats.codes import ROLLUP
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
 
-from bench.chaos.history import Gate
+from bench.chaos.history import Gate, Pause
 from bench.chaos.nemesis import Kind
 from bench.chaos.workloads import WORKLOADS
 from bench.chaos.workloads.api import Named, Workload
@@ -34,6 +34,10 @@ BUMP_S: Final = 0.02
 MOVE_S: Final = 0.1
 SEIZE_S: Final = 0.2
 CANCEL_AGAIN_S: Final = 0.5
+PAUSED_S: Final = 0.5
+RESUMED_S: Final = 0.3
+BEFORE_S: Final = 0.1
+ASKED_MAX: Final = 10
 CROWD: Final = 300
 CROWD_TIMEOUT_S: Final = 0.02
 CROWD_PAUSE_S: Final = 0.3
@@ -51,6 +55,10 @@ class Troubles:
         self._tasks: dict[Kind, asyncio.Task[None]] = {}
         self.gates: list[Gate] = []
         """Those that were stored here."""
+        self.pauses: list[Pause] = []
+        """Those of which control said that nothing of it begins any more."""
+        self._paused: tuple[str, str] | None = None
+        """What may be paused just now."""
         self._asked = 0
         """By crowds: each request has a name of its own."""
 
@@ -61,6 +69,7 @@ class Troubles:
             Kind.MOVE_OWNERSHIP: self._move_ownership,
             Kind.SEIZE: self._seize,
             Kind.GIVE_UP: self._give_up,
+            Kind.PAUSE_TRAFFIC: self._pause_traffic,
         }
         self._tasks[kind] = asyncio.create_task(makers[kind]())
         return kind.value
@@ -71,6 +80,10 @@ class Troubles:
         while task is not None and not task.done():
             task.cancel()  # before Python 3.12 a wait of the NATS client can swallow it
             await asyncio.wait([task], timeout=CANCEL_AGAIN_S)
+
+        if kind is Kind.PAUSE_TRAFFIC:
+            async with _connected(self._urls()) as client:
+                await self._resume(client)
 
     async def end_all(self) -> None:
         for kind in list(self._tasks):
@@ -135,6 +148,50 @@ class Troubles:
                         await self._store_gates(client, gates)
                 await asyncio.sleep(SEIZE_S)
 
+    async def _pause_traffic(self) -> None:
+        """One resource after the other, so that the others go on."""
+        async with _connected(self._urls()) as client:
+            while True:
+                workload = self._source.choice(self._workloads)
+                if workload.resources:
+                    self._paused = workload.service_name, self._source.choice(workload.resources)
+                    with contextlib.suppress(NatsError, TimeoutError, KeyError, TypeError):
+                        await self._pause(client, *self._paused)
+                    await self._resume(client)
+                await asyncio.sleep(RESUMED_S)
+
+    async def _pause(self, client: Client, service: str, resource: str) -> None:
+        """Raises: NatsError, TimeoutError; KeyError, TypeError for an answer that says no."""
+        began_s, stream = time.monotonic(), SUBJECTS.journal_stream(service)
+        for _ in range(ASKED_MAX):
+            done = await _asked(client, "pause", service, resource)
+            if not (done["unconfirmed"] or done["asleep"] or done["running"]):
+                break
+        else:
+            return  # what has begun may end
+        await asyncio.sleep(BEFORE_S)  # outcomes that were on their way
+        from_seq = await _end_of(client, stream)
+        await asyncio.sleep(PAUSED_S)
+        to_seq = await _end_of(client, stream)
+        self.pauses.append(
+            Pause(
+                service=service,
+                resource=resource,
+                from_seq=from_seq,
+                to_seq=to_seq,
+                began_s=began_s,
+            )
+        )
+
+    async def _resume(self, client: Client) -> None:
+        """Until control says so."""
+        while self._paused is not None:
+            with contextlib.suppress(NatsError, TimeoutError, KeyError, TypeError):
+                await _asked(client, "resume", *self._paused)
+                self._paused = None
+                return
+            await asyncio.sleep(CANCEL_AGAIN_S)
+
     async def _give_up(self) -> None:
         """Crowds that ask for a value, and give up at the same moment."""
         async with aegis_sdk.connect(",".join(self._urls())) as aegis:
@@ -156,6 +213,20 @@ async def _ask(aegis: aegis_sdk.Aegis, workload: Workload, n: int) -> None:
             resource=resource,
             timeout_s=CROWD_TIMEOUT_S,
         )
+
+
+async def _asked(client: Client, verb: str, service: str, resource: str) -> dict[str, Any]:
+    """Control's answer. Raises: NatsError, TimeoutError; KeyError, TypeError when it says no."""
+    order = {"target": resource, "service": service, "by": "chaos", "reason": "to see"}
+    message = await client.request(SUBJECTS.admin(verb), json.dumps(order).encode(), timeout=6.0)
+    found: dict[str, Any] = json.loads(message.data)["data"]
+    found["pause"]  # a refusal has none
+    return found
+
+
+async def _end_of(client: Client, stream: str) -> int:
+    message = await client.request(f"$JS.API.STREAM.INFO.{stream}", b"", timeout=2.0)
+    return int(json.loads(message.data)["state"]["last_seq"])
 
 
 async def _subjects_of(client: Client, stream: str, subject: str) -> list[str]:

@@ -17,6 +17,7 @@ from bench.chaos.checkers import (
     numbers,
     once,
     order,
+    paused,
     recovery,
     stale,
     timers,
@@ -40,12 +41,13 @@ CHECKERS: dict[str, Checker] = {
     "definite": definite.check,
     "epochs": epochs.check,
     "gates": gates.check,
+    "paused": paused.check,
     "numbers": numbers.check,
     "recovery": recovery.check,
     "enough": enough.check,
 }
 
-AS_IT_WAS = (announced.check, gates.check, recovery.check, enough.check)
+AS_IT_WAS = (announced.check, gates.check, paused.check, recovery.check, enough.check)
 """They judge the history as it was: what is gone, and whether something was answered, whatever became of that."""
 
 

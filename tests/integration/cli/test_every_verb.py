@@ -29,6 +29,8 @@ CHANGING = {
     "rebalance": ["accounts"],
     "accept-loss": ["accounts"],
     "retire": ["ACC-1"],
+    "pause": ["ACC-1"],
+    "resume": ["accounts/book"],
     "forget": ["accounts"],
     "dlq redrive": ["K.1"],
     "dlq drop": ["K.1"],

@@ -18,6 +18,7 @@ from bench.chaos.history import (
     Loss,
     Operation,
     OutcomeEntry,
+    Pause,
     Status,
     nested,
     read,
@@ -577,6 +578,25 @@ def test_a_gate_of_a_log_that_lost_something_later_tells_nothing() -> None:
     assert not past_a_gate(gate=15, stored_under=10, losses=[loss])
     assert past_a_gate(gate=15, stored_under=10, losses=[replace(loss, accepted_s=4.0)])
     assert not past_a_gate(gate=15, stored_under=10, faults=[copy])
+
+
+# --- pauses --------------------------------------------------------------------------------------
+def in_a_pause(*, seq: int, outcome: str = "executed", **more: object) -> list[str]:
+    """An outcome at `seq`, of a resource that was paused between 10 and 20."""
+    told = Pause(service="sets", resource="S", from_seq=10, to_seq=20, began_s=5.0)
+    stored = OutcomeEntry(seq=seq, service="sets", resource="S", op="p.1", outcome=outcome)
+    history = read(write(History(pauses=[told], outcomes=[stored], **more)))  # type: ignore[arg-type]
+    return [str(each) for each in check_all(history, [CHECKERS["paused"]])]
+
+
+def test_what_is_executed_in_a_pause_is_found() -> None:
+    assert in_a_pause(seq=11)
+    assert in_a_pause(seq=20)
+    assert not in_a_pause(seq=10)
+    assert not in_a_pause(seq=21)
+    assert not in_a_pause(seq=11, outcome="cancelled")
+    loss = Loss(service="sets", stream="AEGIS_JOURNAL_sets", what="is gone", accepted_s=6.0)
+    assert not in_a_pause(seq=11, losses=[loss])
 
 
 # --- group requests ------------------------------------------------------------------------------

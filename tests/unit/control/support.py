@@ -478,6 +478,8 @@ class Office:
         connected: str = "",
         offer: int = 0,
         requests_done: int = 0,
+        own_number: int = 0,
+        held_running: int = 0,
     ) -> None:
         for instance_id in instance_ids:
             self.watch.heard(
@@ -495,6 +497,8 @@ class Office:
                     draining=draining,
                     offer=offer,
                     requests_done=requests_done,
+                    own_number=own_number,
+                    held_running=held_running,
                 )
             )
 

@@ -45,7 +45,7 @@ def test_every_kind_has_a_name_of_its_own_that_stays() -> None:
         "events_not_provided",
         *("log_lost", "loss_accepted", "request_dead_lettered", "leader_elected"),
         *("leader_stepped_down", "leader_record_unreadable", "control_step_failed"),
-        "operator_change",
+        *("operator_change", "traffic_paused", "traffic_resumed"),
     }
 
 

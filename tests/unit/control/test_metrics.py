@@ -114,7 +114,18 @@ async def test_labels_are_few_and_name_no_instance_and_no_resource(metrics: Metr
         for key, value in sample.labels.items()
     }
     assert {key for key, _ in labels} == {
-        *("service", "method", "route", "outcome", "state", "role", "reason", "le", "version")
+        *(
+            "service",
+            "method",
+            "route",
+            "outcome",
+            "state",
+            "role",
+            "reason",
+            "le",
+            "version",
+            "kind",
+        )
     }
     assert not [value for _, value in labels if value.startswith(("ACC-", "s0-"))]
     assert not {value for key, value in labels if key == "service"} - set(state.services)

@@ -61,6 +61,7 @@ def test_not_executed_holds_exactly_what_is_safe_to_retry() -> None:
         "NoRoute",
         "TooFarBehind",
         "LogLost",
+        "Paused",
         "Overloaded",
         "Expired",
         "Cancelled",

@@ -114,3 +114,14 @@ def test_the_registry_is_told_methods_and_schemas() -> None:
     assert (spec.name, spec.targeted) == ("one", True)
     assert spec.request_schema == {"type": "integer"}
     assert spec.reply_schema == {"type": "integer"}
+
+
+def test_an_urgent_handler_takes_a_resource() -> None:
+    """The group's requests wait for nobody."""
+    service = Service("accounts")
+
+    async def cancel(ctx: Context, order: int) -> int:
+        return order
+
+    with pytest.raises(ContractError, match="an urgent one passes others of its resource"):
+        service.handles(Method("accounts", "cancel", request=int, reply=int), urgent=True)(cancel)

@@ -19,6 +19,7 @@ AegisError
 │  ├─ NoRoute             no instance for the service or resource
 │  ├─ TooFarBehind        no standby has read so much of the log in time
 │  ├─ LogLost             the service's streams lost entries; an operator has to decide
+│  ├─ Paused              an operator has paused the resource, the method or the service
 │  ├─ Overloaded          the request stream is full
 │  ├─ Expired             the deadline passed before a handler took it
 │  ├─ Cancelled           the caller gave up in time: at its deadline, or on purpose
@@ -196,6 +197,15 @@ class LogLost(NotExecuted):
     """
 
     code = "log_lost"
+
+
+class Paused(NotExecuted):
+    """An operator has paused the resource, the method or the service; the message has the reason.
+
+    Try again when it is resumed; a request with a key, under a new one.
+    """
+
+    code = "paused"
 
 
 class Overloaded(NotExecuted):

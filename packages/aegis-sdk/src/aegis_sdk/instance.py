@@ -477,6 +477,7 @@ class Instance:
         assert serving is not None
         assert self._watch is not None
         active = serving.active
+        held_running, held_waiting = serving.held_counts()
         return Heartbeat(
             service=self.service,
             instance_id=self.id,
@@ -503,6 +504,9 @@ class Instance:
             timers=serving.timers_open,
             lacking=serving.lacking,
             unreadable=serving.unreadable,
+            own_number=serving.holds_number,
+            held_running=held_running,
+            held_waiting=held_waiting,
             wall_s=time.time(),
         )
 

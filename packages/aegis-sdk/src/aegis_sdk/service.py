@@ -26,7 +26,7 @@ Callback = Callable[[str], Awaitable[None] | None]
 class Handler:
     """A registered handler. `targeted`: it takes a ResourceContext, so requests must name a resource.
 
-    `pure`: it only computes, see `Service.handles`.
+    `pure`: it only computes, and `urgent`: its requests pass others, see `Service.handles`.
     """
 
     method: Method[Any, Any]
@@ -35,11 +35,13 @@ class Handler:
     targeted: bool
     retries: Retries
     pure: bool = False
+    urgent: bool = False
 
     def spec(self) -> MethodSpec:
         return MethodSpec(
             name=self.method.name,
             targeted=self.targeted,
+            urgent=self.urgent,
             request_schema=self.method.request.schema(),
             reply_schema=self.method.reply.schema(),
         )
@@ -98,6 +100,7 @@ class Service:
         *,
         retries: Retries | None = None,
         pure: bool = False,
+        urgent: bool = False,
     ) -> Callable[[F], F]:
         """Serve `method` by an `async def`, or by a plain `def`, which runs in a thread.
 
@@ -114,10 +117,14 @@ class Service:
         replicated journal many requests of a hot resource are then stored at once: it may be run on a
         state that is not stored yet, and again if that does not come to be. It can make no requests.
 
+        `urgent` requests (a cancel) pass those that wait for their resource, also their own caller's and stored ones. They
+        pass neither what has begun nor one another. Where they never cease, others wait until their deadlines.
+
         Raises:
             ContractError: the method belongs to another service, or has a handler already; the handler's
                 context is not annotated, or it can't be called with (context, request); its annotations name other models
-                than the method, or no type that can be stored; a pure handler waits, takes no resource, or has retries.
+                than the method, or no type that can be stored; a pure handler waits, takes no resource, or has retries;
+                an urgent one takes no resource.
         """
         _check_parentheses(method, "handles")
         if retries is not None:
@@ -132,7 +139,13 @@ class Service:
                 signatures.takes_resource(function),
                 retries or Retries(),
                 pure,
+                urgent,
             )
+            if urgent and not handler.targeted:
+                raise ContractError(
+                    f"handler {signatures.name_of(function)}: an urgent one passes others of its resource, so it takes a"
+                    " ResourceContext; the group's requests do not wait for each other"
+                )
             if pure and (handler.is_async or not handler.targeted or retries is not None):
                 raise ContractError(
                     f"handler {signatures.name_of(function)}: a pure one is a plain def that takes a"

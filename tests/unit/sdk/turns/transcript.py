@@ -1,6 +1,7 @@
 """Transcripts of a writer: what comes in, a command a line, and what goes out, each line behind a `>`.
 
     own 1 acc=w1          the next entry of the log: ownership 1 gives acc to w1 (the writer under test)
+    own 2 !@acc !/wait    … ownership 2 says that acc and the method `wait` are paused, and nothing else; `!` is the service
     gate w1               … a gate
     turn w2 3 acc c.7 5   … a turn of another writer: the outcome of c.7 adds 5 to acc; `w2 -` is a single; also number=9
     end acc c.1           … its caller gave up
@@ -8,6 +9,7 @@
     lost 3                ownership entry 3 comes, though others are missing
 
     send acc c.1 add 5    a request, for a pure handler; `wait 5` for one that waits; also stored=9 after=9 single again at=100
+    send acc c.1 add 5 urgent     … it passes those that wait; due=200: its deadline
     send acc c.1 add 5 born=90    … somebody may have begun it since (the n-th ownership entry is stored at 50 n)
     send acc c.1 add 5>bcc        … it hands in a request to bcc
     send acc c.1 add 5@a:120 … it sets a timer `a` that is due at 120; `5!a` drops it
@@ -43,6 +45,7 @@ from typing import Any, Protocol
 
 from aegis_sdk.contract.envelope import Change, Outcome, OutcomeKind, Request
 from aegis_sdk.contract.turns.checkpoint import Checkpoint
+from aegis_sdk.contract.turns.holds import Hold
 from aegis_sdk.contract.turns.timers import Timer
 from aegis_sdk.domain.turns.checkpoints import Every
 from aegis_sdk.domain.turns.entries import End, Entry, Gate, Own, Saved, Settled, Turn
@@ -50,7 +53,7 @@ from aegis_sdk.domain.turns.output import Output, Save, Sending
 from aegis_sdk.domain.turns.ownership import MissingOwnership
 from aegis_sdk.domain.turns.work import BehindTrim, Work, Write
 from aegis_sdk.domain.turns.writer import Writer
-from pydantic_core import to_json
+from pydantic_core import from_json, to_json
 
 ENDS_KEPT_S = 600.0
 
@@ -141,8 +144,10 @@ class Player:
         self.writer.read(entry(self._seq))
 
     def _own(self, number: str, *moves: str) -> None:
-        moved = dict(move.split("=", 1) for move in moves)
-        self._read(lambda seq: Own(seq, int(number), moved, stored_s=50.0 * int(number)))
+        moved = dict(move.split("=", 1) for move in moves if "=" in move)
+        holds = {move[1:]: Hold(100.0, "ann", "why") for move in moves if move[0] == "!"}
+        at_s = 50.0 * int(number)
+        self._read(lambda seq: Own(seq, int(number), moved, stored_s=at_s, holds=holds))
 
     def _lost(self, number: str) -> None:
         self._own(number)
@@ -208,15 +213,18 @@ class Player:
         after: str = "0",
         at: str = "100",
         born: str = "inf",
+        due: str = "",
     ) -> None:
         to = None if resource == "-" else resource
-        request = Request(request_id, "s", "add", to, amount.encode())
+        request = Request(request_id, "s", how, to, amount.encode())
+        request.deadline_s = float(due) if due else None
         request.attempt = 2 if "again" in flags else 1
         work = Work(
             request,
             sent_s=float(at),
             pure=how == "add",
             single="single" in flags,
+            urgent="urgent" in flags,
             stored_seq=int(stored),
             after=int(after),
             born_s=float(born),
@@ -366,8 +374,14 @@ def _named(works: list[Work]) -> str:
 
 def _settled(works: list[Work]) -> str:
     return " ".join(
-        f"{work.request.request_id}={work.outcome.body.decode()}" for work in works if work.outcome
+        f"{work.request.request_id}={_said_of(work.outcome)}" for work in works if work.outcome
     )
+
+
+def _said_of(outcome: Outcome) -> str:
+    """The number; of a paused one, what its caller is told."""
+    body = outcome.body.decode()
+    return str(from_json(body)["message"]) if body.startswith("{") else body
 
 
 class Plays(Protocol):

@@ -22,6 +22,7 @@ from aegis_sdk.contract.control import (
     ResourceSeen,
     ServiceRecord,
 )
+from aegis_sdk.contract.turns.holds import Hold, Holds
 
 from aegis_control.application.unreadable import Unreadables
 from aegis_control.domain.leading.failover import Candidate
@@ -144,6 +145,17 @@ class ServiceTable:
     @property
     def journal_id(self) -> str:
         return self.logs.journal.id if self.logs else ""
+
+    @property
+    def kept_holds(self) -> Holds:
+        """What is paused, as it is kept beside the log."""
+        kept = self.logs.holds if self.logs else {}
+        return {what: Hold(each.since, each.by, each.reason) for what, each in kept.items()}
+
+    @property
+    def holds(self) -> Holds:
+        """What operators have paused."""
+        return self.kept_holds if self.owned is None else self.owned.holds
 
     def follow_log(self, resource: str) -> None:
         """Have the lease say what the log says. A lease from behind it is left alone."""

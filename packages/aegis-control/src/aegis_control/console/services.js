@@ -110,6 +110,7 @@ function facts(service) {
   if (waiting) found.push({ key: "waiting", state: "waiting", text: `${count(waiting)} waiting` });
   if (vacant) found.push({ key: "vacant", state: "vacant", text: `${count(vacant)} vacant` });
   if (service.unfollowed) found.push({ key: "alone", state: "no_standby", text: `${count(service.unfollowed)} without a standby` });
+  for (const pause of service.paused ?? []) found.push({ key: `paused ${pause.what}`, state: "waiting", text: `${pause.what} paused` });
   if (service.depth) found.push({ key: "depth", state: "live", text: `${many(service.depth, "request")} in the queue` });
   return found;
 }

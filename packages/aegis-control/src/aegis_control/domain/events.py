@@ -268,6 +268,26 @@ class LossForgiven(Event):
     losses: list[dict[str, Any]] = []
 
 
+class TrafficPaused(Event):
+    """An operator paused a resource, a method or a service."""
+
+    alarming = True
+
+    service: str = ""
+    target: str = ""
+    by: str = ""
+    reason: str = ""
+
+
+class TrafficResumed(Event):
+    service: str = ""
+    target: str = ""
+    by: str = ""
+    reason: str = ""
+    duration_s: float = 0.0
+    """For how long it was paused."""
+
+
 class RequestDeadLettered(Event):
     alarming = True
 
@@ -319,4 +339,6 @@ class OperatorChange(Event):
     resource: str = ""
     request_id: str = ""
     to: str | None = None
+    target: str = ""
+    """Of `pause` and `resume`."""
     reason: str = ""

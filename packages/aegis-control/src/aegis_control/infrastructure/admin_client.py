@@ -26,6 +26,8 @@ from aegis_sdk.contract.control import (
     Forgotten,
     LossAccepted,
     Moved,
+    PauseTraffic,
+    PauseView,
     Rebalance,
     Rebalanced,
     Retired,
@@ -35,6 +37,7 @@ from aegis_sdk.contract.control import (
     ServiceView,
     ShowRoute,
     TargetInstance,
+    TrafficPaused,
 )
 from aegis_sdk.contract.subjects import Subjects
 from aegis_sdk.errors import InvalidAddress, RefusedByNats, Unavailable
@@ -64,6 +67,7 @@ class ControlStatus(BaseModel):
     services: int = 0
     instances: dict[str, int] = {}
     resources: dict[str, int] = {}
+    paused: list[PauseView] = []
 
 
 class ServiceDescription(BaseModel):
@@ -81,6 +85,7 @@ _SERVICES: Final = TypeAdapter(list[ServiceView])
 _ROUTES: Final = TypeAdapter(list[RouteView])
 _MOVED: Final = TypeAdapter(Moved)
 _REBALANCED: Final = TypeAdapter(Rebalanced)
+_PAUSED: Final = TypeAdapter(TrafficPaused)
 _RETIRED: Final = TypeAdapter(Retired)
 _FORGOTTEN: Final = TypeAdapter(Forgotten)
 _ACCEPTED: Final = TypeAdapter(LossAccepted)
@@ -258,6 +263,14 @@ class AdminClient:
     async def accept_loss(self, order: AcceptLoss) -> LossAccepted:
         """Go on without what a service's streams lost."""
         return await self._ask("accept-loss", _body(order), _ACCEPTED)
+
+    async def pause(self, order: PauseTraffic) -> TrafficPaused:
+        """Begin nothing new of a resource, a service or a method; again, it is asked what has begun."""
+        return await self._ask("pause", _body(order), _PAUSED)
+
+    async def resume(self, order: PauseTraffic) -> TrafficPaused:
+        """Serve it again."""
+        return await self._ask("resume", _body(order), _PAUSED)
 
     async def retire(self, order: RetireResource) -> Retired:
         """End a resource for good."""

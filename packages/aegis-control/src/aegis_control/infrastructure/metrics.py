@@ -123,6 +123,12 @@ class Metrics:
                 if table.logs is not None
             },
         )
+        yield _gauge(
+            "aegis_paused",
+            "What operators have paused: resources, methods, whole services.",
+            ["service", "kind"],
+            {key: value for table in self._state.known() for key, value in _paused(table).items()},
+        )
         if self._read is not None:
             yield from _stored(self._read)
 
@@ -246,6 +252,14 @@ def _system(tables: list[ServiceTable]) -> Iterator[Metric]:
         ["service"],
         open_requests,
     )
+
+
+def _paused(table: ServiceTable) -> Values:
+    kinds = Tally(_KINDS_OF_PAUSE.get(what[:1], "service") for what in table.holds)
+    return {(table.name, kind): kinds[kind] for kind in ("service", "resource", "method")}
+
+
+_KINDS_OF_PAUSE: Final = {"@": "resource", "/": "method"}
 
 
 def _stored(read: Backlog) -> Iterator[Metric]:

@@ -155,6 +155,11 @@ class Runner:
         handler = self._service.handlers.get(request.method)
         return handler is not None and handler.pure
 
+    def is_urgent(self, request: Request) -> bool:
+        """Whether it passes those of its resource that wait."""
+        handler = self._service.handlers.get(request.method)
+        return handler is not None and handler.urgent
+
     def lacks(self, request: Request) -> bool:
         """Whether this version has no such method."""
         return request.method not in self._service.handlers

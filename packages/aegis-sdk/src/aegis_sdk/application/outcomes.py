@@ -25,6 +25,7 @@ from aegis_sdk.errors import (
     NotExecuted,
     OutcomeUnknown,
     OutcomeUnreadable,
+    Paused,
     Rejected,
     ReplyUnreadable,
     Unavailable,
@@ -40,6 +41,7 @@ CODE_CHARS_MAX: Final = 200
 TOO_MANY_TIMERS: Final = "too_many_timers"
 """The code of the refusal."""
 
+_WITHOUT_EFFECT: Final = {error.code: error for error in (NotExecuted, Paused)}
 _CONTRACT = {error.code: error for error in (UnknownMethod, ContractError)}
 
 
@@ -69,7 +71,7 @@ def error_of(outcome: Outcome, method: Method[Any, Any], request_id: str = "") -
         case OutcomeKind.EXPIRED:
             return Expired(text)
         case OutcomeKind.CANCELLED:
-            return NotExecuted(text) if error.code == NotExecuted.code else Cancelled(text)
+            return _WITHOUT_EFFECT.get(error.code, Cancelled)(text)
         case OutcomeKind.FAILED:
             return _failure(method, error)
         case OutcomeKind.UNREADABLE:

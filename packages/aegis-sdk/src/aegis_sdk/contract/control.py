@@ -154,6 +154,8 @@ class MethodSpec(_Wire):
     """It is answered from a resource's state, and nothing of it is stored."""
     takes: str = ""
     """`<service>.<event>` that it is the handler of: it is a subscription."""
+    urgent: bool = False
+    """Its requests pass those of their resource that wait."""
     request_schema: dict[str, Any] = {}
     reply_schema: dict[str, Any] = {}
 
@@ -247,6 +249,14 @@ class Loss(_Wire):
     """The first of those it concerns; empty: all of the service."""
 
 
+class HoldRecord(_Wire):
+    """Something that operators have paused (contract/turns/holds.py), as control keeps it beside the log."""
+
+    since: float
+    by: str = ""
+    reason: str = ""
+
+
 class LogsRecord(_Record):
     """`logs.<service>`: which streams the service's positions are in. While something is lost, nobody serves."""
 
@@ -254,6 +264,8 @@ class LogsRecord(_Record):
     journal: LogMark
     requests: LogMark
     losses: list[Loss] = []
+    holds: dict[str, HoldRecord] = {}
+    """What is paused, for when the journal that says so is lost."""
 
     @property
     def key(self) -> str:
@@ -465,6 +477,12 @@ class Heartbeat(_Wire):
     """Of the resources that it serves."""
     unreadable: int = 0
     """Resources that it stood back from: their journal can't be read by its version."""
+    own_number: int = 0
+    """The newest ownership entry of which it knows what operators have paused."""
+    held_running: int = 0
+    """Requests to what is paused that had begun, and have no outcome yet."""
+    held_waiting: int = 0
+    """Those that wait for it to be resumed."""
     wall_s: float = 0.0
     """The instance's clock when it sent this, for `doctor` to compare; 0: not told."""
 
@@ -540,6 +558,19 @@ class InstanceView(_Wire):
     reason: str = ""
 
 
+class PauseView(_Wire):
+    """Something that operators have paused."""
+
+    service: str
+    what: str
+    """As it is given to `pause` and `resume`: a resource, a service, or SERVICE/METHOD."""
+    resource: str | None = None
+    method: str | None = None
+    since: float
+    by: str = ""
+    reason: str = ""
+
+
 class ServiceView(_Wire):
     """`list-services` gives a list of these."""
 
@@ -550,6 +581,7 @@ class ServiceView(_Wire):
     calls_per_s: float | None = None
     """Requests that got an outcome in the last seconds, however they came; None: not heard of yet."""
     instances: list[InstanceView] = []
+    paused: list[PauseView] = []
 
 
 class StandbyView(_Wire):
@@ -569,6 +601,8 @@ class RouteView(_Wire):
     since: float = 0.0
     reason: str = ""
     standbys: list[StandbyView] = []
+    paused: PauseView | None = None
+    """Why requests to it are refused: an operator has paused the resource, or its service."""
 
 
 class ShowRoute(_Wire):
@@ -633,6 +667,35 @@ class Rebalanced(_Wire):
 
     services: list[ServiceMoves]
     """Those that were not even."""
+    dry_run: bool = False
+
+
+class PauseTraffic(_Wire):
+    """Argument of `pause` and `resume`."""
+
+    target: str
+    """A resource, a service, or SERVICE/METHOD."""
+    service: str | None = None
+    """Then the target is a resource of it."""
+    reason: str = ""
+    dry_run: bool = False
+    by: str = ""
+
+
+class TrafficPaused(_Wire):
+    """Result of `pause` and `resume`: what is (or, dry, would be) paused or resumed."""
+
+    pause: PauseView
+    was_so: bool = False
+    """It was paused, or not paused, already."""
+    asleep: list[str] = []
+    """Instances that say nothing: each reads this before it begins anything."""
+    unconfirmed: list[str] = []
+    """Instances that run, and have not said in time that they have read it: they may still begin something."""
+    running: Count = 0
+    """Requests to it that had begun, and have no outcome yet."""
+    waiting: Count = 0
+    """Requests that wait for it to be resumed."""
     dry_run: bool = False
 
 
@@ -790,6 +853,8 @@ class CheckupView(_Wire):
     unreadable: list[UnreadableView] = []
     """The first of them."""
     unreadable_values: int = 0
+    paused: list[PauseView] = []
+    """What operators have paused."""
     losses: list[LossView] = []
     """Services that are not served until an operator accepts what their streams lost."""
 

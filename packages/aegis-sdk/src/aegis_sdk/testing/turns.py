@@ -450,6 +450,14 @@ class MemoryReaders:
 
         return await self._link.call(Op.READ, read)
 
+    async def newest_own(self) -> Own | None:
+        def read() -> Own | None:
+            stored = [s for s in self._link.bus.log(self._service).entries() if s.words[0] == "own"]
+            entry = _parsed(stored[-1]) if stored else None
+            return entry if isinstance(entry, Own) else None
+
+        return await self._link.call(Op.READ, read)
+
     async def open_group(
         self, *, credit: int, on_delivery: Callable[[Delivery], None]
     ) -> GroupSource:

@@ -16,6 +16,7 @@ from aegis_sdk.contract.control import (
     Command,
     CommandKind,
     Heartbeat,
+    HoldRecord,
     LogMark,
     LogsRecord,
     Loss,
@@ -277,6 +278,20 @@ class LogKeeper:
             )  # the bucket itself is an older one
         raise Unavailable(f"what is known of the logs of {table.name} could not be stored")
 
+    async def keep_holds(self, table: ServiceTable) -> None:
+        """What the log says is paused, for when that log is lost; and that it goes so far. Raises: Unavailable."""
+        if table.logs is None or table.owned is None:
+            return
+        holds = {
+            what: HoldRecord(since=hold.since_s, by=hold.by, reason=hold.reason)
+            for what, hold in table.owned.holds.items()
+        }
+        if holds != table.logs.holds:
+            journal = _seen(table.logs.journal, table.owned.newest_seq)
+            await self._keep(
+                table, table.logs.model_copy(update={"holds": holds, "journal": journal})
+            )
+
     # --- accepting -----------------------------------------------------------------------------------
     async def accept(self, data: bytes) -> LossAccepted:
         """The verb `accept-loss`. Raises: Refused, Unavailable."""
@@ -320,7 +335,9 @@ class LogKeeper:
         await self._world.requests.provision(table.name)
         await self._leases.begin_again(table, seen, log_id=marks[0].id)
         table.told = Told()
-        record = LogsRecord(service=table.name, journal=marks[0], requests=marks[1])
+        record = LogsRecord(
+            service=table.name, journal=marks[0], requests=marks[1], holds=known.holds
+        )
         await self._keep(table, known.model_copy(update=dict(record)))
 
     async def _next(self, table: ServiceTable, stream: str, mark: LogMark) -> LogMark:

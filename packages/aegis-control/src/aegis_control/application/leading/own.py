@@ -17,6 +17,7 @@ from typing import Final
 
 from aegis_sdk.contract.control import LeaseRecord, LeaseState, ResourceSeen
 from aegis_sdk.contract.turns.entries import Moves
+from aegis_sdk.contract.turns.holds import Holds
 from aegis_sdk.contract.turns.writers import writer_name
 from aegis_sdk.domain.turns.ownership import IDLE, NOBODY, RETIRED, UNOWNED, MissingOwnership
 from aegis_sdk.errors import Unavailable
@@ -106,6 +107,24 @@ class Leases:
         moves = dict.fromkeys(resources, IDLE)
         await self._move(table, owned, moves, Moves({}, reason, table.journal_id))
 
+    async def hold(self, table: ServiceTable, holds: Holds, resource: str | None) -> int:
+        """From now on this is paused, and nothing else; the number of the entry that says so.
+
+        No turn that begins something of it is stored behind this, unless its writer has read it. `resource`: only its
+        writers are concerned; None: all. Raises: Unavailable: it may be in the log, and is to be asked for again.
+        """
+        owned = await self._owned(table)
+        if owned.holds != holds:
+            number = self._next_number(table, owned)
+            said = Moves({}, "paused or resumed", table.journal_id)
+            if not await self._write(table, owned, number, said, holds=holds):
+                raise Unavailable(f"somebody else changed who owns what of {table.name} just now")
+        named = list(owned.ownership.resources()) if resource is None else [resource]
+        writers = {w for name in named for w in owned.ownership.may_write(name)}
+        if None in await self._gates(table, owned, sorted(writers)):
+            raise Unavailable(f"not every writer of {table.name} was told")
+        return owned.ownership.number
+
     async def restore(self, table: ServiceTable) -> list[str]:
         """Read what others have stored, and have the leases follow it; returns those that are behind."""
         await self._read(table)
@@ -128,11 +147,13 @@ class Leases:
         are lost, perhaps. What `known` has of each resource holds: stored requests that are done are forgotten.
         """
         table.owned = owned = Owned()  # its beginning may be lost
+        holds = table.kept_holds
         table.highest_told = max((seen.epoch for seen in known.values()), default=0)
         writers = {_writer(lease.record) for lease in table.leases.values()}
         await self._read(table)
         for number in owned.missing(_highest_epoch(table)):
             await self._write(table, owned, number, Moves({}, "loss_accepted", log_id))
+        owned.holds = holds
         nobodys = {
             name: owning.unowned(lease.record.state if (lease := table.leases.get(name)) else None)
             for name in known
@@ -158,7 +179,8 @@ class Leases:
         self, table: ServiceTable, owned: Owned, moves: Mapping[str, str], said: Moves
     ) -> None:
         """Returns when the log says so, or somebody else was faster. Raises: Unavailable."""
-        for part in owning.parts(moves, bytes_max=self._world.own_log.entry_bytes_max):
+        room = owning.room(owned.holds, bytes_max=self._world.own_log.entry_bytes_max)
+        for part in owning.parts(moves, bytes_max=room):
             number = self._next_number(table, owned)
             if not await self._write(table, owned, number, replace(said, moves=part)):
                 break  # the rest was planned on what is not so any more
@@ -169,8 +191,20 @@ class Leases:
                     table.follow_log(name)
         self._follow(table)
 
-    async def _write(self, table: ServiceTable, owned: Owned, number: int, entry: Moves) -> bool:
-        """Whether the log has the entry behind all that was read here. Raises: Unavailable."""
+    async def _write(
+        self,
+        table: ServiceTable,
+        owned: Owned,
+        number: int,
+        entry: Moves,
+        *,
+        holds: Holds | None = None,
+    ) -> bool:
+        """Whether the log has the entry behind all that was read here. It repeats what is paused, unless it changes that.
+
+        Raises: Unavailable.
+        """
+        entry = replace(entry, holds=owned.holds if holds is None else holds)
         for _ in range(TRIES):
             result = await self._world.own_log.write(table.name, number, entry)
             if isinstance(result, int):
@@ -190,11 +224,18 @@ class Leases:
     ) -> list[str]:
         """Who lost any of `resources`, and was not shut out yet."""
         writers = sorted(owned.ownership.unshut(resources))
+        await self._gates(table, owned, writers)
+        return writers
+
+    async def _gates(
+        self, table: ServiceTable, owned: Owned, writers: Sequence[str]
+    ) -> list[int | None]:
+        """Their places, as far as they are known."""
         seqs = await self._world.own_log.shut_out(table.name, writers) if writers else []
         for writer, seq in zip(writers, seqs, strict=True):
             if seq is not None:
                 owned.ownership.read_gate(writer, seq)
-        return writers
+        return seqs
 
     # --- what the log says ------------------------------------------------------------------------------
     async def _owned(self, table: ServiceTable) -> Owned:

@@ -38,11 +38,13 @@ from aegis_control.application.leading.trim import Trim
 from aegis_control.application.operators.checkup import CheckUp
 from aegis_control.application.operators.dead_letters import DeadLetters
 from aegis_control.application.operators.forget import Forget
+from aegis_control.application.operators.pausing import Pausing
 from aegis_control.application.operators.retire import Retire
 from aegis_control.application.operators.survey import Survey
 from aegis_control.application.operators.views import (
     instance_view,
     instance_views,
+    paused_of,
     route_view,
     service_view,
 )
@@ -68,6 +70,7 @@ class CommonArguments(BaseModel):
     resource: str = ""
     request_id: str = ""
     to: str | None = None
+    target: str = ""
     reason: str = ""
     by: str = ""
     dry_run: bool = False
@@ -115,12 +118,15 @@ class Admin:
             "resources": survey.resources,
         }
         letters = DeadLetters(state, world)
+        pausing = Pausing(state, world, leases, logs, self._the_one_with)
         self._changes: Mapping[str, Verb] = {
             "accept-loss": logs.accept,
             "disconnect": self._disconnect,
             "drain": self._drain,
             "failover": self._failover,
             "rebalance": self._rebalance,
+            "pause": pausing.pause,
+            "resume": pausing.resume,
             "forget": Forget(state, world),
             "retire": Retire(world, leases, trim, self._the_one_with),
             "dlq-redrive": letters.redrive,
@@ -184,6 +190,7 @@ class Admin:
             "services": sum(1 for table in self._state.services.values() if table.record),
             "instances": _count(member.record.state.value for member in members),
             "resources": _count(lease.record.state.value for lease in leases),
+            "paused": [v for table in self._state.services.values() for v in paused_of(table)],
         }
 
     async def _list_services(self, _: bytes) -> list[ServiceView]:
@@ -426,7 +433,11 @@ def _reason(what: str, by: str, why: str) -> str:
 
 def _result(reply: AdminReply) -> str:
     """In words: control's refusal, or what moved where."""
-    return _done(reply.data) if reply.ok else reply.message
+    if not reply.ok:
+        return reply.message
+    if "pause" in reply.data:
+        return "was so already" if reply.data["was_so"] else str(reply.data["pause"]["what"])
+    return _done(reply.data)
 
 
 def _done(done: Any) -> str:

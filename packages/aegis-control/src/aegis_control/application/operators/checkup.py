@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from aegis_sdk.contract.control import CheckupView, LonelyView, LossView
 
-from aegis_control.application.operators.views import unfollowed
+from aegis_control.application.operators.views import paused_of, unfollowed
 from aegis_control.application.state import ControlState, ServiceTable
 from aegis_control.application.world import World
 
@@ -30,6 +30,7 @@ class CheckUp:
             lonely=[view for table in tables if (view := _lonely(table)).resources],
             unreadable=self._state.unreadables.some(_UNREADABLE_MAX),
             unreadable_values=len(self._state.unreadables),
+            paused=[view for table in tables for view in paused_of(table)],
             losses=[LossView(service=t.name, what=t.lost) for t in tables if t.lost],
         )
 

@@ -289,6 +289,7 @@ class Console:
             vacant=service.leases.get(LeaseState.VACANT, 0),
             unfollowed=service.unfollowed,
             log_lost=service.log_lost,
+            paused=service.paused,
             depth=service.depth or 0,
             failures_per_s=[point.failures_per_s for point in points],
             p99_ms=[point.p99_ms for point in points if point.p99_ms is not None],

@@ -10,10 +10,15 @@ from collections.abc import Iterator
 from enum import StrEnum
 from typing import Final
 
-from aegis_sdk.contract.control import InstanceView, LeaseState, RouteView
+from aegis_sdk.contract.control import InstanceView, LeaseState, PauseView, RouteView
 from pydantic import BaseModel, Field
 
-from aegis_control.application.operators.views import instance_views, route_view, unfollowed
+from aegis_control.application.operators.views import (
+    instance_views,
+    paused_of,
+    route_view,
+    unfollowed,
+)
 from aegis_control.application.ports import Clock
 from aegis_control.application.state import ControlState, ServiceTable
 
@@ -32,6 +37,7 @@ class ServiceSummary(BaseModel):
     """Resources with an active and no live standby."""
     log_lost: str = ""
     """What its streams lost, in words: nothing of it is served until an operator accepts that."""
+    paused: list[PauseView] = []
 
 
 class Overview(BaseModel):
@@ -119,6 +125,7 @@ class Survey:
             leases={state: held[state] for state in LeaseState},
             unfollowed=len(unfollowed(table)),
             log_lost=table.lost,
+            paused=paused_of(table),
         )
 
     def _row(self, hit: _Found) -> ResourceRow:

@@ -11,13 +11,40 @@ from aegis_sdk.contract.control import (
     InstanceState,
     InstanceView,
     LeaseState,
+    PauseView,
     RouteView,
     ServiceView,
     StandbyView,
 )
+from aegis_sdk.contract.turns.holds import Hold, hold_of, in_words
 
 from aegis_control.application.ports import Clock
 from aegis_control.application.state import Member, ServiceTable
+
+
+def pause_view(table: ServiceTable, what: str, hold: Hold) -> PauseView:
+    return PauseView(
+        service=table.name,
+        what=in_words(table.name, what),
+        resource=what[1:] if what.startswith("@") else None,
+        method=what[1:] if what.startswith("/") else None,
+        since=hold.since_s,
+        by=hold.by,
+        reason=hold.reason,
+    )
+
+
+def paused_of(table: ServiceTable) -> list[PauseView]:
+    """What is paused, the longest first."""
+    return sorted(
+        (pause_view(table, what, hold) for what, hold in table.holds.items()),
+        key=lambda view: view.since,
+    )
+
+
+def _paused(table: ServiceTable, resource: str) -> PauseView | None:
+    found = hold_of(table.holds, "", resource) if table.holds else None
+    return None if found is None else pause_view(table, *found)
 
 
 def service_view(table: ServiceTable, clock: Clock, *, calls_per_s: float | None) -> ServiceView:
@@ -29,6 +56,7 @@ def service_view(table: ServiceTable, clock: Clock, *, calls_per_s: float | None
         resources=len(table.leases),
         calls_per_s=calls_per_s,
         instances=instance_views(table, clock),
+        paused=paused_of(table),
     )
 
 
@@ -82,6 +110,7 @@ def route_view(table: ServiceTable, resource: str) -> RouteView:
         epoch=lease.epoch,
         since=lease.since,
         reason=lease.reason,
+        paused=_paused(table, resource),
         standbys=[
             StandbyView(instance_id=name, state=member.record.state, lag_entries=member.lag_entries)
             for name, member in sorted(table.members.items())

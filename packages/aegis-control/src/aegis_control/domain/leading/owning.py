@@ -23,6 +23,7 @@ from typing import Final
 from aegis_sdk.contract.control import LeaseRecord, LeaseState
 from aegis_sdk.contract.turns.checkpoint import SavedUpTo
 from aegis_sdk.contract.turns.entries import Moves
+from aegis_sdk.contract.turns.holds import NO_HOLDS, Holds, holds_to_json
 from aegis_sdk.contract.turns.writers import run_of, writer_name
 from aegis_sdk.domain.turns.ownership import (
     IDLE,
@@ -32,6 +33,7 @@ from aegis_sdk.domain.turns.ownership import (
     MissingOwnership,
     Ownership,
 )
+from pydantic_core import to_json
 
 from aegis_control.domain.leading.lease import Owner
 
@@ -75,6 +77,8 @@ class Owned:
         """resource: the first entry read that names it."""
         self.newest_seq = 0
         """The place of the newest ownership entry."""
+        self.holds: Holds = NO_HOLDS
+        """What operators have paused, as that entry says."""
         self._told: dict[int, tuple[str, float]] = {}
         """Why and when each ownership entry was stored."""
         self._first_by: float = min((each.own + 1 for each in (saved or {}).values()), default=inf)
@@ -93,6 +97,7 @@ class Owned:
         if not self._told and entry.number > self._first_by:
             raise MissingOwnership(f"the log begins at ownership entry {entry.number}")
         self.newest_seq = entry.seq
+        self.holds = entry.moves.holds
         self._told[entry.number] = entry.moves.why, entry.at_s
         for resource in entry.moves.moves:
             self.first_named.setdefault(resource, entry.seq)
@@ -218,6 +223,11 @@ def parts(moves_: Mapping[str, str], *, bytes_max: int) -> Iterator[dict[str, st
         room -= cost
     if part:
         yield part
+
+
+def room(holds: Holds, *, bytes_max: int) -> int:
+    """What is left of an entry for its moves: each repeats what is paused."""
+    return bytes_max - (len(to_json(holds_to_json(holds))) if holds else 0)
 
 
 def _json_bytes(text: str) -> int:

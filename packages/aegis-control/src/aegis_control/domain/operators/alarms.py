@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
-from aegis_sdk.contract.control import InstanceState, InstanceView
+from aegis_sdk.contract.control import InstanceState, InstanceView, PauseView
 
 from aegis_control.domain.operators.health import LAG_ENTRIES_MAX, Level
 from aegis_control.domain.operators.timeline import Failover
@@ -54,6 +54,7 @@ class ServiceFacts:
     vacant: int = 0
     unfollowed: int = 0
     log_lost: str = ""
+    paused: Sequence[PauseView] = ()
     depth: int = 0
     """Requests that wait or are in work."""
     failures_per_s: Sequence[float] = ()
@@ -86,6 +87,11 @@ def _of_service(service: ServiceFacts, now_s: float) -> Iterator[Alarm]:
         do = f"restore a copy, or go on without them: ipc-cli accept-loss {service.name}"
         yield Alarm(Level.BAD, Part.RESOURCES, what, do, service.name)
     yield from _without_active(service)
+    for pause in service.paused:
+        why = f": {pause.reason}" if pause.reason else ""
+        what = f"{pause.what} is paused by {pause.by or 'somebody'}{why}"
+        do = f"its requests are refused until: ipc-cli resume {pause.what}"
+        yield Alarm(Level.NOTE, Part.RESOURCES, what, do, service.name)
     for instance in service.instances:
         yield from _instance(instance, now_s)
     yield from _traffic(service)

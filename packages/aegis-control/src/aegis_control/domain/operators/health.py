@@ -352,6 +352,15 @@ def _losses(facts: Facts) -> Iterator[Finding]:
         yield Finding("logs", Level.BAD, found, do)
 
 
+def _paused(facts: Facts) -> Iterator[Finding]:
+    """On purpose, so the system is not degraded by it; forgotten, it looks like an outage."""
+    for pause in facts.checkup.paused if facts.checkup else []:
+        why = f": {pause.reason}" if pause.reason else ""
+        found = f"{pause.what} is paused by {pause.by or 'somebody'}{why}; its requests are refused"
+        of = f" --service {pause.service}" if pause.resource is not None else ""
+        yield Finding("paused", Level.NOTE, found, f"ipc-cli resume {pause.what}{of}")
+
+
 def _unreadable(facts: Facts) -> Iterator[Finding]:
     if facts.checkup is None:
         return
@@ -400,6 +409,7 @@ _STATE: Final[tuple[_Check, ...]] = (
     _versions,
     _standbys,
     _losses,
+    _paused,
     _unreadable,
     _dead_letters,
 )

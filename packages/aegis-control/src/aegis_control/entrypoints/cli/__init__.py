@@ -22,6 +22,7 @@ from aegis_control.entrypoints.cli.history import mount as mount_history
 from aegis_control.entrypoints.cli.letters import mount as mount_letters
 from aegis_control.entrypoints.cli.losses import mount as mount_losses
 from aegis_control.entrypoints.cli.pasts import mount as mount_pasts
+from aegis_control.entrypoints.cli.pausing import mount as mount_pausing
 from aegis_control.entrypoints.cli.rebalance import mount as mount_rebalance
 from aegis_control.entrypoints.cli.requests import mount as mount_requests
 from aegis_control.entrypoints.cli.timers import mount as mount_timers
@@ -37,6 +38,7 @@ for _mount in (
     mount_letters,
     mount_losses,
     mount_endings,
+    mount_pausing,
     mount_pasts,
     mount_timers,
     mount_exports,

@@ -323,6 +323,7 @@ def _status_lines(report: Status) -> list[tuple[str, str]]:
         ("services", str(control.services)),
         ("instances", render.by_state(control.instances)),
         ("resources", render.by_state(control.resources)),
+        ("paused", "; ".join(map(render.pause, control.paused)) or "nothing"),
         ("health", f"degraded: {'; '.join(report.unwell)}" if report.unwell else "ok"),
     ]
 

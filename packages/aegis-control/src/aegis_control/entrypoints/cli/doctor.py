@@ -127,6 +127,7 @@ def about(overview: Overview) -> dict[str, Any]:
             LonelyView(service=s.service, resources=s.unfollowed) for s in services if s.unfollowed
         ],
         unreadable_values=overview.unreadable_values,
+        paused=[pause for s in services for pause in s.paused],
         losses=[LossView(service=s.service, what=s.log_lost) for s in services if s.log_lost],
     )
     return {

@@ -21,6 +21,7 @@ from aegis_sdk.contract.control import (
     LeaseState,
     MethodSpec,
     Moved,
+    PauseView,
     RouteView,
     ServiceView,
 )
@@ -59,6 +60,8 @@ def show_json(value: Any, *, in_one_line: bool = False) -> None:
 def show_services(services: Sequence[ServiceView]) -> None:
     rows = [row for service in services for row in _service_rows(service)]
     _table(("SERVICE", "INSTANCE", "STATE", "ROLES", "RUNNING", "LAG"), rows)
+    for service in services:
+        show_pauses(service.paused)
     states = Counter(i.state.value for service in services for i in service.instances)
     _line(f"services: {len(services)}, instances: {by_state(states)}")
 
@@ -69,6 +72,20 @@ def by_state(counts: Mapping[str, int]) -> str:
         return "0"
     parts = ", ".join(f"{n} {state}" for state, n in sorted(counts.items()))
     return f"{sum(counts.values())} ({parts})"
+
+
+def show_pauses(pauses: Sequence[PauseView]) -> None:
+    """A line each; nothing when nothing is paused."""
+    for each in pauses:
+        _line(f"paused: {pause(each)}")
+
+
+def pause(view: PauseView) -> str:
+    """What is paused, since when, by whom, and why."""
+    of = f" of {view.service}" if view.resource is not None else ""
+    by = f" by {view.by}" if view.by else ""
+    why = f": {view.reason}" if view.reason else ""
+    return f"{view.what}{of} since {moment(view.since)}{by}{why}"
 
 
 def show_instances(instances: Sequence[InstanceView]) -> None:
@@ -96,6 +113,7 @@ def show_service(
         ("methods", ", ".join(service.methods) or "-"),
         ("resources", str(service.resources)),
         ("instances", str(len(service.instances))),
+        ("paused", "; ".join(map(pause, service.paused)) or "nothing"),
     )
     for instance in service.instances:
         _line("")
@@ -121,6 +139,7 @@ def show_routes(routes: Sequence[RouteView]) -> None:
             ("epoch", str(route.epoch)),
             ("since", moment(route.since)),
             ("reason", route.reason or "-"),
+            ("paused", pause(route.paused) if route.paused else "no"),
             ("standbys", "-" if not route.standbys else str(len(route.standbys))),
         )
         if route.standbys:
@@ -225,6 +244,8 @@ def _method_pairs(method: MethodSpec) -> list[tuple[str, Cell]]:
 def _route_of(method: MethodSpec) -> str:
     if method.reads:
         return "a resource, read"
+    if method.urgent:
+        return "a resource, urgent"
     return "a resource" if method.targeted else "the group, or a resource"
 
 
@@ -232,11 +253,15 @@ def _route_row(route: RouteView) -> tuple[Cell, ...]:
     standbys = ", ".join(f"{s.instance_id} (lag {s.lag_entries})" for s in route.standbys)
     return (
         route.resource,
-        state(route.state),
+        _route_state(route),
         route.active or "-",
         str(route.epoch),
         standbys or "-",
     )
+
+
+def _route_state(route: RouteView) -> Text:
+    return Text("paused", "yellow") if route.paused else state(route.state)
 
 
 def roles(instance: InstanceView) -> str:

@@ -138,6 +138,7 @@ def _drawn(screen: Screen, trouble: str) -> RenderableType:
     instances = [instance for row in screen.services for instance in row.view.instances]
     return Group(
         render.cell(trouble, "red") if trouble else render.cell(head, "bold"),
+        *(render.cell(f"paused: {render.pause(each)}", "yellow") for each in control.paused),
         "",
         render.table(_SERVICES, [_service_row(row) for row in screen.services]),
         "",

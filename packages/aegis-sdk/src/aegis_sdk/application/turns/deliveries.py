@@ -22,6 +22,8 @@ AWAY_MAX: Final = 1000
 """Clients' requests whose handlers wait for others or hang."""
 LACKING_DELAY_S: Final = 0.5
 """For another version's instance, which has the method that this one lacks."""
+PAUSED_DELAY_S: Final = 1.0
+"""How long one that waits until it is resumed stays with the broker: it comes again as often."""
 AWAY_DELAY_S: Final = 2.0
 """What is handed back beyond that passes through here as often: the broker has no way to send others first."""
 SOON_S: Final = 0.02

@@ -40,6 +40,7 @@ from aegis_sdk.application.turns.deliveries import (
     AWAY_DELAY_S,
     AWAY_MAX,
     LACKING_DELAY_S,
+    PAUSED_DELAY_S,
     Deliveries,
 )
 from aegis_sdk.application.turns.elsewhere import Elsewhere
@@ -75,6 +76,8 @@ TICK_S: Final = 1.0
 GIVEN_AWAY_S: Final = 0.5
 """Control has stored by then who owns its resources, and it reads that in a moment."""
 STORE_S: Final = 2.0
+SLEPT_S: Final = 2.0
+"""An event loop that was away for so long may have missed what operators have paused. Twice a tick, which wakes an idle one."""
 SENT_BEFORE_S: Final = 2.0
 """A stored request was sent at most so long before (doubt.py), and may have been begun since."""
 _NO_CHECKPOINTS: Final[Mapping[str, FoundCheckpoint]] = {}
@@ -84,6 +87,9 @@ _SAID: Final = {Why.BUSY: Answer.BUSY, Why.MOVED: Answer.MOVED, Why.LATE: Answer
 
 class TurnHost:
     """One instance of a service."""
+
+    _awake_s = math.inf
+    """When its event loop was last seen to run."""
 
     def __init__(
         self,
@@ -188,8 +194,7 @@ class TurnHost:
         self.writer.is_claimed = False
         self._claiming: asyncio.Task[None] | None = None
         self._loop = asyncio.get_running_loop()
-        self._is_due = False
-        self._stopped = False
+        self._is_due = self._stopped = False
         self._alone: set[str] = set()
         """Requests whose turn has no other outcome: the server answers their callers."""
         self._of_group: list[Write] = []
@@ -350,6 +355,17 @@ class TurnHost:
         return self._roles.paused
 
     @property
+    def holds_number(self) -> int:
+        """The newest ownership entry of which it knows what is paused."""
+        return self.writer.holding.number
+
+    def held_counts(self) -> tuple[int, int]:
+        """Requests to what operators have paused: how many have begun and have no outcome yet, and how many wait."""
+        if not self.writer.holding.holds:
+            return 0, 0
+        return self.writer.holding.counts(list(self.writer.desk.open.values()))
+
+    @property
     def has_stopped(self) -> bool:
         return self._stopped
 
@@ -421,11 +437,19 @@ class TurnHost:
             self.deliveries.hand_back(delivery, AWAY_DELAY_S)
         elif self._runner.lacks(request):
             self.deliveries.hand_back(delivery, LACKING_DELAY_S)
+        elif self._waits_for_resume(delivery):
+            self.deliveries.hand_back(delivery, PAUSED_DELAY_S)
         elif self.deliveries.take(delivery):
             if request.given_to in ("", self._runner.instance_id):
                 self._accept_delivery(delivery, suspect=could_be_second(arrival))
             else:
                 self.aside(self._take_over(delivery))
+
+    def _waits_for_resume(self, delivery: Delivery) -> bool:
+        """It is paused, and was submitted; or a member that is gone may have begun it."""
+        request, holding = delivery.request, self.writer.holding
+        is_kept = request.deadline_s is None or could_be_second(delivery.arrival)
+        return bool(holding.holds) and is_kept and holding.covers(request)
 
     def _accept_delivery(self, delivery: Delivery, *, suspect: bool) -> None:
         seq = delivery.arrival.stream_seq
@@ -484,6 +508,7 @@ class TurnHost:
             request,
             sent_s=sent_s,
             pure=self._runner.is_pure(request) or request.waits is not None,
+            urgent=self._runner.is_urgent(request),
             single=is_single(request.request_id),
             stored_seq=stored_seq,
             after=after,
@@ -624,6 +649,7 @@ class TurnHost:
             return
         if self.writer.desk.out.serving:
             self._roles.hold_back(self.writer.desk.out.serving)
+        self._doubt_after_sleep()
         self.reads.go_on()  # before a next turn is in flight
         if self.may_write:
             now_s = time.time()
@@ -637,6 +663,15 @@ class TurnHost:
         else:
             self._execute(out)
             self._log.push()
+
+    def _doubt_after_sleep(self) -> None:
+        """A process that slept begins nothing before it has read all that came meanwhile: a claim of its own tells it that."""
+        now_s = time.monotonic()
+        slept_s, self._awake_s = now_s - self._awake_s, now_s
+        if slept_s > SLEPT_S and self.may_write:
+            log.warning("writer_slept", writer=self.writer.name, duration_s=round(slept_s, 3))
+            self._claims.doubt()
+            self._claim()
 
     def _execute(self, out: Output) -> None:
         for writer in out.shut_out:

@@ -40,7 +40,7 @@ from aegis_sdk.contract.envelope import Request
 from aegis_sdk.contract.turns.events import Emitted
 from aegis_sdk.domain.delivery import backoff_s
 from aegis_sdk.domain.recorder import NO_RECORDER, Recorder
-from aegis_sdk.domain.turns.entries import Claim, Entry
+from aegis_sdk.domain.turns.entries import Claim, Entry, Own
 from aegis_sdk.domain.turns.states import HeldState
 from aegis_sdk.domain.turns.writer import OUTCOMES_KEPT_S
 from aegis_sdk.service import Service
@@ -101,6 +101,9 @@ class Readers(Protocol):
 
     async def checkpoints(self, resources: Collection[str]) -> Mapping[str, FoundCheckpoint]:
         """The newest of each that has one. Raises: StoreError."""
+
+    async def newest_own(self) -> Own | None:
+        """The newest ownership entry; None while there is none. Raises: StoreError."""
 
     async def open_group(
         self, *, credit: int, on_delivery: Callable[[Delivery], None]
@@ -220,6 +223,10 @@ class TurnServing:
     async def begin(self) -> None:
         """Reads the log from now on, and serves what is this writer's."""
         checkpoints = await until_answered(lambda: self._readers.checkpoints(self._resources))
+        # Behind that: what comes later is read, since nothing here has read further.
+        own = await until_answered(self._readers.newest_own)
+        if own is not None:
+            self.host.writer.take_holds(own.number, own.holds)
         if not self._resources:  # what comes later is read by further folds
             self.host.writer.begin(self._log_after)
         begins = self.host.follow(self._resources, checkpoints, after=self._log_after)
@@ -330,6 +337,13 @@ class TurnServing:
     def lacking(self) -> list[str]:
         """Services whose stream of events is needed and not there."""
         return [self._service.name] if self.host.emitter.lacks_stream else []
+
+    @property
+    def holds_number(self) -> int:
+        return self.host.holds_number
+
+    def held_counts(self) -> tuple[int, int]:
+        return self.host.held_counts()
 
     @property
     def open(self) -> int:

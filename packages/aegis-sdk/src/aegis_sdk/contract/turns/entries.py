@@ -18,7 +18,7 @@ one that changes what is there has another number in front.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from pydantic_core import from_json, to_json
@@ -27,6 +27,7 @@ from aegis_sdk.contract.envelope import OUTCOME, Outcome, Request
 from aegis_sdk.contract.ids import is_request_id
 from aegis_sdk.contract.names import NO_RESOURCE, decode_token, encode_token
 from aegis_sdk.contract.subjects import resource_token
+from aegis_sdk.contract.turns.holds import Hold, Holds, holds_of, holds_to_json
 from aegis_sdk.contract.turns.sent import POSITION
 
 TURN: Final = "aegis-turn"
@@ -186,17 +187,21 @@ def reply_headers(outcome: Outcome) -> dict[str, str]:
 
 @dataclass(slots=True)
 class Moves:
-    """What an ownership entry says: for each resource, its writer from now on."""
+    """What an ownership entry says: for each resource, its writer from now on; and all that is paused (holds.py)."""
 
     moves: Mapping[str, str]
     why: str = ""
     log_id: str = ""
+    holds: Holds = field(default_factory=dict[str, Hold])
 
     def encode(self) -> bytes:
         by_writer: dict[str, list[str]] = {}
         for resource, writer in self.moves.items():
             by_writer.setdefault(writer, []).append(resource)
-        return to_json({"to": by_writer, "why": self.why, "log": self.log_id})
+        said: dict[str, object] = {"to": by_writer, "why": self.why, "log": self.log_id}
+        if self.holds:
+            said["holds"] = holds_to_json(self.holds)
+        return to_json(said)
 
     @classmethod
     def decode(cls, data: bytes) -> Moves:
@@ -205,6 +210,7 @@ class Moves:
             raw = from_json(data)
             by_writer = raw["to"]
             why, log_id = _text(raw.get("why", "")), _text(raw.get("log", ""))
+            holds = holds_of(raw["holds"]) if "holds" in raw else {}
             moves = {}
             for writer, resources in by_writer.items():
                 if type(resources) is not list:
@@ -213,7 +219,7 @@ class Moves:
                     moves[_text(resource)] = writer
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise EntryUnreadable(f"an ownership entry: {error!r}") from error
-        return cls(moves, why, log_id)
+        return cls(moves, why, log_id, holds)
 
 
 def _text(value: object) -> str:

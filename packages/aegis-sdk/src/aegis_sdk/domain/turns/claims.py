@@ -35,6 +35,10 @@ class Claims:
         self._newest, self._session = nonce, session
         self._claim_is_read = self._gate_is_read = False
 
+    def doubt(self) -> None:
+        """Nothing is written until a new claim was read."""
+        self._sure_of = ""
+
     def read_claim(self, writer: str, nonce: str) -> str:
         """Why this process must stop, or empty."""
         if writer != self.writer:

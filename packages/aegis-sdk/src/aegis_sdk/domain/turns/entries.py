@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from aegis_sdk.contract.envelope import Outcome
 from aegis_sdk.contract.turns.checkpoint import Checkpoint
 from aegis_sdk.contract.turns.entries import Begun
+from aegis_sdk.contract.turns.holds import Hold, Holds
 
 # Not `frozen`, though never changed: that makes their making five times as slow (contract/envelope.py).
 
@@ -45,6 +46,8 @@ class Own:
     moves: Mapping[str, str]
     stored_s: float = 0.0
     why: str = ""
+    holds: Holds = field(default_factory=dict[str, Hold])
+    """All that is paused from now on."""
 
 
 @dataclass(slots=True)

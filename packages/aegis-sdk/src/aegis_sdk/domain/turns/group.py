@@ -7,6 +7,9 @@ comes again, to whichever member, may run again; its first outcome counts.
 What a handler hands in is part of that outcome, and there is no next owner to send it if this process dies in between. So the
 request itself has to be stored first, as a caller in doubt would do it, and is acknowledged when all is sent. If not, it is
 delivered again, its outcome is found, and what that hands in is sent again.
+
+What is paused (holding.py) ends without effect when its turn comes. Since no gate tells a member that it has missed a pause,
+each looks at what it knows. What a member may have begun that is gone, or waits without a deadline, goes back to the broker.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ from typing import Any
 from aegis_sdk.contract.envelope import Change, Outcome, Request
 from aegis_sdk.contract.ids import is_keyed
 from aegis_sdk.domain.turns.desk import Desk
+from aegis_sdk.domain.turns.holding import Holding, is_kept
 from aegis_sdk.domain.turns.output import Sending
 from aegis_sdk.domain.turns.states import Why, WorkEvent, WorkState
 from aegis_sdk.domain.turns.work import Work, Write
@@ -34,8 +38,11 @@ _NOTHING: Mapping[str, Any] = {}
 class Group:
     """This instance's share of the group's requests."""
 
-    def __init__(self, desk: Desk, compute: Compute, *, at_a_time: int) -> None:
+    def __init__(
+        self, desk: Desk, compute: Compute, *, at_a_time: int, holding: Holding | None = None
+    ) -> None:
         self._desk = desk
+        self._holding = holding or Holding()
         self._compute = compute
         self._at_a_time = at_a_time
         self._waiting: deque[Work] = deque()
@@ -66,12 +73,25 @@ class Group:
             work.suspect or work.request.attempt > 1 or is_keyed(work.request.request_id)
         ):
             self._desk.ask(work)
+        elif self._holding.holds and self._is_held_back(work):
+            return
         elif work.pure and not work.suspect:
             self._computed(work, self._compute(work.request, _NOTHING, 0))
         else:
             work.step(WorkEvent.BEGUN)
             self._running += 1
             self._desk.out.run.append(work)
+
+    def _is_held_back(self, work: Work) -> bool:
+        """Whether it is paused; if so, what becomes of it."""
+        refusal = self._holding.refusal(work.request)
+        if refusal is None:
+            return False
+        if is_kept(work) or work.suspect:
+            self._desk.drop(work, Why.MOVED)
+        else:
+            self.cancel(work, refusal)
+        return True
 
     def computed(self, work: Work, outcome: Outcome) -> None:
         """A handler that waits has finished."""

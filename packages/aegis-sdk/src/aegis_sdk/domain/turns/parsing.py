@@ -83,7 +83,7 @@ def _own(words: list[str], _: str, data: bytes, seq: int, at_s: float, own: str)
     if not (number.isdecimal() and number.isascii()):
         return None
     said = Moves.decode(data)
-    return Own(seq, int(number), said.moves, at_s, said.why)
+    return Own(seq, int(number), said.moves, at_s, said.why, said.holds)
 
 
 def _end(words: list[str], _: str, data: bytes, seq: int, at_s: float, own: str) -> Entry | None:

@@ -65,6 +65,7 @@ class Work:
         "suspect",
         "timer",
         "unsent",
+        "urgent",
         "verdict",
         "why",
     )  # fmt: skip
@@ -81,6 +82,7 @@ class Work:
         born_s: float = math.inf,
         suspect: bool = False,
         timer: str = "",
+        urgent: bool = False,
     ) -> None:
         self.request = request
         self.caller, self.number = split(request.request_id)
@@ -89,6 +91,8 @@ class Work:
         """Unix time of its sending, by its caller: it may have lain in the buffers of a process that slept."""
         self.pure = pure
         self.single = single
+        self.urgent = urgent
+        """It passes those of its resource that wait."""
         self.stored_seq = stored_seq
         """Its place in the request stream; 0 for one that was sent."""
         self.after = after
@@ -198,7 +202,7 @@ class Held:
     """One resource that this writer serves or follows."""
 
     __slots__ = (
-        "begun", "change_bytes", "changes", "early", "ended", "in_flight", "is_changed", "is_due", "name", "number",
+        "begun", "change_bytes", "changes", "early", "ended", "in_flight", "is_changed", "is_due", "kept", "name", "number",
         "queue", "saved", "saved_bytes", "saved_s", "saving", "sessions", "since_s", "state",
         "timers", "unreadable", "unsent", "values",
     )  # fmt: skip
@@ -225,6 +229,8 @@ class Held:
         self.queue: deque[Work] = deque()
         self.early: list[Work] = []
         """Sent requests that name a stored one which was not read yet."""
+        self.kept: list[Work] = []
+        """Stored requests that wait until what they ask for is resumed (holding.py)."""
         self.in_flight = 0
         """Outcomes of it that were sent to the log and have a number."""
         self.is_due = False
@@ -242,6 +248,24 @@ class Held:
 
     def step(self, event: HeldEvent) -> None:
         self.state = step(HELD, self.state, event)
+
+    @property
+    def waiting(self) -> list[Work]:
+        """All requests that are here and not settled."""
+        return [*self.queue, *self.early, *self.kept]
+
+    def forget_waiting(self) -> None:
+        self.queue.clear()
+        self.early.clear()
+        self.kept.clear()
+
+    def put_first(self, work: Work) -> None:
+        """Before all that wait in the queue, but urgent ones."""
+        queue = self.queue
+        at = 0
+        while at < len(queue) and (queue[at].state is not WorkState.WAITING or queue[at].urgent):
+            at += 1
+        queue.insert(at, work)
 
     def end(self, request_id: str, at_s: float) -> None:
         """The caller gave up. To its session that is the same as an outcome: the request is not to be run any more."""

@@ -14,7 +14,8 @@ can't check one gate twice at the same time (`batched`, three nodes), it travels
 
 Parts with a theory of their own: who may write (ownership.py), what was done already (sessions.py), the end of each request
 (desk.py), requests without a resource (group.py), checkpoints (checkpoints.py), what handlers hand in (outbox.py), timers
-(timers.py), and requests that may end their process (begins.py).
+(timers.py), requests that may end their process (begins.py), and what operators have paused (holding.py). An urgent request
+passes those of its resource that wait, but no other urgent one.
 
 What must stay true (the rules' numbers are those of docs/protocol.md):
 - R1: what a turn is judged by (who owns a resource, what has ended, what is a duplicate) is never older than the gate it names.
@@ -42,6 +43,7 @@ from aegis_sdk.contract.ids import is_keyed, is_nested
 from aegis_sdk.contract.names import encode_token
 from aegis_sdk.contract.turns.checkpoint import Checkpoint
 from aegis_sdk.contract.turns.entries import begun_of, decode_turn, marks_of
+from aegis_sdk.contract.turns.holds import Holds
 from aegis_sdk.contract.turns.timers import Timer
 from aegis_sdk.domain.turns.ahead import Ahead
 from aegis_sdk.domain.turns.begins import Begins
@@ -49,6 +51,7 @@ from aegis_sdk.domain.turns.checkpoints import Every, Saver, restored
 from aegis_sdk.domain.turns.desk import QUEUE_MAX, RECENT_MAX, Desk
 from aegis_sdk.domain.turns.entries import End, Entry, Gate, Own, Saved, Settled, Turn
 from aegis_sdk.domain.turns.group import Compute, Expire, Group
+from aegis_sdk.domain.turns.holding import Holding, is_kept, put_back
 from aegis_sdk.domain.turns.outbox import Outbox
 from aegis_sdk.domain.turns.output import Output, Save, Sending
 from aegis_sdk.domain.turns.ownership import Ownership
@@ -101,7 +104,8 @@ class Writer:
         self.k = 0
         """The number of the last turn; one that was refused left its own to the next."""
         self.desk = Desk(ends_kept_s=ends_kept_s, recent_max=recent_max)
-        self.group = Group(self.desk, compute, at_a_time=GROUP_AT_A_TIME)
+        self.holding = Holding()
+        self.group = Group(self.desk, compute, at_a_time=GROUP_AT_A_TIME, holding=self.holding)
         self._compute = compute
         self._expire = expire
         self._ends_kept_s = ends_kept_s
@@ -113,9 +117,7 @@ class Writer:
             kept_s=outcomes_kept_s,
             log=log,
         )
-        self._outbox = Outbox()
-        self._agenda = Agenda()
-        self._begins = Begins()
+        self._outbox, self._agenda, self._begins = Outbox(), Agenda(), Begins()
         self._is_fold = False
         """It only reads: what stands under its name is not its own doing."""
         self.turn_bytes_max = TURN_BYTES_MAX
@@ -237,10 +239,14 @@ class Writer:
             self.desk.drop(work, Why.MOVED)
         elif self.desk.admit(work):
             work.suspect = work.born_s < held.since_s
-            self._enqueue(held, work)
+            if not (self.holding.holds and self._refuse_paused(held, work)):
+                self._enqueue(held, work)
 
     def _enqueue(self, held: Held, work: Work) -> None:
-        if work.after > self._requests_to:
+        if work.urgent:
+            held.put_first(work)
+            self._make_due(held)
+        elif work.after > self._requests_to:
             held.early.append(work)
             self._has_early.add(held.name)
         else:
@@ -388,6 +394,38 @@ class Writer:
             held.step(HeldEvent.RESUMED)
             self._make_due(held)
 
+    # --- what is paused by operators ----------------------------------------------------------------------------
+    def take_holds(self, number: int, holds: Holds) -> None:
+        """Ownership entry `number` says that this is paused. It may be known before it is read: then it counts from now on."""
+        if self.holding.take(number, holds):
+            for held in self.held.values():
+                self._apply_holds(held)
+
+    def _apply_holds(self, held: Held) -> None:
+        put_back(held)
+        if self.holding.holds:
+            for work in (*held.queue, *held.early):
+                self._refuse_paused(held, work)
+        self._make_due(held)
+
+    def _refuse_paused(self, held: Held, work: Work) -> bool:
+        """Whether it ends without effect. One that is to be kept, or that may have an outcome already, waits for its turn."""
+        is_judged = held.state in _OWNED and work.state is WorkState.WAITING
+        if not is_judged or is_kept(work) or not self._is_new(held, work):
+            return False
+        if (refusal := self.holding.refusal(work.request)) is None:
+            return False
+        self._put_aside(work, refusal)
+        return True
+
+    def _is_held_back(self, held: Held, work: Work) -> bool:
+        """Whether the head of the queue may not begin."""
+        if is_kept(work) and self.holding.covers(work.request):
+            held.queue.popleft()
+            held.kept.append(work)
+            return True
+        return self._refuse_paused(held, work)
+
     # --- the log ----------------------------------------------------------------------------------------------
     def read(self, entry: Entry) -> None:
         """Fold the next entry. Raises: MissingOwnership, BehindTrim: this reader has to begin anew."""
@@ -467,11 +505,7 @@ class Writer:
         )
 
     def _forget_begun(self, held: Held) -> None:
-        for work in (*held.queue, *held.early):
-            if work.state in _UNSETTLED:
-                self.desk.drop(work, Why.MOVED)
-        held.queue.clear()
-        held.early.clear()
+        self._drop_waiting(held)
         for write in self._unread.values():
             for work in (*write.works, *write.singles):
                 if work.request.resource == held.name:
@@ -501,6 +535,7 @@ class Writer:
                 given.append(resource)
             elif held.state is not HeldState.FOLLOWING:
                 self._lose(held)
+        self.take_holds(own.number, own.holds)
         self._shut_out(given, is_first=owned == 0)
         self._became_whole(name for name in given if self.ownership.is_whole(name))
 
@@ -525,6 +560,8 @@ class Writer:
 
     def _begin_to_serve(self, held: Held) -> None:
         self.desk.out.serving[held.name] = None
+        if self.holding.holds:
+            self._apply_holds(held)
         if held.unsent:
             self._outbox.owned(held, self.desk.out)
         if held.timers is not None:
@@ -540,11 +577,13 @@ class Writer:
         held.step(HeldEvent.TAKEN)
         self._agenda.leave(held.name)
         self._owned -= 1
-        for work in (*held.queue, *held.early):
+        self._drop_waiting(held)
+
+    def _drop_waiting(self, held: Held) -> None:
+        for work in held.waiting:
             if work.state in _UNSETTLED:
                 self.desk.drop(work, Why.MOVED)
-        held.queue.clear()
-        held.early.clear()
+        held.forget_waiting()
 
     def read_unreadable(self, seq: int, words: Sequence[str]) -> list[str]:
         """The next entry can't be read. The resources that it may change are neither served nor followed any more: what was
@@ -757,6 +796,8 @@ class Writer:
         elif self.desk.is_too_old(work, now_s):
             self.desk.drop(work, Why.LATE)
         elif self._is_new(held, work):
+            if self.holding.holds and self._is_held_back(held, work):
+                return False
             deadline_s = work.request.deadline_s
             if deadline_s is not None and now_s >= deadline_s and self._expire is not None:
                 # Nobody waits for it and it changes nothing: all that are late end in one turn.

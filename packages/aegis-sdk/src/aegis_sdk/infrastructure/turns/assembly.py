@@ -25,6 +25,7 @@ from aegis_sdk.contract.subjects import Subjects
 from aegis_sdk.contract.turns.subjects import LogSubjects
 from aegis_sdk.contract.turns.writers import writer_name
 from aegis_sdk.domain.recorder import NO_RECORDER, Recorder
+from aegis_sdk.domain.turns.entries import Own
 from aegis_sdk.infrastructure.directory import NatsDirectory
 from aegis_sdk.infrastructure.events import event_appender
 from aegis_sdk.infrastructure.letters import NatsLetters
@@ -37,7 +38,7 @@ from aegis_sdk.infrastructure.turns.outcomes import LogOutcomes
 from aegis_sdk.infrastructure.turns.reader import LogReader
 from aegis_sdk.infrastructure.turns.reads import NatsReadsIn, NatsReadsOut
 from aegis_sdk.infrastructure.turns.sent import SentRequests
-from aegis_sdk.infrastructure.turns.start import newest_checkpoints
+from aegis_sdk.infrastructure.turns.start import newest_checkpoints, newest_own
 from aegis_sdk.infrastructure.turns.stored import StoredRequests
 from aegis_sdk.nats.link import Link
 from aegis_sdk.service import Service
@@ -86,6 +87,9 @@ class NatsReaders:
 
     async def checkpoints(self, resources: Collection[str]) -> Mapping[str, FoundCheckpoint]:
         return await newest_checkpoints(self._link, self._names, list(resources))
+
+    async def newest_own(self) -> Own | None:
+        return await newest_own(self._link, self._names)
 
     async def open_group(
         self, *, credit: int, on_delivery: Callable[[Delivery], None]

@@ -8,7 +8,10 @@ from typing import Final
 from aegis_sdk.application.ports import StoreUnreachable
 from aegis_sdk.application.turns.ports import FoundCheckpoint
 from aegis_sdk.contract.turns.checkpoint import SAVED, Checkpoint, SavedUpTo
+from aegis_sdk.contract.turns.entries import EntryUnreadable
 from aegis_sdk.contract.turns.subjects import LogSubjects
+from aegis_sdk.domain.turns.entries import Own
+from aegis_sdk.domain.turns.parsing import parse_entry
 from aegis_sdk.infrastructure.messages import last_message
 from aegis_sdk.nats.jetstream import parse_time
 from aegis_sdk.nats.link import Link
@@ -56,6 +59,20 @@ async def newest_checkpoints(
             else:
                 found[resource] = checkpoint, parse_time(message.headers["Nats-Time-Stamp"])
     return found
+
+
+async def newest_own(link: Link, names: LogSubjects) -> Own | None:
+    """Read at the leader, so that none is missed. Raises: StoreError."""
+    stored = await last_message(link, names.stream, names.own_anywhere)
+    if stored is None:
+        return None
+    try:
+        entry = parse_entry(
+            names.words(stored.subject), "", stored.payload, stored.seq, stored.at_s
+        )
+    except EntryUnreadable as error:
+        raise StoreUnreachable(f"{stored.subject}: {error}") from error
+    return entry if isinstance(entry, Own) else None
 
 
 async def _whole(link: Link, names: LogSubjects, checkpoint: Checkpoint) -> Checkpoint:
