@@ -19,7 +19,7 @@ import aegis_sdk
 import nats
 import pytest
 from aegis_control.infrastructure.embedded_nats import EmbeddedNats
-from aegis_sdk import Context, Method, Service
+from aegis_sdk import Context, Event, Method, Service
 from aegis_sdk.contract.dead_letter import DeadLetter
 from aegis_sdk.contract.envelope import Request
 from aegis_sdk.contract.ids import redriven_id
@@ -241,6 +241,7 @@ async def test_a_services_contract_is_shown_at_an_address_of_its_own(
             assert ["side", "Side", "needed", "Which way."] in rows
             assert ["quantity", "integer", "needed", "shares; > 0, ≤ 1000"] in rows
             assert ["legs", "list of Order", "[]", ""] in rows
+            assert ["filled an event"] in rows
             address = look.page.url
             link = look.page.locator("#story a")
             document = await look.page.request.get(f"{made.url}{await link.get_attribute('href')}")
@@ -253,7 +254,7 @@ async def test_a_services_contract_is_shown_at_an_address_of_its_own(
 
 
 def orders() -> Service:
-    service = Service("orders", version="2.1")
+    service = Service("orders", version="2.1", emits=[Event("orders", "filled", Filled)])
 
     @service.handles()
     async def place(_: Context, order: Order) -> Filled:

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Final, Literal
 
 import pytest
 from aegis_control.domain.operators.asyncapi import document
-from aegis_sdk import Context, Method, ReadContext, ResourceContext, Service
+from aegis_sdk import Context, Event, Method, ReadContext, ResourceContext, Service
 from aegis_sdk.contract.control import MethodSpec, ServiceRecord
 from jsonschema import Draft7Validator, Draft202012Validator
 from pydantic import BaseModel, Field, create_model
@@ -51,8 +51,11 @@ class Filled(BaseModel):
     at: list[Decimal] = []
 
 
+FILLED: Final = Event("desk", "filled", Filled)
+
+
 def desk() -> Service:
-    service = Service("desk", version="1.4.2")
+    service = Service("desk", version="1.4.2", emits=[FILLED])
 
     @service.handles()
     async def place(ctx: ResourceContext, order: Order) -> Filled:
@@ -70,7 +73,12 @@ def desk() -> Service:
 
 
 def documented(service: Service, prefix: str = "aegis") -> dict[str, Any]:
-    record = ServiceRecord(service=service.name, methods=service.specs(), version=service.version)
+    record = ServiceRecord(
+        service=service.name,
+        methods=service.specs(),
+        events=service.event_specs(),
+        version=service.version,
+    )
     # As control gives it: through JSON.
     return document(ServiceRecord.model_validate_json(record.model_dump_json()), prefix)
 
@@ -101,13 +109,16 @@ def test_each_method_is_an_operation_with_its_address() -> None:
         "group": "test.any.desk.{instance}",
         "read": "test.read.desk.active.{resource}",
         "replies": "test.rep.{caller}.{number}",
+        "event.filled": "test.evt.desk.filled.{resource}.{caller}.{number}.{place}",
     }
     ways = {name: o["channel"]["$ref"] for name, o in found["operations"].items()}
     assert ways == {
         "place": "#/channels/resource",
         "quote": "#/channels/group",
         "last": "#/channels/read",
+        "event.filled": "#/channels/event.filled",
     }
+    assert found["operations"]["event.filled"]["action"] == "send"
     assert found["operations"]["place"]["bindings"] == {"nats": {"bindingVersion": "0.1.0"}}
     assert (found["info"]["title"], found["info"]["version"]) == ("desk", "1.4.2")
 

@@ -154,7 +154,7 @@ class Settings(BaseSettings):
     emitted_max_bytes: int = Field(
         -1,
         ge=-1,
-        description="bytes of events kept per service; NATS reserves them (-1: no bound)",
+        description="bytes of events kept per service; NATS reserves them (-1: stream_max_bytes)",
     )
 
     def __repr_args__(self) -> Iterator[tuple[str, str]]:

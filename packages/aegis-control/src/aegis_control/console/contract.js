@@ -31,8 +31,13 @@ function told(contract) {
   const name = `${contract.service}-asyncapi.json`;
   const head = h("p", { class: "tools" }, `version ${visible(contract.version || "not given")}`,
     h("a", { href: document, download: name }, "as an AsyncAPI document"));
-  return [head, ...contract.methods.flatMap(tellMethod)];
+  return [head, ...contract.methods.flatMap(tellMethod), ...(contract.events ?? []).flatMap(tellEvent)];
 }
+
+const tellEvent = (event) => [
+  h("h3", {}, id(event.name), " ", h("span", { class: "muted" }, "an event")),
+  ...tellSchema("payload", event.payload_schema),
+];
 
 function tellMethod(method) {
   const route = method.reads ? "read" : method.targeted ? "resource" : "group";

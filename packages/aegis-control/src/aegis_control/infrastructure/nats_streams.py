@@ -369,7 +369,7 @@ class NatsStreams:
             "allow_atomic": True,
             "max_age": int(settings.emitted_max_age_s * _NS),
             "max_msgs": settings.emitted_max_msgs,
-            "max_bytes": settings.emitted_max_bytes,
+            "max_bytes": self._or_common(settings.emitted_max_bytes),
             "duplicate_window": int(min(_DUPLICATE_WINDOW_S, settings.emitted_max_age_s) * _NS),
             "allow_direct": True,
             "num_replicas": settings.replicas,

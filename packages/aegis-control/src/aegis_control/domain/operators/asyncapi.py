@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from itertools import count
 from typing import Any, Final
 
-from aegis_sdk.contract.control import MethodSpec, ServiceRecord
+from aegis_sdk.contract.control import EventSpec, MethodSpec, ServiceRecord
 from aegis_sdk.contract.envelope import METHOD
 from aegis_sdk.contract.subjects import Subjects
 from aegis_sdk.contract.turns.subjects import LogSubjects
@@ -41,6 +41,7 @@ _PARAMETERS: Final = {
     "instance": "One of the service's live instances.",
     "caller": "The caller's random id.",
     "number": "The number of the caller's request.",
+    "place": "The place of the event among those of one handler's run, from 0.",
 }
 
 
@@ -53,6 +54,8 @@ def document(record: ServiceRecord, prefix: str) -> Json:
     channels = _channels(record.service, prefix, kinds)
     for method in record.methods:
         _add(method, channels, operations, messages, schemas)
+    for event in record.events:
+        _add_event(record.service, prefix, event, channels, operations, messages, schemas)
     return {
         "asyncapi": VERSION,
         "info": {
@@ -127,6 +130,34 @@ def _add(
             "channel": {"$ref": "#/channels/replies"},
             "messages": [{"$ref": f"#/channels/replies/messages/{name}.reply"}],
         },
+        "bindings": {"nats": {"bindingVersion": NATS_BINDING}},
+    }
+
+
+def _add_event(
+    service: str,
+    prefix: str,
+    event: EventSpec,
+    channels: Json,
+    operations: Json,
+    messages: Json,
+    schemas: _Schemas,
+) -> None:
+    """An event that the service emits: an operation that sends it. A method may have the same name."""
+    name = f"event.{event.name}"
+    address = Subjects(prefix).emitted_all(service, event.name).removesuffix(">")
+    parameters = ("resource", "caller", "number", "place")
+    channels[name] = _channel(
+        address + ".".join(f"{{{p}}}" for p in parameters),
+        *parameters,
+        about="Something that happened in the service; - stands for no resource.",
+    )
+    messages[name] = {"name": name, "payload": schemas.take(event.payload_schema)}
+    channels[name]["messages"][name] = {"$ref": f"#/components/messages/{name}"}
+    operations[name] = {
+        "action": "send",
+        "channel": {"$ref": f"#/channels/{name}"},
+        "messages": [{"$ref": f"#/channels/{name}/messages/{name}"}],
         "bindings": {"nats": {"bindingVersion": NATS_BINDING}},
     }
 
