@@ -205,6 +205,7 @@ class Instance(_AtHome):
 
     @property
     def id(self) -> str:
+        """As `ipc-cli list-instances` has it."""
         return str(self._inner.id)
 
     @property

@@ -90,6 +90,7 @@ class Context:
 
     @property
     def request_id(self) -> str:
+        """As the caller knows it: `<caller>.<n>`, the same in every run."""
         return self._request.request_id
 
     @property
@@ -134,6 +135,7 @@ class Context:
 
     @property
     def trace_id(self) -> str:
+        """Of the caller's trace, 32 hexadecimal digits; every log line about this request carries it."""
         return trace_id(self._request.traceparent)
 
     @property
@@ -330,6 +332,7 @@ class ResourceContext(Context):
 
     @property
     def resource(self) -> str:
+        """The id that the request names; the state is this resource's."""
         resource = self._request.resource
         assert resource is not None  # a ResourceContext is made for targeted requests only
         return resource
@@ -368,8 +371,10 @@ class ReadContext:
 
     @property
     def resource(self) -> str:
+        """The id that the read names; the state is this resource's."""
         return self._request.resource or ""
 
     @property
     def trace_id(self) -> str:
+        """Of the caller's trace, 32 hexadecimal digits; every log line about this request carries it."""
         return trace_id(self._request.traceparent)

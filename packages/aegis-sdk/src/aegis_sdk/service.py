@@ -275,10 +275,12 @@ class Service:
             raise ContractError(f"service {self.name} has no handler: nothing to serve")
 
     def specs(self) -> list[MethodSpec]:
+        """Its methods as an instance registers them, with their JSON schemas."""
         handled = [handler.spec() for handler in self.handlers.values()]
         return handled + [reader.spec() for reader in self.readers.values()]
 
     def event_specs(self) -> list[EventSpec]:
+        """The events that it says it emits, as an instance registers them."""
         return [
             EventSpec(name=event.name, payload_schema=event.payload.schema())
             for event in self.events.values()

@@ -125,6 +125,7 @@ class State:
         self._set[key] = new
 
     def delete(self, key: str) -> None:
+        """Take a key away, with the handler's outcome; one that is not there is no error. Raises: InvalidArgument."""
         key = _checked_key(key)
         self._set.pop(key, None)
         self._deleted.add(key)

@@ -16,18 +16,24 @@ class Timer(Protocol):
 class Clock(Protocol):
     """What the bus needs of time: how long ids are remembered, redelivery and delays."""
 
-    def now_s(self) -> float: ...
+    def now_s(self) -> float:
+        """Seconds since some moment; it never goes back."""
+        ...
 
-    def call_later(self, delay_s: float, callback: Callable[[], None]) -> Timer: ...
+    def call_later(self, delay_s: float, callback: Callable[[], None]) -> Timer:
+        """Call once, so many seconds from now, unless the timer is cancelled before."""
+        ...
 
 
 class LoopClock:
     """The running event loop's time."""
 
     def now_s(self) -> float:
+        """The running loop's own time."""
         return asyncio.get_running_loop().time()
 
     def call_later(self, delay_s: float, callback: Callable[[], None]) -> Timer:
+        """A timer of the running loop."""
         return asyncio.get_running_loop().call_later(delay_s, callback)
 
 
@@ -43,9 +49,11 @@ class ManualClock:
         self._timers: list[tuple[float, int, _ManualTimer]] = []
 
     def now_s(self) -> float:
+        """Seconds that the test has let pass."""
         return self._now_s
 
     def call_later(self, delay_s: float, callback: Callable[[], None]) -> Timer:
+        """It is due when the test has let so much time pass; of two that are due, the earlier one is called first."""
         timer = _ManualTimer(callback)
         heapq.heappush(self._timers, (self._now_s + delay_s, next(self._numbers), timer))
         return timer

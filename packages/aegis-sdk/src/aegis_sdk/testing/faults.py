@@ -34,6 +34,8 @@ class Op(StrEnum):
 
 
 class Fault(StrEnum):
+    """What becomes of a message."""
+
     LOST = "lost"
     """It never arrives: nothing happens, and no answer comes."""
     LOST_ANSWER = "lost_answer"
@@ -96,6 +98,7 @@ class Faults:
         return Fault.LOST_ANSWER if op in _WRITES and self._hits(self.lost_answers) else None
 
     def delay_s(self) -> float:
+        """How long the next message is on its way, in seconds."""
         return self._random.uniform(0.0, self.delay_s_max) if self.delay_s_max else 0.0
 
     def _hits(self, chance: float) -> bool:

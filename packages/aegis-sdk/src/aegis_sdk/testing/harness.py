@@ -87,6 +87,7 @@ class MemoryAegis:
         timeout_s: float = TIMEOUT_S,
         key: str | None = None,
     ) -> Rep:
+        """As `Aegis.request`."""
         return await self._requester.request(
             method, payload, resource=resource, timeout_s=timeout_s, key=key
         )
@@ -102,6 +103,7 @@ class MemoryAegis:
         lag_s_max: float | None = None,
         timeout_s: float = TIMEOUT_S,
     ) -> Rep:
+        """As `Aegis.read`; a standby is another instance that the test has started for the resource."""
         return await self._requester.reading.read(
             method,
             query,
@@ -113,6 +115,7 @@ class MemoryAegis:
         )
 
     def position(self, method: Method[Any, Any]) -> str:
+        """As `Aegis.position`."""
         return self._requester.reading.position(method)
 
     async def submit(
@@ -126,6 +129,7 @@ class MemoryAegis:
         expires_s: float | None = None,
         not_before: datetime | float | None = None,
     ) -> Ticket:
+        """As `Aegis.submit`."""
         return await self._requester.submit(
             method,
             payload,
@@ -139,6 +143,7 @@ class MemoryAegis:
     async def attach(
         self, request_id: str, method: Method[Any, Rep], *, timeout_s: float = TIMEOUT_S
     ) -> Rep:
+        """As `Aegis.attach`."""
         process.check_loop(self._loop)
         return await self._requester.attach(request_id, method, timeout_s=timeout_s)
 
@@ -150,6 +155,7 @@ class MemoryAegis:
         resource: str | None = None,
         timeout_s: float = TIMEOUT_S,
     ) -> OutcomeKind:
+        """As `Aegis.cancel`."""
         process.check_loop(self._loop)
         return await self._requester.cancel(
             request_id, method, resource=resource, timeout_s=timeout_s

@@ -66,12 +66,15 @@ class VirtualTime:
         self._in_executors = 0
 
     def loop_s(self) -> float:
+        """What the event loop takes for its time."""
         return self._began[0] + self.elapsed_s
 
     def unix_s(self) -> float:
+        """What `time.time` says, in seconds since 1970."""
         return self._began[1] + self.elapsed_s
 
     def monotonic_s(self) -> float:
+        """What `time.monotonic` says."""
         return self._began[2] + self.elapsed_s
 
     def select(self, timeout_s: float | None = None) -> Any:
