@@ -123,3 +123,27 @@ def test_none_is_a_value_that_is_kept() -> None:
     assert state.get("a") is None
     assert state.keys() == ["a"]
     assert state.change()
+
+
+def test_items_are_those_of_a_prefix_in_the_order_of_their_keys_with_this_requests_changes() -> (
+    None
+):
+    state = State({"fill/2": 2, "fill/1": 1, "fills": 9, "cash": 5, "fill/3": 3})
+    state.set("fill/0", 0)
+    state.set("fill/2", 20)
+    state.delete("fill/3")
+    assert list(state.items("fill/", int).items()) == [("fill/0", 0), ("fill/1", 1), ("fill/2", 20)]
+    assert list(state.items()) == ["cash", "fill/0", "fill/1", "fill/2", "fills"]
+    assert state.items("order/") == {}
+    assert "fill/4" not in state.items("fill/")
+    with pytest.raises(ContractError, match="fill/0"):
+        state.items("fill/", Position)
+    with pytest.raises(ContractError, match="keys are text"):
+        state.items(7)  # type: ignore[call-overload]
+
+
+def test_an_item_with_a_key_of_its_own_is_all_that_is_stored_of_it() -> None:
+    state = State({f"fill/{n:06}": {"price": "1.10"} for n in range(1_000)})
+    state.set("fill/001000", {"price": "1.20"})
+    assert state.change().set == {"fill/001000": {"price": "1.20"}}
+    assert len(state.change().encode()) < 100

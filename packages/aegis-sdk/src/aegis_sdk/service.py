@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from aegis_sdk import signatures
 from aegis_sdk.context import ReadContext
@@ -64,6 +64,10 @@ class Reader:
         )
 
 
+LARGE_CHANGE_BYTES: Final = 64 * 1024
+"""Half of a turn: every request that changes so much is stored almost alone."""
+
+
 class Service:
     """`Service("accounts")`; handlers are added by `@service.handles(METHOD)`.
 
@@ -72,6 +76,8 @@ class Service:
 
     `emits`: events that its handlers emit. They may emit others, too: what is named here is in the registered contract, and its
     stream is there before the first one.
+
+    `large_change_bytes`: a request that changes more of the state is told by a log line, `change_large`, once a method.
 
     Raises: InvalidName, InvalidArgument; ContractError, for an event of another service, or one that is named twice.
     """
@@ -83,10 +89,14 @@ class Service:
         version: str = "",
         compatibility: str = Compatibility.WARN,
         emits: Iterable[Event[Any]] = (),
+        large_change_bytes: int = LARGE_CHANGE_BYTES,
     ) -> None:
         self.compatibility = _compatibility(compatibility)
         self.name = check_service(arguments.text(name, "name"))
         self.version = arguments.text(version, "version", error=InvalidArgument)
+        self.large_change_bytes = arguments.whole(
+            large_change_bytes, "large_change_bytes", least=1, most=2**31
+        )
         self.handlers: dict[str, Handler] = {}
         self.events = _own_events(self.name, emits)
         self.evolution = Evolution()

@@ -134,6 +134,21 @@ class State:
         """All keys, sorted."""
         return sorted((self._base.keys() | self._set.keys()) - self._deleted)
 
+    @overload
+    def items(self, prefix: str = "") -> dict[str, Any]: ...
+    @overload
+    def items(self, prefix: str, type_: type[T]) -> dict[str, T]: ...
+    def items(self, prefix: str = "", type_: Any = None) -> dict[str, Any]:
+        """The keys that begin with `prefix`, in their order (by code points), each with its value as `get` gives it.
+
+        A list that grows is a key an item: an order that adds one changes that one alone. It looks at every key of the
+        resource; docs/howto/state.md says what that costs. Raises: as `get`.
+        """
+        prefix = _checked_key(prefix)
+        found = {key for key in self._base if key.startswith(prefix)}
+        found.update(key for key in self._set if key.startswith(prefix))
+        return {key: self.get(key, type_) for key in sorted(found - self._deleted)}
+
     def change(self) -> Change:
         """What this request changed so far."""
         return Change(dict(self._set), tuple(sorted(self._deleted)))
@@ -205,6 +220,14 @@ class ReadState:
     def get(self, key: str, type_: Any = None) -> Any:
         """The value as `type_`, or None; without a type, its JSON form. Changing it changes nothing. Raises: as `State.get`."""
         return self._state.get(key, type_)
+
+    @overload
+    def items(self, prefix: str = "") -> dict[str, Any]: ...
+    @overload
+    def items(self, prefix: str, type_: type[T]) -> dict[str, T]: ...
+    def items(self, prefix: str = "", type_: Any = None) -> dict[str, Any]:
+        """The keys that begin with `prefix`, in their order, with their values. Raises: as `State.items`."""
+        return self._state.items(prefix, type_)
 
     def keys(self) -> list[str]:
         """All keys, sorted."""

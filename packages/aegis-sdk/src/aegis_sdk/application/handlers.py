@@ -62,6 +62,9 @@ class Runner:
         self.runs = Runs(instance_id=instance_id)
         self._last_pure = ""
         self.running = 0
+        self.large_change_bytes = service.large_change_bytes
+        self._told_large: set[str] = set()
+        """Methods whose large changes were told of."""
 
     def span(self, request: Request, *, begun: int, epoch: int = 0) -> Span:
         """Around the run and the storing of its outcome."""
@@ -159,6 +162,19 @@ class Runner:
         """Whether it passes those of its resource that wait."""
         handler = self._service.handlers.get(request.method)
         return handler is not None and handler.urgent
+
+    def tell_large_change(self, request: Request, size: int) -> None:
+        """Once a method: it would fill the log of who does not look, and its time grows with the value."""
+        if request.method not in self._told_large:
+            self._told_large.add(request.method)
+            log.warning(
+                "change_large",
+                **about(request),
+                instance_id=self.instance_id,
+                change_bytes=size,
+                hint="a key that is set is stored whole: give each item a key of its own, and read them by"
+                " ctx.state.items(prefix) (docs/howto/state.md)",
+            )
 
     def lacks(self, request: Request) -> bool:
         """Whether this version has no such method."""

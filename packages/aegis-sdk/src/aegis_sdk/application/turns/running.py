@@ -294,6 +294,8 @@ class Running:
 
     def _fitting(self, request: Request, outcome: Outcome) -> Outcome:
         size, limit = len(outcome.body) + len(outcome.change), self._log.outcome_bytes_max
+        if len(outcome.change) > self._runner.large_change_bytes:
+            self._runner.tell_large_change(request, len(outcome.change))
         if size <= limit:
             return outcome
         why = f"{size} bytes, and at most {limit} fit beside the rest in the server's max_payload"
