@@ -111,7 +111,8 @@ class Settings(BaseSettings):
         10,
         ge=1,
         le=RESOURCES_A_MOVE_MAX,
-        description="resources moved at a time, twice a second; more: sooner even, more calls that wait together",
+        description="resources moved at a time, twice a second, or a fiftieth of all if that is more; more: sooner even,"
+        " more calls that wait together",
     )
     spread_difference: float = Field(
         0.25,

@@ -19,6 +19,8 @@ from aegis_control.domain.leading.liveness import CAN_KEEP, CAN_TAKE_OVER
 from aegis_control.domain.leading.spreading import Place, can_take, held_up, spread
 
 SPREAD: Final = "spread"
+PARTS: Final = 50
+"""A service of any size is even after about so many handovers, each of which takes little longer for more resources."""
 BUSY_S: Final = 10.0
 """How long what could not be paused is left alone: a handler runs for long, and its callers waited for the pause."""
 
@@ -65,7 +67,8 @@ class Spread:
         if run is None and self._even.get(table.name) == self._seen(table):
             return
         run = run or _Run(SPREAD)
-        planned = self._plan(table, run, moves_max=self._world.spread.moves_max)
+        moves_max = max(self._world.spread.moves_max, len(table.leases) // PARTS)
+        planned = self._plan(table, run, moves_max=moves_max)
         if not planned.moves:
             self._end(table, run)
         elif settled or run.asked:

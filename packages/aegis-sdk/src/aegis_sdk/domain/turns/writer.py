@@ -374,10 +374,8 @@ class Writer:
     def is_idle(self, resource: str) -> bool:
         """Nothing of it waits, runs, is yet to be sent, or is due at some time."""
         held = self.held[resource]
-        waits = (
-            held.queue or held.early or held.in_flight or held.unsent or held.begun or held.timers
-        )
-        return held.state is HeldState.SERVING and not waits
+        has_work = held.waiting or held.in_flight or held.unsent or held.begun or held.timers
+        return held.state is HeldState.SERVING and not has_work
 
     @property
     def is_storing(self) -> bool:
