@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+
+import pytest
+from aegis_sdk import Paused
 from aegis_sdk.contract.control import InstanceState
 
-from tests.integration.cli.system import System
+from tests.integration.cli.system import DEADLINE_S, WAIT, System
 
 
 async def test_lists_and_routes_show_what_is_registered(system: System) -> None:
@@ -96,3 +100,56 @@ async def test_what_an_instance_offers_is_not_retired(system: System) -> None:
     assert (refused.code, refused.out) == (5, "")
     assert "'T-1' is offered by tot-1, tot-2: have it removed there" in refused.err
     assert (await system.cli("retire", "T-9", "--dry-run")).code == 3
+
+
+async def test_a_pause_is_shown_everywhere_and_ends_with_resume(system: System) -> None:
+    paused = await system.cli("pause", "T-1", "--reason", "wrong prices", "--as", "ann")
+    assert (paused.code, paused.err) == (0, "")
+    assert paused.out.startswith("paused: T-1 of totals since ")
+    assert paused.out.endswith(" by ann: wrong prices\n")
+    with pytest.raises(Paused, match="T-1 is paused by ann: wrong prices"):
+        await system.add(1)
+    assert await system.add(1, "T-2") == [1, "tot-1"]
+    for verb in (["status"], ["list-services"], ["describe", "totals"], ["show-route", "T-1"]):
+        assert "by ann: wrong prices" in (await system.cli(*verb)).out
+    assert "by ann: wrong prices" in (await system.cli("top", "--once")).out
+    assert "ipc-cli resume T-1 --service totals" in (await system.cli("doctor")).out
+    assert (await system.cli("status")).code == 0  # it is meant
+    assert "traffic_paused" in (await system.cli("events")).out
+    resumed = await system.cli("resume", "T-1")
+    assert (resumed.code, resumed.err) == (0, "")
+    assert await system.add(1) == [1, "tot-1"]
+    assert (await system.cli("resume", "T-1")).out == "T-1 is not paused\n"
+
+
+async def test_a_pause_says_what_runs_and_waits_for_it(system: System) -> None:
+    running = asyncio.create_task(
+        system.caller.request(WAIT, "x", resource="T-1", timeout_s=DEADLINE_S)
+    )
+    await system.until("it runs", lambda: is_running(system))
+    short = await system.cli("pause", "totals/wait", "--wait", "0.3")
+    assert short.code == 0
+    assert short.out.splitlines()[1:] == [
+        "had begun, and go on: 1",
+        "still run after 0.3 s: 1",
+    ]
+    system.release.set()
+    assert await running == "x"
+    again = await system.cli("pause", "totals/wait", "-o", "json")
+    assert (again.json["was_so"], again.json["running"]) == (True, 0)
+
+
+async def is_running(system: System) -> bool:
+    listed = (await system.cli("list-instances", "-o", "json")).json
+    return any(entry["running"] for entry in listed)
+
+
+async def test_what_can_not_be_paused_is_one_line_with_what_can(system: System) -> None:
+    for target, code, says in (
+        ("T-9", 3, "services: doubles, totals"),
+        ("totals/ad", 3, "totals has no method 'ad': it handles add, "),
+    ):
+        result = await system.cli("pause", target)
+        assert (result.code, result.out) == (code, "")
+        assert result.err.count("\n") == 1
+        assert says in result.err

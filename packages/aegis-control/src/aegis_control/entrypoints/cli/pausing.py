@@ -141,9 +141,9 @@ async def _when_ended(
 
 def _show_left(done: TrafficPaused, wait_s: float) -> None:
     if done.running:
-        render.show_line(f"{done.running} of them still run after {wait_s:g} s")
+        render.show_line(f"still run after {wait_s:g} s: {done.running}")
     else:
-        render.show_line("all of them have ended")
+        render.show_line("all that had begun has ended")
 
 
 def _show_paused(done: TrafficPaused) -> None:
@@ -157,9 +157,9 @@ def _show_paused(done: TrafficPaused) -> None:
         names = ", ".join(done.asleep)
         render.show_line(f"say nothing, and read it before they begin anything: {names}")
     if done.running:
-        render.show_line(f"{done.running} requests had begun, and go on")
+        render.show_line(f"had begun, and go on: {done.running}")
     if done.waiting:
-        render.show_line(f"{done.waiting} requests wait until it is resumed")
+        render.show_line(f"wait until it is resumed: {done.waiting}")
 
 
 def _show_resumed(done: TrafficPaused) -> None:
