@@ -25,7 +25,7 @@ async def test_a_client_that_asked_before_control_ever_ran_follows_it_later(
         ):
             await serving.serve(sums(), resources={"R": aegis_sdk.Role.AUTO})
             assert await early.request(ADD, 1, resource="R") == 1
-            directory = early._requests._directory
+            directory = early._requests.directory
             assert isinstance(directory, NatsDirectory)
 
             async def admitted() -> bool:

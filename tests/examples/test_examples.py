@@ -52,6 +52,12 @@ EXPECTED: Final = {
         "its own booking, from a standby: 100 AAPL",
         "another client, which was given the trader's position: 100 AAPL",
     ],
+    "events.py": [
+        "audited: ACC-1 +100, ACC-1 -40",
+        "risk has an exposure of 140",
+        'any NATS client: {"account":"ACC-1","quantity":100}',
+        'any NATS client: {"account":"ACC-1","quantity":-40}',
+    ],
     "close.py": [
         "the desk is open",
         "orders: A expired, B filled",

@@ -12,9 +12,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import aegis_sdk
+import nats
 from aegis_control.bootstrap import Control
 from aegis_control.infrastructure.embedded_nats import EmbeddedNats
 from aegis_sdk import Aegis, Context, Instance, Method, ResourceContext, Role, Service
+from aegis_sdk.contract.control import SubscriptionRecord
+from aegis_sdk.contract.subjects import Subjects
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.integration.control.support import control, until
@@ -112,6 +115,15 @@ async def ready(check: Callable[[], Awaitable[object]]) -> None:
     await until(went, "a call goes through")
 
 
+async def subscribed(url: str, prefix: str) -> None:
+    """There is a subscription, of a service that is not there."""
+    record = SubscriptionRecord(service="audit", takes="accounts.noted", stream="", seq=0)
+    bucket = Subjects(prefix).subscriptions_bucket
+    async with await nats.connect(url) as client:
+        data = record.model_dump_json().encode()
+        await client.jetstream().publish(f"$KV.{bucket}.{record.key}", data)
+
+
 @asynccontextmanager
 async def observed(server: EmbeddedNats, prefix: str) -> AsyncIterator[Observed]:
     """Executed, rejected and failed requests, a failover and a scrape after all that was counted."""
@@ -122,6 +134,7 @@ async def observed(server: EmbeddedNats, prefix: str) -> AsyncIterator[Observed]
             (await stack.enter_async_context(serving(server.url, prefix, resources=roles)))[1]
             for roles in ({"R1": Role.ACTIVE}, {"R1": Role.STANDBY})
         ]
+        await subscribed(server.url, prefix)
         made = Observed(server, replica, aegis, [first, second])
         await first.drain()
         await ready(lambda: aegis.request(BOOK, 1, resource="R1"))
@@ -136,5 +149,7 @@ async def observed(server: EmbeddedNats, prefix: str) -> AsyncIterator[Observed]
         caller = "aegis_request_duration_seconds_count{method=echo,route=any,service=accounts}"
         await until_shown(replica.http_port, caller, 1)
         await until_shown(replica.http_port, "aegis_queue_depth{route=any,service=accounts}", 0)
+        of = "emitter=accounts,event=noted,service=audit"
+        await until_shown(replica.http_port, f"aegis_events_lag_entries{{{of}}}", 0)
         made.text = await get(replica.http_port, "/metrics")
         yield made

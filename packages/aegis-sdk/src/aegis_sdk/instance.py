@@ -445,6 +445,7 @@ class Instance:
             resources=self._membership.resources,
             log_after=reply.log_after,
             asks=calling.requester,
+            directory=calling.directory,
             outcomes_kept_s=reply.outcome_ttl_s,
             ack_wait_s=reply.ack_wait_s,
             log_id=reply.journal_id,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Final, TypeVar
 
 from aegis_sdk import signatures
@@ -13,12 +14,14 @@ from aegis_sdk.contract.control import Compatibility, EventSpec, MethodSpec
 from aegis_sdk.contract.event import Event
 from aegis_sdk.contract.method import Method
 from aegis_sdk.contract.names import check_service
+from aegis_sdk.contract.subscription import Subscription, begin_of, handler_name, takes
 from aegis_sdk.domain.retries import Retries
 from aegis_sdk.errors import ContractError, InvalidArgument
 from aegis_sdk.evolution import Evolution, Migration
 from aegis_sdk.words import said
 
 F = TypeVar("F", bound=Callable[..., Any])
+T = TypeVar("T")
 Callback = Callable[[str], Awaitable[None] | None]
 
 
@@ -36,12 +39,15 @@ class Handler:
     retries: Retries
     pure: bool = False
     urgent: bool = False
+    takes: str = ""
+    """The event that it handles."""
 
     def spec(self) -> MethodSpec:
         return MethodSpec(
             name=self.method.name,
             targeted=self.targeted,
             urgent=self.urgent,
+            takes=self.takes,
             request_schema=self.method.request.schema(),
             reply_schema=self.method.reply.schema(),
         )
@@ -101,6 +107,8 @@ class Service:
         self.events = _own_events(self.name, emits)
         self.evolution = Evolution()
         self.readers: dict[str, Reader] = {}
+        self.subscriptions: dict[str, Subscription] = {}
+        """By the name of the method that handles it."""
         self.promoted_callbacks: list[Callback] = []
         self.demoted_callbacks: list[Callback] = []
 
@@ -156,15 +164,80 @@ class Service:
                     f"handler {signatures.name_of(function)}: an urgent one passes others of its resource, so it takes a"
                     " ResourceContext; the group's requests do not wait for each other"
                 )
-            if pure and (handler.is_async or not handler.targeted or retries is not None):
-                raise ContractError(
-                    f"handler {signatures.name_of(function)}: a pure one is a plain def that takes a"
-                    " ResourceContext, without retries"
-                )
-            self.handlers[handler.method.name] = handler
+            self._add(handler, has_retries=retries is not None)
             return function
 
         return register
+
+    def on(
+        self,
+        event: Event[T],
+        *,
+        resource: Callable[[T], str] | None = None,
+        begin: datetime | int | str | None = None,
+        retries: Retries | None = None,
+        pure: bool = False,
+    ) -> Callable[[F], F]:
+        """Handle each `event` of another service, once.
+
+            @pnl.on(FILLED, resource=lambda fill: fill.account)
+            async def book(ctx: ResourceContext, fill: Fill) -> None: ...
+
+        The handler takes (context, payload), and returns None. `resource` says which of this service's resources an event
+        is for: its active handles it, with its state, and in the order in which the emitter's resource emitted. Without
+        it, the group handles events, in any order. `retries` and `pure` are as for `handles`.
+
+        A handler that rejects or fails ends the event, which becomes a dead letter: the next ones do not wait for it. So
+        does a payload that can't be read, or for which `resource` gives no resource's id.
+
+        `begin` says where a *new* subscription begins: from now on (None), from the oldest one that is kept ("all"), from a
+        time (a datetime with a time zone), or from a position in the stream of events. A subscription is new once. From then
+        on it goes on where it is, whatever `begin` says, also while no instance of this service runs.
+
+        Raises:
+            ContractError: the service has a handler for the event already; the handler's context does not fit `resource`; names
+                that are too long together; and as for `handles`.
+            InvalidArgument: `begin` is no beginning.
+        """
+        arguments.instance_of(event, Event, "event")
+        if resource is not None:
+            arguments.function(resource, "resource")
+        if retries is not None:
+            arguments.instance_of(retries, Retries, "retries")
+        method: Method[T, None] = Method(
+            self.name, handler_name(event), request=event.payload.type, reply=type(None)
+        )
+        if method.name in self.handlers:
+            raise ContractError(f"{event!r} has a handler already")
+        self._check_free(method.name)
+        subscription = Subscription(event, method, resource, begin_of(begin))
+
+        def register(function: F) -> F:
+            signatures.check_fits(method, function)
+            handler = Handler(
+                method,
+                function,
+                signatures.is_async(function),
+                signatures.takes_resource(function),
+                retries or Retries(),
+                pure,
+                takes=takes(event),
+            )
+            _check_route(handler, has_route=resource is not None)
+            self._add(handler, has_retries=retries is not None)
+            self.subscriptions[method.name] = subscription
+            return function
+
+        return register
+
+    def _add(self, handler: Handler, *, has_retries: bool) -> None:
+        """Raises: ContractError."""
+        if handler.pure and (handler.is_async or not handler.targeted or has_retries):
+            raise ContractError(
+                f"handler {signatures.name_of(handler.function)}: a pure one is a plain def that takes a"
+                " ResourceContext, without retries"
+            )
+        self.handlers[handler.method.name] = handler
 
     def migrates(self, old: Any, new: Any) -> Callable[[F], F]:
         """Read state that is stored in the form `old` where a handler asks for a `new`.
@@ -300,6 +373,19 @@ class Service:
         """The name of each, and whether it takes a resource."""
         handled = [(name, handler.targeted) for name, handler in self.handlers.items()]
         return handled + [(name, True) for name in self.readers]
+
+
+def _check_route(handler: Handler, *, has_route: bool) -> None:
+    """Raises: ContractError."""
+    name = signatures.name_of(handler.function)
+    if has_route and not handler.targeted:
+        raise ContractError(
+            f"handler {name}: with resource=... an event goes to a resource: annotate its first parameter as ResourceContext"
+        )
+    if handler.targeted and not has_route:
+        raise ContractError(
+            f"handler {name} takes a ResourceContext: say which resource an event is for by resource=lambda payload: ..."
+        )
 
 
 def _own_events(service: str, given: Iterable[Event[Any]]) -> dict[str, Event[Any]]:

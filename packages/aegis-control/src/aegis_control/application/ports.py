@@ -11,7 +11,14 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
-from aegis_sdk.contract.control import Ack, Command, DriftView, LogMark, ServerView
+from aegis_sdk.contract.control import (
+    Ack,
+    Command,
+    DriftView,
+    LogMark,
+    ServerView,
+    SubscriptionView,
+)
 from aegis_sdk.contract.dead_letter import DeadLetter
 from aegis_sdk.contract.envelope import Outcome, Request
 from aegis_sdk.contract.turns.checkpoint import Checkpoint, SavedUpTo
@@ -68,6 +75,7 @@ class Backlog:
     depths: Mapping[tuple[str, str], int]
     """(service, route): requests that wait or are in work."""
     dead_letters: int
+    subscriptions: Sequence[SubscriptionView] = ()
 
     def by_service(self) -> dict[str, int]:
         found: dict[str, int] = {}

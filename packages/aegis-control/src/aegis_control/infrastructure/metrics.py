@@ -270,6 +270,20 @@ def _stored(read: Backlog) -> Iterator[Metric]:
         {labels: float(depth) for labels, depth in read.depths.items()},
     )
     yield _gauge("aegis_dlq_messages", "Dead letters that are kept.", [], {(): read.dead_letters})
+    views = {(view.service, *view.takes.split(".", 1)): view for view in read.subscriptions}
+    labels = ["service", "emitter", "event"]
+    yield _gauge(
+        "aegis_events_lag_entries",
+        "Events that a subscribing service has not taken yet.",
+        labels,
+        {of: float(view.lag_entries) for of, view in views.items()},
+    )
+    yield _gauge(
+        "aegis_events_lag_seconds",
+        "How old the oldest event is that a subscribing service has not taken yet.",
+        labels,
+        {of: view.lag_s for of, view in views.items()},
+    )
 
 
 def _roles(table: ServiceTable, held: Tally[LeaseState]) -> dict[str, int]:

@@ -11,7 +11,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, Final
 
-from aegis_sdk.contract.control import DriftView
+from aegis_sdk.contract.control import DriftView, SubscriptionView
 from aegis_sdk.contract.envelope import MSG_ID
 from aegis_sdk.contract.ids import is_request_id, waiting_id
 from aegis_sdk.contract.names import decode_token
@@ -32,6 +32,7 @@ from aegis_sdk.nats.jetstream import ApiRefused, JetStream, from_seq
 from aegis_control.application.ports import Backlog, ProvisionFailed
 from aegis_control.infrastructure.nats_outcomes import NatsOutcomes
 from aegis_control.infrastructure.nats_reading import consumer_info, read, stream_info, stream_names
+from aegis_control.infrastructure.nats_subscriptions import subscriptions
 
 _PROVISION_TIMEOUT_S: Final = 10.0
 """On a cluster a new stream elects its leader first."""
@@ -266,7 +267,11 @@ class NatsStreams:
         for service in services:
             for route, depth in (await self.depths(service)).items():
                 depths[service, route] = depth
-        return Backlog(depths, dead_letters)
+        return Backlog(depths, dead_letters, await self.subscriptions())
+
+    async def subscriptions(self) -> list[SubscriptionView]:
+        """Raises: Unavailable."""
+        return await subscriptions(self._link, self._subjects)
 
     async def dead_letters(self) -> int:
         """How many are kept."""
@@ -275,7 +280,10 @@ class NatsStreams:
 
     def _common_configs(self) -> list[Config]:
         names, replicas = self._subjects, self._settings.replicas
-        buckets = (names.registry_bucket, names.leases_bucket, names.control_bucket)
+        buckets = (
+            *(names.registry_bucket, names.leases_bucket, names.control_bucket),
+            names.subscriptions_bucket,
+        )
         return [
             *(_bucket_config(bucket, replicas) | self._bound() for bucket in buckets),
             self._dlq_config(),
@@ -307,6 +315,8 @@ class NatsStreams:
             "max_bytes": self._or_common(settings.requests_max_bytes),
             # The server wants it no longer than max_age.
             "duplicate_window": int(min(_DUPLICATE_WINDOW_S, settings.requests_max_age_s) * _NS),
+            # Requests that are made of events may go together.
+            "allow_atomic": True,
             "allow_direct": True,
             "num_replicas": settings.replicas,
         }

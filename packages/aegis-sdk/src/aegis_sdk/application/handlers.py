@@ -17,7 +17,14 @@ from dataclasses import replace
 from typing import Any, Final
 
 from aegis_sdk.application.calls import Calls
-from aegis_sdk.application.outcomes import DOUBTS, deciding, failed_by, not_here, rejected_by
+from aegis_sdk.application.outcomes import (
+    DOUBTS,
+    deciding,
+    failed_by,
+    is_unread,
+    not_here,
+    rejected_by,
+)
 from aegis_sdk.application.place import NOTHING, PLACE, Holder, Place
 from aegis_sdk.application.runs import Run, Runs
 from aegis_sdk.application.threads import Threads
@@ -25,6 +32,7 @@ from aegis_sdk.application.tracing import LOG_TRACER, NO_SPAN, Span, Tracer, cod
 from aegis_sdk.context import Asks, Context, ReadContext, ResourceContext
 from aegis_sdk.contract.envelope import Outcome, OutcomeKind, Request
 from aegis_sdk.contract.ids import is_nested
+from aegis_sdk.contract.subscription import Subscription
 from aegis_sdk.contract.turns.timers import NO_TIMERS, Timer
 from aegis_sdk.domain.delivery import backoff_s
 from aegis_sdk.errors import (
@@ -40,6 +48,9 @@ DOUBT_WAIT_S_MAX: Final = 1.0
 FAILED_WAIT_S: Final = 1.0
 BLOCKED_S: Final = 1.0
 """So long a blocked event loop is told of; after stall_limit_s its resources go elsewhere."""
+
+
+_REFUSALS: Final = (OutcomeKind.REJECTED, OutcomeKind.FAILED)
 
 
 class Runner:
@@ -175,6 +186,21 @@ class Runner:
                 hint="a key that is set is stored whole: give each item a key of its own, and read them by"
                 " ctx.state.items(prefix) (docs/howto/state.md)",
             )
+
+    def ends_in_letter(self, request: Request, outcome: Outcome) -> bool:
+        """Whether an operator has to see this outcome: of an event, nobody else is told that it has no effect."""
+        if outcome.kind is OutcomeKind.EXECUTED:
+            return False
+        handler = self._service.handlers.get(request.method)
+        is_event = handler is not None and bool(handler.takes)
+        return is_unread(outcome) or (is_event and outcome.kind in _REFUSALS)
+
+    def route(self, request: Request) -> Subscription | None:
+        """Of an event's request that names no resource, and whose handler needs one."""
+        subscription = self._service.subscriptions.get(request.method)
+        if subscription is None or subscription.resource is None or request.resource is not None:
+            return None
+        return subscription
 
     def lacks(self, request: Request) -> bool:
         """Whether this version has no such method."""

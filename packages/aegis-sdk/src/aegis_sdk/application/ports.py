@@ -111,6 +111,9 @@ class Directory(Protocol):
     def members(self, service: str) -> Sequence[str]:
         """Its live instances, in an order that stays. No waiting."""
 
+    def takers(self, service: str, takes: str) -> Sequence[str]:
+        """Its live instances that subscribe to `<service>.<event>`, as far as is known. No waiting."""
+
     def lost(self, service: str) -> str:
         """What the service's streams lost, as far as is known; empty when nothing. No waiting."""
 

@@ -280,6 +280,32 @@ class LogsRecord(_Record):
         )
 
 
+# --- the subscriptions bucket -------------------------------------------------------------------
+class SubscriptionRecord(_Record):
+    """`<service>.<emitter>.<event>`: how far a subscription is. Who relays it writes it."""
+
+    service: str
+    takes: str
+    """`<emitter>.<event>`."""
+    stream: str
+    """Which stream the position is of."""
+    generation: Count = 1
+    """It rises when the stream is not the one that it was."""
+    seq: Count
+    """Up to there all events were taken."""
+    name: str = ""
+    """Of the event at that place."""
+    taken_s: float = 0.0
+    """When that one was stored."""
+    since: float = 0.0
+
+    @property
+    def key(self) -> str:
+        emitter, _, event = self.takes.partition(".")
+        takes = f"{check_service(emitter)}.{check_service(event)}"
+        return Subjects.subscription_key(check_service(self.service), takes)
+
+
 # --- the leases bucket ---------------------------------------------------------------------------
 class LeaseRecord(_Record):
     """`<service>.<resource token>`: who is active. Never deleted: the epoch must not restart."""
@@ -582,6 +608,19 @@ class ServiceView(_Wire):
     """Requests that got an outcome in the last seconds, however they came; None: not heard of yet."""
     instances: list[InstanceView] = []
     paused: list[PauseView] = []
+
+
+class SubscriptionView(_Wire):
+    """How far a service's subscription is. `takes`: `<emitter>.<event>`."""
+
+    service: str
+    takes: str
+    position: Count = 0
+    """Up to there, in the emitter's stream, all was taken."""
+    lag_entries: Count = 0
+    """Events that were not taken yet."""
+    lag_s: float = 0.0
+    """How old the oldest of them is."""
 
 
 class StandbyView(_Wire):

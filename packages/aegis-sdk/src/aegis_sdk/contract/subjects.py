@@ -69,6 +69,10 @@ class Subjects:
         return f"{self.prefix}_leases"
 
     @property
+    def subscriptions_bucket(self) -> str:
+        return f"{self.prefix}_subscriptions"
+
+    @property
     def control_bucket(self) -> str:
         return f"{self.prefix}_control"
 
@@ -88,6 +92,11 @@ class Subjects:
     @staticmethod
     def lease_key(service: str, resource: str) -> str:
         return f"{service}.{encode_token(resource)}"
+
+    @staticmethod
+    def subscription_key(service: str, takes: str) -> str:
+        """`takes`: `<emitter>.<event>`."""
+        return f"{service}.{takes}"
 
     # Requests
     @property

@@ -6,6 +6,7 @@ What is not known refuses nobody for good: whoever read it some time ago reads a
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from aegis_sdk.contract.control import InstanceState, LeaseState, OnDemand, ServiceRecord
@@ -32,6 +33,8 @@ class Routes:
     reads: frozenset[str] = frozenset()
     """Those methods that are read, not requested."""
     instances: dict[str, InstanceState] = field(default_factory=dict)
+    takes: dict[str, frozenset[str]] = field(default_factory=dict)
+    """By instance: the events that it subscribes to, each `<service>.<event>`."""
     members: list[str] = field(default_factory=list)
     """The live ones of them, sorted."""
     on_demand: dict[str, OnDemand] = field(default_factory=dict)
@@ -48,7 +51,11 @@ class Routes:
         self.reads = frozenset(method.name for method in record.methods if method.reads)
 
     def learn_instance(
-        self, instance_id: str, state: InstanceState | None, on_demand: OnDemand | None = None
+        self,
+        instance_id: str,
+        state: InstanceState | None,
+        on_demand: OnDemand | None = None,
+        takes: Iterable[str] = (),
     ) -> None:
         """None: it is gone."""
         self.on_demand.pop(instance_id, None)
@@ -58,7 +65,12 @@ class Routes:
             self.instances[instance_id] = state
         if state is InstanceState.LIVE and on_demand is not None:
             self.on_demand[instance_id] = on_demand
+        self.takes[instance_id] = frozenset(takes)
         self.members = sorted(n for n, s in self.instances.items() if s is InstanceState.LIVE)
+
+    def takers(self, takes: str) -> list[str]:
+        """The live instances that subscribe to it, sorted."""
+        return [name for name in self.members if takes in self.takes.get(name, ())]
 
     def admits(self, method: str, resource: str | None, *, is_read: bool = False) -> bool:
         """Whether a request, or a read, can be sent, as far as is known."""

@@ -70,6 +70,12 @@ class NatsDirectory:
         known = self._services.get(service)
         return known.members if known else ()
 
+    def takers(self, service: str, takes: str) -> Sequence[str]:
+        if not self._stopped:
+            self._begin_following(service)
+        known = self._services.get(service)
+        return known.takers(takes) if known else ()
+
     def lost(self, service: str) -> str:
         known = self._services.get(service)
         return known.lost if known else ""
@@ -285,7 +291,8 @@ class NatsDirectory:
         instance = None if deleted else self._record(InstanceRecord, key, message.data)
         state = instance.state if instance else State.LIVE
         on_demand = instance.on_demand if instance else None
-        known.learn_instance(instance_id, None if deleted else state, on_demand)
+        takes = instance.takes if instance else ()
+        known.learn_instance(instance_id, None if deleted else state, on_demand, takes)
 
     def _learn_lease(self, known: Routes, message: Message) -> None:
         if message.headers.get("KV-Operation") in _DELETED:

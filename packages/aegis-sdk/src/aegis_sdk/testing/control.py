@@ -68,6 +68,9 @@ class MemoryControl:
         if refused is not None:
             return refused
         self._bus.provision(service)
+        for method in registration.methods:
+            if method.takes:
+                self._bus.provision_events(method.takes.partition(".")[0])
         self._record(registration)
         self._grant_free(service, instance_id, registration.resources)
         return RegistrationReply(ok=True, ack_wait_s=self._bus.ack_wait_s)
@@ -168,6 +171,7 @@ class MemoryControl:
             incarnation=registration.incarnation,
             resources=registration.resources,
             on_demand=registration.on_demand,
+            takes=[method.takes for method in registration.methods if method.takes],
         )
 
     def _move_on(self, lease: LeaseRecord) -> None:

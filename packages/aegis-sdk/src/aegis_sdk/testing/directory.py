@@ -29,6 +29,9 @@ class MemoryDirectory:
     def members(self, service: str) -> Sequence[str]:
         return self._routes(service, None).members
 
+    def takers(self, service: str, takes: str) -> Sequence[str]:
+        return self._routes(service, None).takers(takes)
+
     def lost(self, service: str) -> str:
         return ""
 
@@ -59,7 +62,7 @@ class MemoryDirectory:
             routes.learn(record)
         for (of, name), instance in control.instances.items():
             if of == service:
-                routes.learn_instance(name, instance.state, instance.on_demand)
+                routes.learn_instance(name, instance.state, instance.on_demand, instance.takes)
         if resource is not None and (lease := control.leases.get((service, resource))) is not None:
             routes.leases[resource] = lease.state
         return routes

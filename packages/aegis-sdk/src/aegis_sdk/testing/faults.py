@@ -23,6 +23,8 @@ class Op(StrEnum):
     """Reading an outcome, attempts, a stored request, or where checkpoints are."""
     EMIT = "emit"
     """Storing events."""
+    POSITION = "position"
+    """Storing how far a subscription is."""
     ATTEMPT = "attempt"
     MARKER = "marker"
     CHECKPOINT = "checkpoint"
@@ -55,7 +57,7 @@ class Flow(StrEnum):
 
 _WRITES = frozenset(
     {
-        *(Op.APPEND, Op.COMMIT, Op.COMMITS, Op.EMIT, Op.ATTEMPT),
+        *(Op.APPEND, Op.COMMIT, Op.COMMITS, Op.EMIT, Op.POSITION, Op.ATTEMPT),
         *(Op.MARKER, Op.CHECKPOINT, Op.DEAD_LETTER),
     }
 )

@@ -17,6 +17,7 @@ from aegis_sdk.application.tracing import LOG_TRACER, Tracer
 from aegis_sdk.application.turns.caller import Caller
 from aegis_sdk.application.turns.idle import Idle
 from aegis_sdk.application.turns.offering import CHANGE_TIMEOUT_S, Offering
+from aegis_sdk.application.turns.relaying import RelayPorts
 from aegis_sdk.application.turns.serving import TurnPorts, TurnServing
 from aegis_sdk.context import Ticket
 from aegis_sdk.contract import arguments
@@ -31,6 +32,7 @@ from aegis_sdk.errors import Draining
 from aegis_sdk.service import Service
 from aegis_sdk.testing.bus import MemoryBus, MemoryLink
 from aegis_sdk.testing.reads import MemoryReadsIn, MemoryReadsOut
+from aegis_sdk.testing.subscriptions import MemoryEventsIn, MemoryPositions
 from aegis_sdk.testing.turns import MemoryReaders, MemorySent, MemoryTurnLog
 
 Req = TypeVar("Req")
@@ -269,6 +271,9 @@ class MemoryInstance:
             requests=link.requests,
             letters=link.letters,
             events=link.events,
+            relaying=RelayPorts(
+                MemoryEventsIn(link), MemoryPositions(link), link.event_requests, link.letters
+            ),
             readers=MemoryReaders(
                 link,
                 service.name,
@@ -283,6 +288,7 @@ class MemoryInstance:
             instance_id=self.id,
             resources=self._registration.resources,
             asks=self._requester,
+            directory=link.directory,
             ack_wait_s=self.bus.ack_wait_s,
             recorder=recorder,
             tracer=tracer,

@@ -8,7 +8,9 @@ from typing import Protocol, TypeVar
 
 from aegis_sdk.application.ports import StoreMissing
 from aegis_sdk.application.turns.reads import Asked
+from aegis_sdk.contract.control import SubscriptionRecord
 from aegis_sdk.contract.envelope import Outcome, Request
+from aegis_sdk.contract.event import Event
 from aegis_sdk.contract.turns.reads import Answered
 from aegis_sdk.contract.turns.sent import Answer
 from aegis_sdk.testing.clock import Clock, LoopClock
@@ -19,6 +21,7 @@ from aegis_sdk.testing.log_stream import LogStream
 from aegis_sdk.testing.streams import Limits, RequestStream
 
 T = TypeVar("T")
+E = TypeVar("E")
 
 
 class Hearer(Protocol):
@@ -55,6 +58,8 @@ class MemoryServer:
         self._groups: dict[str, GroupConsumer] = {}
         self._logs: dict[str, LogStream] = {}
         self._events: dict[str, EventStream] = {}
+        self.positions: dict[tuple[str, str], tuple[SubscriptionRecord, int]] = {}
+        """Of subscriptions, with their revisions (subscriptions.py)."""
         self.served: dict[tuple[str, str], object] = {}
         """Who is sent the requests of a service's resources and members (turns.py)."""
         self.readers: dict[str, list[Readable]] = {}
@@ -88,6 +93,12 @@ class MemoryServer:
     def events(self, service: str) -> EventStream:
         """Raises: StoreMissing."""
         return self._known(self._events, service)
+
+    def emitted(self, event: Event[E]) -> list[E]:
+        """What was emitted, in its order."""
+        stored = self.events(event.service).all()
+        payloads = [each.emitted.payload for each in stored if each.emitted.event == event.name]
+        return [event.payload.decode(payload) for payload in payloads]
 
     def group(self, service: str) -> GroupConsumer:
         """Raises: StoreMissing."""

@@ -466,7 +466,7 @@ class MemoryReaders:
         )
 
 
-class _Pump:
+class Pump:
     """Reads on whenever something was stored or the link lets it through again."""
 
     flow: Flow
@@ -506,7 +506,7 @@ class _Pump:
         raise NotImplementedError
 
 
-class MemoryLogReader(_Pump):
+class MemoryLogReader(Pump):
     """Of a log, in order."""
 
     flow = Flow.ENTRIES
@@ -549,7 +549,7 @@ class MemoryLogReader(_Pump):
             self._on_entry(entry)
 
 
-class MemoryStoredRequests(_Pump):
+class MemoryStoredRequests(Pump):
     """Of the stored requests to resources, in order."""
 
     flow = Flow.DELIVERIES

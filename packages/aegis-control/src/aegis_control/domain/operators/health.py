@@ -19,6 +19,7 @@ from aegis_sdk.contract.control import (
     InstanceState,
     InstanceView,
     ServerView,
+    SubscriptionView,
     misfit,
 )
 
@@ -34,6 +35,8 @@ PAYLOAD_BYTES_ADVISED_MAX: Final = 8 << 20
 """NATS advises against more: one message then holds up all others of its connection."""
 REPLICAS_SAFE: Final = 3
 LAG_ENTRIES_MAX: Final = 1_000
+EVENTS_LAG_S_MAX: Final = 60.0
+"""A subscription whose oldest event has waited for longer stands still."""
 _UNWELL: Final = frozenset({InstanceState.STALLED, InstanceState.LOST})
 _NO_SYSTEM_ACCOUNT: Final = "set AEGIS_SYSTEM_URL for control (the NATS system account)"
 
@@ -90,6 +93,7 @@ class Facts:
     instances: list[InstanceView] = field(default_factory=list)
     resources: Mapping[str, int] = field(default_factory=dict)
     """Lease state: how many."""
+    subscriptions: Sequence[SubscriptionView] = ()
     idle: Sequence[str] = ()
     """Services that have neither an instance nor a resource that says so."""
 
@@ -205,10 +209,8 @@ def _streams(facts: Facts) -> Iterator[Finding]:
         ):
             # Events are made to be full: the oldest go.
             if 0 < most * FULL_AT <= used and not stream.name.endswith("_EVENTS"):
-                found = (
-                    f"stream {stream.name} holds {used} of {most} {what}; full, it refuses requests"
-                )
-                do = "see `ipc-cli top` for who is behind; raise AEGIS_REQUESTS_MAX_*"
+                found = f"stream {stream.name} holds {used} of {most} {what}; full, it refuses more"
+                do = "see `ipc-cli top` for who is behind; raise AEGIS_REQUESTS_MAX_* (of events, AEGIS_EMITTED_MAX_*)"
                 yield Finding("streams", Level.BAD, found, do)
 
 
@@ -345,6 +347,20 @@ def _standbys(facts: Facts) -> Iterator[Finding]:
         yield Finding("standbys", Level.BAD, found, do)
 
 
+def _subscriptions(facts: Facts) -> Iterator[Finding]:
+    for one in facts.subscriptions:
+        if one.lag_s > EVENTS_LAG_S_MAX:
+            found = (
+                f"{one.service} does not take {one.takes}: {one.lag_entries:,} events wait, the oldest for"
+                f" {one.lag_s:,.0f} s"
+            )
+            do = (
+                f"start an instance of {one.service} that subscribes to it; if none ever will:"
+                f" nats kv del PREFIX_subscriptions {one.service}.{one.takes}"
+            )
+            yield Finding("subscriptions", Level.BAD, found, do)
+
+
 def _losses(facts: Facts) -> Iterator[Finding]:
     for loss in facts.checkup.losses if facts.checkup else []:
         found = f"{loss.what}: nothing of {loss.service} is served"
@@ -424,5 +440,6 @@ _CHECKS: Final[tuple[_Check, ...]] = (
     _clocks,
     _system_account,
     _drift,
+    _subscriptions,
     *_STATE,
 )

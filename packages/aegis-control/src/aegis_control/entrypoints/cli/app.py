@@ -153,7 +153,7 @@ async def describe(
     if cli.as_json:
         render.show_json(found)
     else:
-        render.show_service(found.view, found.service.methods, found.routes)
+        render.show_service(found.view, found.service, found.routes)
 
 
 @command(app, "show-route")

@@ -27,6 +27,7 @@ from aegis_control.entrypoints.cli.errors import Exit
 from aegis_control.entrypoints.cli.options import Cli, command
 from aegis_control.infrastructure.admin_client import AdminClient, AdminError
 from aegis_control.infrastructure.nats_archive import server_time
+from aegis_control.infrastructure.nats_subscriptions import subscriptions
 
 _COLOURS: Final = {
     Level.OK: "green",
@@ -95,6 +96,7 @@ async def _ask_nats(admin: AdminClient) -> Facts:
     streams += [f"KV_{names.registry_bucket}", f"KV_{names.leases_bucket}"]
     for service in services:
         streams += [names.request_stream(service), names.journal_stream(service)]
+        streams.append(names.emitted_stream(service))
     infos = [await archive.stream_info(stream) for stream in streams]
     offset_s = None if dlq is None else server_time(dlq) - (asked_s + answered_s) / 2
     return Facts(
@@ -106,6 +108,7 @@ async def _ask_nats(admin: AdminClient) -> Facts:
         storage_bytes_max=int(account.get("limits", {}).get("max_storage", -1)),
         streams=[_stream(info) for info in infos if info is not None],
         dead_letters=len(await archive.dead_letters()),
+        subscriptions=await subscriptions(admin.link, names),
     )
 
 

@@ -23,6 +23,7 @@ from aegis_sdk.contract.control import (
     Moved,
     PauseView,
     RouteView,
+    ServiceRecord,
     ServiceView,
 )
 from pydantic import BaseModel
@@ -103,14 +104,15 @@ def show_instances(instances: Sequence[InstanceView]) -> None:
     _table(columns, [_instance_row(instance) for instance in instances])
 
 
-def show_service(
-    service: ServiceView, methods: Sequence[MethodSpec], routes: Sequence[RouteView]
-) -> None:
+def show_service(service: ServiceView, record: ServiceRecord, routes: Sequence[RouteView]) -> None:
     """One service in full; its contracts as JSON schemas."""
+    takes = sorted(method.takes for method in record.methods if method.takes)
     _pairs(
         ("service", service.service),
         ("version", service.version or "-"),
         ("methods", ", ".join(service.methods) or "-"),
+        ("events", ", ".join(event.name for event in record.events) or "-"),
+        ("subscribes to", ", ".join(takes) or "-"),
         ("resources", str(service.resources)),
         ("instances", str(len(service.instances))),
         ("paused", "; ".join(map(pause, service.paused)) or "nothing"),
@@ -118,9 +120,12 @@ def show_service(
     for instance in service.instances:
         _line("")
         _pairs(*_instance_pairs(instance))
-    for method in methods:
+    for method in record.methods:
         _line("")
         _pairs(*_method_pairs(method))
+    for event in record.events:
+        _line("")
+        _pairs(("event", event.name), ("payload", json.dumps(event.payload_schema)))
     if routes:
         _line("")
         columns = ("RESOURCE", "STATE", "ACTIVE", "EPOCH", "STANDBYS")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Annotated, Final
 
 import typer
-from aegis_sdk.contract.control import InstanceView, ServiceView
+from aegis_sdk.contract.control import InstanceView, ServiceView, SubscriptionView
 from aegis_sdk.errors import Unavailable
 from rich.console import Group, RenderableType
 from rich.live import Live
@@ -29,6 +29,7 @@ _SERVICES: Final = (
     "RUN",
     "LAG",
 )
+_SUBSCRIPTIONS: Final = ("SUBSCRIBER", "EVENT", "LAG", "OLDEST")
 _INSTANCES: Final = ("INSTANCE", "SERVICE", "STATE", "ROLES", "RUN", "LAG", "BEAT", "LOOP LAG")
 
 
@@ -51,6 +52,7 @@ class Screen:
     control: ControlStatus
     dead_letters: int
     services: list[Row]
+    subscriptions: list[SubscriptionView]
 
 
 async def top(
@@ -92,6 +94,7 @@ class Screens:
             control=await self._admin.status(),
             dead_letters=await self._streams.dead_letters(),
             services=[Row(view, await self._streams.depths(view.service)) for view in views],
+            subscriptions=await self._streams.subscriptions(),
         )
 
 
@@ -136,11 +139,16 @@ def _drawn(screen: Screen, trouble: str) -> RenderableType:
         f"  resources {render.by_state(control.resources)}  dead letters {screen.dead_letters}"
     )
     instances = [instance for row in screen.services for instance in row.view.instances]
+    subscribed = [_subscription_row(view) for view in screen.subscriptions]
+    events: list[RenderableType] = []
+    if subscribed:
+        events = ["", render.table(_SUBSCRIPTIONS, subscribed)]
     return Group(
         render.cell(trouble, "red") if trouble else render.cell(head, "bold"),
         *(render.cell(f"paused: {render.pause(each)}", "yellow") for each in control.paused),
         "",
         render.table(_SERVICES, [_service_row(row) for row in screen.services]),
+        *events,
         "",
         render.table(_INSTANCES, [_instance_row(instance) for instance in instances]),
     )
@@ -159,6 +167,16 @@ def _service_row(row: Row) -> tuple[render.Cell, ...]:
         render.cell(str(stored), "yellow" if stored else ""),
         str(sum(i.running for i in instances)),
         str(max((i.lag_entries for i in instances), default=0)),
+    )
+
+
+def _subscription_row(view: SubscriptionView) -> tuple[render.Cell, ...]:
+    behind = view.lag_entries > 0
+    return (
+        view.service,
+        view.takes,
+        render.cell(str(view.lag_entries), "yellow" if behind else ""),
+        render.age(view.lag_s) if behind else "-",
     )
 
 

@@ -24,8 +24,10 @@ from typing import Any, Final
 
 from aegis_sdk.application.handlers import Runner
 from aegis_sdk.application.isolation import Isolation
+from aegis_sdk.application.letters import keep_letter
 from aegis_sdk.application.patience import until_answered
 from aegis_sdk.application.ports import (
+    Accepted,
     Connected,
     Delivery,
     GateRefused,
@@ -50,11 +52,13 @@ from aegis_sdk.application.turns.lanes import Appender
 from aegis_sdk.application.turns.lookups import Lookups
 from aegis_sdk.application.turns.ports import FoundCheckpoint, Sent, Tap, WriterLog
 from aegis_sdk.application.turns.reads import Reads, ReadsIn
+from aegis_sdk.application.turns.relaying import NOT_ROUTED, Unroutable, resource_of
 from aegis_sdk.application.turns.roles import Roles
 from aegis_sdk.application.turns.running import Running
 from aegis_sdk.application.turns.sending import UNSENT_S, Sender
 from aegis_sdk.contract.envelope import Outcome, OutcomeKind, Request
 from aegis_sdk.contract.ids import is_nested
+from aegis_sdk.contract.subscription import Subscription
 from aegis_sdk.contract.turns.events import Emitted
 from aegis_sdk.contract.turns.sent import Answer
 from aegis_sdk.contract.turns.timers import Timer
@@ -131,7 +135,7 @@ class TurnHost:
         self._recorder = recorder
         self._log = log_
         self._sent = sent
-        self._requests = requests
+        self._requests, self._letters = requests, letters
         self._connected = connected
         self._on_copied = on_copied
         self._on_behind = on_behind
@@ -440,7 +444,9 @@ class TurnHost:
         elif self._waits_for_resume(delivery):
             self.deliveries.hand_back(delivery, PAUSED_DELAY_S)
         elif self.deliveries.take(delivery):
-            if request.given_to in ("", self._runner.instance_id):
+            if (subscription := self._runner.route(request)) is not None:
+                self.aside(self._route(delivery, subscription))
+            elif request.given_to in ("", self._runner.instance_id):
                 self._accept_delivery(delivery, suspect=could_be_second(arrival))
             else:
                 self.aside(self._take_over(delivery))
@@ -450,6 +456,18 @@ class TurnHost:
         request, holding = delivery.request, self.writer.holding
         is_kept = request.deadline_s is None or could_be_second(delivery.arrival)
         return bool(holding.holds) and is_kept and holding.covers(request)
+
+    async def _route(self, delivery: Delivery, subscription: Subscription) -> None:
+        """An event is sent again that could not be routed before."""
+        request = delivery.request
+        try:
+            resource = resource_of(subscription, request.payload)
+        except Unroutable as error:
+            outcome = Outcome.error(OutcomeKind.FAILED, NOT_ROUTED, str(error))
+            await keep_letter(self._letters, request, outcome)
+        else:
+            await self._keep_until_stored(replace(request, resource=resource))
+        self.deliveries.acknowledge(request.request_id)
 
     def _accept_delivery(self, delivery: Delivery, *, suspect: bool) -> None:
         seq = delivery.arrival.stream_seq
@@ -845,15 +863,18 @@ class TurnHost:
 
     async def _keep_in_stream(self, work: Work) -> None:
         """A group's request that hands something in is stored before its outcome is."""
-        for n in itertools.count(1):
-            try:
-                accepted = await self._requests.append(work.request, timeout_s=STORE_S)
-                break
-            except StoreError as error:
-                log.debug("request_not_stored", **about(work.request), error=str(error))
-            await asyncio.sleep(backoff_s(n, first_s=0.02, max_s=0.5))
+        accepted = await self._keep_until_stored(work.request)
         self.writer.kept(work, accepted.seq)
         self._soon()
+
+    async def _keep_until_stored(self, request: Request) -> Accepted:
+        for n in itertools.count(1):
+            try:
+                return await self._requests.append(request, timeout_s=STORE_S)
+            except StoreError as error:
+                log.debug("request_not_stored", **about(request), error=str(error))
+            await asyncio.sleep(backoff_s(n, first_s=0.02, max_s=0.5))
+        raise AssertionError("it counts for ever")
 
     async def _look_up(self, work: Work) -> None:
         self.writer.looked_up(work, await self._look(work.request))

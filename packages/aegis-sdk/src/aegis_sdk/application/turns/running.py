@@ -17,7 +17,7 @@ from pydantic_core import from_json
 from aegis_sdk.application.handlers import Execution, Runner
 from aegis_sdk.application.isolation import ALONE_S_MAX, Isolation
 from aegis_sdk.application.letters import keep_letter, why_given_up
-from aegis_sdk.application.outcomes import is_missed, is_unread, too_large, until_its_time
+from aegis_sdk.application.outcomes import is_missed, too_large, until_its_time
 from aegis_sdk.application.patience import until_answered
 from aegis_sdk.application.place import NOTHING, Holder
 from aegis_sdk.application.ports import Letters
@@ -102,7 +102,7 @@ class Running:
             timers = self._timers_of(request, values)
             outcome = self._runner.compute(request, epoch=epoch, values=values, timers=timers)
             outcome = self._fitting(request, outcome)
-            if is_unread(outcome):
+            if self._runner.ends_in_letter(request, outcome):
                 self._aside(self._keep_unread(request, outcome))
             span.stored(outcome)
         work.ready_s = time.perf_counter()
@@ -157,7 +157,7 @@ class Running:
     def _ran(self, work: Work, place: Holder, outcome: Outcome) -> None:
         work.ready_s = time.perf_counter()
         self._run_ended(place)
-        if _is_for_another(work, outcome):
+        if self._is_letter(work, outcome):
             self._running[work] = self._aside(self._end_unread(work, outcome)).cancel
             return
         self._running.pop(work, None)
@@ -171,7 +171,7 @@ class Running:
         self._soon()
 
     async def _keep_unread(self, request: Request, outcome: Outcome) -> None:
-        """Another version may be able to read it: an operator can send it again."""
+        """An operator can send it again: another version may be able to read it, and of an event nobody else is told."""
         await keep_letter(self._letters, request, outcome)
         self._tell_letter(request, outcome)
 
@@ -239,7 +239,7 @@ class Running:
                 span=span,
                 credit=place,
             )
-            if _is_for_another(work, outcome):
+            if self._is_letter(work, outcome):
                 await self._keep_unread(request, outcome)
             work.ready_s = time.perf_counter()
             self._writer.computed(work, self._fitting(request, outcome))
@@ -281,6 +281,14 @@ class Running:
         self._tell_letter(request, outcome, attempt=work.begun)
         return outcome
 
+    def _is_letter(self, work: Work, outcome: Outcome) -> bool:
+        """Whether an operator has to see it, and may send it again when another version can do it."""
+        if outcome.kind is OutcomeKind.EXECUTED:
+            return False
+        return self._runner.ends_in_letter(work.request, outcome) or (
+            bool(work.timer) and is_missed(outcome)
+        )
+
     def _tell_letter(self, request: Request, outcome: Outcome, **more: int) -> None:
         log.error(
             "request_dead_lettered",
@@ -301,8 +309,3 @@ class Running:
         why = f"{size} bytes, and at most {limit} fit beside the rest in the server's max_payload"
         log.error("outcome_too_large", **about(request), outcome=outcome.kind.value, error=why)
         return too_large(outcome, f"{request.service}.{request.method}", why)
-
-
-def _is_for_another(work: Work, outcome: Outcome) -> bool:
-    """Whether another version may do it later, when an operator sends it again."""
-    return is_unread(outcome) or (bool(work.timer) and is_missed(outcome))

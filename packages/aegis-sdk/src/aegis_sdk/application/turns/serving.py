@@ -20,6 +20,7 @@ from aegis_sdk.application.patience import until_answered
 from aegis_sdk.application.ports import (
     Connected,
     Delivery,
+    Directory,
     GroupSource,
     Letters,
     RequestLog,
@@ -33,6 +34,7 @@ from aegis_sdk.application.turns.host import TurnHost
 from aegis_sdk.application.turns.lanes import Appender
 from aegis_sdk.application.turns.ports import FoundCheckpoint, Sent, WriterLog
 from aegis_sdk.application.turns.reads import ReadsIn
+from aegis_sdk.application.turns.relaying import RelayPorts, Relays
 from aegis_sdk.application.turns.sending import UNSENT_S
 from aegis_sdk.context import Asks
 from aegis_sdk.contract.control import ResourceSeen
@@ -122,6 +124,7 @@ class TurnPorts:
     requests: RequestLog
     letters: Letters
     events: Appender[Emitted]
+    relaying: RelayPorts
     readers: Readers
 
 
@@ -138,6 +141,7 @@ class TurnServing:
         resources: Iterable[str],
         asks: Asks,
         log_after: int = 0,
+        directory: Directory | None = None,
         ends_kept_s: float = ENDS_KEPT_S,
         unsent_s: float = UNSENT_S,
         outcomes_kept_s: float = OUTCOMES_KEPT_S,
@@ -148,8 +152,8 @@ class TurnServing:
         tracer: Tracer = LOG_TRACER,
         on_stopped: Callable[[str], None] = lambda why: None,
     ) -> None:
-        """`asks` makes its handlers' requests. `log_after`: what the log has of
-        resources without a checkpoint, or of none yet, stands behind it. `batched`: the log has several copies, where checks of one gate refuse
+        """`asks` makes its handlers' requests. `directory`: who relays subscriptions (relaying.py). `log_after`: what the
+        log has of resources without a checkpoint, or of none yet, stands behind it. `batched`: the log has several copies, where checks of one gate refuse
         each other. `on_stopped`: why nothing is served any more, unless `on_copied` or
         `on_behind` are set.
         """
@@ -203,6 +207,14 @@ class TurnServing:
         self.host.reads.lag_entries = lambda: self._reader.lag_entries
         self.host.reads.read_to_end = self._reader.read_to_end
         self._stored = ports.readers.requests(self.host.stored_request, self.host.past_requests)
+        self._relays = Relays(
+            service.name,
+            service.subscriptions.values(),
+            ports.relaying,
+            instance_id=instance_id,
+            directory=directory,
+            together=batched,
+        )
         self._stopped = False
 
     def _is_copied(self, why: str) -> None:
@@ -233,13 +245,15 @@ class TurnServing:
         await self._reader.start(after=begins)
         await self._stored.start()
         await self.host.start()
+        await self._relays.begin(self.host.aside)
 
     async def start_group(self, *, unless: Callable[[], bool] = lambda: False) -> None:
         """When the log is read, or soon: these need nothing of it, and this instance may be the only one that serves them.
         `unless`: asked then; an instance that drains by then takes nothing new.
         """
-        if all(handler.targeted for handler in self._service.handlers.values()):
-            return
+        handlers = self._service.handlers.values()
+        if all(handler.targeted and not handler.takes for handler in handlers):
+            return  # an event that could not be routed comes by the group when it is sent again
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(CATCH_UP_S_MAX):
                 await self.host.until(lambda: self.host.may_write or self.host.has_stopped)
@@ -254,6 +268,7 @@ class TurnServing:
         """Finish what has begun, and begin nothing more. The group first: from the pause of its resources to their
         handover nobody serves them.
         """
+        await self._relays.stop()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
                 await self.host.leave_group()
@@ -280,6 +295,7 @@ class TurnServing:
     async def stop(self) -> None:
         """At once; safe twice."""
         self._stopped = True
+        await self._relays.stop()
         await self.host.stop()
         await self._reader.stop()
         await self._stored.stop()
@@ -336,7 +352,8 @@ class TurnServing:
     @property
     def lacking(self) -> list[str]:
         """Services whose stream of events is needed and not there."""
-        return [self._service.name] if self.host.emitter.lacks_stream else []
+        own = [self._service.name] if self.host.emitter.lacks_stream else []
+        return own + self._relays.lacking
 
     @property
     def holds_number(self) -> int:

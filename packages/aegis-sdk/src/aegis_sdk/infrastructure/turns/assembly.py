@@ -11,6 +11,7 @@ from aegis_sdk.application.requester import Requester
 from aegis_sdk.application.tracing import LOG_TRACER, Tracer
 from aegis_sdk.application.turns.caller import Caller
 from aegis_sdk.application.turns.ports import FoundCheckpoint
+from aegis_sdk.application.turns.relaying import RelayPorts
 from aegis_sdk.application.turns.serving import (
     ENDS_KEPT_S,
     OnEntry,
@@ -27,10 +28,11 @@ from aegis_sdk.contract.turns.writers import writer_name
 from aegis_sdk.domain.recorder import NO_RECORDER, Recorder
 from aegis_sdk.domain.turns.entries import Own
 from aegis_sdk.infrastructure.directory import NatsDirectory
-from aegis_sdk.infrastructure.events import event_appender
+from aegis_sdk.infrastructure.events import event_appender, request_appender
 from aegis_sdk.infrastructure.letters import NatsLetters
 from aegis_sdk.infrastructure.log_watch import LogWatch
 from aegis_sdk.infrastructure.requests import NatsDeliveries, NatsRequestLog
+from aegis_sdk.infrastructure.subscriptions import NatsEventsIn, NatsPositions
 from aegis_sdk.infrastructure.turns.calls import Calls
 from aegis_sdk.infrastructure.turns.last_word import LogsLastWord
 from aegis_sdk.infrastructure.turns.log import TurnLog
@@ -135,6 +137,12 @@ class TurnInstance(TurnServing):
             requests=NatsRequestLog(link, subjects),
             letters=NatsLetters(link, subjects),
             events=event_appender(link, subjects),
+            relaying=RelayPorts(
+                NatsEventsIn(link, subjects),
+                NatsPositions(link, subjects),
+                request_appender(link, subjects),
+                NatsLetters(link, subjects),
+            ),
             readers=NatsReaders(link, subjects, names, writer, watch),
         )
         super().__init__(
@@ -193,13 +201,13 @@ class TurnClient:
         self._link = link
         self._calls = Calls(link, subjects, caller=caller)
         self._last_word = LogsLastWord(link, subjects, ends_kept_s=ends_kept_s, recorder=recorder)
-        self._directory = directory or NatsDirectory(link, subjects)
+        self.directory: Directory = directory or NatsDirectory(link, subjects)
         self.caller = Caller(
             calls=self._calls,
             requests=NatsRequestLog(link, subjects),
             last_word=self._last_word,
             outcomes=LogOutcomes(link, subjects),
-            directory=self._directory,
+            directory=self.directory,
             recorder=recorder,
         )
         reads = NatsReadsOut(link, subjects)
@@ -233,8 +241,8 @@ class TurnClient:
         self._link.off_restored(self._restored)
         await self.requester.close(drain_s=drain_s)
         await self._last_word.close()
-        if isinstance(self._directory, NatsDirectory):
-            await self._directory.stop()
+        if isinstance(self.directory, NatsDirectory):
+            await self.directory.stop()
 
     async def _restored(self) -> None:
         caller = secrets.token_hex(6)
@@ -255,6 +263,9 @@ class EveryoneThere:
         return True
 
     def members(self, service: str) -> Sequence[str]:
+        return self._instances
+
+    def takers(self, service: str, takes: str) -> Sequence[str]:
         return self._instances
 
     def lost(self, service: str) -> str:
