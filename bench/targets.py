@@ -58,6 +58,7 @@ FLAT_TIMES_MAX: Final[Mapping[str, tuple[str, float]]] = {
 """At a fixed total rate, from the least to the most of an axis."""
 READ_P50_TIMES_MAX: Final = 1.3
 READ_TIMES_MIN: Final = 0.6
+EVENT_TIMES_MAX: Final = 1.5
 FIRST_REPLY_S_MAX: Final = 1.0
 IMPORT_S_MAX: Final = 0.3
 
@@ -334,3 +335,19 @@ def failover(gaps_ms: Mapping[str, Mapping[str, float]]) -> list[Target]:
         for name, bound_ms in GAP_MS_MAX[kind].items()
         if name in summary
     ]
+
+
+def events(plain: Mapping[str, float], telling: Mapping[str, float]) -> list[Target]:
+    """CPU a call, in microseconds by part, without an event and with one for two subscribers."""
+    sides = {
+        "at its caller, its emitter and NATS": ("caller", "emitter", "server"),
+        "everywhere, the subscribers' own work included": tuple(telling),
+    }
+    found = []
+    for where, parts in sides.items():
+        times = [sum(of[part] for part in parts if part != "calls/s") for of in (telling, plain)]
+        ratio = times[0] / max(1e-9, times[1])
+        measured = f"{ratio:.2f} x: {times[0]:.1f} against {times[1]:.1f} us"
+        name = f"CPU of a call with an event for two subscribers, {where}"
+        found.append(Target(name, f"<= {EVENT_TIMES_MAX:g} x", measured, ratio <= EVENT_TIMES_MAX))
+    return found

@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from aegis_sdk.domain.turns import writer
 from aegis_sdk.domain.turns.giveup import GivingUp
+from aegis_sdk.domain.turns.outbox import Outbox
 from aegis_sdk.domain.turns.ownership import Ownership
 from aegis_sdk.domain.turns.reads import Freshness
 from aegis_sdk.domain.turns.work import Write
@@ -77,6 +78,11 @@ def fires_blindly() -> None:
     _patch(writer, "_is_set", lambda *_: True)
 
 
+def sends_nothing_again() -> None:
+    """Events: what its last owner had not stored, the next one does not store."""
+    _patch(Outbox, "owned", lambda *_: None)
+
+
 BREAKS: Final[dict[str, Callable[[], None]]] = {
     "R1": late_gate,
     "R3": wildcard,
@@ -84,6 +90,7 @@ BREAKS: Final[dict[str, Callable[[], None]]] = {
     "R6": no_gates,
     "reads": no_proofs,
     "timers": fires_blindly,
+    "events": sends_nothing_again,
 }
 
 

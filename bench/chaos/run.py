@@ -40,6 +40,7 @@ from bench.chaos.nemesis import Kind, Nemesis, plan
 from bench.chaos.system import Settings, System, running
 from bench.chaos.workloads import WORKLOADS, Workload
 from bench.chaos.workloads.api import Named
+from bench.chaos.workloads.events import EVENTS, TAKEN_S
 from bench.chaos.workloads.timers import AFTER_S_MAX, TIMERS
 
 QUIET_S = 3.0
@@ -110,6 +111,8 @@ async def _run_in(planned: Plan, folder: Path) -> History:
         await system.stop_clients()
         if TIMERS.name in planned.workloads:
             await asyncio.sleep(AFTER_S_MAX + FIRED_S)
+        if EVENTS.name in planned.workloads:
+            await asyncio.sleep(TAKEN_S)
         found = await _settled(system, services)
         finals = [final async for final in _finals(system, workloads)]
         clients = _clients(system.client_files)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bench.chaos.workloads.api import Ask, Workload
 from bench.chaos.workloads.collections import DEADLINES, HOT, LIST, SET
+from bench.chaos.workloads.events import EVENTS
 from bench.chaos.workloads.group import GROUP
 from bench.chaos.workloads.register import REGISTER
 from bench.chaos.workloads.timers import TIMERS
@@ -13,5 +14,5 @@ __all__ = ["WORKLOADS", "Ask", "Workload"]
 
 WORKLOADS: dict[str, Workload] = {
     workload.name: workload
-    for workload in (SET, LIST, HOT, REGISTER, TRANSFERS, DEADLINES, GROUP, TIMERS)
+    for workload in (SET, LIST, HOT, REGISTER, TRANSFERS, DEADLINES, GROUP, TIMERS, EVENTS)
 }
