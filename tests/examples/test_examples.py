@@ -75,6 +75,18 @@ EXPECTED: Final = {
 }
 
 
+DESK: Final = [
+    "ACC-1 trades",
+    "ACC-2 trades",
+    "the same order twice: True, position 100",
+    "an order that is too large: risk",
+    "one of two processes is killed",
+    "ACC-2 holds 60",
+    "its profit, by its events: 30",
+    "an order after the close: closed",
+]
+
+
 @pytest.fixture
 def control(tmp_path: Path) -> Iterator[str]:
     """The URL of a NATS with a control beside it, both this test's own."""
@@ -108,9 +120,18 @@ async def _control_answers(url: str) -> None:
 
 @pytest.mark.parametrize("name", EXPECTED)
 def test_an_example_says_what_it_should_and_ends(control: str, name: str) -> None:
+    _says(control, EXAMPLES / name, EXPECTED[name])
+
+
+def test_the_desk_has_its_day(control: str) -> None:
+    """G1, G3: an order that is sent again has one effect, and a killed process costs nothing but time."""
+    _says(control, EXAMPLES / "desk" / "day.py", DESK)
+
+
+def _says(control: str, program: Path, wanted: list[str]) -> None:
     asyncio.run(_control_answers(control))
     done = subprocess.run(
-        [sys.executable, str(EXAMPLES / name)],
+        [sys.executable, str(program)],
         env={**os.environ, "AEGIS_URL": control},
         capture_output=True,
         text=True,
@@ -119,6 +140,6 @@ def test_an_example_says_what_it_should_and_ends(control: str, name: str) -> Non
     )
     assert done.returncode == 0, done.stderr
     lines = [line for line in done.stdout.splitlines() if not line.startswith("{")]
-    assert len(lines) == len(EXPECTED[name]), done.stdout
-    for line, expected in zip(lines, EXPECTED[name], strict=True):
+    assert len(lines) == len(wanted), done.stdout
+    for line, expected in zip(lines, wanted, strict=True):
         assert expected in line
