@@ -18,6 +18,7 @@ from aegis_sdk import (
     ResourceContext,
     Service,
 )
+from aegis_sdk.application import outcomes
 from aegis_sdk.contract.envelope import OutcomeKind, Request
 from aegis_sdk.testing import Cluster
 
@@ -164,7 +165,9 @@ async def test_handlers_neither_see_nor_drop_it(cluster: Cluster) -> None:
 async def test_a_resource_has_a_bound_of_what_waits(
     cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("aegis_sdk.application.outcomes.TIMERS_MAX", 2)
+    if outcomes.__file__.endswith(".so"):
+        pytest.skip("compiled, a constant can't be set")
+    monkeypatch.setattr(outcomes, "TIMERS_MAX", 2)
     await pair(cluster)
     submit = cluster.aegis.submit
     tickets = [await submit(ADD, 1, resource="D-1", not_before=30 + n) for n in range(3)]
