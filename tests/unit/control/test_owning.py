@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from aegis_control.domain.leading.lease import Owner
 from aegis_control.domain.leading.owning import (
+    LOSS_ACCEPTED,
     LogBehind,
     Owned,
     StoredGate,
@@ -16,6 +17,7 @@ from aegis_control.domain.leading.owning import (
 from aegis_sdk.contract.control import LeaseState
 from aegis_sdk.contract.turns.entries import Moves
 from aegis_sdk.contract.turns.writers import run_of, writer_name
+from aegis_sdk.domain.turns.ownership import NOBODY
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -104,6 +106,15 @@ def test_numbers_go_on_behind_every_epoch_that_was_ever_told() -> None:
     with pytest.raises(LogBehind, match="ends at ownership entry 8, and a lease names 11"):
         older.next_number(11)
     assert list(older.missing(11)) == [9, 10, 11]
+
+
+def test_what_a_log_has_of_a_resource_may_stand_before_the_entry_by_which_it_began_again() -> None:
+    """Entries that named the resource first may be among what was lost."""
+    owned = Owned()
+    owned.read(StoredMoves(40, 1, Moves({"R": NOBODY}, LOSS_ACCEPTED)))
+    owned.read(StoredMoves(41, 2, Moves({"R": "w", "NEW": "w"})))
+    assert owned.begins(["R"]) == 0
+    assert owned.begins(["NEW"]) == 40
 
 
 def test_a_writer_that_lost_something_needs_a_gate_behind_that() -> None:

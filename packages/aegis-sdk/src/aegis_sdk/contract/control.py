@@ -107,10 +107,7 @@ class LeaseState(StrEnum):
 
     @property
     def is_unowned(self) -> bool:
-        return self in _UNOWNED
-
-
-_UNOWNED: Final = frozenset({LeaseState.VACANT, LeaseState.RETIRED, LeaseState.IDLE})
+        return self is not LeaseState.HELD and self is not LeaseState.WAITING
 
 
 class _Wire(BaseModel):

@@ -152,13 +152,13 @@ class Leases:
         writers = {_writer(lease.record) for lease in table.leases.values()}
         await self._read(table)
         for number in owned.missing(_highest_epoch(table)):
-            await self._write(table, owned, number, Moves({}, "loss_accepted", log_id))
+            await self._write(table, owned, number, Moves({}, owning.LOSS_ACCEPTED, log_id))
         owned.holds = holds
         nobodys = {
             name: owning.unowned(lease.record.state if (lease := table.leases.get(name)) else None)
             for name in known
         }
-        await self._move(table, owned, nobodys, Moves({}, "loss_accepted", log_id))
+        await self._move(table, owned, nobodys, Moves({}, owning.LOSS_ACCEPTED, log_id))
         writers |= owned.ownership.gates.keys()
         if None in await self._world.own_log.shut_out(table.name, sorted(writers - UNOWNED)):
             raise Unavailable(f"not every writer of {table.name} was shut out")

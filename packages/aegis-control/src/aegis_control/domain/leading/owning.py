@@ -37,6 +37,8 @@ from pydantic_core import to_json
 
 from aegis_control.domain.leading.lease import Owner
 
+LOSS_ACCEPTED: Final = "loss_accepted"
+"""The reason of entries by which a log begins again."""
 AROUND_BYTES: Final = 6
 """What JSON has around a name: quotes, a comma, and the brackets of a list."""
 HEAD_BYTES: Final = 4096
@@ -74,7 +76,7 @@ class Owned:
         self.position = 0
         """The last entry that was read."""
         self.first_named: dict[str, int] = {}
-        """resource: the first entry read that names it."""
+        """resource: the first entry that may name it."""
         self.newest_seq = 0
         """The place of the newest ownership entry."""
         self.holds: Holds = NO_HOLDS
@@ -99,8 +101,10 @@ class Owned:
         self.newest_seq = entry.seq
         self.holds = entry.moves.holds
         self._told[entry.number] = entry.moves.why, entry.at_s
+        # Entries before may be among what was lost, and turns of these resources stand there still.
+        first = 1 if entry.moves.why == LOSS_ACCEPTED else entry.seq
         for resource in entry.moves.moves:
-            self.first_named.setdefault(resource, entry.seq)
+            self.first_named.setdefault(resource, first)
         return self.ownership.read_own(entry.number, entry.moves.moves)
 
     def begins(self, resources: Iterable[str]) -> int:
