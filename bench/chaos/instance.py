@@ -29,7 +29,7 @@ AWAY_S = 0.7
 CHANGE_AGAIN_S = 0.2
 ON_DEMAND = frozenset({"list"})
 """Workloads whose resources come when they are asked for, and rest in between."""
-IDLE_S = 1.0
+IDLE_S = 4.0
 
 
 def hesitate_when_told() -> None:

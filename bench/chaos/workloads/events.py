@@ -34,7 +34,7 @@ class Events:
     name: str = "events"
     service_name: str = "chaos-events"
     tellers: tuple[str, ...] = ("E-0", "E-1", "E-2")
-    hearers: tuple[str, ...] = ("H-0", "H-1")
+    hearers: tuple[str, ...] = ("V-0", "V-1")
     crowd: int = 1
 
     @property
