@@ -52,11 +52,15 @@ class Line(dict[str, Any]):
 def as_record(logger: Any, name: str, event: Any) -> tuple[tuple[Line], dict[str, Any]]:
     """The last processor: what `logging` is called with."""
     line = Line(event)
-    line.failure = _failure(line.pop("exc_info", None))
-    if line.failure is not None:
-        line["exception"] = structlog.processors.format_exc_info(
-            logger, name, {"exc_info": line.failure}
-        )["exception"]
+    raised = line.pop("exc_info", None)
+    try:
+        line.failure = _failure(raised)
+        if line.failure is not None:
+            said = structlog.processors.format_exc_info(logger, name, {"exc_info": line.failure})
+            line["exception"] = said["exception"]
+    except BaseException as error:  # whatever an exception of a user's does when it is looked at
+        line.failure = None
+        line["log_line_unreadable"] = type(error).__name__
     return (line,), {"extra": {"_logger": logger, "_name": name}}
 
 
