@@ -212,8 +212,8 @@ async def test_handlers_without_deadline_that_hang_leave_their_place_and_are_tol
         for n in range(40):
             await aegis.submit(HANG, n)
         assert await aegis.request(FAST, 5, timeout_s=10.0) == 5
-        await eventually(lambda: '"event": "handler_runs_long"' in caplog.text)
-        assert '"method": "hang"' in caplog.text
+        await eventually(lambda: "handler_runs_long " in caplog.text)
+        assert "method=hang" in caplog.text
     finally:
         release.set()
 
