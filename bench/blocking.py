@@ -9,20 +9,16 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import os
 import statistics
-import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from pathlib import Path
 
 import aegis_sdk
-from aegis_control.infrastructure.embedded_nats import EmbeddedNats
 from aegis_sdk import Aegis, Method, ResourceContext, Role, Service, blocking
+
+from bench.small import system
 
 ADD: Method[int, int] = Method("sums", "add", request=int, reply=int)
 RESOURCES = [f"R{n}" for n in range(32)]
@@ -41,27 +37,6 @@ async def serve(url: str) -> None:
     async with aegis_sdk.connect(url) as aegis:
         instance = await aegis.serve(service, resources=dict.fromkeys(RESOURCES, Role.AUTO))
         await instance.serve_forever()
-
-
-@contextmanager
-def system() -> Iterator[str]:
-    """NATS, control and an instance, each a process of its own; the URL."""
-    with tempfile.TemporaryDirectory() as folder, EmbeddedNats(Path(folder)) as server:
-        environment = {**os.environ, "AEGIS_URL": server.url, "AEGIS_HTTP_PORT": "0"}
-        programs = (
-            ["-m", "aegis_control.entrypoints.service", "serve"],
-            ["-m", "bench.blocking", "--serve", server.url],
-        )
-        started = [
-            subprocess.Popen([sys.executable, *each], env=environment, stderr=subprocess.DEVNULL)
-            for each in programs
-        ]
-        try:
-            yield server.url
-        finally:
-            for each in reversed(started):
-                each.terminate()
-                each.wait(20)
 
 
 def timed(call: Callable[[], object]) -> float:
@@ -118,15 +93,17 @@ def main() -> int:
     if given.serve:
         asyncio.run(serve(given.serve))
         return 0
-    with system() as url, blocking.connect(url) as aegis:
-        while True:
-            try:
-                aegis.request(ADD, 0, resource="R0", timeout_s=30.0)
-                break
-            except aegis_sdk.ContractError:  # nobody has registered it yet
-                time.sleep(0.1)
-        theirs_s, ours_s = one_at_a_time(url, aegis, given.calls)
-        rate_per_s, is_exact = by_threads(aegis, given.threads, given.calls)
+    with system() as made:
+        made.start("bench.blocking", "--serve", made.url)
+        with blocking.connect(made.url) as aegis:
+            while True:
+                try:
+                    aegis.request(ADD, 0, resource="R0", timeout_s=30.0)
+                    break
+                except aegis_sdk.ContractError:  # nobody has registered it yet
+                    time.sleep(0.1)
+            theirs_s, ours_s = one_at_a_time(made.url, aegis, given.calls)
+            rate_per_s, is_exact = by_threads(aegis, given.threads, given.calls)
     told = {
         "async_p50_ms": round(theirs_s * 1e3, 3),
         "blocking_p50_ms": round(ours_s * 1e3, 3),

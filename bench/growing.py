@@ -10,22 +10,18 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import os
 import random
 import statistics
-import subprocess
 import sys
-import tempfile
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Awaitable, Callable, Sequence
 
 import aegis_sdk
 from aegis_control.infrastructure.admin_client import AdminClient, AdminError
-from aegis_control.infrastructure.embedded_nats import EmbeddedNats
 from aegis_sdk import Aegis, Method, ResourceContext, Resources, Role, Service
+
+from bench.small import System, system
 
 ADD: Method[int, int] = Method("sums", "add", request=int, reply=int)
 SERVICE = "sums"
@@ -61,39 +57,9 @@ def names_of(count: int) -> list[str]:
     return [f"R-{n}" for n in range(count)]
 
 
-class System:
-    """NATS and control, and instances as they are started."""
-
-    def __init__(self, server: EmbeddedNats, named: int) -> None:
-        self.url = server.url
-        self._named = named
-        self._started: list[subprocess.Popen[bytes]] = []
-        self._start("-m", "aegis_control.entrypoints.service", "serve")
-
-    def join(self) -> None:
-        self._start("-m", "bench.growing", "--serve", self.url, "--named", str(self._named))
-
-    def _start(self, *program: str) -> None:
-        environment = {**os.environ, "AEGIS_URL": self.url, "AEGIS_HTTP_PORT": "0"}
-        self._started.append(
-            subprocess.Popen([sys.executable, *program], env=environment, stderr=subprocess.DEVNULL)
-        )
-
-    def stop(self) -> None:
-        for each in reversed(self._started):
-            each.terminate()
-        for each in self._started:
-            each.wait(30)
-
-
-@contextmanager
-def system(named: int) -> Iterator[System]:
-    with tempfile.TemporaryDirectory() as folder, EmbeddedNats(Path(folder)) as server:
-        made = System(server, named)
-        try:
-            yield made
-        finally:
-            made.stop()
+def join(made: System, named: int) -> None:
+    """One instance more."""
+    made.start("bench.growing", "--serve", made.url, "--named", str(named))
 
 
 async def asked(aegis: Aegis, names: Sequence[str]) -> list[float]:
@@ -188,7 +154,7 @@ async def one_joins(
     load = OpenLoop(aegis, names_of(given.resources), given.rate)
     await asyncio.sleep(CALM_S)
     started_s = time.monotonic()
-    made.join()
+    join(made, _named(given))
     await _until(lambda: _there(operator, given.instances + 1))
     joined_s = time.monotonic()
     took_s, active = await until_even(operator, given.instances + 1, given.resources)
@@ -219,7 +185,7 @@ async def new_ones(aegis: Aegis) -> dict[str, float]:
 
 async def measure(made: System, given: argparse.Namespace) -> dict[str, object]:
     for _ in range(given.instances):
-        made.join()
+        join(made, _named(given))
     async with aegis_sdk.connect(made.url) as aegis, AdminClient(made.url) as operator:
         await _until(lambda: _there(operator, given.instances))
         began_s = time.perf_counter()
@@ -233,6 +199,10 @@ async def measure(made: System, given: argparse.Namespace) -> dict[str, object]:
             "one_joins": await one_joins(made, aegis, operator, given),
             **({} if given.explicit else {"new": await new_ones(aegis)}),
         }
+
+
+def _named(given: argparse.Namespace) -> int:
+    return given.resources if given.explicit else 0
 
 
 async def _there(operator: AdminClient, instances: int) -> bool:
@@ -257,7 +227,7 @@ def main() -> int:
     if given.serve:
         asyncio.run(serve(given.serve, given.named))
         return 0
-    with system(given.resources if given.explicit else 0) as made:
+    with system() as made:
         print(json.dumps(asyncio.run(measure(made, given))))
     return 0
 

@@ -9,19 +9,15 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import os
 import statistics
-import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Sequence
 
 import aegis_sdk
-from aegis_control.infrastructure.embedded_nats import EmbeddedNats
 from aegis_sdk import Aegis, AegisError, Method, ResourceContext, Role, Service
+
+from bench.small import system
 
 ADD: Method[int, int] = Method("sums", "add", request=int, reply=int)
 SWAP: Method[int, int] = Method("sums", "swap", request=int, reply=int)
@@ -73,27 +69,6 @@ async def serve(url: str) -> None:
     async with aegis_sdk.connect(url) as aegis:
         instance = await aegis.serve(sums(), resources=dict.fromkeys((PLAIN, ARMED), Role.AUTO))
         await instance.serve_forever()
-
-
-@contextmanager
-def system() -> Iterator[str]:
-    """NATS, control and an instance, each a process of its own; the URL."""
-    with tempfile.TemporaryDirectory() as folder, EmbeddedNats(Path(folder)) as server:
-        environment = {**os.environ, "AEGIS_URL": server.url, "AEGIS_HTTP_PORT": "0"}
-        programs = (
-            ["-m", "aegis_control.entrypoints.service", "serve"],
-            ["-m", "bench.timers", "--serve", server.url],
-        )
-        started = [
-            subprocess.Popen([sys.executable, *each], env=environment, stderr=subprocess.DEVNULL)
-            for each in programs
-        ]
-        try:
-            yield server.url
-        finally:
-            for each in reversed(started):
-                each.terminate()
-                each.wait(20)
 
 
 async def asked(aegis: Aegis, method: Method[int, int], resource: str) -> list[float]:
@@ -182,8 +157,9 @@ def main() -> int:
     if given.serve:
         asyncio.run(serve(given.serve))
         return 0
-    with system() as url:
-        print(json.dumps(asyncio.run(measure(url, given.calls, given.timers))))
+    with system() as made:
+        made.start("bench.timers", "--serve", made.url)
+        print(json.dumps(asyncio.run(measure(made.url, given.calls, given.timers))))
     return 0
 
 

@@ -16,20 +16,14 @@ from nats.aio.client import Client
 
 from tests.integration.cli.support import run_cli
 from tests.integration.control.support import control, until
+from tests.integration.sdk.counters import ADD, counters
 
-ADD = Method("counters", "add", request=int, reply=int)
 ECHO = Method("counters", "echo", request=int, reply=int)
 ORDER = ForgetService(service="counters", by="ann")
 
 
-def counters() -> Service:
-    service = Service("counters")
-
-    @service.handles(ADD)
-    async def add(ctx: ResourceContext, delta: int) -> int:
-        total = (ctx.state.get("total", int) or 0) + delta
-        ctx.state.set("total", total)
-        return total
+def echoing() -> Service:
+    service = counters()
 
     @service.handles(ECHO)
     async def echo(ctx: Context, n: int) -> int:
@@ -39,7 +33,7 @@ def counters() -> Service:
 
 
 async def tried_once(aegis: Aegis) -> None:
-    instance = await aegis.serve(counters(), resources={"A": Role.AUTO, "B": Role.AUTO})
+    instance = await aegis.serve(echoing(), resources={"A": Role.AUTO, "B": Role.AUTO})
     assert await aegis.request(ADD, 1, resource="A") == 1
     ticket = await aegis.submit(ADD, 2, resource="A")
     assert await aegis.attach(ticket.id, ADD) == 3
@@ -94,7 +88,7 @@ async def test_nothing_is_left_and_its_name_begins_anew_also_with_another_leader
                 await aegis.request(ADD if resource else ECHO, 1, resource=resource)
         assert (await operator.status()).services == 0
         assert (await run_cli("forget", "counters", "--yes", *at)).code == 3
-        again = await aegis.serve(counters(), resources={"A": Role.AUTO})
+        again = await aegis.serve(echoing(), resources={"A": Role.AUTO})
         assert await aegis.request(ADD, 10, resource="A") == 10
         ticket = await aegis.submit(ADD, 5, resource="A")
         assert await aegis.attach(ticket.id, ADD) == 15
@@ -117,7 +111,7 @@ async def test_requests_without_an_outcome_refuse_it_of_a_resource_and_of_the_gr
         aegis_sdk.connect(server.url, prefix=prefix) as aegis,
         AdminClient(server.url, prefix=prefix) as operator,
     ):
-        instance = await aegis.serve(counters(), resources={"A": Role.AUTO})
+        instance = await aegis.serve(echoing(), resources={"A": Role.AUTO})
         await aegis.request(ADD, 1, resource="A")
         begun, go_on = asyncio.Event(), asyncio.Event()
         await instance.drain()
@@ -141,7 +135,7 @@ async def test_requests_without_an_outcome_refuse_it_of_a_resource_and_of_the_gr
         with pytest.raises(AdminError, match="2 stored requests of counters have no outcome") as no:
             await operator.forget(ORDER)
         assert one.id in str(no.value) or two.id in str(no.value)
-        instance = await aegis.serve(counters(), resources={"A": Role.AUTO})
+        instance = await aegis.serve(echoing(), resources={"A": Role.AUTO})
         assert await aegis.attach(one.id, ADD) == 2
         assert await aegis.attach(two.id, ECHO) == 7
         await instance.drain()
@@ -167,7 +161,7 @@ async def test_what_is_left_when_streams_are_deleted_by_hand_can_be_forgotten(
         assert await left_of_it(client, prefix) == []
         await client.close()
         assert not await lost(operator)
-        await aegis.serve(counters(), resources={"A": Role.AUTO})
+        await aegis.serve(echoing(), resources={"A": Role.AUTO})
         assert await aegis.request(ADD, 10, resource="A") == 10
 
 
@@ -188,7 +182,7 @@ async def test_requests_whose_outcomes_are_lost_refuse_it_until_they_have_some(
         with pytest.raises(AdminError, match=r"once its loss is accepted \(ipc-cli accept-loss"):
             await operator.forget(ORDER)
         await operator.accept_loss(AcceptLoss(service="counters"))
-        instance = await aegis.serve(counters(), resources={"A": Role.AUTO})
+        instance = await aegis.serve(echoing(), resources={"A": Role.AUTO})
         await instance.ready()
         await instance.drain()
         await operator.forget(ORDER)

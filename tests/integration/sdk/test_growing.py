@@ -15,33 +15,18 @@ from aegis_sdk import (
     Aegis,
     Cancelled,
     InvalidArgument,
-    Method,
     NoRoute,
     NotExecuted,
     PayloadTooLarge,
-    ResourceContext,
     Role,
-    Service,
     Unavailable,
 )
 from aegis_sdk.contract.control import LeaseState, RetireResource
 
 from tests.integration.control.support import control
+from tests.integration.sdk.counters import ADD, counters
 
-ADD = Method("counters", "add", request=int, reply=int)
 WAIT_S = 20.0
-
-
-def counters() -> Service:
-    service = Service("counters")
-
-    @service.handles(ADD)
-    async def add(ctx: ResourceContext, delta: int) -> int:
-        total = (ctx.state.get("total", int) or 0) + delta
-        ctx.state.set("total", total)
-        return total
-
-    return service
 
 
 @contextlib.asynccontextmanager

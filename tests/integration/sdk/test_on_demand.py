@@ -28,22 +28,16 @@ from aegis_sdk import (
 from aegis_sdk.contract.control import LeaseState, RetireResource
 
 from tests.integration.control.support import control
+from tests.integration.sdk.counters import ADD, counters
 
-ADD = Method("counters", "add", request=int, reply=int)
 TOTAL = Method("counters", "total", request=int, reply=int)
 PASS_ON = Method("counters", "pass_on", request=str, reply=int)
 WAIT_S = 20.0
 SPREAD_S = 15.0
 
 
-def counters() -> Service:
-    service = Service("counters")
-
-    @service.handles(ADD)
-    async def add(ctx: ResourceContext, delta: int) -> int:
-        total = (ctx.state.get("total", int) or 0) + delta
-        ctx.state.set("total", total)
-        return total
+def passing() -> Service:
+    service = counters()
 
     @service.handles(PASS_ON)
     async def pass_on(ctx: ResourceContext, to: str) -> int:
@@ -94,7 +88,7 @@ async def state_of(operator: AdminClient, resource: str) -> LeaseState:
 
 async def test_an_account_begins_to_exist_with_its_first_request() -> None:
     async with environment() as aegis:
-        instance = await aegis.serve(counters(), resources=Resources("ACC-*", "FX/???"))
+        instance = await aegis.serve(passing(), resources=Resources("ACC-*", "FX/???"))
         took_s = []
         for n in range(20):
             began_s = time.perf_counter()
@@ -108,7 +102,7 @@ async def test_an_account_begins_to_exist_with_its_first_request() -> None:
 
 async def test_what_no_pattern_matches_has_no_owner() -> None:
     async with environment() as aegis:
-        await aegis.serve(counters(), resources=Resources("ACC-*"))
+        await aegis.serve(passing(), resources=Resources("ACC-*"))
         for other in ("acc-1", "X-ACC-1", "FX/EUR"):
             with pytest.raises(NoRoute, match=other):
                 await aegis.request(ADD, 1, resource=other, timeout_s=2.0)
@@ -116,7 +110,7 @@ async def test_what_no_pattern_matches_has_no_owner() -> None:
 
 async def test_a_submit_a_read_and_a_handlers_submit_bring_one_as_well() -> None:
     async with environment() as aegis:
-        await aegis.serve(counters(), resources=Resources("*"))
+        await aegis.serve(passing(), resources=Resources("*"))
         ticket = await aegis.submit(ADD, 5, resource="A")
         assert await aegis.attach(ticket.id, ADD) == 5
         assert await aegis.read(TOTAL, 0, resource="B") == 0
@@ -131,8 +125,7 @@ async def _is_one(aegis: Aegis, resource: str) -> bool:
 async def test_a_thousand_that_are_asked_for_together_are_served_soon_and_spread() -> None:
     async with environment() as aegis:
         three = [
-            await aegis.serve(counters(), resources=Resources("ACC-*", standbys=0))
-            for _ in range(3)
+            await aegis.serve(passing(), resources=Resources("ACC-*", standbys=0)) for _ in range(3)
         ]
         began_s = time.perf_counter()
         calls = [aegis.request(ADD, 1, resource=f"ACC-{n}", timeout_s=WAIT_S) for n in range(1000)]
@@ -147,7 +140,7 @@ async def test_each_has_its_standby_in_another_zone_which_takes_over_with_the_st
     async with environment() as aegis:
         there = {
             name: await aegis.serve(
-                counters(), resources=Resources("*"), zone=name[0], instance_id=name
+                passing(), resources=Resources("*"), zone=name[0], instance_id=name
             )
             for name in ("a1", "a2", "b1")
         }
@@ -181,9 +174,9 @@ async def test_each_has_its_standby_in_another_zone_which_takes_over_with_the_st
 
 async def test_without_a_standby_another_instance_takes_it_from_the_log() -> None:
     async with environment() as aegis:
-        first = await aegis.serve(counters(), resources=Resources("*", standbys=0))
+        first = await aegis.serve(passing(), resources=Resources("*", standbys=0))
         assert await aegis.request(ADD, 7, resource="A") == 7
-        second = await aegis.serve(counters(), resources=Resources("*", standbys=0))
+        second = await aegis.serve(passing(), resources=Resources("*", standbys=0))
         await first.stop()
         assert await aegis.request(ADD, 1, resource="A", timeout_s=WAIT_S) == 8
         assert second.active_resources == ["A"]
@@ -191,7 +184,7 @@ async def test_without_a_standby_another_instance_takes_it_from_the_log() -> Non
 
 async def test_one_that_is_idle_leaves_memory_and_comes_back_as_it_was() -> None:
     async with operated() as (aegis, operator):
-        two = [await aegis.serve(counters(), resources=Resources("*", idle_s=1.0)) for _ in "ab"]
+        two = [await aegis.serve(passing(), resources=Resources("*", idle_s=1.0)) for _ in "ab"]
         assert await aegis.request(ADD, 7, resource="A") == 7
 
         async def is_idle() -> bool:
@@ -208,7 +201,7 @@ async def test_one_that_is_idle_leaves_memory_and_comes_back_as_it_was() -> None
 async def test_under_calls_that_rest_again_and_again_nothing_is_lost_or_doubled() -> None:
     async with environment() as aegis:
         for _ in range(2):
-            await aegis.serve(counters(), resources=Resources("*", idle_s=1.0))
+            await aegis.serve(passing(), resources=Resources("*", idle_s=1.0))
         told = 0
         for pause_s in (0.0, 0.9, 1.0, 1.1, 1.2, 1.25, 1.3, 1.5):
             await asyncio.sleep(pause_s)
@@ -219,11 +212,11 @@ async def test_under_calls_that_rest_again_and_again_nothing_is_lost_or_doubled(
 
 async def test_a_fourth_instance_gets_its_share() -> None:
     async with operated(spread=True, spread_wait_s=0.3) as (aegis, _):
-        there = [await aegis.serve(counters(), resources=Resources("*")) for _ in range(2)]
+        there = [await aegis.serve(passing(), resources=Resources("*")) for _ in range(2)]
         names = [f"R-{n}" for n in range(30)]
         for name in names:
             await aegis.request(ADD, 7, resource=name)
-        there.append(await aegis.serve(counters(), resources=Resources("*")))
+        there.append(await aegis.serve(passing(), resources=Resources("*")))
         await until(lambda: all(len(each.active_resources) == 10 for each in there))
         for name in names:
             assert await aegis.request(ADD, 1, resource=name) == 8
@@ -237,7 +230,7 @@ async def test_a_fourth_instance_gets_its_share() -> None:
 
 async def test_what_an_operator_retired_is_brought_back_by_name_alone() -> None:
     async with operated() as (aegis, operator):
-        instance = await aegis.serve(counters(), resources=Resources("*", idle_s=1.0))
+        instance = await aegis.serve(passing(), resources=Resources("*", idle_s=1.0))
         assert await aegis.request(ADD, 7, resource="A") == 7
         await until(lambda: "A" not in followed(instance))
         await operator.retire(RetireResource(service="counters", resource="A"))

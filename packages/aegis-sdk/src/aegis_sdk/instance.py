@@ -28,10 +28,10 @@ from aegis_sdk.contract.control import (
     Command,
     CommandKind,
     Heartbeat,
+    OnDemand,
     Registration,
     RegistrationReply,
     Role,
-    taken,
 )
 from aegis_sdk.contract.names import check_instance
 from aegis_sdk.contract.on_demand import Resources
@@ -366,7 +366,7 @@ class Instance:
             methods=self._service.specs(),
             events=self._service.event_specs(),
             resources=dict(resources),
-            on_demand=taken(self._on_demand),
+            on_demand=OnDemand.of(self._on_demand),
             zone=self._zone,
             capacity=self._capacity,
         )

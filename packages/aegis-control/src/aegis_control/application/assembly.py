@@ -10,8 +10,8 @@ from aegis_control.application.leading.fail_over import FailOver
 from aegis_control.application.leading.hand_over import HandOver
 from aegis_control.application.leading.leave import LeaveService
 from aegis_control.application.leading.logs import LogKeeper
+from aegis_control.application.leading.on_demand import PlaceOnDemand
 from aegis_control.application.leading.own import Leases
-from aegis_control.application.leading.place import PlaceOnDemand
 from aegis_control.application.leading.reconcile import Reconcile
 from aegis_control.application.leading.register import Register
 from aegis_control.application.leading.roster import Roster

@@ -187,15 +187,15 @@ class OnDemand(_Wire):
     patterns: list[str]
     standbys: int = Field(1, ge=0, le=STANDBYS_MAX)
 
+    @classmethod
+    def of(cls, given: Resources | None) -> OnDemand | None:
+        """What control is told of what `serve` was given."""
+        if given is None:
+            return None
+        return cls(patterns=list(given.patterns), standbys=given.standbys)
+
     def matches(self, resource: str) -> bool:
         return matches(self.patterns, resource)
-
-
-def taken(on_demand: Resources | None) -> OnDemand | None:
-    """As control is told of it."""
-    if on_demand is None:
-        return None
-    return OnDemand(patterns=list(on_demand.patterns), standbys=on_demand.standbys)
 
 
 class InstanceRecord(_Record):

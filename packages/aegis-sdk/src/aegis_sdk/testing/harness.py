@@ -21,7 +21,7 @@ from aegis_sdk.application.turns.relaying import RelayPorts
 from aegis_sdk.application.turns.serving import TurnPorts, TurnServing
 from aegis_sdk.context import Ticket
 from aegis_sdk.contract import arguments
-from aegis_sdk.contract.control import Registration, Role, roles_of, taken
+from aegis_sdk.contract.control import OnDemand, Registration, Role, roles_of
 from aegis_sdk.contract.envelope import OutcomeKind
 from aegis_sdk.contract.method import Method
 from aegis_sdk.contract.names import check_instance
@@ -241,7 +241,7 @@ class MemoryInstance:
             methods=service.specs(),
             events=service.event_specs(),
             resources=dict(resources),
-            on_demand=taken(on_demand),
+            on_demand=OnDemand.of(on_demand),
         )
         self._on_demand = on_demand
         self._resting: asyncio.Task[None] | None = None

@@ -21,6 +21,7 @@ from aegis_sdk.contract.control import (
     LeaseState,
 )
 from aegis_sdk.contract.names import encode_token
+from aegis_sdk.contract.values import field_errors
 from aegis_sdk.errors import InvalidName, LogLost, NoRoute
 
 from aegis_control.application.leading.hand_over import ordered
@@ -37,7 +38,7 @@ ANSWER_S: Final = 2.5
 STORED_EVERY_S: Final = 1.0
 OPEN_MAX: Final = 16
 """Resources whose stored requests are looked up in one pass: each reads the log."""
-_WANTS = frozenset({LeaseState.VACANT, LeaseState.IDLE})
+_NOBODYS: Final = frozenset({LeaseState.VACANT, LeaseState.IDLE})
 
 
 @dataclass(slots=True)
@@ -70,8 +71,10 @@ class PlaceOnDemand:
         try:
             demand = Demand.model_validate_json(data)
             encode_token(demand.resource)
-        except (pydantic.ValidationError, InvalidName) as error:
-            return Ack(ok=False, code=NoRoute.code, message=f"no demand of this version: {error}")
+        except pydantic.ValidationError as error:
+            return Ack(ok=False, code=NoRoute.code, message="; ".join(field_errors(error)))
+        except InvalidName as error:
+            return Ack(ok=False, code=NoRoute.code, message=str(error))
         table = self._state.services.get(demand.service)
         refused = _refusal(table, demand)
         if table is None or refused is not None:
@@ -112,7 +115,7 @@ class PlaceOnDemand:
                     for name in names:
                         given = wants.names.pop(name)
                         if not given.done():
-                            given.set_result(_state(table, name) not in _WANTS)
+                            given.set_result(_state(table, name) not in _NOBODYS)
         finally:
             wants.is_running = False
             for given in wants.names.values():
@@ -135,7 +138,7 @@ class PlaceOnDemand:
                 if (member := table.members.get(name)) is not None
             }
             free = {
-                name: [each for each in names if _state(table, each) in _WANTS]
+                name: [each for each in names if _state(table, each) in _NOBODYS]
                 for name, names in offered.items()
             }
             if any(free.values()):
@@ -173,7 +176,7 @@ class PlaceOnDemand:
             for name in stored
             if name not in wants.settled
             and name not in wants.names
-            and _state(table, name) in _WANTS
+            and _state(table, name) in _NOBODYS
             and _takes(table, name)
         ]
         found = []
@@ -236,7 +239,7 @@ def _refusal(table: ServiceTable | None, demand: Demand) -> Ack | None:
             message=f"resource {demand.resource!r} of service {demand.service!r} was retired by an operator:"
             " an instance that adds it by name brings it back",
         )
-    if state not in _WANTS:
+    if state not in _NOBODYS:
         return Ack(ok=True)
     if not _takes(table, demand.resource):
         return Ack(
