@@ -21,6 +21,7 @@ import aegis_sdk
 from aegis_control.infrastructure.admin_client import AdminClient, AdminError
 from aegis_sdk import Aegis, Method, ResourceContext, Resources, Role, Service
 
+from bench.runner import say
 from bench.small import System, system
 
 ADD: Method[int, int] = Method("sums", "add", request=int, reply=int)
@@ -151,6 +152,7 @@ def _ms(seconds: float) -> float:
 async def one_joins(
     made: System, aegis: Aegis, operator: AdminClient, given: argparse.Namespace
 ) -> dict[str, object]:
+    say(f"one more joins, under {given.rate:g} calls a second")
     load = OpenLoop(aegis, names_of(given.resources), given.rate)
     await asyncio.sleep(CALM_S)
     started_s = time.monotonic()
@@ -171,6 +173,7 @@ async def one_joins(
 
 
 async def new_ones(aegis: Aegis) -> dict[str, float]:
+    say("resources that nobody ever had")
     took_s = [(await asked(aegis, [f"NEW-{n}"]))[0] for n in range(100)]
     began_s = time.perf_counter()
     await asyncio.gather(
@@ -188,6 +191,7 @@ async def measure(made: System, given: argparse.Namespace) -> dict[str, object]:
         join(made, _named(given))
     async with aegis_sdk.connect(made.url) as aegis, AdminClient(made.url) as operator:
         await _until(lambda: _there(operator, given.instances))
+        say(f"{given.instances} instances: each of {given.resources} resources is asked once")
         began_s = time.perf_counter()
         await asked(aegis, names_of(given.resources))
         asked_s = time.perf_counter() - began_s

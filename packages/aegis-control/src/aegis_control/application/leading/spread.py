@@ -19,6 +19,7 @@ from aegis_control.domain.leading.liveness import CAN_KEEP, CAN_TAKE_OVER
 from aegis_control.domain.leading.spreading import Place, can_take, held_up, spread
 
 SPREAD: Final = "spread"
+COME_S: Final = 10.0
 PARTS: Final = 50
 """A service of any size is even after about so many handovers, each of which takes little longer for more resources."""
 BUSY_S: Final = 10.0
@@ -34,6 +35,8 @@ class _Run:
     """By an operator: what was put by hand moves, too."""
     began_s: float | None = None
     moved: int = 0
+    comes_until_s: float = float("-inf")
+    """How long it waits for instances that read what they are to take."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +72,8 @@ class Spread:
         run = run or _Run(SPREAD)
         moves_max = max(self._world.spread.moves_max, len(table.leases) // PARTS)
         planned = self._plan(table, run, moves_max=moves_max)
+        if not planned.moves and self._comes(table, run):
+            return
         if not planned.moves:
             self._end(table, run)
         elif settled or run.asked:
@@ -98,33 +103,30 @@ class Spread:
 
     async def _move(self, table: ServiceTable, run: _Run, planned: Plan) -> None:
         self._begin(table, run, planned)
-        planned = await self._have_come(table, planned, reason=run.reason)
+        if _lacking(table, planned):
+            # Once for all that are to move: who is told to take them reads the log for that.
+            await self._have_come(table, run, self._plan(table, run, moves_max=None))
+            return
         moved = await self._hand_over(table, planned, reason=run.reason, insist=False)
         run.moved += len(moved)
         until_s = self._world.clock.monotonic() + BUSY_S
         wanted = {name for names in planned.moves.values() for name in names}
         self._busy |= {(table.name, name): until_s for name in wanted - moved.keys()}
 
-    async def _have_come(self, table: ServiceTable, planned: Plan, *, reason: str) -> Plan:
-        """What is taken on demand is followed by its new instance before it moves: the rest of the plan."""
-        offers = {name: table.members[name].record.resources for name in planned.moves}
-        coming = {
-            name: names
-            for name, wanted in planned.moves.items()
-            if (names := [each for each in wanted if each not in offers[name]])
-        }
+    async def _have_come(self, table: ServiceTable, run: _Run, planned: Plan) -> None:
+        """What is taken on demand is followed by its new instance before it moves."""
+        run.comes_until_s = self._world.clock.monotonic() + COME_S
         await asyncio.gather(
             *(
-                ordered(self._world, table.members[name], CommandKind.ADD, names, reason=reason)
-                for name, names in coming.items()
+                ordered(self._world, table.members[name], CommandKind.ADD, names, reason=run.reason)
+                for name, names in _lacking(table, planned).items()
             )
         )
-        moves = {
-            name: there
-            for name, wanted in planned.moves.items()
-            if (there := [each for each in wanted if each not in coming.get(name, ())])
-        }
-        return Plan(moves, planned.why)
+
+    def _comes(self, table: ServiceTable, run: _Run) -> bool:
+        """Whether somebody still reads what it was told to take."""
+        is_soon = self._world.clock.monotonic() < run.comes_until_s
+        return is_soon and not all(map(can_take, self._places(table)))
 
     def is_under_way(self, table: ServiceTable) -> bool:
         """Whether resources are being moved."""
@@ -190,6 +192,15 @@ class Spread:
     def _active(self, table: ServiceTable) -> dict[str, int]:
         owned = Counter(_owners(table).values())
         return {place.instance_id: owned[place.instance_id] for place in self._places(table)}
+
+
+def _lacking(table: ServiceTable, planned: Plan) -> dict[str, list[str]]:
+    """Of a plan's moves, by their target: those that it does not follow yet."""
+    found = {
+        name: [each for each in wanted if each not in table.members[name].record.resources]
+        for name, wanted in planned.moves.items()
+    }
+    return {name: names for name, names in found.items() if names}
 
 
 def places(table: ServiceTable, world: World) -> list[Place]:
