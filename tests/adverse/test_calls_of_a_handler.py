@@ -384,7 +384,9 @@ async def test_by_chance_orders_kills_and_failures_book_each_call_once(
         pending.append(asyncio.create_task(replace_active()))
 
     async def replace_active() -> None:
-        active = next(i for i in aegis.instances if i.active_resources == ["D"])
+        active = next((i for i in aegis.instances if i.active_resources == ["D"]), None)
+        if active is None:
+            return  # killed a moment ago, and the next one does not serve yet
         await aegis.serve(world.desk, resources={"D"}, instance_id=f"desk-life-{next(lives)}")
         await active.kill()
 

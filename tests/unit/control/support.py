@@ -38,6 +38,7 @@ from aegis_sdk.contract.control import (
     Leave,
     LogMark,
     MethodSpec,
+    OnDemand,
     Registration,
     RegistrationReply,
     Role,
@@ -450,6 +451,7 @@ class Office:
         returning: bool = False,
         capacity: float = 1.0,
         offer: int = 0,
+        on_demand: OnDemand | None = None,
     ) -> RegistrationReply:
         registration = Registration(
             service=SERVICE,
@@ -459,6 +461,7 @@ class Office:
             resources=dict.fromkeys(resources, role),
             returning=returning,
             offer=offer,
+            on_demand=on_demand,
         ).model_copy(update={"capacity": capacity})
         return await self.register(registration.model_dump_json().encode())
 

@@ -23,6 +23,7 @@
     compose [now=100]
     stored | refused | taken 7 | cloned | clashed      the store's answer to the oldest entry that has none
     pause acc | resume acc | tick [now=100]
+    idle acc              may it leave memory?
     save stored | save refused | save lost      what became of the oldest checkpoint on its way
     sent | kept 9         the oldest request that was handed in, or the group's, is stored
     valuesof acc          what its state is
@@ -302,6 +303,9 @@ class Player:
         if not self.writer.pause(resource):
             return ["under way"]
         return ["idle, saved" if self.writer.is_saved(resource) else "idle, not saved"]
+
+    def _idle(self, resource: str) -> list[str]:
+        return ["idle" if self.writer.is_idle(resource) else "in use"]
 
     def _resume(self, resource: str) -> None:
         self.writer.resume(resource)

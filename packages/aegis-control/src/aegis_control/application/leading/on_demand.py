@@ -125,7 +125,11 @@ class PlaceOnDemand:
     async def _give_some(self, table: ServiceTable, names: Sequence[str]) -> None:
         planned = placing.actives(names, places(table, self._world), table.active_counts())
         await self._grant_followed(table, planned)
-        await self._tell(table, CommandKind.ADD, planned, reason="asked for")
+        missing = {
+            instance_id: [each for each in given if _state(table, each) is not LeaseState.HELD]
+            for instance_id, given in planned.items()
+        }
+        await self._tell(table, CommandKind.ADD, missing, reason="asked for")
 
     async def _grant_followed(
         self, table: ServiceTable, planned: Mapping[str, Sequence[str]]
@@ -220,7 +224,7 @@ class PlaceOnDemand:
             *(
                 ordered(self._world, table.members[name], kind, names[:AT_A_TIME], reason=reason)
                 for name, names in planned.items()
-                if name in table.members
+                if names and name in table.members
             )
         )
 
