@@ -157,7 +157,14 @@ async def test_a_checkpoint_that_can_not_be_read_keeps_its_resource_from_this_ve
         first = await aegis.serve(accounts(), resources={"A": Role.AUTO, "B": Role.AUTO})
         assert await aegis.request(BOOK, 4, resource="A") == 4
         await first.drain()
-        await publish_raw(server.url, subject.encode(), b'{"form": "of a newer version"}')
+        stream = broker.subjects.journal_stream(SERVICE)
+        newest = b'{"form": "of a newer version"}'
+        await publish_raw(server.url, subject.encode(), newest)
+
+        async def stored() -> bool:
+            return await broker.last(stream, subject) == newest
+
+        await until(stored, "the newer checkpoint is stored")
         older = await aegis.serve(accounts(), resources={"A": Role.AUTO, "B": Role.AUTO})
         assert await aegis.request(BOOK, 1, resource="B") == 1
 
@@ -169,7 +176,6 @@ async def test_a_checkpoint_that_can_not_be_read_keeps_its_resource_from_this_ve
         with pytest.raises(aegis_sdk.NoRoute):
             await aegis.request(BOOK, 1, resource="A", timeout_s=2.0)
         assert older.active_resources == ["B"]
-        stream = broker.subjects.journal_stream(SERVICE)
         await broker.api(f"STREAM.PURGE.{stream}", {"filter": subject})
         newer = await aegis.serve(accounts(), resources={"A": Role.AUTO})
         assert await aegis.request(BOOK, 1, resource="A") == 5

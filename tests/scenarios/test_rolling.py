@@ -78,8 +78,8 @@ async def test_a_rolling_restart_shows_no_error_and_hardly_any_wait(system: Syst
         await asyncio.gather(targeted.stop(), group.stop())
     assert targeted.errors == group.errors == []
     # About 50 ms on a quiet machine; what is left is the wait for a core while a process starts.
-    assert max(targeted.waits_s) < 0.5
-    assert max(group.waits_s) < 0.5
+    assert max(targeted.waits_s) < 1.0
+    assert max(group.waits_s) < 1.0
     outcomes = await system.journal(service)
     assert all(process.logged("link_task_failed") == [] for process in system.processes)
     assert len(outcomes) == targeted.done + group.done

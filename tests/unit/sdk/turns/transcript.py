@@ -24,6 +24,7 @@
     stored | refused | taken 7 | cloned | clashed      the store's answer to the oldest entry that has none
     pause acc | resume acc | tick [now=100]
     idle acc              may it leave memory?
+    counts                of what is paused
     save stored | save refused | save lost      what became of the oldest checkpoint on its way
     sent | kept 9         the oldest request that was handed in, or the group's, is stored
     valuesof acc          what its state is
@@ -306,6 +307,10 @@ class Player:
 
     def _idle(self, resource: str) -> list[str]:
         return ["idle" if self.writer.is_idle(resource) else "in use"]
+
+    def _counts(self) -> list[str]:
+        begun, waiting = self.writer.holding.counts(list(self.writer.desk.open.values()))
+        return [f"{begun} begun, {waiting} waiting"]
 
     def _resume(self, resource: str) -> None:
         self.writer.resume(resource)

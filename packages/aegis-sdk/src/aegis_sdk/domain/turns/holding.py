@@ -51,10 +51,17 @@ class Holding:
         return None if found is None else _paused(request, *found)
 
     def counts(self, works: list[Work]) -> tuple[int, int]:
-        """Of what is paused: how many have begun and have no outcome in the log yet, and how many wait."""
-        held = [work for work in works if self.covers(work.request)]
+        """Of what is paused: how many have begun and have no outcome in the log yet, and how many wait.
+
+        Whose refusal is being stored has not begun, and waits for nothing.
+        """
+        held = [work for work in works if self.covers(work.request) and not _is_refused(work)]
         begun = sum(work.state in _BEGUN for work in held)
         return begun, len(held) - begun
+
+
+def _is_refused(work: Work) -> bool:
+    return work.outcome is not None and work.outcome.kind is OutcomeKind.CANCELLED
 
 
 def is_kept(work: Work) -> bool:
