@@ -14,7 +14,7 @@ from aegis_sdk.contract.control import TargetInstance
 from aegis_sdk.contract.envelope import OutcomeKind
 from aegis_sdk.infrastructure.requests import NatsRequestLog
 
-from tests.integration.turns.support import SERVICE, WAIT_S, Told, World, composed
+from tests.integration.turns.support import SERVICE, WAIT_S, Told, Worker, World, composed
 from tests.integration.turns.test_ownership import (
     admin,
     control,
@@ -57,11 +57,13 @@ async def test_an_outcome_is_found_in_a_turn_of_its_own_and_in_one_that_it_share
 async def test_a_groups_outcome_names_who_served_it(
     new_world: World, operator: AdminClient  # noqa: F811
 ) -> None:
-    client, told = await new_world.client(["accounts-0"]), Told()
+    await Worker.start(new_world, "teller-1", [], module="tests.integration.turns.telling")
+    client, told = await new_world.client(["teller-1"]), Told()
     await told.call(client, None, "greet")
-    [(request_id, outcome)] = told.outcomes.items()
+    [request_id] = told.outcomes
     story = await explain(operator, request_id)
-    assert story.outcome is outcome.kind
+    assert story.outcome is OutcomeKind.EXECUTED
+    assert "executed by teller-1" in story.standing
     assert story.resource is None
     assert story.method == "greet"
 
