@@ -422,6 +422,7 @@ class Office:
             ack_wait_s=1.0,
             outcome_ttl_s=60.0,
             replicas=1,
+            record_wait_s=0.0,
         )
         self.pending: list[Coroutine[Any, Any, object]] = []
         self.parts = parts = assemble(self.world, spawn=self._spawn)
@@ -429,6 +430,11 @@ class Office:
         self.fail_over, self.watch, self.reconcile = parts.fail_over, parts.watch, parts.reconcile
         self.register, self.leave, self.admin = parts.register, parts.leave, parts.admin
         self.spread = parts.spread
+
+    def __del__(self) -> None:
+        """Its term has ended, and what was begun in it."""
+        for coroutine in self.pending:
+            coroutine.close()
 
     def _spawn(self, coroutine: Coroutine[Any, Any, object]) -> None:
         """Leases follow the log by themselves: here at once, since memory makes nobody wait."""

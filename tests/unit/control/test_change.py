@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 import pytest
-from aegis_sdk.contract.control import InstanceState, RegistrationReply, ResourcesChange, Role
+from aegis_sdk.contract.control import (
+    InstanceRecord,
+    InstanceState,
+    RegistrationReply,
+    ResourcesChange,
+    Role,
+)
+from aegis_sdk.contract.subjects import Subjects
 
 from tests.unit.control.support import SERVICE, Office
 
@@ -132,6 +139,58 @@ async def test_who_gave_a_change_up_that_was_made_is_asked_to_register_again() -
     stale = await office.registers("a", Role.AUTO, ["R1", "R2"], returning=True, offer=1)
     assert stale.code == "busy"
     assert (await changes(office, "a", add={"R2": Role.AUTO}, offer=1)).code == "busy"
+
+
+def recorded(office: Office) -> InstanceRecord:
+    """As it is stored."""
+    value = office.registry.entries[Subjects.instance_key(SERVICE, "a")].value
+    assert value is not None
+    return InstanceRecord.model_validate_json(value)
+
+
+async def test_what_comes_one_by_one_is_stored_together() -> None:
+    office = Office()
+    await office.registers("a", Role.AUTO, ["R0"])
+    writes = office.registry.revision
+    for n in range(1, 100):
+        await changes(office, "a", add={f"R{n}": Role.AUTO}, offer=n)
+    assert recorded(office).offer == 0
+    await office.settled()
+    assert office.registry.revision == writes + 1
+    assert recorded(office) == office.member("a").record
+    assert len(recorded(office).resources) == 100
+
+
+async def test_a_leader_that_comes_before_an_offer_is_stored_has_its_instance_register_anew() -> (
+    None
+):
+    office = Office()
+    await office.registers("a", Role.AUTO, ["R1"])
+    await changes(office, "a", add={"R2": Role.AUTO})
+    after = Office(office)
+    await after.roster.refresh()
+    after.beats("a", offer=1)
+    await after.settled()
+    assert after.told("R2") == "a 2"
+    assert after.instances.kinds("a") == ["register"]
+    assert (await after.registers("a", Role.AUTO, ["R1", "R2"], offer=1)).ok
+    assert after.told("R2") == "a 2"
+    assert recorded(after).resources.keys() == {"R1", "R2"}
+    await office.settled()  # the earlier leader wakes up
+    await after.roster.refresh()
+    assert after.member("a").record.resources.keys() == {"R1", "R2"}
+
+
+async def test_what_was_stored_before_does_not_undo_an_offer_that_is_not() -> None:
+    """A state that an instance entered is being stored while it offers more."""
+    office = Office()
+    await office.registers("a", Role.AUTO, ["R1"])
+    before = office.member("a").record
+    await changes(office, "a", add={"R2": Role.AUTO})
+    await office.roster.put_instance(office.state.services[SERVICE], before)
+    assert office.member("a").record.offer == 1
+    await office.settled()
+    assert recorded(office).resources.keys() == {"R1", "R2"}
 
 
 async def test_what_was_heard_before_an_addition_says_nothing_of_its_stored_requests() -> None:

@@ -46,7 +46,7 @@ class Parts:
 def assemble(world: World, *, spawn: Spawn, state: ControlState | None = None) -> Parts:
     """The parts of one term. `spawn` runs what the watch begins; a term knows nothing yet, unless it is given `state`."""
     state = state or ControlState()
-    roster = Roster(state, world)
+    roster = Roster(state, world, spawn=spawn)
     leases = Leases(state, world, spawn=spawn)
     fail_over = FailOver(world, leases, roster)
     logs = LogKeeper(state, world, roster, leases)

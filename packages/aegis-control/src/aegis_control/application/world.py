@@ -79,5 +79,7 @@ class World:
     outcome_ttl_s: float
     replicas: int
     """Copies of each stream."""
+    record_wait_s: float = 0.2
+    """What an instance offers more or less is stored together with what follows within this time."""
     calls_per_s: Callable[[str], float | None] = lambda _: None
     """How many requests of a service got an outcome lately."""

@@ -1,7 +1,7 @@
 """An instance that runs offers more, or less: what it adds is placed like at its registration, what it removes goes to others.
 
-The instance's record is stored first, then the log says who owns what. A control that dies between the two leaves an
-instance that asks again, or registers anew since its heartbeats tell of another offer than the record.
+The log says who owns what, before the instance is answered. The record of what it offers is stored in a moment. A control
+that dies before that leaves an instance that registers anew, since its heartbeats tell of a later offer than the record.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _IDLE = "idle"
 
 
 class ChangeResources:
-    """Answers changes. What it promises in a reply is stored before the reply is sent; asking twice is fine."""
+    """Answers changes. Who owns what is stored before the reply is sent; asking twice is fine."""
 
     def __init__(
         self,
@@ -83,7 +83,7 @@ class ChangeResources:
             kept = {n: role for n, role in member.record.resources.items() if n not in gone}
             changes = {"resources": kept | change.add, "offer": change.offer}
             record = member.record.model_copy(update=changes)
-            member = await self._roster.put_instance(table, record)
+            self._roster.put_soon(table, member, record)
             await self._register.grant(table, member, claims)
             vacant = await self._take_away(table, member, change.remove, rests=change.rests)
         self._world.events.emit(

@@ -35,12 +35,15 @@ class Intake:
         self._world = world
 
     def seat(self, table: ServiceTable, record: InstanceRecord, revision: int) -> Member:
+        """`revision` has this record. An offer that is known here and not stored yet is the later one, and stays."""
         self._state.unreadables.clear(self._world.subjects.registry_bucket, record.key)
         member = table.members.get(record.instance_id)
         if member is None or member.record.incarnation != record.incarnation:
             member = Member(record, revision, self._world.clock.monotonic())
             table.members[record.instance_id] = member
-        member.record, member.revision = record, revision
+        member.revision = revision
+        if member.record.offer <= record.offer:
+            member.record = record
         return member
 
     def registry_entry(self, entry: BucketEntry) -> None:

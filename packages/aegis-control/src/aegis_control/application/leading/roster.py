@@ -14,7 +14,7 @@ from aegis_sdk.errors import Unavailable
 from aegis_control.application.leading.intake import Intake
 from aegis_control.application.ports import BucketEntry, Write
 from aegis_control.application.state import ControlState, Member, ServiceTable
-from aegis_control.application.world import World
+from aegis_control.application.world import Spawn, World
 from aegis_control.domain.leading.registry import service_record
 
 _WRITE_TRIES = 5
@@ -23,10 +23,13 @@ _WRITE_TRIES = 5
 class Roster:
     """Reads and writes the records of services and instances; reads the leases."""
 
-    def __init__(self, state: ControlState, world: World) -> None:
+    def __init__(self, state: ControlState, world: World, *, spawn: Spawn) -> None:
         self._state = state
         self._world = world
         self._intake = Intake(state, world)
+        self._spawn = spawn
+        self._storing: set[tuple[str, str]] = set()
+        """Instances whose record is being stored, or will be in a moment: service and id."""
 
     async def refresh(self) -> None:
         """Take over what others wrote since the last time (everything, the first time)."""
@@ -81,6 +84,29 @@ class Roster:
             entry = await self._world.registry.read(key)
             revision = 0 if entry is None else entry.revision
         raise Unavailable(f"the record of instance {record.instance_id} could not be stored")
+
+    def put_soon(self, table: ServiceTable, member: Member, record: InstanceRecord) -> None:
+        """In force now, and stored in a moment together with what changes meanwhile: a record has all that its instance
+        offers, and thousands of resources may come one by one.
+
+        A leader that comes before it is stored finds an earlier offer in the record than in the heartbeats, and has the
+        instance register anew. Who owns what is in the log.
+        """
+        member.record = record
+        key = table.name, record.instance_id
+        if key not in self._storing:
+            self._storing.add(key)
+            self._spawn(self._store_soon(table, record.instance_id))
+
+    async def _store_soon(self, table: ServiceTable, instance_id: str) -> None:
+        stored: InstanceRecord | None = None
+        try:
+            while (member := table.members.get(instance_id)) and member.record is not stored:
+                await asyncio.sleep(self._world.record_wait_s)
+                stored = member.record
+                await self.put_instance(table, stored)
+        finally:
+            self._storing.discard((table.name, instance_id))
 
     async def put_state(
         self, table: ServiceTable, member: Member, state: InstanceState, *, reason: str
