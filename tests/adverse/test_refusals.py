@@ -533,7 +533,9 @@ async def test_a_server_that_never_says_why_it_closes_has_a_log_to_look_into() -
 
 
 @pytest.mark.usefixtures("short_grace")
-@pytest.mark.parametrize("word", BUSY)
+@pytest.mark.parametrize(
+    "word", [BUSY[0], *(pytest.param(word, marks=pytest.mark.slow) for word in BUSY[1:])]
+)
 async def test_a_server_that_has_no_time_for_long_is_no_refused_login(
     guarded: Guarded, word: bytes
 ) -> None:

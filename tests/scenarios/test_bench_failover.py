@@ -14,7 +14,14 @@ pytestmark = [pytest.mark.scenario, pytest.mark.timeout(120)]
 PLAN = Plan(count=2, resources=4, rate_per_s=100.0)
 
 
-@pytest.mark.parametrize("kind", [Kind.KILL, Kind.PAUSE, Kind.HANDOVER])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        Kind.KILL,
+        pytest.param(Kind.PAUSE, marks=pytest.mark.slow),
+        pytest.param(Kind.HANDOVER, marks=pytest.mark.slow),
+    ],
+)
 async def test_callers_see_a_gap_and_no_loss(kind: Kind) -> None:
     found = await run_kind(kind, PLAN, Options(seed=5))
 
@@ -26,6 +33,7 @@ async def test_callers_see_a_gap_and_no_loss(kind: Kind) -> None:
     assert found.verdict.ok > 100
 
 
+@pytest.mark.slow
 async def test_a_rolling_restart_has_a_gap_on_each_route_and_no_loss() -> None:
     found = await run_rolling(PLAN, Options(seed=5))
 

@@ -216,7 +216,14 @@ def test_a_bad_row_is_refused_and_the_rest_reconciles(
     assert [row["line"] for row in found["refused_rows"]] == [3]
 
 
-@pytest.mark.parametrize(("sample", "accounts"), [("fx", 3), ("jpy", 2), ("crypto", 3)])
+@pytest.mark.parametrize(
+    ("sample", "accounts"),
+    [
+        pytest.param("fx", 3, marks=pytest.mark.slow),
+        pytest.param("jpy", 2, marks=pytest.mark.slow),
+        ("crypto", 3),
+    ],
+)
 def test_a_real_file_trades_as_it_is(demo: Callable[..., Demo], sample: str, accounts: int) -> None:
     """Any decimals, zones and account names: nothing is refused, and nothing is rejected or rounded."""
     code, found = result(demo("--input", str(FILES / f"{sample}.csv"), "--kill", "--json"))
@@ -287,13 +294,13 @@ def test_wrong_arguments_end_with_2_and_one_line(
     ("moment", "what"),
     [
         ("embedded NATS", signal.SIGINT),
-        ("starting control", signal.SIGINT),
+        pytest.param("starting control", signal.SIGINT, marks=pytest.mark.slow),
         ("starting 3 instances", signal.SIGINT),
-        ("trading", signal.SIGINT),
+        pytest.param("trading", signal.SIGINT, marks=pytest.mark.slow),
         ("orders, ", signal.SIGINT),
-        ("starting 3 instances", signal.SIGTERM),
+        pytest.param("starting 3 instances", signal.SIGTERM, marks=pytest.mark.slow),
         ("orders, ", signal.SIGTERM),
-        ("trading", signal.SIGHUP),
+        pytest.param("trading", signal.SIGHUP, marks=pytest.mark.slow),
     ],
 )
 def test_a_signal_at_any_moment_leaves_nothing_behind(
