@@ -181,6 +181,56 @@ async def test_a_leader_that_comes_before_an_offer_is_stored_has_its_instance_re
     assert after.member("a").record.resources.keys() == {"R1", "R2"}
 
 
+async def behind(*instance_ids: str) -> Office:
+    """A new leader: the log gave R1 to the first one of them, and no lease says so yet."""
+    office = Office()
+    office.leases_follow = False
+    for name in instance_ids:
+        assert (await office.registers(name, Role.AUTO, ["R1"])).ok
+    after = Office(office)
+    await after.roster.refresh()
+    assert not after.leases.entries
+    after.beats(*instance_ids)
+    return after
+
+
+async def test_what_is_removed_is_looked_up_in_the_log_and_not_in_leases_that_are_behind() -> None:
+    after = await behind("a", "b")
+    assert (await changes(after, "a", "R1")).ok
+    assert after.told("R1") == "b 2"
+
+
+async def test_who_leaves_leaves_what_the_log_gave_to_it() -> None:
+    after = await behind("a", "b")
+    assert (await after.leaves("a")).ok
+    assert after.told("R1") == "b 2"
+
+
+async def test_who_registers_does_not_take_what_the_log_gave_to_another() -> None:
+    after = await behind("a")
+    assert (await after.registers("b", Role.AUTO, ["R1"])).ok
+    assert after.told("R1") == "a 1"
+
+
+@pytest.mark.parametrize(("others", "told"), [((), "  2"), (("b",), "b 2")])
+async def test_an_owner_that_does_not_offer_its_resource_stands_back(
+    others: tuple[str, ...], told: str
+) -> None:
+    """However that came to be: it would serve nobody, and nobody would take over from one that lives."""
+    office = Office()
+    for name in ("a", *others):
+        await office.registers(name, Role.AUTO, ["R1", "R2"])
+    member = office.member("a")
+    member.record = member.record.model_copy(update={"resources": {"R2": Role.AUTO}, "offer": 1})
+    office.beats("a", *others)
+    await office.reconcile()
+    assert office.told("R1") == "a 1"  # it has not heard yet that it offers this no more
+    office.beats("a", offer=1)
+    await office.reconcile()
+    assert office.told("R1").split() == told.split()
+    assert office.told("R2") == "a 1"
+
+
 async def test_what_was_stored_before_does_not_undo_an_offer_that_is_not() -> None:
     """A state that an instance entered is being stored while it offers more."""
     office = Office()

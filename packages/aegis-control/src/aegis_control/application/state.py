@@ -70,6 +70,11 @@ class Member:
         beat = self.beat
         return beat.requests_done if beat and beat.offer == self.record.offer else 0
 
+    def offers(self, resource: str) -> bool:
+        """False once its heartbeats tell of the offer in its record, and that one is without the resource."""
+        agrees = self.beat is not None and self.beat.offer == self.record.offer
+        return resource in self.record.resources or not agrees
+
     @property
     def lag_entries(self) -> int:
         return 0 if self.beat is None else self.beat.lag_entries

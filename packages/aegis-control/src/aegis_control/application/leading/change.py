@@ -76,6 +76,7 @@ class ChangeResources:
                 return _stranger()
             if (refused := self._not_now(member, change)) is not None:
                 return refused
+            await self._leases.know(table)
             claims = self._register.claims(table, member.owner, change.add, returning=False)
             if (refused := self._register.refusal(table, claims)) is not None:
                 return refused

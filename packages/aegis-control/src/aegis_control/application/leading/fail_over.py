@@ -102,7 +102,10 @@ class FailOver:
         orphans_become: LeaseState,
         began_s: float,
     ) -> Moved:
-        resources = table.owned_by(member.owner)
+        await self._leases.know(table)
+        owned = table.owned_by(member.owner)
+        # Whoever wrote a lease that can't be read here may know more than the log says.
+        resources = [name for name in owned if name not in table.unreadable_leases]
         planned = self.plan_for(table, resources, without=member.record.instance_id)
         moved = await self._carry_out(table, member.record.instance_id, planned, reason, began_s)
         if orphans_become is not LeaseState.HELD:

@@ -238,6 +238,13 @@ class Leases:
         return seqs
 
     # --- what the log says ------------------------------------------------------------------------------
+    async def know(self, table: ServiceTable) -> None:
+        """Have the leases say what the log says, as who decides by them must: in a term that has not read the log yet they are
+        those of the bucket, which may be behind it. Raises: Unavailable.
+        """
+        if not table.lost:
+            await self._owned(table)
+
     async def _owned(self, table: ServiceTable) -> Owned:
         """Read from its checkpoints on once a term; from there by `restore`, and when a write is refused."""
         if table.owned is None:

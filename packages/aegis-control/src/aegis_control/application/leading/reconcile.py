@@ -98,7 +98,7 @@ class Reconcile:
                 self._world.clock.monotonic() - self._began_s
                 > self._world.limits.heartbeat_timeout_s
             )
-        return owner.record.state not in CAN_KEEP
+        return owner.record.state not in CAN_KEEP or not owner.offers(lease.resource)
 
     async def _give_up(
         self, table: ServiceTable, lonely: list[str], state: LeaseState, reason: str
@@ -109,7 +109,8 @@ class Reconcile:
 
     def _fate(self, table: ServiceTable, lease: LeaseRecord) -> LeaseState:
         owner = table.owner_of(lease)
-        return without_successor(owner.record.state if owner else None, lease.state)
+        stays = owner is not None and owner.offers(lease.resource)
+        return without_successor(owner.record.state if owner and stays else None, lease.state)
 
     async def _forget_the_gone(self, table: ServiceTable) -> None:
         for member in list(table.members.values()):
