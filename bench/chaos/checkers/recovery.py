@@ -44,8 +44,8 @@ def recovery_s_max(history: History) -> float:
 
 
 def recoveries(history: History) -> list[Recovery]:
-    """One for each place and group of faults: from the last heal to the first answer to a later
-    request. A place that nobody asked after the fault is left out.
+    """One for each place and group of faults: from the last heal to the first answer to a later request, less the time
+    in which nobody asked. A place that nobody asked after the fault is left out.
     """
     requests: dict[Place, list[Operation]] = defaultdict(list)
     for operation in history.operations:
@@ -70,8 +70,9 @@ def _recoveries_of(
             fault = waiting.pop(0)
             healed_s = max(healed_s, fault.healed_s)
             answer_s = _answer_s(operations, healed_s)
-        if any(operation.invoked_s >= healed_s for operation in operations):
-            yield Recovery(fault, place, None if answer_s is None else answer_s - healed_s)
+        asked_s = min((o.invoked_s for o in operations if o.invoked_s >= healed_s), default=None)
+        if asked_s is not None:
+            yield Recovery(fault, place, None if answer_s is None else answer_s - asked_s)
 
 
 def _answer_s(operations: list[Operation], after_s: float) -> float | None:

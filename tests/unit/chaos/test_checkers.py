@@ -479,7 +479,14 @@ def test_an_answer_within_the_limit_is_a_recovery() -> None:
     story = steady({1.0: 1.1, 2.5: 3.0, 4.0: 4.1})
     story.fault(2.0, 2.2)
     assert recovery(story) == []
-    assert recovery_s_max(story.history()) == pytest.approx(0.8)
+    assert recovery_s_max(story.history()) == pytest.approx(0.5)
+
+
+def test_the_time_in_which_nobody_asked_is_no_recovery() -> None:
+    story = steady({1.0: 1.1, 6.0: 6.5})
+    story.fault(2.0, 2.2)
+    assert recovery(story) == []
+    assert recovery_s_max(story.history()) == pytest.approx(0.5)
 
 
 def test_a_late_answer_is_found() -> None:
@@ -501,7 +508,7 @@ def test_a_fault_before_the_recovery_from_another_starts_the_time_again() -> Non
     story.fault(2.0, 2.2)
     story.fault(3.5, 4.0)
     assert recovery(story) == []
-    assert recovery_s_max(story.history()) == pytest.approx(1.0)
+    assert recovery_s_max(story.history()) == pytest.approx(0.5)
 
 
 def test_a_request_asked_before_the_fault_says_nothing_about_the_recovery() -> None:
