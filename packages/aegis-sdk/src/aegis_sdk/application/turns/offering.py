@@ -22,6 +22,8 @@ from aegis_sdk.contract.control import Role, roles_of
 from aegis_sdk.errors import InvalidArgument, Unavailable
 
 CHANGE_TIMEOUT_S: Final = 10.0
+REST_S: Final = 1.0
+"""What rests waits so long for its checkpoint, and tries later: meanwhile nothing else can be added."""
 
 
 class Offering:
@@ -88,7 +90,10 @@ class Offering:
                 return
             self._check_known(names)
             serving = self._serving()
-            if not await serving.release(names, timeout_s=give_up_s - time.monotonic()):
+            release_s = give_up_s - time.monotonic()
+            if not await serving.release(
+                names, timeout_s=min(release_s, REST_S) if rests else release_s
+            ):
                 raise Unavailable(
                     f"a request of {_some(names)} is still under way after {timeout_s:g} s: nothing was removed,"
                     " and all goes on; remove it again later, or with a longer timeout_s"
