@@ -45,6 +45,11 @@ from bench.chaos.workloads.timers import AFTER_S_MAX, TIMERS
 
 QUIET_S = 3.0
 """Clients go on for so long after the last fault, and then until the recovery from it shows."""
+RECOVERY_S = {1: 15.0, 3: 30.0}
+"""By the number of NATS nodes: three of them elect leaders of their own, and more so where they share two cores with all else."""
+RECOVERED_S_MAX = 30.0
+LOOK_S = 3.0
+"""A look reads all that the clients have written."""
 FIRED_S = 4.0
 """Timers that are due wait for their turn, and for whatever heals last."""
 SETTLE_S = 60.0
@@ -147,13 +152,13 @@ async def recovered(files: Sequence[Path], faults: Sequence[Fault]) -> None:
     read a long history, control would take all of them for dead.
     """
     await asyncio.sleep(QUIET_S)
-    give_up_s = time.monotonic() + 2 * Run().recovery_limit_s  # some are asked seldom
+    give_up_s = time.monotonic() + RECOVERED_S_MAX
     loop = asyncio.get_running_loop()
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as judge:
         while time.monotonic() < give_up_s:
             if await loop.run_in_executor(judge, _all_answer, files, faults):
                 return
-            await asyncio.sleep(1.0)
+            await asyncio.sleep(LOOK_S)
 
 
 def _all_answer(files: Sequence[Path], faults: Sequence[Fault]) -> bool:
@@ -230,7 +235,12 @@ def _history(
         accepted += each.accepted
         outcomes += each.outcomes
     history = History(
-        run=Run(seed=planned.seed, seconds=planned.seconds, nodes=planned.nodes),
+        run=Run(
+            seed=planned.seed,
+            seconds=planned.seconds,
+            nodes=planned.nodes,
+            recovery_limit_s=RECOVERY_S[planned.nodes],
+        ),
         operations=clients.operations,
         looks=clients.looks,
         accepted=accepted,
