@@ -1,4 +1,8 @@
-"""Asking whoever listens on a subject, for those that speak in the SDK's public errors: control and its tools."""
+"""Asking whoever listens on a subject, for those that speak in the SDK's public errors: control and its tools.
+
+It keeps apart what a `Link` keeps apart. "Nobody listens" is definite, and may be asked again or elsewhere without a second
+thought. "No answer" is not: what was asked for may be done, or be done yet.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +20,10 @@ class NoAnswer(Unavailable):
 
 
 async def ask(link: Link, subject: str, data: bytes, *, timeout_s: float) -> bytes:
-    """Core request/reply. Raises: NobodyListens, NoAnswer, RefusedByNats, Unavailable."""
+    """Core request/reply: the answer's body.
+
+    Raises: NobodyListens; RefusedByNats: this login may not ask there; NoAnswer, Unavailable: it may have been done.
+    """
     try:
         return await link.request(subject, data, timeout_s=timeout_s)
     except StoreMissing as error:

@@ -11,6 +11,20 @@ again. What it does with a refusal is not for processes that shall live for mont
   and the process's own loop ends it: nobody else can give it another.
 - A violated permission is told to whoever asked on that subject, in the server's words.
 
+The reason of a refusal has to be caught on its way. A server that refuses a login writes its `-ERR` and closes. The
+library may meet the closed socket before it has parsed what was read, and then knows nothing but "connection reset". So the
+words are looked for in the reader's buffer (`_said_before`), and where there are none, the login is tried some times more
+(UNTOLD_MAX): one of the tries usually brings them. The library also turns errors into lower case, which a subject or a user's
+name does not survive; `Spelling` keeps them as they came.
+
+Two times are told apart. While it is opened (`_failures` is a list), each server is tried once, and what failed is the
+answer to whoever opens it. From then on (`_failures` is None) nothing is raised to anybody: what fails is tried again, and
+told by the log, by `trouble` and by `hopeless`.
+
+It rests on private parts of nats-py (ADR 0008), which library.py bounds by version: `_select_next_server`,
+`_attempt_reconnect`, `_process_connect_init`, `_connect_command`, `_process_err`, `_build_message` and the parser. What each of
+them must still do is what tests/contract/test_link.py and tests/adverse try with real servers.
+
 It knows nothing of requests, resources or JetStream.
 """
 
@@ -37,12 +51,15 @@ from aegis_sdk.errors import RefusedByNats, Unavailable
 from aegis_sdk.nats.login import LoginUnreadable, Server
 
 RECONNECT_WAIT_S: Final = 0.1
+"""Between two tries of one server. It is part of what callers wait when their connection breaks."""
 REFUSED_WAIT_S_MAX: Final = 5.0
 """A server that refuses is asked more and more seldom."""
 LOGIN_GRACE_S: Final = 10.0
 """How long a login that can't change may be refused: a server's users may be written in two steps."""
 PING_INTERVAL_S: Final = 2.0
+"""A peer that is gone without a word (a cable, a paused machine) is noticed when the third ping would be due: after 6 s."""
 CONNECT_TIMEOUT_S: Final = 2.0
+"""For each step with one server: TCP, its first word, its answer to the login."""
 CLOSE_TIMEOUT_S: Final = 0.5
 PENDING_BYTES_MAX: Final = 64 * 1024 * 1024
 """nats-py's own 2 MiB is a tenth of a second of a busy gateway while NATS restarts."""
@@ -56,7 +73,9 @@ UNTOLD_MAX: Final = 10
 errors came; most tries bring two, the second one from closing what is closed.
 """
 _RIGHT_TOKENS: Final = 3
+"""So many words of a subject are told apart when violations are logged."""
 _SAID_MAX: Final = 1000
+"""Kinds of lines that are remembered; beyond it all are forgotten, and some lines come once more."""
 
 _BROKE_OFF: Final = (ssl.SSLEOFError, ssl.SSLZeroReturnError, ssl.SSLSyscallError)
 """The server went away in the handshake: that says nothing of anybody's certificate."""
@@ -130,7 +149,12 @@ def _as_text(line: bytes) -> bytes:
 
 
 class Connection(Client):
-    """A client that is refused aloud and never closes by itself."""
+    """A client that is refused aloud and never closes by itself.
+
+    One link owns it, from `open` until `close`. It lives on one event loop. Invariants: `_refused_since_s` is set only while
+    this login, which can't change, is refused, and a login that went well ends that. `forbidden` holds subscriptions of the
+    present connection alone: a new one subscribes anew, and learns anew.
+    """
 
     def __init__(self, server: Server, hooks: Hooks, log: Any = None) -> None:
         """`log` is a structlog logger; None says nothing."""
@@ -144,19 +168,25 @@ class Connection(Client):
         self._failures: list[Exception] | None = []
         """While it is opened: what each server's failure was."""
         self._untold = 0
+        """While it is opened: connections that were closed without a word."""
         self._trouble = ""
         self._troubled_s = 0.0
         self._spelled: dict[str, str] = {}
+        """Errors as the server wrote them, by their lower case, until the library hands them over."""
         self._said: dict[str, float] = {}
+        """When a line of each kind was logged last (the machine's monotonic clock)."""
         self._refusals = 0
+        """In a row, since the last login that went well; the pause between tries doubles with each."""
         self._refused_since_s: float | None = None
         self._watched: dict[str, set[asyncio.Future[Any]]] = {}
+        """By subject: who has asked there by `request`, and is to be told when that is forbidden."""
         self.forbidden: dict[str, str] = {}
         """Our subscriptions that the server does not permit now, and its words."""
         self.hopeless: asyncio.Future[str] = self._loop.create_future()
         """Its result is the reason, when a login that can't change was refused for too long."""
 
     async def _process_headers(self, headers: Any) -> dict[str, str] | None:
+        """Anybody may send a message with broken headers: it must not end the read loop, and with it the connection."""
         try:
             found: dict[str, str] | None = await super()._process_headers(headers)
         except Exception:  # whatever the library's parser raises: this message alone is odd
@@ -165,7 +195,11 @@ class Connection(Client):
 
     # --- opening ------------------------------------------------------------------------------------------
     async def open(self, *, name: str, keep: bool, timeout_s: float = CONNECT_TIMEOUT_S) -> None:
-        """Try each server once. `keep`: later losses are repaired. Raises: RefusedByNats, Unavailable."""
+        """Try each server once. `keep`: later losses are repaired. Raises: RefusedByNats, Unavailable.
+
+        One refusal among the servers' reasons makes it RefusedByNats: the login is wrong somewhere, though another server was
+        only out of reach. Whatever it raises, nothing is left open.
+        """
         login: dict[str, Any] = {}
         if self._server.credentials or self._server.nkeys_seed:
             login = {"signature_cb": self._sign}
@@ -231,6 +265,7 @@ class Connection(Client):
                 server.last_attempt = time.monotonic()
 
     def _pause_s(self, server: Srv) -> float:
+        """How long to wait before that server is tried: not at all the first time, and while it is opened."""
         if server.last_attempt is None or self._failures is not None:
             return 0.0
         pause_s = min(RECONNECT_WAIT_S * 2 ** min(self._refusals, 10), REFUSED_WAIT_S_MAX)
@@ -243,6 +278,10 @@ class Connection(Client):
             await super()._attempt_reconnect()
 
     async def _process_connect_init(self) -> None:
+        """The login. What the library does not catch around it would end its reconnecting for ever: all becomes what it knows.
+
+        When it went well, what was said of earlier refusals holds no more.
+        """
         try:
             await super()._process_connect_init()
         except (OSError, NatsError) as error:
@@ -267,6 +306,11 @@ class Connection(Client):
 
     # --- login --------------------------------------------------------------------------------------------
     def _connect_command(self) -> bytes:
+        """CONNECT with what the login says now: files are read here, for each connection.
+
+        A login beside the addresses wins; else it is that of the address that is tried. The library is given addresses without
+        their logins, so none of its own errors can show one. Raises: LoginUnreadable.
+        """
         server, address = self._server, self._address()
         if server.nkeys_seed and not server.credentials:
             self._public_nkey = server.key_pair().public_key.decode()
@@ -296,6 +340,7 @@ class Connection(Client):
 
     @property
     def ssl_context(self) -> ssl.SSLContext:
+        """The library asks for it at each connection. Its own answer is what it was given at the start, however old that is."""
         return self._server.ssl_context()
 
     # --- what goes wrong ------------------------------------------------------------------------------------
@@ -306,7 +351,9 @@ class Connection(Client):
             self._spelled[text.lower()] = text
 
     async def _process_err(self, err_msg: str) -> None:
-        """An -ERR of an open connection."""
+        """An -ERR of an open connection. It closes nothing here, as the library would: a permission is no end of a
+        connection.
+        """
         text = err_msg.strip("'")
         text = self._spelled.pop(text, text)
         self._spelled.clear()
@@ -316,6 +363,12 @@ class Connection(Client):
             self._refuse(text)
 
     async def _on_error(self, error: Exception) -> None:
+        """The library's word for whatever failed.
+
+        While it is opened, failures are collected, and the trying ends (`_AllFailed`) when each server has failed, or one can't
+        be trusted. Later, they are sorted by what somebody has to do about them: a refusal, a file that can't be read, or
+        nothing, since the next try may go well.
+        """
         if self._failures is not None:
             if isinstance(error, _CLOSED) and self._untold < UNTOLD_MAX:
                 self._untold += 1
@@ -341,6 +394,7 @@ class Connection(Client):
                 self._log.debug("nats_error", error_code=type(error).__name__, error=words)
 
     def _refuse(self, reason: str) -> None:
+        """The server refused. `hopeless` is set when it is this login's fault, nothing of it can change, and it has lasted."""
         now_s = self._troubled_s = time.monotonic()
         told = _with_expiry(reason, self._server)
         self._trouble = told if reason.startswith("TLS") else f"NATS refused: {told}"
@@ -357,6 +411,11 @@ class Connection(Client):
             )
 
     def _forbid(self, subject: str, text: str, *, subscription: bool) -> None:
+        """A permission is missing. Whoever waits for an answer on that subject is told now, and not by a timeout.
+
+        If it is the subscription to answers, that is everybody. The server forgets a subscription that it refuses, and an
+        operator may grant it meanwhile: so it is made again, now and then, for as long as it stands here.
+        """
         reason = f"NATS refused: {text}"
         # A request's, an outcome's or an acknowledgement's subject is met once: its beginning is the right.
         right = ".".join(subject.split(".")[:_RIGHT_TOKENS])
@@ -419,7 +478,10 @@ class Connection(Client):
         return "" if prefix is None else f"{bytes(prefix).decode()}*"
 
     async def request(self, subject: str, *arguments: Any, **options: Any) -> Msg:
-        """As the library's. Raises: Forbidden at once, where that would wait for its timeout."""
+        """As the library's. Raises: Forbidden at once, where that would wait for its timeout.
+
+        `finally` sees to it that no future is left with an exception that nobody has looked at: asyncio would log that.
+        """
         if (reason := self.forbidden.get(self._answers)) is not None:
             raise Forbidden(reason)
         refused: asyncio.Future[Any] = self._loop.create_future()
@@ -478,6 +540,9 @@ def _with_expiry(reason: str, server: Server) -> str:
 
 
 def _failed(server: Srv) -> int:
+    """By which servers are ordered. One that was only heard of, and never reached, counts as having failed eight times as
+    often.
+    """
     reached = server.did_connect or not server.discovered
     return server.reconnects if reached else 8 * server.reconnects + 1
 

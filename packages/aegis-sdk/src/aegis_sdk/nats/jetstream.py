@@ -3,6 +3,17 @@
 What goes in are names of streams and subjects; what comes out are sequences, stored messages and refusals.
 Two rules hold. No answer is no refusal: a message may be stored without our knowing (`PublishResult`), and a
 call may have worked (`Unavailable`). And each wait has a deadline. It knows nothing of requests or leases.
+
+It is for control and its tools, and speaks in the public errors. Instances and callers use `Link` itself, whose StoreErrors
+their use cases decide by.
+
+How a reading works. The server makes a consumer for this one reading, in memory and without acknowledgements, which it forgets
+by itself when nobody pulls for 30 s. Messages are pulled in batches, so that a reader that is slow has no more than one batch
+waiting for it. A reading that is cut short raises `Unavailable`; it never ends early as if that were all. So whoever has
+come to the end of an iteration has seen all that matched when it began, except what was replaced or removed meanwhile.
+
+Single messages are asked of the stream's leader (`STREAM.MSG.GET`), which has all that was ever acknowledged. A direct get
+may be answered by any node, and by one that lags.
 """
 
 from __future__ import annotations
@@ -27,11 +38,13 @@ from aegis_sdk.nats.link import Link
 from aegis_sdk.nats.wire import Message, parse_headers
 
 API_TIMEOUT_S: Final = 2.0
+"""For a call of the API, where its caller has not said otherwise."""
 PUBLISH_TIMEOUT_S: Final = 5.0
 """For each thousand; with `sync_interval: always` they take a second."""
 READ_TIMEOUT_S: Final = 10.0
 """For all entries of a bucket, or of one kind in a log."""
 _READ_BATCH: Final = 2_000
+"""Messages of one pull; of large ones a caller asks for fewer."""
 _TAIL_WAIT_S: Final = 5.0
 """How long one request for what is to come waits; the reading's own deadline is longer."""
 IN_FLIGHT_MAX: Final = 1_000
@@ -42,9 +55,10 @@ _UNAVAILABLE: Final = 503
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """The server's answer was no."""
+    """The server's answer was no: certainly nothing was stored."""
 
     code: int
+    """JetStream's own number (codes.py), or the HTTP-like one where it gives none."""
     message: str
 
     @property
@@ -76,7 +90,11 @@ class Kept:
 
     subject: str
     seq: int
+    """Its place in the stream; a stream gives none to two messages, but one that was made again or put back from a copy
+    does.
+    """
     payload: bytes
+    """Empty where headers alone were asked for."""
     headers: Mapping[str, str]
     at_s: float = 0.0
     """When the server stored it, Unix time."""
@@ -87,7 +105,7 @@ PublishResult = int | Refusal | None
 
 
 class JetStream:
-    """The streams behind an open link."""
+    """The streams behind an open link. It keeps no state but the link, which its maker closes."""
 
     def __init__(self, link: Link, *, api_timeout_s: float = API_TIMEOUT_S) -> None:
         self.link = link
@@ -104,7 +122,11 @@ class JetStream:
     async def publish_all(
         self, messages: Sequence[Outgoing], *, timeout_s: float = PUBLISH_TIMEOUT_S
     ) -> list[PublishResult]:
-        """Publish all with up to a thousand in flight; `timeout_s` counts for each thousand."""
+        """Publish all with up to a thousand in flight; `timeout_s` counts for each thousand.
+
+        The results are in the order of `messages`, one for each. Raises: RefusedByNats; Unavailable, when some could not be
+        sent: of those before them nothing is known.
+        """
         results: list[PublishResult] = []
         for at in range(0, len(messages), IN_FLIGHT_MAX):
             results += await self._publish_some(messages[at : at + IN_FLIGHT_MAX], timeout_s)
@@ -113,7 +135,10 @@ class JetStream:
     async def api(
         self, name: str, body: Mapping[str, Any] | None = None, *, timeout_s: float | None = None
     ) -> dict[str, Any]:
-        """Ask JetStream's API. Raises: Unavailable, ApiRefused."""
+        """Ask JetStream's API; `name` is the subject without its prefix. One round trip.
+
+        Raises: ApiRefused: certainly not done; RefusedByNats: this login may not ask that; Unavailable: it may have been done.
+        """
         timeout_s = timeout_s or self._api_timeout_s
         data = json.dumps(body).encode() if body is not None else b""
         try:
@@ -142,9 +167,10 @@ class JetStream:
         return await self._one(stream, {"next_by_subj": subject, "seq": from_seq})
 
     async def first_younger(self, stream: str, age_s: float) -> int:
-        """The sequence of the first message that is younger than `age_s`, or the next to be stored.
+        """The sequence of the first message that is younger than `age_s`, or the next to be stored. Two round trips.
 
-        Ages are counted by the server's clock, as its own limits are. Raises: Unavailable, ApiRefused.
+        Ages are counted by the server's clock, as its own limits are: `info` says what time it is there. With our own clock, a
+        trim by age could take what is still young. Raises: Unavailable, ApiRefused.
         """
         info = await self.api(f"STREAM.INFO.{stream}")
         since = (datetime.fromisoformat(info["ts"]) - timedelta(seconds=age_s)).isoformat()
@@ -169,6 +195,9 @@ class JetStream:
         self, stream: str, subject: str, *, after: int = 0, headers_only: bool = False
     ) -> AsyncIterator[Kept]:
         """The last message of each subject that matches, those stored after sequence `after` alone.
+
+        For streams that keep one message a subject: buckets and logs. All that is there now comes by one pull, so the time
+        limit, READ_TIMEOUT_S, is for all of it.
 
         Raises: Unavailable, ApiRefused.
         """
@@ -195,7 +224,8 @@ class JetStream:
         """What matches any of `subjects`, in order, up to the stream's end; `for_ever` goes on there.
 
         `start` are the server's words for a consumer: where to begin, and `headers_only`. However much
-        there is, no more than `batch` messages are on their way at once.
+        there is, no more than `batch` messages are on their way at once. The time limit is for each batch. What is stored after
+        the beginning is not waited for, unless `for_ever`, and may come or not.
 
         Raises: Unavailable, ApiRefused.
         """
@@ -214,7 +244,11 @@ class JetStream:
     async def _reader(
         self, stream: str, subjects: Sequence[str], start: Mapping[str, Any]
     ) -> AsyncIterator[tuple[str, int]]:
-        """A consumer for one reading: (its name, how many messages it has)."""
+        """A consumer for one reading: (its name, how many messages it has).
+
+        One replica, in memory: if its node dies, the reading fails and is begun again, which costs less than replicating what
+        lives for a second.
+        """
         config: dict[str, Any] = {
             "filter_subjects": list(subjects),
             "ack_policy": "none",
@@ -236,7 +270,10 @@ class JetStream:
     async def _pull(
         self, stream: str, consumer: str, batch: int, *, wait_s: float = 0.0
     ) -> AsyncGenerator[Kept, None]:
-        """Up to `batch`, or until nothing is pending (for `wait_s`); what was overwritten is missing."""
+        """Up to `batch`, or until nothing is pending (for `wait_s`); what was overwritten is missing.
+
+        A message has a reply subject, which carries its sequence and how many are left; a status has none. Raises: Unavailable.
+        """
         inbox = self.client.new_inbox()
         try:
             subscription = await self.client.subscribe(
@@ -314,10 +351,12 @@ class JetStream:
 
 
 def from_seq(seq: int) -> dict[str, Any]:
+    """A consumer's beginning: at that sequence, or at the first one behind it that is there."""
     return {"deliver_policy": "by_start_sequence", "opt_start_seq": max(1, seq)}
 
 
 def from_time(at_s: float) -> dict[str, Any]:
+    """The same by Unix time, as the server's clock has it: at the first message that was stored then or later."""
     words = datetime.fromtimestamp(at_s, UTC).isoformat().replace("+00:00", "Z")
     return {"deliver_policy": "by_start_time", "opt_start_time": words}
 
@@ -330,7 +369,7 @@ def _check_end(stream: str, message: Msg) -> None:
 
 
 def _result(answer: Message | StoreError) -> PublishResult:
-    """Raises: RefusedByNats."""
+    """Raises: RefusedByNats. "Nobody listens" is None, too: a stream that has no leader for a moment looks the same."""
     if isinstance(answer, StoreForbidden):
         raise RefusedByNats(str(answer))
     if isinstance(answer, StoreError) or not answer.data:

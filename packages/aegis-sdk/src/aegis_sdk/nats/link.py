@@ -1,6 +1,30 @@
 """One NATS connection, with what nats-py lacks for this protocol: many JetStream publishes in flight on
 one inbox, each with its own definite or unknown answer, and a call when the connection is back.
 
+Theory of operation. One subscription hears all answers. A call takes the next number, sends its message with the subject
+`<inbox>.<number>` for the reply, and waits in `_waiting` under that number. A wait ends in one of three ways:
+
+- *An answer.* It is definite. A refusal by JetStream becomes one of the StoreErrors that say "nothing was stored".
+- *Its time is up*, which `_sweep` sees for all waits together (`NotInTime`).
+- *The connection is lost* (`_lost`). All that waits ends at that moment, whatever its own time.
+
+The last two are unknown, not negative. The message may be stored already. It may also lie in a buffer on this side, and leave
+when the connection is back: nobody can take it out again. So whoever stores and hears nothing must be able to send the same
+again without harm. In this protocol that holds by the subject, which takes one message (10077), or by the gate that the
+message names (10071). An answer that comes after its wait has ended finds no number, and is dropped. Numbers are not used
+twice.
+
+What is sent in one turn of the event loop leaves in one write. A turn's entry and the replies of the turn before it share a
+system call then, which is a good part of what a call costs. `push` is for what must not wait for the turn's end.
+
+After a loss the library connects again and subscribes anew to all that stands in its `_subs`. Only then do the `restored`
+callbacks run, one after the other. Between the loss and the return core NATS may have dropped messages to this process, and
+the server may be another one: `Connected.losses` counts, so that whoever keeps something can tell "before" from "since".
+
+Callbacks of subscriptions run inside the connection's reading (wire.py), and there is no queue in between. That saves a task
+and a future for each message. It also means that a slow callback holds up everything else that comes by this connection, the
+server's pings among it. What has to wait goes `aside`.
+
 It knows bytes, headers and JetStream's error codes; nothing of requests or resources.
 """
 
@@ -62,34 +86,51 @@ from aegis_sdk.nats.wire import Callback, Message, Tap, encode
 from aegis_sdk.telemetry import Waiting, log
 
 FIRST_ANSWER_S: Final = 5.0
+"""For the first round trip of a new connection: a server that starts accepts connections before it answers."""
 OPEN_AGAIN_S: Final = 0.25
+"""Between two tries to open one, while a process waits for NATS to come up."""
 HEADERS_BYTES_MAX: Final = 4096
 """More than ours ever take; below this distance from the limit they are counted."""
 OPEN_MAX: Final = 100_000
+"""Calls that wait. A server that answers none must not fill this process's memory; far above what one in order lets pile up."""
 SWEEP_S: Final = 0.05
 """How late a timeout may be noticed."""
 
 _MISSING: Final = frozenset({ERR_NO_STREAM, ERR_NO_CONSUMER, ERR_NO_MESSAGE})
 _FULL: Final = frozenset({ERR_ACCOUNT_FULL, ERR_NO_RESOURCES, ERR_NO_STORAGE})
 SETTLE_S: Final = 1.0
+"""How long `drop_all` waits, aside, for what was still on its way to a subscription that goes."""
 BUSY_WAIT_S: Final = 0.002
 BUSY_TRIES: Final = 200
+"""R3, err 10164: on three nodes the server refuses a check while the check's subject is being written. That takes the time of
+one replication, so a few tries do; with 200 of them, half a second, it is taken for a server in trouble.
+"""
 
 
 class NotInTime(StoreUnreachable):
-    """No answer came within the call's time."""
+    """No answer came within the call's time: it may have been done, or be done yet."""
 
 
 @dataclass(slots=True)
 class Stored:
-    """A JetStream acknowledgement."""
+    """A JetStream acknowledgement. Of a batch it is the last message's: those before it have the sequences right before."""
 
     seq: int
+    """Its place in the stream; of a duplicate, the place of what was stored first."""
     duplicate: bool
+    """The stream's dedup window had the id (`Nats-Msg-Id`), and nothing was stored."""
 
 
 class Link:
-    """An open connection. `restored` callbacks run after each reconnect."""
+    """An open connection, from `open` to `close`; losses in between are the library's to repair.
+
+    It belongs to one event loop and one process: `usable` refuses others. Whoever opens it closes it; adapters that are given
+    one only subscribe and unsubscribe.
+
+    Invariants. The tap is the client's parser for as long as the client lives, so no message of a subscription made here ever
+    reaches the library's queues. What stands in `_waiting` was sent. `connected.session` is empty from
+    a loss until the `restored` callbacks of the next connection run, and after `close`.
+    """
 
     def __init__(
         self, client: Connection, server: Server, hooks: Hooks, *, name: str, logger: Any
@@ -123,7 +164,10 @@ class Link:
     async def open_within(
         cls, server: Server, *, name: str, wait_s: float, refused_s: float
     ) -> Link:
-        """`open`, tried again for `wait_s`; for `refused_s` if it is refused, or its files can't be read: that may pass, too."""
+        """`open`, tried again for `wait_s`; for `refused_s` if it is refused, or its files can't be read: that may pass, too.
+
+        The log says that it waits, and why. Raises: as `open`, when the time is over.
+        """
         began_s = time.monotonic()
         waiting = Waiting("waiting_for_nats", url=server.shown_url)
         while True:
@@ -149,7 +193,10 @@ class Link:
     ) -> Link:
         """Connect once, without retrying. `keep`: later losses are repaired. `logger`: None says nothing.
 
-        Raises: RefusedByNats, Unavailable, saying where it looked.
+        It returns when the server has answered a round trip behind the subscription to answers. So a user who may not
+        subscribe to his own inbox learns it here, and not as a timeout of each later call.
+
+        Raises: RefusedByNats, Unavailable, saying where it looked; InvalidAddress, InvalidArgument (`Server.check`).
         """
         server.check()
         hooks = Hooks()
@@ -185,11 +232,16 @@ class Link:
 
     @property
     def payload_bytes_max(self) -> int:
+        """The server's max_payload, headers included. Another server of a cluster, or a reload, may bring another one."""
         return int(self._client.max_payload)
 
     @property
     def plain_socket_fd(self) -> int | None:
-        """The connection's socket while it is open and plain TCP, else None."""
+        """The connection's socket while it is open and plain TCP, else None.
+
+        The guard (infrastructure/guard.py) writes into it from another process. Within TLS or a WebSocket it could not:
+        these have a state that two writers would break.
+        """
         transport = self._client._transport
         if not self.is_connected or not isinstance(transport, TcpTransport):
             return None
@@ -232,13 +284,19 @@ class Link:
         self._is_forked = True
 
     def on_restored(self, callback: Callable[[], Awaitable[None]]) -> None:
+        """Run it after each reconnect, when all subscriptions are in force again. They run one after the other, in this order.
+
+        Messages come meanwhile. It must not raise: those behind it would not be told.
+        """
         self._restored.append(callback)
 
     def off_restored(self, callback: Callable[[], Awaitable[None]]) -> None:
+        """Also of one that was never on."""
         if callback in self._restored:
             self._restored.remove(callback)
 
     async def close(self) -> None:
+        """What waits for an answer ends as unknown, what waits to be sent is sent if it can be. Safe twice."""
         self._closing = True
         process.forget_fork(self)
         process.forget_fork(self._client)
@@ -278,7 +336,9 @@ class Link:
             self._flush()
 
     def _add(self, command: bytes) -> None:
-        """To what leaves when this turn of the loop ends."""
+        """To what leaves when this turn of the loop ends. Past the library's own `publish`, which flushes by a task of its
+        own.
+        """
         client = self._client
         client._pending.append(command)
         client._pending_data_size += len(command)
@@ -301,9 +361,13 @@ class Link:
     async def store(
         self, subject: str, payload: bytes, headers: dict[str, str], *, timeout_s: float
     ) -> Stored:
-        """Publish to a stream and wait for its acknowledgement.
+        """Publish to a stream and wait for its acknowledgement: one round trip, and on three nodes one replication.
 
-        Raises: AlreadyStored, GateRefused, StoreFull, StoreTooLarge, StoreMissing, StoreUnreachable.
+        What has to hold is said by the headers (codes.py): that a subject's last sequence is this one, that the message
+        replaces those before it. `timeout_s` counts for each try; only "busy" is tried again here.
+
+        Raises: AlreadyStored, GateRefused, StoreFull, StoreTooLarge, StoreMissing: nothing was stored;
+            StoreUnreachable: unknown.
         """
         return await self._unless_busy(lambda: self._ask(subject, payload, headers, timeout_s))
 
@@ -312,12 +376,16 @@ class Link:
     ) -> Stored:
         """`store` of several (subject, payload, headers) of one stream: all are stored or none, and the
         last one is acknowledged. The server keeps none of a batch whose end does not reach it.
+
+        A refusal of any one of them refuses all, and does not say which one it was. The sizes are looked at first: a message
+        that could not be sent would leave a batch without its end. Raises: as `store`.
         """
         for _, payload, headers in posts:
             self._check_size(payload, headers)
         return await self._unless_busy(lambda: self._ask_together(posts, timeout_s))
 
     async def _unless_busy(self, ask: Callable[[], Awaitable[Message]]) -> Stored:
+        """Ask until the answer is another than "busy" (R3), which certainly stored nothing. Raises: StoreError."""
         for _ in range(BUSY_TRIES):
             stored = stored_or_why(await ask())
             if isinstance(stored, Stored):
@@ -341,7 +409,11 @@ class Link:
     async def api(
         self, subject: str, request: Mapping[str, Any], *, timeout_s: float = 5.0
     ) -> dict[str, Any]:
-        """A call of JetStream's API. Raises: StoreMissing, StoreFull, StoreUnreachable."""
+        """A call of JetStream's API, `subject` without its prefix: the answer's JSON. One round trip.
+
+        A call that changes something may have done it, though it raises StoreUnreachable. Raises: StoreMissing (the stream,
+        consumer or message is not there, which the text says), StoreFull, StoreUnreachable.
+        """
         answer = await self._ask(
             f"{self.api_prefix}{subject}", json.dumps(request).encode(), None, timeout_s
         )
@@ -355,7 +427,7 @@ class Link:
         *,
         reply: str = "",
     ) -> None:
-        """`post`, but dropped with a debug line when it can't be sent."""
+        """`post`, but dropped with a debug line when it can't be sent: for what is repeated anyway, or asked for again."""
         try:
             self.post(subject, payload, headers, reply=reply)
         except StoreError as error:
@@ -403,7 +475,10 @@ class Link:
         return subscriptions
 
     def drop_all(self, subscriptions: Sequence[Subscription]) -> None:
-        """Unsubscribe from many, in one write and without waiting; what is on its way still reaches the callback."""
+        """Unsubscribe from many, in one write and without waiting; what is on its way still reaches the callback.
+
+        So a request that was sent to a resource a moment before it left is answered ("moved"), and its caller needs no timeout.
+        """
         if not subscriptions:
             return
         ids = [subscription._id for subscription in subscriptions]
@@ -435,7 +510,11 @@ class Link:
             self.aside(subscription.unsubscribe())
 
     async def retire(self, subscription: Subscription, *, timeout_s: float) -> None:
-        """Unsubscribe, and return when all that the server had sent was handed to the callback."""
+        """Unsubscribe, and return when all that the server had sent was handed to the callback.
+
+        A server answers pings in its order with the messages: a flush behind the unsubscription is the proof. Without a
+        connection, or in more than `timeout_s`, there is none, and it returns all the same.
+        """
         try:
             await subscription.unsubscribe()
             await self.flush(timeout_s=timeout_s)
@@ -445,7 +524,10 @@ class Link:
             self._tap.callbacks.pop(subscription._id, None)
 
     async def flush(self, *, timeout_s: float) -> None:
-        """Return when the server has read what was sent. Raises: NatsError, OSError."""
+        """Return when the server has read what was sent: one ping. What waits for this turn's end is not sent by it (`settle`).
+
+        Raises: NatsError, OSError, TimeoutError.
+        """
         flush = self._client.flush(timeout=timeout_s)  # type: ignore[arg-type] # any number
         flushing = asyncio.ensure_future(flush)
         flushing.add_done_callback(may_fail_unheard)
@@ -457,7 +539,7 @@ class Link:
             raise
 
     def aside(self, work: Coroutine[Any, Any, None]) -> None:
-        """Run what a callback can't wait for; its errors are logged."""
+        """Run what a callback can't wait for; its errors are logged. Nobody waits for it: `close` does not cancel it either."""
         task = asyncio.create_task(work)
         self._aside.add(task)
         task.add_done_callback(self._aside_done)
@@ -468,7 +550,10 @@ class Link:
             log.error("link_task_failed", exc_info=error)
 
     async def request(self, subject: str, payload: bytes, *, timeout_s: float) -> bytes:
-        """Core request/reply. Raises: StoreMissing (nobody listens), StoreUnreachable."""
+        """Core request/reply: the answer's body. Of several answers the first counts.
+
+        Raises: StoreMissing (nobody listens: certainly not done), StoreForbidden; StoreUnreachable: unknown.
+        """
         answer = await self._ask(subject, payload, None, timeout_s)
         if answer.status == "503":
             raise StoreMissing(f"nobody answers on {subject}")
@@ -502,7 +587,11 @@ class Link:
     async def collect(
         self, subject: str, request: Mapping[str, Any], *, timeout_s: float
     ) -> list[Message]:
-        """A call that is answered by several messages and an end mark. Raises: StoreUnreachable."""
+        """A call that is answered by several messages and an end mark, as a direct get of many subjects is.
+
+        Its messages come on an inbox of its own: on the common one the first answer would end the call. They are all kept until
+        the end mark comes, and `timeout_s` is for all of them together. Raises: StoreUnreachable.
+        """
         inbox = self._client.new_inbox()
         messages: list[Message] = []
         end: asyncio.Future[Message] = self._loop.create_future()
@@ -538,7 +627,11 @@ class Link:
     def _begin(
         self, subject: str, payload: bytes, headers: dict[str, str] | None, timeout_s: float
     ) -> tuple[str, asyncio.Future[Message]]:
-        """Send a call: the token under which it waits, and its answer to come."""
+        """Send a call: the token under which it waits, and its answer to come.
+
+        No await lies between the sending and the entry in `_waiting`, so no answer can come before. Raises: StoreTooLarge,
+        StoreUnreachable, StoreForbidden: it was not sent.
+        """
         if len(self._waiting) >= OPEN_MAX:
             raise StoreUnreachable(f"{OPEN_MAX} calls are unanswered")
         future: asyncio.Future[Message] = self._loop.create_future()
@@ -552,7 +645,10 @@ class Link:
         return token, future
 
     def _sweep(self) -> None:
-        """End the waits whose time is up. One timer for all: each commit would pay for its own."""
+        """End the waits whose time is up. One timer for all: each commit would pay for its own.
+
+        A wait leaves the table where it is awaited, not here: this only ends its future. So it goes on as long as there is one.
+        """
         now_s = self._loop.time()
         for future, until_s, _ in self._waiting.values():
             if until_s <= now_s and not future.done():
@@ -570,12 +666,17 @@ class Link:
             raise StoreTooLarge(f"{size} bytes are over the server's max_payload ({limit})")
 
     def _on_answer(self, answer: Message) -> None:
+        """On the connection's reading. A second answer, or one that is too late, finds nobody."""
         waiting = self._waiting.get(answer.subject.rpartition(".")[2])
         if waiting is not None and not waiting[0].done():
             waiting[0].set_result(answer)
 
     def _lost(self) -> None:
-        """What was in flight is unknown now."""
+        """What was in flight is unknown now. Told by the library when a connection ends, and by `close`.
+
+        Waiting for the time limits instead would hold up each caller for seconds after the connection is back: what it waits
+        for is lost, since answers go to a connection that is gone.
+        """
         why = self._because("the connection to NATS was lost")
         for future, _, _ in self._waiting.values():
             if not future.done():
@@ -612,6 +713,7 @@ class Link:
                 future.set_exception(StoreForbidden(reason))
 
     async def _back(self) -> None:
+        """Told by the library, when it has subscribed again to all. The session comes first: callbacks look at it."""
         self.connected.session = _session(self._client)
         away_s = 0.0 if self._lost_s is None else self._loop.time() - self._lost_s
         if self._log is not None:
@@ -626,6 +728,7 @@ class Link:
 
 
 def _session(client: Client) -> str:
+    """As the server's own events name the connection, so that control knows whose connection closed (system account)."""
     return session_name(str(client._server_info.get("server_id", "")), int(client.client_id or 0))
 
 
@@ -648,7 +751,7 @@ def _let_go(client: Client) -> None:
 
 
 class Busy(StoreError):
-    """Err 10164: another check of the same subject is in flight; nothing was stored, ask again."""
+    """Err 10164: another check of the same subject is in flight; nothing was stored, ask again (R3, on three nodes)."""
 
 
 def _collected(messages: list[Message], end: Message) -> list[Message]:
@@ -667,6 +770,9 @@ def _outcome(future: asyncio.Future[Message]) -> Message | StoreError:
 
 
 def stored_or_why(answer: Message) -> Stored | StoreError:
+    """What a stream's answer to a publish says. It returns what `store` would raise: on the hot path nothing is raised and
+    caught.
+    """
     try:
         body = _checked(answer)
     except StoreError as error:
@@ -687,6 +793,10 @@ def _checked(answer: Message) -> dict[str, Any]:
 
 
 def _error_of(error: Mapping[str, Any]) -> StoreError:
+    """A refusal in our words. One that is not known here is unknown, never "not stored": a newer server may say more.
+
+    10077 is said for two reasons, and its text tells them apart: the subject has its one message, or the stream is at a bound.
+    """
     code, text = int(error.get("err_code", 0)), str(error.get("description", error))
     if code == ERR_WRONG_LAST_SEQUENCE:
         return GateRefused(text)

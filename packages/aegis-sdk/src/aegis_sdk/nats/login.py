@@ -1,4 +1,12 @@
-"""Where NATS is and how to get in: addresses, users, credentials, seeds, TLS. What is in a file is read again each time."""
+"""Where NATS is and how to get in: addresses, users, credentials, seeds, TLS. What is in a file is read again each time.
+
+A process lives for months, and its JWT for hours: who issues logins writes a new file in the old one's place. So nothing of a
+file is kept here. A file that is missing, empty or half written at that moment is `LoginUnreadable`, which passes, and
+never the process's end. It is written to a log by its name; what is in it is shown nowhere.
+
+What can't change (a password beside the address) makes the other kind of refusal: see `may_change`, by which the
+connection tells what it is worth to try again.
+"""
 
 from __future__ import annotations
 
@@ -32,13 +40,16 @@ class LoginUnreadable(NatsError):
 
 
 Tls = ssl.SSLContext | Callable[[], ssl.SSLContext]
+"""A context holds what it has read for as long as it lives; a function is asked again for each connection."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Server:
     """Where NATS is and how to get in. What stands beside the addresses wins over a login in them.
 
-    `credentials` (JWT and seed) and `nkeys_seed` name files; `tls` may be a function that reads its files anew.
+    `credentials` (JWT and seed) and `nkeys_seed` name files; `tls` may be a function that reads its files anew. It is made
+    without a look at any of it: `check` is for that, and each connection is. Its `repr` shows no secret, since it may come
+    into a traceback.
     """
 
     url: str = "nats://127.0.0.1:4222"
@@ -63,7 +74,7 @@ class Server:
 
     @property
     def api_prefix(self) -> str:
-        """Of JetStream's API."""
+        """Of the subjects of JetStream's API; with a domain, those that a leaf node passes on to the hub."""
         return f"$JS.{self.domain}.API." if self.domain else "$JS.API."
 
     @property
@@ -78,7 +89,10 @@ class Server:
         return bool(self.credentials or self.nkeys_seed)
 
     def expired(self) -> str:
-        """When the JWT expired, in words that name its file; empty when it has not, or can't be read."""
+        """When the JWT expired, in words that name its file; empty when it has not, or can't be read.
+
+        By this machine's clock. It is no check, only an explanation: the server says no more than "authorization violation".
+        """
         if self.credentials is None:
             return ""
         try:
@@ -131,7 +145,10 @@ class Server:
         return self.tls if isinstance(self.tls, ssl.SSLContext) else self.tls()
 
     def check(self) -> None:
-        """Raises: InvalidAddress, InvalidArgument; Unavailable when what reads the files isn't installed."""
+        """Refuse what can't work, before anything is tried over the network. No file is read.
+
+        Raises: InvalidAddress, InvalidArgument; Unavailable when what reads the files isn't installed.
+        """
         if isinstance(self.url, Client):
             raise InvalidAddress(
                 "url is a NATS connection: give its address and login instead, as text; AegisIPC makes"

@@ -4,6 +4,11 @@ The library keeps the connection: addresses, TLS, credentials, pings, reconnects
 passes by the thousand is done here: a message of a tapped subscription goes from the socket's bytes to
 its callback, and a published one from its parts to the library's pending buffer. Everything else that
 the server says is left to the library's own parser.
+
+To the server a subject is bytes. Anybody who may publish may have put a blank of another kind, a line feed's
+neighbour or half a character into one, and a stream keeps it for ever. So lines are parted at CRLF and at the one blank that
+the protocol writes, lengths part everything else, and text that is none is read with replacements. Nothing that a stranger
+has sent may raise here: it would end the read loop, and the process would be deaf without a word.
 """
 
 from __future__ import annotations
@@ -21,7 +26,11 @@ _CRLF: Final = b"\r\n"
 
 
 class Message:
-    """A received message. `headers` is parsed when it is first asked for; empty when there are none."""
+    """A received message. `headers` is parsed when it is first asked for; empty when there are none.
+
+    Most messages are looked at by one or two headers only (`header`). `data` is a copy: it may be kept for as long as one
+    likes.
+    """
 
     __slots__ = ("_headers", "_raw", "data", "reply", "subject")
 
@@ -34,12 +43,13 @@ class Message:
 
     @property
     def headers(self) -> dict[str, str]:
+        """By name, as written: NATS tells upper and lower case apart. Of two of one name the last counts."""
         if self._headers is None:
             self._headers = parse_headers(self._raw)
         return self._headers
 
     def header(self, name: bytes) -> str:
-        """One header as it was written, without parsing the others; empty when it isn't there."""
+        """One header as it was written, without parsing the others; empty when it isn't there. The first of its name counts."""
         _, found, rest = self._raw.partition(b"\r\n" + name + b": ")
         return rest[: rest.find(_CRLF)].decode(errors="replace") if found else ""
 
@@ -50,6 +60,7 @@ class Message:
 
 
 Callback = Callable[[Message], None]
+"""Runs inside the connection's reading. It must be quick; what it raises is logged, and the message is gone."""
 
 
 def parse_headers(raw: bytes) -> dict[str, str]:
@@ -63,7 +74,10 @@ def parse_headers(raw: bytes) -> dict[str, str]:
 
 
 def encode(subject: str, reply: str, headers: Mapping[str, str] | None, payload: bytes) -> bytes:
-    """A PUB or HPUB command. Raises: ValueError when a line break in a header would forge another."""
+    """A PUB or HPUB command. Raises: ValueError when a line break in a header would forge another.
+
+    Subjects are not looked at: they are made of tokens that names.py has encoded, or came from the server.
+    """
     if not headers:
         return b"PUB %s %s %d\r\n%s\r\n" % (
             subject.encode(),
@@ -104,6 +118,11 @@ class Tap(Spelling):
         self._rest = b""
 
     async def parse(self, data: bytes = b"") -> None:
+        """Everything in `data` that is whole, in its order: what is tapped to its callback, the rest to the library.
+
+        A large message comes in many pieces, and each of them is added to `_rest` and looked at from the message's beginning
+        on; the look is at one line, not at the message.
+        """
         data = self._rest + data if self._rest else data
         at, end = 0, len(data)
         while at < end:
