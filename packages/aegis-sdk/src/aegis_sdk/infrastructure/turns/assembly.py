@@ -1,4 +1,19 @@
-"""Puts the parts together on one connection: of an instance, and of a caller."""
+"""Puts the parts together on one connection: of an instance, and of a caller.
+
+It decides nothing. What it has to get right is who shares what:
+
+- One link carries an instance's log, its readers, what is sent to it, and the requests of its own handlers. When it is
+  lost, all of them are in doubt at the same moment, and all begin again behind the same `restored`.
+- The writer's name goes to the log (`TurnLog`), to the core (`TurnServing`), and to the main reader alone (`own`). That
+  reader gives the writer's own turns without their outcomes, since the core has them in memory. A further reader is a fold
+  of its own, which has nothing in memory: it must be given everything.
+- Of the readers, the main ones alone tell the watch. What a further reader reads is older than what the instance has
+  passed, and would be taken for the newest.
+- The nonce is made here and kept nowhere else. It stands in each turn's first line, so that two processes that were started
+  under one identity never write the same bytes (R10). A copy of a running process has it, too, and is told by its claims.
+
+Heartbeats have a link of their own (pulse.py), registration goes by `control_client`. `aegis_sdk.instance` joins them to this.
+"""
 
 from __future__ import annotations
 
@@ -55,6 +70,7 @@ class NatsReaders:
     def __init__(
         self, link: Link, subjects: Subjects, names: LogSubjects, own: str, watch: LogWatch | None
     ) -> None:
+        """`watch` None: nobody knows the log's identity, as without control; then nothing is compared."""
         self._link = link
         self._subjects = subjects
         self._names = names
@@ -103,7 +119,11 @@ class NatsReaders:
 
 
 class TurnInstance(TurnServing):
-    """An instance of `service` on `link` that follows `resources`, and serves those that the log gives to its writer."""
+    """An instance of `service` on `link` that follows `resources`, and serves those that the log gives to its writer.
+
+    It lives from `begin` to `stop`, once: an instance that has to start anew is another one, with another writer. The link is
+    its caller's, who closes it after `stop`. It does not register: who owns what, it reads in the log.
+    """
 
     def __init__(
         self,
@@ -118,7 +138,11 @@ class TurnInstance(TurnServing):
         watch: LogWatch | None = None,
         **more: Any,
     ) -> None:
-        """`asks` makes its handlers' requests; without one, it takes everybody to be there. `watch` knows the log's identity."""
+        """`asks` makes its handlers' requests; without one, it takes everybody to be there. `watch` knows the log's identity.
+
+        `incarnation` tells this start from others of the same `instance_id`; made here, unless control was told it already.
+        `log_id` is what control answered to the registration. `more` goes to TurnServing.
+        """
         self._client: TurnClient | None = None
         if asks is None:
             self._client = TurnClient(link, subjects, directory=EveryoneThere())
@@ -158,12 +182,16 @@ class TurnInstance(TurnServing):
             watch.kept = self._a_checkpoint
 
     async def begin(self) -> None:
+        """Its own client first: a handler may ask somebody as soon as a request is read. Raises: StoreUnreachable,
+        StoreForbidden.
+        """
         if self._client is not None:
             await self._client.start()
         self._link.on_restored(self._restored)
         await super().begin()
 
     async def stop(self) -> None:
+        """In the opposite order: what its handlers asked for is ended when no handler runs any more. Safe twice."""
         self._link.off_restored(self._restored)
         await super().stop()
         if self._client is not None:
@@ -183,7 +211,12 @@ class TurnInstance(TurnServing):
 
 
 class TurnClient:
-    """A caller on `link`."""
+    """A caller on `link`, which is its maker's: `close` ends what is open, and leaves the link.
+
+    Its requests' ids are `<caller>.<n>`. After a new connection it goes by another name: a copy of this process (a machine
+    that was cloned and goes on) counts on from the same number under the same name, and two requests of one id would be
+    taken for one. A copy has a connection of its own, so each of the two renames itself.
+    """
 
     def __init__(
         self,
@@ -196,7 +229,9 @@ class TurnClient:
         recorder: Recorder = NO_RECORDER,
         tracer: Tracer = LOG_TRACER,
     ) -> None:
-        """`directory`: what control says of the services, unless another one is given."""
+        """`directory`: what control says of the services, unless another one is given. `ends_kept_s`: how long the log keeps an
+        end of a request that was only sent; R9 lets no owner run one that is older than half of it.
+        """
         caller = caller or secrets.token_hex(6)
         self._link = link
         self._calls = Calls(link, subjects, caller=caller)
@@ -221,6 +256,7 @@ class TurnClient:
         )
 
     async def start(self) -> None:
+        """Listen for answers: before the first request, whose answer would be lost. Raises: StoreUnreachable."""
         await self._calls.start()
         self._link.on_restored(self._restored)
 
@@ -245,6 +281,9 @@ class TurnClient:
             await self.directory.stop()
 
     async def _restored(self) -> None:
+        """A new connection. In this order: answers to the new name are heard before a request goes by it, and what is open
+        under the old one is then stored (the doubt of a lost connection).
+        """
         caller = secrets.token_hex(6)
         await self._calls.rename(caller, is_open=self.caller.open.is_any)
         self.requester.rename(caller)

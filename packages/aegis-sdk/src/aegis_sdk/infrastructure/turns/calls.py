@@ -1,4 +1,19 @@
-"""A caller's side on the wire: sends requests to whoever serves their resource, and hears the answers."""
+"""A caller's side on the wire: sends requests to whoever serves their resource, and hears the answers.
+
+What comes to `<prefix>.rep.<caller>.<n>` may be four things, told apart by a header each:
+
+- an *outcome* that its writer sent (`aegis-outcome`): of a turn of several, or found again for a duplicate;
+- a *turn of one outcome* (`aegis-turn`), which the server republished when it stored it, so that it comes a hop sooner;
+- a *word* why there is no outcome (`busy`, `moved`, `late`);
+- a status 503 of the server: nobody subscribes to the resource's subject. It comes at the speed of a round trip, so a resource
+  without an active is noticed long before any timeout.
+
+All of it is core NATS, so each may be missing or come twice. A caller that hears nothing doubts, stores and asks again
+(domain/turns/doubt.py); an outcome that comes twice is the same one. An answer that can't be read is logged and left out:
+the doubt then reads the log, where it is `unreadable` for certain.
+
+Anybody may publish to a caller's subject. A forged answer can deceive its caller; it can't make an effect.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +52,12 @@ _NOBODY: Final = "503"
 
 
 class Calls:
-    """All services' calls of one client. `caller` is its token in request ids."""
+    """All services' calls of one client. `caller` is its token in request ids.
+
+    Its Caller sets the callbacks before `start`. They run on the connection's reading, and must be quick.
+    Invariant: whatever waits for an answer is under a subscription: one of `_heard`, by its caller's name, or one of
+    `_others`. Subscriptions end with the link; there is no close.
+    """
 
     def __init__(self, link: Link, subjects: Subjects, *, caller: str) -> None:
         self._link = link
@@ -45,7 +65,7 @@ class Calls:
         self._names: dict[str, LogSubjects] = {}
         self._own = f"{caller}."
         self._heard: dict[str, Subscription] = {}
-        """By this client's name, now and before a new connection, and a dot."""
+        """By this client's name, now and before a new connection, and a dot. A name stays until nothing is open under it."""
         self._expected: dict[str, int] = {}
         """Request ids that are not this client's, and how many wait for each."""
         self._others: dict[str, Subscription] = {}
@@ -70,6 +90,7 @@ class Calls:
         self._heard[self._own] = await self._link.subscribe(subject, self._receive)
 
     async def expect(self, request_id: str) -> None:
+        """Hear answers to an id of somebody else's (`attach`, a key), until as many `forget`s. Raises: StoreUnreachable."""
         if any(request_id.startswith(name) for name in self._heard):
             return
         self._expected[request_id] = self._expected.get(request_id, 0) + 1
@@ -85,7 +106,9 @@ class Calls:
             self._link.drop(subscription)
 
     def names(self, service: str) -> LogSubjects:
-        """Raises: StoreUnreachable, when the connection is closed."""
+        """From the first one on, what the service's instances say that they serve is heard. Raises: StoreUnreachable, when the
+        connection is closed.
+        """
         names = self._names.get(service)
         if names is None:
             names = self._names[service] = LogSubjects(self._subjects, service)
@@ -93,7 +116,12 @@ class Calls:
         return names
 
     def send(self, request: Request, *, sent_s: float, after: int, member: str) -> None:
-        """To a group without members goes nothing: the server says that nobody is there. Raises: StoreTooLarge, StoreUnreachable."""
+        """To a group without members goes nothing: the server says that nobody is there. Raises: StoreTooLarge,
+        StoreUnreachable.
+
+        `sent_s`: Unix time; the owner judges the request's age by it (R9). `after`: the place of what this caller stored
+        last for the resource; the owner lets the request wait until it has read up to there (G7).
+        """
         names = self.names(request.service)
         headers = request.headers()
         headers[SENT] = sent_header(sent_s, after)
@@ -138,6 +166,7 @@ class Calls:
         self.on_outcome(request_id, outcome)
 
     def _turn(self, request_id: str, message: Message) -> None:
+        """As the log has it. Its position is the republished message's sequence, in the log that the turn itself names."""
         try:
             records = decode_turn(message.data)
         except EntryUnreadable as error:

@@ -1,4 +1,23 @@
-"""Ends the doubt about requests that nobody answers for, as domain/turns/giveup.py has it: the steps, on NATS."""
+"""Ends the doubt about requests that nobody answers for, as domain/turns/giveup.py has it: the steps, on NATS.
+
+Theory of operation. In go requests past their deadline; out comes, for each, its outcome or the certainty that it has none
+and never will (G4, R6). The steps and why they are in this order stand in giveup.py. What is decided here is what each step
+reads, and from whom:
+
+- *Ends* are stored create-only, with a time to live that outlasts every copy of the request: `ends_kept_s` for one that was
+  only sent (R9 has an owner refuse it after half of that), two days for one that may be stored.
+- *Who may write* is followed from the log itself, by ownership entries and gates, up to the last end. The part that was trimmed
+  is told by the newest checkpoints. If the trim has gone on since the following began, what is known has a hole: it is dropped,
+  and the step fails. A missing writer would be one that could still store what was called cancelled.
+- *Gates* are stored for each of these writers.
+- *The outcomes* are read by headers up to the last gate, from a moment before the first request was sent. That moment is
+  counted by the log's clock: the place where an end was stored says what time it is there. The caller's own clock may be
+  hours off.
+
+A failure in any step raises, and nothing is told. The caller asks again with the same requests: ends that stand
+already are found, gates that stand behind them count, and the rest is done anew. A crash in between leaves ends that expire,
+and gates, each of which costs its writer one refused turn at most.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +42,9 @@ from aegis_sdk.infrastructure.turns.start import newest_saved
 from aegis_sdk.nats.link import Link
 
 AT_ONCE_MAX: Final = 256
+"""Ends, or cancels, that are on their way together: thousands of callers may give up at one moment."""
 READ_TIMEOUT_S: Final = 2.0
+"""How long the log may be silent, or take to be followed up to the ends, before this try is over."""
 STORED_ENDS_KEPT_S: Final = 2 * 86_400.0
 """An end outlives the stored copy of its request, whose stream keeps it for a day as a rule."""
 CLOCK_SLACK_S: Final = 1.0
@@ -34,6 +55,9 @@ class _Owners:
     """Who may write, by the log of one service: what is left of it is read when it is first needed, and then followed.
 
     What was trimmed before that is told by the newest checkpoints: who stored one, and which entries stand behind it.
+
+    One for each service that a client ever gave up on, for as long as the client lives: the next ones that give up wait for
+    what is new alone. `unreadable` set: it must not be used again, and `_read_owners` makes another one.
     """
 
     def __init__(self, link: Link, names: LogSubjects) -> None:
@@ -66,7 +90,12 @@ class _Owners:
         self.unreadable = f"entry {seq}: {why}"
 
     async def may_write(self, resources: Collection[str]) -> set[str]:
-        """All whose turns may hold any of them. Raises: StoreError."""
+        """All whose turns may hold any of them; in doubt one more, since a needless gate does no harm. Raises: StoreError.
+
+        A log that begins with its first ownership entry tells everything. Else the newest checkpoint of each resource names its
+        writer, who may have written since; from its `own` on, the entries that are left say who came after. If the first
+        of these is later than the next one, something was trimmed in between.
+        """
         writers = set().union(*map(self.ownership.may_write, resources))
         if self._first > 1:
             for saved in await newest_saved(self._link, self._names, resources):
@@ -78,7 +107,7 @@ class _Owners:
 
 
 class LogsLastWord:
-    """LastWord (application/turns/ports.py)."""
+    """LastWord (application/turns/ports.py), of one client, for all services that it asks. `close` ends its readers."""
 
     def __init__(
         self,
@@ -101,6 +130,7 @@ class LogsLastWord:
     async def settle(
         self, service: str, requests: Sequence[Request], *, open_s: float, stored: bool
     ) -> dict[str, Outcome]:
+        """Singles and the group's need no gate: who creates the outcome's name first has decided it. The others go by R6."""
         names = LogSubjects(self._subjects, service)
         named = [r for r in requests if r.resource is None or is_single(r.request_id)]
         targeted = {
@@ -165,7 +195,7 @@ class LogsLastWord:
         return (await message_at(self._link, names.stream, seq)).at_s
 
     async def _read_owners(self, names: LogSubjects, seq: int) -> _Owners:
-        """As it is at `seq`, or a little later."""
+        """As it is at `seq`, or a little later. Raises: StoreError, when it was not read in time, or can't be."""
         owners = self._owners.get(names.service)
         if owners is not None and owners.unreadable:  # the trim may have overtaken it
             await self._owners.pop(names.service).reader.stop()

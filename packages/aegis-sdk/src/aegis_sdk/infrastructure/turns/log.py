@@ -3,6 +3,33 @@
 A turn is stored under the exact subject of its writer's gate (R3). What becomes of it is told to `on_stored` and its
 siblings, from the connection's reading itself: no task and no future is made for it. A try without an answer is
 repeated as it is, which is harmless: its subject takes one message, and if the gate has moved it is refused.
+
+Theory of operation. The core (domain/turns/writer.py) decides what is in an entry and which gate it names, and hands it
+over as a `Write`. From then on this class owes it exactly one word about it, however long that takes:
+
+- `on_stored`: the server acknowledged this try.
+- `on_refused`: the gate has moved (10071). No proof that an earlier try is not in the log: its answer may have been lost
+  and the gate moved since. The core waits for the newer gate to be read, and knows then (R7).
+- `on_taken`: the subject holds an entry (10077). It is this one, by an earlier try, or another process's that has the same
+  identity (R10). The reader brings it, and its nonce tells.
+- `on_clashed`: of a batch. A single in it has its outcome already, so nothing of the batch is stored.
+
+All else is no word: no leader, no room, "busy", a lost connection. The try is sent again as it is, since nobody but the
+server knows what became of the last one. A journal without room holds everything up, and is said aloud; nothing is given up
+for it.
+
+On a new connection the core asks for silence instead (`forget_unanswered`): it stores a claim and a gate, and when it has read
+these it has read what became of each earlier try. An answer that comes for a forgotten try finds no token.
+
+A write that has singles or checkpoints with it goes as an atomic batch, by a task of its own, since it has several
+steps. Concurrent checks of one gate refuse each other on three nodes (10164); in one batch there is one check.
+
+A checkpoint that is larger than a message is stored in parts first, and then by its head, which alone counts. A crash
+between them leaves parts that nobody names; those of older checkpoints are purged after the next head. Parts carry no check
+of the gate, the head does: a replaced writer can leave useless parts behind, and never a checkpoint.
+
+What it rests on: one message a subject with `discard new`, the check of one exact subject's last sequence (R3), rollup by
+subject, per-message time to live, and atomic batches (contract/turns/streams.py sets all of them).
 """
 
 from __future__ import annotations
@@ -49,12 +76,14 @@ from aegis_sdk.telemetry import log
 ANSWER_S: Final = 2.0
 """A try that was not answered for so long is repeated."""
 SWEEP_S: Final = 0.25
+"""How often it is looked for such tries, while there are any."""
 BUSY_WAIT_S: Final = 0.001
 """R3: a gate is being stored just now (10164)."""
 SAY_FULL_AGAIN_S: Final = 30.0
 TROUBLE_WAIT_S: Final = 0.05
 """No leader, no space: this too passes, or an operator sees to it."""
 STORE_TIMEOUT_S: Final = 2.0
+"""For one try of a single entry, or of a batch."""
 OUTCOMES_KEPT: Final = "86400s"
 """Of group requests: nothing else removes them."""
 PROOFS_KEPT: Final = "60s"
@@ -64,11 +93,13 @@ LOOK_S: Final = 0.5
 FEW: Final = 4
 """More are found by one reading of all headers."""
 FINDS_AT_ONCE_MAX: Final = 64
+"""Reads at the log's leader that are on their way together."""
 FIND_SILENCE_S: Final = 10.0
+"""How long nothing may come while the headers of a log are read; a long log may take minutes."""
 
 
 class _Try:
-    """A write on its way."""
+    """A write on its way. It leaves the table with its one answer, or when it is forgotten; `sent_s` is of the last sending."""
 
     __slots__ = ("headers", "sent_s", "subject", "write")
 
@@ -80,7 +111,12 @@ class _Try:
 
 
 class TurnLog:
-    """The log of one service, for one writer. `nonce` is known to this process alone."""
+    """The log of one service, for one writer. `nonce` is known to this process alone.
+
+    Its host sets the four callbacks before it opens it, and closes it when the writer has stopped. Invariants: each write in
+    `_tries` has no answer yet; the timer runs whenever there is one; all that names the writer's gate (turns, singles,
+    checkpoints, proofs) goes through this object.
+    """
 
     def __init__(
         self,
@@ -117,11 +153,12 @@ class TurnLog:
         """Its subject holds an entry: this one, stored by an earlier try, or another."""
 
     async def open(self) -> None:
-        """Raises: StoreUnreachable."""
+        """Listen for the answers to writes, on an inbox of their own. Raises: StoreUnreachable."""
         self._inbox = f"{self._link.client.new_inbox()}."
         await self._link.subscribe(f"{self._inbox}*", self._on_answer)
 
     def close(self) -> None:
+        """Nothing more is told. What was sent may still be stored: the next writer's gate decides about it."""
         self._closed = True
         self._tries.clear()
         if self._timer is not None:
@@ -129,7 +166,9 @@ class TurnLog:
 
     @property
     def outcome_bytes_max(self) -> int:
-        """What one outcome may take, its reply and its change together."""
+        """What one outcome may take, its reply and its change together. The rest of a message is for its line, the repeated
+        payload, headers, and marks and notes in the first line.
+        """
         return self._link.payload_bytes_max * 3 // 4
 
     @property
@@ -157,7 +196,11 @@ class TurnLog:
         return len(write.works) == 1
 
     def _entry(self, write: Write) -> tuple[str, dict[str, str]]:
-        """The entry's subject and headers; its content is made."""
+        """The entry's subject and headers; its content is made.
+
+        A turn of one outcome is named after its request, so the server republishes it to its caller, which saves a hop. One of
+        several can't be: its header lists them. What has no gate is of the group: no resource, no owner, and a time to live.
+        """
         works, kept = write.works, self._kept_bytes_max
         write.content = self._first_line(write) + b"".join(
             [
@@ -182,7 +225,13 @@ class TurnLog:
         return subject, headers
 
     async def _store_batch(self, write: Write, subject: str, headers: dict[str, str]) -> None:
-        """A turn with its singles and checkpoints: all of it or nothing, under the one check of the gate."""
+        """A turn with its singles and checkpoints: all of it or nothing, under the one check of the gate.
+
+        It ends when the core was told, or the reader will tell it. The gate is checked by the turn alone, the first of the
+        batch. "Already stored" may mean the turn (an earlier try of the batch is in the log), a single (somebody was
+        first), or the server's memory of a batch's ids: so both are looked for, and in this order, since with the turn its
+        singles are there, too. The acknowledgement has the last one's sequence, from which the first one's follows.
+        """
         posts = [(subject, write.content, headers)]
         posts += [self._single(work) for work in write.singles]
         heads: list[tuple[str, bytes, dict[str, str]]] = []
@@ -222,7 +271,8 @@ class TurnLog:
     ) -> tuple[str, bytes, dict[str, str]]:
         """What is stored as the checkpoint, when its parts are. `parted` is told where those begin that are needed.
 
-        Raises: StoreError.
+        0 there says that none are needed any more, of a resource that had some. One round trip for each part. Raises:
+        StoreError.
         """
         names, resource = self._names, checkpoint.resource
         head, parts = checkpoint.split(self._part_bytes_max)
@@ -251,6 +301,7 @@ class TurnLog:
         return self._link.payload_bytes_max * 3 // 4
 
     def _single(self, work: Work) -> tuple[str, bytes, dict[str, str]]:
+        """As one of a batch. It names no gate: the turn before it in the batch does, for all of them."""
         request, outcome = work.request, work.outcome
         assert outcome is not None
         subject = self._names.single(request.resource, request.request_id)
@@ -258,7 +309,7 @@ class TurnLog:
         return subject, content, turn_header([request.request_id])
 
     async def _is_there(self, *subjects: str) -> bool:
-        """Whether the log has an entry on one of them."""
+        """Whether the log has an entry on one of them: asked until there is an answer, or this log is closed."""
         while not self._closed:
             try:
                 for subject in subjects:
@@ -271,6 +322,7 @@ class TurnLog:
         return False
 
     def _first_line(self, write: Write) -> bytes:
+        """The same bytes for all turns that say nothing of marks and begins, as most do."""
         return noted(self._head, write.sent, write.begun) if write.says_more else self._head
 
     def push(self) -> None:
@@ -297,6 +349,9 @@ class TurnLog:
             self._send(token, each)
 
     def _sweep(self) -> None:
+        """Repeat what was not answered. Not while NATS is away: the link would keep each repetition, and send all of them
+        later.
+        """
         late_s = time.monotonic() - ANSWER_S
         for token, each in self._tries.items():
             if each.sent_s < late_s and self._link.is_connected:
@@ -307,6 +362,7 @@ class TurnLog:
             self._timer = asyncio.get_running_loop().call_later(SWEEP_S, self._sweep)
 
     def _on_answer(self, answer: Message) -> None:
+        """On the connection's reading: what the core makes of it (memory changes, answers leave, R8) happens in here."""
         token = answer.subject[len(self._inbox) :]
         each = self._tries.get(token)
         if each is None:
@@ -320,12 +376,18 @@ class TurnLog:
             self._not_stored(token, each, said)
 
     def _is_stored(self, write: Write, subject: str, seq: int) -> None:
+        """The watch first: from now on the log must have it. It may be lost again before any reader brings it."""
         if self._watch is not None:
             kind = "turn" if write.k else "at" if write.gate else "any"
             self._watch.stored(seq, subject, kind)
         self.on_stored(write, time.time())
 
     def _not_stored(self, token: str, each: _Try, said: StoreError) -> None:
+        """A refusal ends the try, everything else is tried again after a moment.
+
+        A gate that can't be the one that was read, or a stream that is gone, may mean that this is another log: that is
+        looked at beside it.
+        """
         if isinstance(said, GateRefused | StoreMissing):
             self._look_at_log()
         if isinstance(said, GateRefused | AlreadyStored):
@@ -355,11 +417,18 @@ class TurnLog:
 
     # --- single entries ---------------------------------------------------------------------------------------
     async def gate(self, writer: str) -> int:
-        """Raises: StoreError."""
+        """A new gate of any writer (R4, R6), also of this one: its sequence. Unconditional, so it can always be repeated.
+
+        Raises: StoreError: it may be stored.
+        """
         return await store_gate(self._link, self._names, writer)
 
     async def claim(self, nonce: str) -> int:
-        """Raises: StoreError, also while it is not known to be the same log."""
+        """Say on a new connection that this process is the writer (R10): the claim's sequence.
+
+        `nonce` is new for each try, so its subject is, too: what another process of this identity claims is another entry, and
+        each of the two reads it. Raises: StoreError, also while it is not known to be the same log.
+        """
         if self._watch is not None:
             await self._watch.make_sure()
         subject = self._names.claim(self._writer, nonce)
@@ -369,13 +438,19 @@ class TurnLog:
         return seq
 
     async def prove(self, gate: int) -> None:
-        """Raises: GateRefused, StoreError."""
+        """Have the log take something under the gate at that sequence: the proof that reads at the active rest on.
+
+        Raises: GateRefused: there is a newer gate; StoreError: nobody knows.
+        """
         headers = {ROLLUP: "sub", TTL: PROOFS_KEPT}
         headers |= {EXPECTED_SEQ: str(gate), EXPECTED_SUBJECT: self._gate}
         await self._put(self._names.proof(self._writer), b"", headers)
 
     async def own(self, number: int, moves: Mapping[str, str], *, why: str = "") -> int:
-        """Raises: AlreadyStored, when that number is given; StoreError."""
+        """An ownership entry: its sequence. Control writes these; here it is for tests and tools without one.
+
+        Raises: AlreadyStored, when that number is given; StoreError.
+        """
         body = Moves(moves, why, self._log_id).encode()
         return (await self._put(self._names.own(number), body, {})).seq
 
@@ -383,17 +458,20 @@ class TurnLog:
         return await self._link.store(subject, body, headers, timeout_s=STORE_TIMEOUT_S)
 
     async def begins(self, request_id: str) -> int:
-        """Raises: StoreError."""
+        """How many begins of a group's request are noted; a note that can't be read counts as none. Raises: StoreError."""
         found = await last_message(self._link, self._names.stream, self._names.begins(request_id))
         return int(found.payload) if found is not None and found.payload.isdigit() else 0
 
     async def note_begin(self, request_id: str, n: int) -> None:
-        """Raises: StoreError."""
+        """It replaces the note before, and goes when the request's outcome would. Raises: StoreError."""
         headers = {ROLLUP: "sub", TTL: OUTCOMES_KEPT}
         await self._put(self._names.begins(request_id), str(n).encode(), headers)
 
     async def save(self, save: Save) -> None:
-        """Raises: GateRefused, StoreError: it may be stored, or still be."""
+        """Its parts, then its head under the gate, by one try: late, it could replace a newer one.
+
+        Raises: GateRefused; StoreError: it may be stored, or still be.
+        """
         parted: dict[str, int] = {}
         subject, body, headers = await self._head_of(save.checkpoint, parted)
         headers |= {EXPECTED_SEQ: str(save.gate), EXPECTED_SUBJECT: self._gate}
@@ -402,7 +480,10 @@ class TurnLog:
 
     # --- reading ------------------------------------------------------------------------------------------------
     async def find_all(self, request_ids: Collection[str], *, to_seq: int) -> dict[str, Outcome]:
-        """A few are looked for each by its name first. Raises: StoreError."""
+        """A few are looked for each by its names, and by the log's headers only then; for more, all headers are read once.
+
+        Singles have names of their own, and are always found by them. Raises: StoreError.
+        """
         shared = [each for each in request_ids if not is_single(each)]
         if len(shared) <= FEW:
             return await self._find_each(request_ids, to_seq)
@@ -427,7 +508,7 @@ class TurnLog:
         return found
 
     async def find_of_group(self, request_id: str) -> Outcome | None:
-        """Raises: StoreError."""
+        """By one read at the log's leader. Raises: StoreError."""
         subject = self._names.single(None, request_id)
         return await outcome_at(self._link, self._names, subject, request_id)
 
@@ -452,7 +533,11 @@ async def store_gate(link: Link, names: LogSubjects, writer: str) -> int:
 
 
 async def store_cancel(link: Link, names: LogSubjects, request: Request) -> Outcome:
-    """Under its outcome's own name: what stands there now, this or what was first. Raises: StoreError."""
+    """Under its outcome's own name: what stands there now, this or what was first. Raises: StoreError.
+
+    Create-only decides between the caller and the owner, so this needs no gate (R6 is for outcomes without a name of their
+    own).
+    """
     outcome = given_up(request)
     subject = names.single(request.resource, request.request_id)
     body = turn_head("", "", "") + encode_record(request, outcome)
@@ -470,7 +555,10 @@ async def store_cancel(link: Link, names: LogSubjects, request: Request) -> Outc
 async def store_end(
     link: Link, names: LogSubjects, resource: str, request_id: str, *, kept_s: float
 ) -> int:
-    """The caller gave up on its request: the sequence of the end. Twice is once. Raises: StoreError."""
+    """The caller gave up on its request: the sequence of the end. Twice is once. Raises: StoreError.
+
+    It must outlive every copy of the request that may still be run: half its time is what R9 grants to one that was sent.
+    """
     subject = names.end(resource, request_id)
     try:
         stored = await link.store(subject, b"", {TTL: f"{int(kept_s)}s"}, timeout_s=STORE_TIMEOUT_S)

@@ -1,4 +1,13 @@
-"""Looks for outcomes in a service's log on behalf of callers."""
+"""Looks for outcomes in a service's log on behalf of callers: who attaches, cancels, or asks by a key.
+
+An outcome stands in one of three places, and the id tells which to try: under its own name (a single, one read), under the
+name of a turn of one (one read), or in a turn that it shares, for which the headers of all entries are read. What stands
+under a request's name is final. So an entry that this version can't read is an outcome, too: `unreadable`. To take it for
+"not there" would have the request run again.
+
+That a log says nothing of an id is only worth something up to the position where it was read. Who needs a certain "never"
+stores an end first (last_word.py).
+"""
 
 from __future__ import annotations
 
@@ -17,7 +26,11 @@ from aegis_sdk.nats.link import Link
 
 
 class LogOutcomes:
-    """Outcomes (application/turns/ports.py)."""
+    """Outcomes (application/turns/ports.py). It keeps nothing.
+
+    Under a name, a log that is not there has no outcome: nobody ever registered the service. Everything else that leaves a
+    question open raises a StoreError, a search through a log that is not there among it.
+    """
 
     def __init__(self, link: Link, subjects: Subjects) -> None:
         self._link = link
@@ -52,6 +65,9 @@ class LogOutcomes:
         return found.get(request_id)
 
     async def children(self, service: str, parent_token: str) -> list[str]:
+        """Their outcomes are singles, so the server's list of subjects has them, page by page: no entry is read. Raises:
+        StoreError.
+        """
         names = LogSubjects(self._subjects, service)
         wanted = names.single_anywhere(f"{parent_token}.*")
         found: list[str] = []

@@ -2,6 +2,14 @@
 
 After a gap, a silence or a new connection it goes on behind the last entry that it gave. Invariant: what it gives is in the
 log's order, each entry once, none left out but gates that were replaced and ends that have expired (R5).
+
+Everything that a writer knows comes this way, its own gate among it (R2): a gate that was heard of otherwise would be adopted
+before what stands in front of it. So an entry that can't be read does not stop the reading. It is told with its words, which
+name the resources that it concerns, and those alone are stood back from. A kind that is not known is passed over with a
+log line: a newer version may have added it for itself.
+
+Before a consumer is made again the watch looks whether it is the same log. An older copy, or another log with this
+name, would be read on behind a position that means nothing in it.
 """
 
 from __future__ import annotations
@@ -26,7 +34,11 @@ _TURN: Final = TURN.encode()
 
 
 class LogReader:
-    """`own`: the writer whose turns are given without their outcomes, since it knows them."""
+    """A reader from `start` to `stop`. `own`: the writer whose turns are given without their outcomes, since it knows them.
+
+    `on_entry` runs on the connection's reading, before the next entry is looked at. `position` is moved afterwards: whoever
+    waits for it by `reached` finds everything up to there folded.
+    """
 
     def __init__(
         self,
@@ -79,7 +91,9 @@ class LogReader:
         await self._loop.read_to_end()
 
     async def reached(self, seq: int) -> None:
-        """Return when the entry at `seq`, or one behind it, was given."""
+        """Return when the entry at `seq`, or one behind it, was given. It may be gone, and nothing follow: its caller sets
+        a limit.
+        """
         while self.position < seq:
             self._moved.clear()
             await self._moved.wait()

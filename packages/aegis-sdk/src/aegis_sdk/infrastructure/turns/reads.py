@@ -1,4 +1,13 @@
-"""Reads on the wire: at an instance, and of a caller. Core NATS request and reply; no stream has a part in it."""
+"""Reads on the wire: at an instance, and of a caller. Core NATS request and reply; no stream has a part in it.
+
+That an answer misses nothing is not decided here but by proofs (domain/turns/reads.py, ADR 0029). What the wire adds:
+
+- A read goes to a subject of its resource and of what is wanted, the active or a standby. An instance that was replaced and
+  does not know it may still subscribe there. It gets the read and must be silent or refuse, unless a proof holds.
+- Those that follow a resource share a queue group, so each read at a standby reaches one of them. At the active there is no
+  queue: while a resource moves, both owners may get the read, and the one that can prove it answers.
+- A read that is lost, or whose answer is, has changed nothing. Its caller asks again.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +33,11 @@ _NOBODY: Final = "503"
 
 
 class NatsReadsIn:
-    """ReadsIn (application/turns/reads.py)."""
+    """ReadsIn (application/turns/reads.py), of one instance.
+
+    `_subscriptions` holds what is subscribed to, by resource and place. An instance may be under both for a moment, when it
+    takes over what it followed.
+    """
 
     def __init__(self, link: Link, names: LogSubjects) -> None:
         self._link = link
@@ -71,7 +84,11 @@ class NatsReadsIn:
 
 
 class NatsReadsOut:
-    """ReadsOut (application/reading.py)."""
+    """ReadsOut (application/reading.py), of one client.
+
+    `ask` raises StoreMissing at the speed of a round trip when nobody subscribes, and StoreUnreachable for everything that
+    leaves the question open, an answer of another version among it. All may be asked again.
+    """
 
     def __init__(self, link: Link, subjects: Subjects) -> None:
         self._link = link

@@ -1,6 +1,15 @@
 """Looks for requests in a service's log by the headers of its entries, up to a position.
 
 It is for what is seldom asked: a duplicate below a session's window, and callers that give up, all of one moment together.
+
+Each turn and single lists its request ids in a header, so that bodies need not come: a search costs O(entries read), a few
+hundred bytes each, whatever the outcomes' size. Only the entries that were found are then read whole.
+
+"Not found" is an answer on which a request may be run, or called cancelled. So the search must be able to tell that it has seen
+everything. With a position given, it has when an entry at or behind that was read. The entry itself may be gone by
+then (a gate that was replaced, an end that expired), and nothing come after it; so in silence the server is asked what
+is left (`_is_read`). A consumer that is made again goes on behind the last entry that was seen. Silence alone ends it with an
+error, never with "not found".
 """
 
 from __future__ import annotations
@@ -26,10 +35,15 @@ from aegis_sdk.telemetry import log
 CREDIT: Final = 2000
 """Headers alone are small."""
 LOOK_S: Final = 0.5
+"""How often it is looked whether anything came."""
 _TURN: Final = TURN.encode()
 
 
 class _Search:
+    """One search, which runs once. `found`: by request id, the first entry that lists it; a later one would be a second
+    outcome, which G2 excludes.
+    """
+
     def __init__(
         self,
         link: Link,
@@ -134,7 +148,9 @@ async def outcomes_up_to(
 async def outcome_at(
     link: Link, names: LogSubjects, subject: str, request_id: str
 ) -> Outcome | None:
-    """In the entry at `subject`; one that this version can't read is `unreadable`. Raises: StoreError."""
+    """In the entry at `subject`; one that this version can't read is `unreadable`. One read at the leader; `subject` may have
+    wildcards, then it is the newest that matches. Raises: StoreError.
+    """
     found = await last_message(link, names.stream, subject)
     return None if found is None else _outcomes_in(found, (request_id,)).get(request_id)
 

@@ -1,4 +1,16 @@
-"""Requests as they are sent to an active, over core NATS: one subscription for each resource that it serves."""
+"""Requests as they are sent to an active, over core NATS: one subscription for each resource that it serves.
+
+A subscription is a claim that can be out of date: the server goes on sending to an instance that was replaced and has not
+read it. Such a request is judged like all others. Its turn is refused by the gate (G5), and the caller has stored it
+meanwhile. So who subscribes decides how quick an answer is, never whether an effect is right.
+
+Three kinds of messages come to these subjects, told apart without parsing more than a header: a request (`Nats-Msg-Id`), a
+polite cancel (`aegis-cancel`), and one member's question to another whether it has a group request in hand.
+
+That question spares a run. A stored group request that was sent to one member is dealt to another one by the broker;
+without the question both would run it, and one of the two outcomes would be refused (G2). A member that says nothing may be
+gone, so the other one begins.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +47,11 @@ OnRequest = Callable[[Request, float, int], None]
 
 
 class SentRequests:
-    """The active's side."""
+    """The active's side: Sent (application/turns/ports.py), of one instance.
+
+    The host sets the callbacks before it serves anything. Invariant: `_subscriptions` has exactly what callers reach here, by
+    resource. A new connection subscribes to all of it again; what was sent in between is lost, and its callers doubt.
+    """
 
     def __init__(self, link: Link, names: LogSubjects) -> None:
         self._link = link
@@ -49,7 +65,10 @@ class SentRequests:
         self.on_asked: Callable[[str], bool] = lambda request_id: False
 
     def serve(self, resources: Iterable[str]) -> None:
-        """Raises: StoreUnreachable, when the connection is closed."""
+        """In one write, however many: a takeover of ten thousand must not wait for each. What is served already stays.
+
+        Raises: StoreUnreachable, when the connection is closed.
+        """
         new = [resource for resource in resources if resource not in self._subscriptions]
         subjects = [self._names.sent(resource) for resource in new]
         made = self._link.subscribe_all(subjects, self._receive)
@@ -93,6 +112,7 @@ class SentRequests:
             self._link.publish(self._names.served, body)
 
     def answer(self, request_id: str, outcome: Outcome) -> None:
+        """To the caller that the id names, whether it still is there or not. An answer that is lost is asked for again."""
         self._link.publish(self._names.reply(request_id), outcome.body, reply_headers(outcome))
 
     def refuse(self, request_id: str, answer: Answer) -> None:

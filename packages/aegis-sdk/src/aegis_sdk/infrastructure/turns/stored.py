@@ -1,7 +1,14 @@
 """A service's stored requests, read in order by each of its instances, as the log is.
 
 Who serves a resource takes them as they come; who follows keeps them until their outcomes are in the log (application/turns).
-No consumer knows what is done: the log does.
+No consumer knows what is done: the log does. So a failover hands nothing over here. The new owner has what waits in memory,
+and a redelivery timer, which would have to run out first, does not exist.
+
+What the order is worth: a caller's requests to one resource take effect in the order in which it stored them (G7), and a
+request that was sent after some were stored waits until the reader is past these (`on_past`). "Past" holds for what was
+given, and for what is gone from the stream: a request that is done, or too old, is no reason to wait.
+
+A message that is no request, which any NATS client may store here, is passed over with a log line, and counts as past.
 """
 
 from __future__ import annotations
@@ -23,9 +30,15 @@ CREDIT: Final = 256
 FILTERS_MAX: Final = 100
 """The server looks at each for each message: of more resources, all are read."""
 ALL: Final = 1 << 62
+"""Behind every place: a reader of some resources has given all that there was for them."""
 
 
 class StoredRequests:
+    """A reader of one instance, from `start` to `stop`; the main one, or one for resources that were added later.
+
+    Invariant: what it gives comes in the stream's order, each once, and `_next_seq` is behind the last one that came.
+    """
+
     def __init__(
         self,
         link: Link,
@@ -82,6 +95,7 @@ class StoredRequests:
         return name
 
     def _past(self, seq: int, pending: int) -> None:
+        """Of a part, the last one says that it is all: its filters bring no later message by which one could tell."""
         self._on_past(ALL if self._is_part and not pending else seq)
 
     def _read(self, message: Message, meta: Meta) -> None:
