@@ -3,6 +3,24 @@
 `fetch` of nats-py asks for each batch and waits; here the credit is topped up at half, which costs one
 small publish for many messages. Invariant: messages of one generation arrive in the consumer's order
 without a gap, or the generation ends and `make` is asked for a consumer again.
+
+Theory of operation. A *generation* is one consumer, read by one subscription. It ends at the first doubt, and doubts are cheap:
+
+- A gap in the consumer's own numbers: core NATS has dropped a message on its way (a slow reader is cut off).
+- A new connection: what was on its way to the old one is gone.
+- Silence while something was asked for. The server sends heartbeats on each pull, so a consumer that is gone, or whose server
+  is, is noticed within SILENCE_S_MAX.
+- A status that ends the pull for another reason than its time: the consumer was deleted, its leader changed.
+
+The next generation begins where its user says (`make`), which is behind the last message that was given. So readers of logs
+lose nothing and see nothing twice. With acknowledgements (the group), what was in hand is delivered again by the server.
+
+Messages of an ended generation may still come. They carry its number in their subject, and find no receiver: whoever
+was told of a gap is never given what stands behind it.
+
+Credit bounds what is on its way and in hand together. `_asked` is what the server may still send on open pulls, `_held`
+what was given and not finished. A lost message would keep its part of `_asked` for ever; but a lost message is a doubt, and
+each generation counts from zero.
 """
 
 from __future__ import annotations
@@ -24,11 +42,13 @@ from aegis_sdk.nats.wire import Message
 from aegis_sdk.telemetry import log
 
 EXPIRES_S: Final = 30.0
+"""How long one pull waits at the server; then it says how much of it was not used (408), and that is asked for again."""
 HEARTBEAT_S: Final = (1.2, 1.5)
 """How often the server says that it still knows our pull; drawn for each. Each wakes this process, and the server
 keeps all whose time comes together in step from then on: with one time for all, fifty instances woke at once.
 """
 SILENCE_S_MAX: Final = 3.0
+"""One heartbeat may be missing: one that is late under load must not cost a generation."""
 AGAIN_WAIT_S: Final = 0.01
 AGAIN_WAIT_S_MAX: Final = 0.2
 """A server that ends each pull at once must not be asked without pause: it elects a leader just then."""
@@ -78,7 +98,7 @@ def parse_meta(reply: str) -> Meta:
 
 
 class PullLoop:
-    """Reads one consumer for ever.
+    """Reads one consumer for ever, from `start` to `stop` or `retire`, through reconnects, elections and deleted consumers.
 
     `make(again, timeout_s)` creates or finds it and returns its name; each of its calls to the server
     may wait for `timeout_s`, and it may be tried any number of times.
@@ -178,7 +198,9 @@ class PullLoop:
             self._link.publish(f"{self._link.api_prefix}CONSUMER.DELETE.{self._stream}.{consumer}")
 
     def finished(self) -> None:
-        """A held message is out of hand."""
+        """A held message is out of hand. One of an earlier generation may count for one of this: then a little more is
+        asked for.
+        """
         self._held = max(0, self._held - 1)
         self._top_up()
 
@@ -200,6 +222,11 @@ class PullLoop:
 
     # --- generations ----------------------------------------------------------------------------------------
     async def _begin(self, *, again: bool) -> None:
+        """A new generation: it returns when its consumer is there and something was asked for, however long that takes.
+
+        The old subscription goes first, so nothing of it is given while `make` decides where to go on. Raises: StoreForbidden,
+        the first time.
+        """
         self._unsubscribe()
         self._forget_consumer()
         self._asked = 0
@@ -291,6 +318,9 @@ class PullLoop:
         self._top_up()
 
     def _status(self, message: Message) -> None:
+        """A word of the server instead of a message: 100 is a heartbeat, 404 and 408 end a pull in peace, all else is a
+        doubt.
+        """
         status, headers = message.status, message.headers
         if status == "100":
             self._refused = 0

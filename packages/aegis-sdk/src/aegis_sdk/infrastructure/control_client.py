@@ -1,4 +1,11 @@
-"""The control service as an instance reaches it: requests on core NATS, commands on its own subject."""
+"""The control service as an instance reaches it: requests on core NATS, commands on its own subject.
+
+All of it may be lost and may be done twice, so nothing here may depend on being done once. A registration without an answer
+may have been taken; the instance registers again, and of two offers the later one counts (docs/protocol.md, Resources that
+come and go). A command may come again, too, since control may not have heard that it was obeyed.
+
+An answer that can't be read is of another version, and never taken for a "yes".
+"""
 
 from __future__ import annotations
 
@@ -29,7 +36,9 @@ R = TypeVar("R", RegistrationReply, Ack)
 
 
 class NatsControl:
-    """Control (application/ports.py)."""
+    """Control (application/ports.py), of one instance. Which replica of control answers, and that there are several, is not
+    seen.
+    """
 
     def __init__(self, link: Link, subjects: Subjects) -> None:
         self._link = link
@@ -47,7 +56,9 @@ class NatsControl:
         return _read(RegistrationReply, await self._ask(self._subjects.resources, data, timeout_s))
 
     def _encoded(self, registration: Registration) -> bytes:
-        """Raises: PayloadTooLarge."""
+        """A change is checked by the whole registration that it leads to: that is what control stores. Raises:
+        PayloadTooLarge.
+        """
         data = registration.model_dump_json().encode()
         self._check_size(data, len(registration.resources))
         return data
@@ -69,7 +80,11 @@ class NatsControl:
     async def listen(
         self, instance_id: str, on_command: Callable[[Command], Awaitable[Ack]]
     ) -> None:
-        """Answer control's commands to this instance."""
+        """Answer control's commands to this instance, for as long as the link lives. Raises: StoreUnreachable.
+
+        Each is obeyed in a task of its own, since a drain takes seconds: so a later command may overtake it. One that this
+        version does not know is refused with a word, so that control need not wait for its timeout.
+        """
 
         async def obey(message: Message) -> None:
             try:

@@ -2,6 +2,10 @@
 
 Callers side by side that ask for the same resource share one question. Without control there is no answer: a resource that
 has an active needs none.
+
+A question is asked again until control says yes or refuses for good, for DEMAND_S; to ask twice for one resource does no
+harm. What control granted is put into the caller's Routes here: the bucket will say the same in a moment, and the request need
+not wait for it.
 """
 
 from __future__ import annotations
@@ -22,13 +26,14 @@ from aegis_sdk.errors import AegisError, LogLost, NoRoute, Unavailable
 from aegis_sdk.nats.link import Link, may_fail_unheard
 
 ANSWER_S: Final = 3.0
+"""For one answer, before which control has an instance add the resource."""
 DEMAND_S: Final = 5.0
 """Control may have no leader for a moment."""
 _REFUSED: Final[dict[str, type[AegisError]]] = {NoRoute.code: NoRoute, LogLost.code: LogLost}
 
 
 class Demands:
-    """Of one client."""
+    """Of one client. `_asked` has a task for each resource that is asked for now, which ends by itself."""
 
     def __init__(self, link: Link, subjects: Subjects) -> None:
         self._link = link
@@ -36,7 +41,11 @@ class Demands:
         self._asked: dict[tuple[str, str], asyncio.Task[None]] = {}
 
     async def demand(self, known: Routes, resource: str) -> None:
-        """Return when an instance has it. Raises: NoRoute, LogLost, Unavailable, StoreError."""
+        """Return when an instance has it; `known` says so then.
+
+        A caller that is cancelled leaves the question to the others. It sets no deadline: the question has its own.
+        Raises: NoRoute, LogLost: for good; Unavailable, StoreError: not in this time.
+        """
         key = known.service, resource
         task = self._asked.get(key)
         if task is None:

@@ -6,6 +6,18 @@ registration may be a moment ahead of what this client has read.
 
 A record that can't be read, a stray or another version's, refuses nobody: a contract that can't be read is not checked,
 a lease counts as held, an instance as there. The instance, or the deadline, has the last word anyway.
+
+Theory of operation. What is followed is a copy that may lag, and it is used in one direction only. If it says that somebody
+serves, the request is sent: at worst nobody answers, and the caller's doubt deals with that (G8). If it says that nobody
+does, that is no answer yet, since a wrong "no" would be an error that nothing repairs. Then the leader of the bucket's
+stream is asked (`_as_it_is`), which has every write that was ever acknowledged, and only its word refuses (`NoRoute`,
+before anything is stored). A loss is the exception: it stands until it is accepted.
+
+A service is followed from the first question about it on, by two readers for as long as the client lives. That costs a
+bounded stream of changes. Asking the bucket for each request would cost a round trip for each.
+
+Where there is no bucket, control never ran here; the next question begins again, since it may run by now. All waits are
+bounded (READY_TIMEOUT_S): a reader that is slow, or can't be made, delays the first answer and never prevents it.
 """
 
 from __future__ import annotations
@@ -38,16 +50,25 @@ from aegis_sdk.nats.wire import Message
 from aegis_sdk.telemetry import log
 
 FOLLOW_CREDIT: Final = 1000
+"""Records on their way to a follower. They are small, and a large service has ten thousand leases to begin with."""
 READY_TIMEOUT_S: Final = 3.0
+"""How long a question waits until what is followed has been read up to now."""
 STOPPED: Final = "the client was closed"
 _DELETED: Final = ("DEL", "PURGE")
+"""What a bucket's header says of a key that is no more: its last message stays as a marker."""
 _TOLD_MAX: Final = 100
+"""Unreadable values that are told of; each once."""
 
 R = TypeVar("R", ServiceRecord, InstanceRecord, LeaseRecord, LogsRecord)
 
 
 class NatsDirectory:
-    """Directory (application/ports.py)."""
+    """Directory (application/ports.py), of one client; `stop` ends it with the client.
+
+    Invariants: a service that stands in `_services` has a task in `_followed`, unless its buckets were missing; `_loops` holds
+    every reader that was started, so that `stop` ends them all. What `_services` holds is changed by the readers' callbacks
+    and, for a contract read at the leader, by `check`.
+    """
 
     def __init__(self, link: Link, subjects: Subjects) -> None:
         self._link = link
@@ -91,6 +112,7 @@ class NatsDirectory:
         await self._follow(service)
         if self.admits(service, method, resource, is_read=is_read):
             return
+        # What is known says no: nobody has it yet, or this client has not read that somebody does.
         known = self._services[service]
         if resource is not None and known.may_come(method, resource, is_read=is_read):
             await self._demands.demand(known, resource)
@@ -104,6 +126,7 @@ class NatsDirectory:
             raise refusal
 
     async def stop(self) -> None:
+        """Who waits in `check` gets StoreUnreachable; what was known stays known. Safe twice."""
         self._stopped = True
         for task in self._followed.values():
             task.cancel()
@@ -113,7 +136,11 @@ class NatsDirectory:
 
     # --- reading at the leader ------------------------------------------------------------------------------
     async def _as_it_is(self, known: Routes, resource: str | None) -> tuple[Routes, bool]:
-        """What the leaders have of the service and of what `resource` needs; and whether its contract can be read."""
+        """What the leaders have of the service and of what `resource` needs; and whether its contract can be read.
+
+        Two reads. It makes Routes of its own: only the contract goes into what is followed, since that is never taken
+        back. A lease that was read here may be older, a moment later, than what the follower has. Raises: StoreError.
+        """
         service = known.service
         key = self._subjects.service_key(service)
         data = await self._read(self._subjects.registry_bucket, key)
@@ -137,11 +164,13 @@ class NatsDirectory:
         return found, record is not None
 
     async def _read_lease(self, service: str, resource: str) -> LeaseState | None:
+        """None: there is no lease, so nobody ever offered the resource. Raises: StoreError."""
         key = self._subjects.lease_key(service, resource)
         data = await self._read(self._subjects.leases_bucket, key)
         return None if data is None else self._lease_state(key, data)
 
     def _lease_state(self, key: str, data: bytes) -> LeaseState:
+        """HELD for one that can't be read: another version granted it, so somebody may well serve."""
         record = self._record(LeaseRecord, key, data)
         return LeaseState.HELD if record is None else record.state
 
@@ -161,7 +190,10 @@ class NatsDirectory:
             return None
 
     async def _any_instance(self, service: str) -> bool:
-        """The newest record of all may be of one that left: then every instance's own is read."""
+        """The newest record of all may be of one that left: then every instance's own is read.
+
+        One round trip where an instance is there, as nearly always. Raises: StoreError.
+        """
         bucket, key = self._subjects.registry_bucket, self._subjects.instance_key(service, "*")
         if await self._read(bucket, key) is not None:
             return True
@@ -173,6 +205,9 @@ class NatsDirectory:
         return any(message.headers.get("KV-Operation") not in _DELETED for message in messages)
 
     async def _read(self, bucket: str, key: str) -> bytes | None:
+        """A key's value at the bucket's leader; None for a key that is not there, or was deleted. `key` may have wildcards:
+        then it is the newest of all that match. Raises: StoreError.
+        """
         try:
             found = await last_message(self._link, f"KV_{bucket}", f"$KV.{bucket}.{key}")
         except StoreMissing:
@@ -195,6 +230,7 @@ class NatsDirectory:
             task.result()
 
     def _begin_following(self, service: str) -> asyncio.Task[None]:
+        """The task that has read, or is reading, the buckets for the first time. One that failed is begun anew."""
         if service not in self._services:
             self._services[service] = Routes(service, self._subjects.prefix)
         task = self._followed.get(service)
@@ -210,7 +246,9 @@ class NatsDirectory:
             self._followed.pop(service, None)
 
     async def _read_buckets(self, service: str) -> None:
-        """Raises: NoBucket."""
+        """The registry first: a lease means nothing to a client that does not know the contract. Raises: NoBucket,
+        StoreForbidden.
+        """
         known = self._services[service]
         registry, leases = self._subjects.registry_bucket, self._subjects.leases_bucket
         records = f"$KV.{registry}."
@@ -232,6 +270,11 @@ class NatsDirectory:
     async def _read_bucket(
         self, bucket: str, filters: list[str], learn: Callable[[Message], None]
     ) -> None:
+        """Follow these keys for ever; return when all that is there now was learned, or READY_TIMEOUT_S is over.
+
+        A bucket keeps one message a key, so "the last of each" gives all of it, and after a gap, once more. A value that comes
+        twice is learned twice, which changes nothing. Raises: NoBucket, StoreForbidden.
+        """
         caught_up = asyncio.Event()
 
         async def make(again: bool, timeout_s: float) -> str:
@@ -275,6 +318,10 @@ class NatsDirectory:
             return  # slow today; a miss is asked at the leader
 
     def _learn_registry(self, known: Routes, message: Message) -> None:
+        """By the key's first word: `service.<name>` has the contract, `logs.<name>` what its streams are,
+        `instance.<name>.<id>` one that offers it. Only an instance is taken away by its deletion. A deleted contract or
+        lease changes nothing here.
+        """
         deleted = message.headers.get("KV-Operation") in _DELETED
         key = message.subject.split(".", 2)[2]
         kind, _, rest = key.partition(".")
@@ -304,4 +351,4 @@ class NatsDirectory:
 
 
 class NoBucket(Exception):
-    """Control never ran on this NATS."""
+    """Control never ran on this NATS. A bucket that goes later is waited for: control makes it again."""

@@ -1,4 +1,9 @@
-"""Storing messages in a stream of JetStream, side by side or together: events, and the requests that are made of them."""
+"""Storing messages in a stream of JetStream, side by side or together: events, and the requests that are made of them.
+
+The order of messages is their caller's care (application/turns/lanes.py): what is given to `each` may be stored in any
+order, or in part. What is there already counts as stored, since each has a name of its own: an event its subject, a request
+its id.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +22,7 @@ Post = tuple[str, bytes, dict[str, str]]
 
 
 class NatsAppender(Generic[M]):
-    """Appender (application/turns/lanes.py)."""
+    """Appender (application/turns/lanes.py). `post` makes (subject, payload, headers) of one message."""
 
     def __init__(self, link: Link, post: Callable[[M], Post]) -> None:
         self._link = link
@@ -32,6 +37,7 @@ class NatsAppender(Generic[M]):
 
 
 def _why_not(answer: Message | StoreError) -> StoreError | None:
+    """None: it is stored, by this or by an earlier try."""
     stored = answer if isinstance(answer, StoreError) else stored_or_why(answer)
     if isinstance(stored, Stored | AlreadyStored):
         return None
@@ -39,6 +45,8 @@ def _why_not(answer: Message | StoreError) -> StoreError | None:
 
 
 def event_appender(link: Link, subjects: Subjects) -> NatsAppender[Emitted]:
+    """To the stream of the emitting service, which takes one message a subject: a second one is refused (10077)."""
+
     def post(emitted: Emitted) -> Post:
         subject = subjects.emitted(emitted.service, emitted.event, emitted.resource, emitted.id)
         return subject, emitted.payload, emitted.headers()
@@ -47,6 +55,8 @@ def event_appender(link: Link, subjects: Subjects) -> NatsAppender[Emitted]:
 
 
 def request_appender(link: Link, subjects: Subjects) -> NatsAppender[Request]:
+    """To the subscriber's request stream. After the dedup window a second one is stored, too: sessions tell it (G3)."""
+
     def post(request: Request) -> Post:
         subject = subjects.request(request.service, request.resource)
         return subject, request.payload, request.headers()

@@ -1,4 +1,17 @@
-"""A second voice for heartbeats, from outside this interpreter (guard_process.py says why)."""
+"""A second voice for heartbeats, from outside this interpreter (guard_process.py says why).
+
+Theory of operation. A connection to NATS is opened here, with the login that this process has, and its socket is handed to
+the guard's process. This process writes nothing there but the login and the library's pings; the guard writes only when
+this one is held, and each heartbeat by one system call. So two writers don't get between each other's bytes, and the guard
+needs no credentials, no TLS and no library.
+
+A heartbeat costs one write into shared memory. The channel is used when the socket is a new one, after a reconnect. Its
+closing tells the guard that this process is gone, by whatever death.
+
+What each failure leaves: without a guard, heartbeats come from the pulse's thread alone. If the guard dies, nobody notices,
+and it is the same. If this process dies, the guard sees the channel close, and ends without a word. A process that was
+stopped (SIGSTOP) is not spoken for, since its resources shall move.
+"""
 
 from __future__ import annotations
 
@@ -28,6 +41,9 @@ class Guard:
     Heartbeats are laid into memory that both share, which wakes nobody; the channel is for the socket.
     Linux and plain TCP alone: elsewhere, and when it can't be started, heartbeats come from the
     thread only, and an interpreter that is held for longer than the heartbeat timeout fails over.
+
+    The pulse owns it, on the pulse's thread and loop. In a forked child its end of the channel is cut off: else the guard would
+    take the child for the parent.
     """
 
     def __init__(
@@ -66,7 +82,10 @@ class Guard:
             return None
 
     def told(self, subject: str, beat: bytes, interval_s: float) -> None:
-        """Leave the newest heartbeat to it. Never waits."""
+        """Leave the newest heartbeat to it, after it was sent. Never waits. `beat` is its JSON, shorter than the shared memory.
+
+        A socket that can't be given now is given with a later heartbeat: `_given_fd` tells which one the guard has.
+        """
         guard_process.write(self._shared, beat, time.monotonic())
         fd = self._link.plain_socket_fd
         if fd is not None and fd != self._given_fd:

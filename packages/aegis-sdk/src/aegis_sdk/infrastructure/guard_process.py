@@ -5,6 +5,13 @@ each heartbeat in memory that both share, so that it is woken by none, and looks
 late. If it is, it looks at the process: one that runs or waits is busy (a long garbage collection, C code
 that keeps the interpreter's lock), and its heartbeat is sent on, with the silence added to its loop's
 lag. One that was stopped or has died is left silent.
+
+The silence counts as lag, so that control can go on telling busy from stalled: a process whose interpreter is held for
+longer than `stall_limit_s` loses its resources, guard or not (ADR 0012). What the guard spares it is to be taken for dead
+after the shorter heartbeat timeout.
+
+A heartbeat is read while it may be written, without a lock. A checksum tells whether it is whole; if not, the next look
+finds it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,8 @@
-"""Stores dead letters in the DLQ's stream."""
+"""Stores dead letters in the DLQ's stream.
+
+A letter's subject is its request's, and its id is derived from it. So a letter that is stored twice (its owner died
+between the letter and the outcome, and the next one gives up, too) is one letter while the stream's dedup window lasts.
+"""
 
 from __future__ import annotations
 
@@ -21,6 +25,9 @@ class NatsLetters:
         self._subjects = subjects
 
     async def dead_letter(self, request: Request, outcome: Outcome) -> None:
+        """`outcome` is a failure, whose body says why. Raises: StoreError; StoreTooLarge, when the letter's headers are too
+        much.
+        """
         error = ErrorBody.model_validate_json(outcome.body)
         await self._link.store(
             self._subjects.dead_letter(request.service, request.request_id),

@@ -59,7 +59,12 @@ class _Known(NamedTuple):
 
 
 class LogWatch:
-    """Of the logs of `service`; the journal's identity is `log_id`, that of the requests `requests_id`."""
+    """Of the logs of `service`; the journal's identity is `log_id`, that of the requests `requests_id`.
+
+    One for an instance and its incarnation. Readers and the writer tell it what they see, at the cost of a tuple; it asks the
+    server only when it is asked. Invariant: what a connection brought is proved or stands in `_unproved` until it is, also if
+    that connection ended before anybody looked. Once lost, always lost: there is no way back in this object.
+    """
 
     def __init__(
         self,
@@ -137,7 +142,12 @@ class LogWatch:
             self._unproved.append(known)
 
     async def make_sure(self) -> None:
-        """Raises: StoreUnreachable while nothing may be stored: it can't be told, or it is another log."""
+        """Look whether these are still the logs that were known before each connection that ended since the last look.
+
+        A few round trips; without a doubt, two or three. A connection that is lost meanwhile proves nothing: the next look
+        begins with what was known by then. Raises: StoreUnreachable while nothing may be stored: it can't be told, or it is
+        another log.
+        """
         self._note()
         connection = self._noted
         # As they are now: while the server is asked, another commit may move them on.

@@ -1,6 +1,10 @@
 """The figures of a Recorder, sent to control and shown to prometheus-client.
 
 That only renders: it is loaded when somebody serves metrics, and never on a request's path.
+
+Counting is a dict's entry in the recorder (domain/recorder.py), on the request's path and without a lock. Here it is read from
+outside: by the publisher on the loop, once a second, and by a scrape in a thread of its own. A scrape may therefore see a
+histogram between two of its figures, which the next one makes good.
 """
 
 from __future__ import annotations
@@ -61,7 +65,9 @@ def _without_zeros(histogram: Histogram) -> list[int]:
 class Publisher:
     """Sends a recorder's snapshot again and again; what is lost on the way the next one has too.
 
-    While nothing is counted it does so seldom: many idle processes would keep control and NATS busy.
+    While nothing is counted it does so seldom: many idle processes would keep control and NATS busy. A snapshot has all
+    that was ever counted here, under a source that is new for each connection of each process: control adds what rose
+    between two.
     """
 
     def __init__(self, link: Link, subjects: Subjects, recorder: Recorder, *, source: str) -> None:
@@ -98,6 +104,7 @@ class Publisher:
             await asyncio.sleep(PUBLISH_INTERVAL_S)
 
     def _is_due(self) -> bool:
+        """Half an interval early, since the loop comes by once an interval and is never exactly on time."""
         return time.monotonic() - self._sent_s > QUIET_INTERVAL_S - PUBLISH_INTERVAL_S / 2
 
     def _send(self, *, final: bool = False) -> None:
@@ -110,7 +117,7 @@ class Publisher:
 
 
 class RecorderCollector:
-    """Shows a recorder to prometheus-client."""
+    """Shows a recorder to prometheus-client, which calls `collect` in the thread of each scrape."""
 
     def __init__(self, recorder: Recorder) -> None:
         self._recorder = recorder
@@ -139,6 +146,7 @@ class RecorderCollector:
 
 
 def _cumulative(histogram: Histogram) -> list[tuple[str, float]]:
+    """As Prometheus has it: each bucket counts all values up to its bound. Ours each count their own."""
     bounds = [*map(str, histogram.bounds), "+Inf"]
     total, buckets = 0, []
     for bound, count in zip(bounds, list(histogram.counts), strict=True):

@@ -1,4 +1,8 @@
-"""A process's own /metrics for Prometheus; loaded when somebody serves them."""
+"""A process's own /metrics for Prometheus; loaded when somebody serves them.
+
+It shares its process with handlers that trade. So it has threads of its own, a bound on them, and a time limit on each read: a
+scraper that hangs or a port scan must cost the process neither its loop nor its open files.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +19,7 @@ from aegis_sdk.infrastructure.metrics import RecorderCollector
 
 _STOP_TIMEOUT_S: Final = 1.0
 _SCRAPES_MAX: Final = 8
+"""At the same time; further connections are closed unanswered, and Prometheus comes again."""
 
 
 class MetricsServer:

@@ -2,6 +2,9 @@
 
 nats-py's `nats.micro` makes its own ids and subscribes to each endpoint; our instances have ids, and their
 requests come from a stream. So its data model is used, and the nine subjects are answered here.
+
+It is for people and tools (`nats micro ls`), and nothing of the protocol rests on it. An instance that has hung may still be
+listed, and one that lives may be missing for a moment. Figures are those of the recorder, so they agree with `/metrics`.
 """
 
 from __future__ import annotations
@@ -33,12 +36,13 @@ from aegis_sdk.nats.link import Link
 from aegis_sdk.nats.wire import Message
 
 FLUSH_TIMEOUT_S: Final = 1
+"""How long a start waits until the server knows of the subscriptions; without that it goes on."""
 NO_VERSION: Final = "0.0.0"
 """The protocol wants a semantic version; what a service says instead is in the metadata."""
 
 
 class MicroService:
-    """Answers for one instance until its connection closes."""
+    """Answers for one instance until its connection closes. Each answer is made when it is asked for."""
 
     def __init__(
         self, link: Link, subjects: Subjects, registration: Registration, recorder: Recorder
@@ -77,6 +81,7 @@ class MicroService:
         return receive
 
     def _identity(self) -> dict[str, Any]:
+        """Common to all answers. The prefix is in it, since services of several environments may share one NATS account."""
         told = self._registration
         valid = SEMVER_REGEX.match(told.version) is not None
         return {
@@ -131,6 +136,7 @@ class MicroService:
         )
 
     def _subject(self, method: MethodSpec) -> str:
+        """Where requests are stored. It is shown, not for use: what is published there without our headers is passed over."""
         service = self._registration.service
         if method.targeted:
             return self._subjects.targeted_requests(service)

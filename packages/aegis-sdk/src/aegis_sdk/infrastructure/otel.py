@@ -4,6 +4,17 @@ The caller's span is a PRODUCER, a child of the user's current span; its context
 `traceparent` and `tracestate`. The instance's is a CONSUMER, a child of that, and is current while the
 handler runs, so that whatever the handler does is a child again. It ends when the outcome is stored: only
 then is known what became of the run. Sampling is the user's: a trace that isn't sampled travels on as such.
+
+A run that is repeated has a span for each run, with a link to the one before. A request that is answered by an outcome
+of an earlier one (a duplicate, a key) has a link to the span that made it. So one trace tells a failover: the first
+instance's span may be missing, if it died before it was exported, and the second one's is there.
+
+The API may be installed, as a dependency of something else, without a provider. Then a span per request would be made for
+nobody. So it is looked first whether anybody records, now and then (`_nobody_records`), and if not, `inner` alone is told.
+What is never lost either way are the trace's ids: they come from the request, and stand in the log lines and in the log's
+entries.
+
+`inner` is always told: the log's lines do not depend on whether a trace is sampled.
 """
 
 from __future__ import annotations
@@ -48,7 +59,10 @@ _FAULTS: Final = frozenset({OutcomeKind.FAILED, OutcomeKind.EXPIRED, OutcomeKind
 
 
 class OtelTracer:
-    """Spans of one connection; `inner` is told the same."""
+    """Spans of one connection; `inner` is told the same.
+
+    Invariant: once somebody was found to record, it is not asked again; a provider can't be taken away.
+    """
 
     def __init__(
         self, subjects: Subjects, *, inner: Tracer, provider: TracerProvider | None = None
@@ -63,6 +77,10 @@ class OtelTracer:
         )
 
     def sending(self, request: Request, *, parent: str = "") -> Span:
+        """Where somebody records, it writes the request's trace headers; so it comes before the sending and the first log line.
+
+        `parent`: a traceparent that was given by hand; the user's current span comes before it.
+        """
         if self._nobody_records() and not _has_current():
             return self._inner.sending(request, parent=parent)
         span = self._tracer.start_span(
@@ -75,6 +93,7 @@ class OtelTracer:
         return _Sending(span, request, self._inner.sending(request, parent=parent))
 
     def serving(self, request: Request, *, attempt: int, epoch: int, instance_id: str) -> Span:
+        """Of one request at one instance, from its first run until its outcome is stored. `epoch` 0: of the group."""
         inner = self._inner.serving(request, attempt=attempt, epoch=epoch, instance_id=instance_id)
         if self._nobody_records():
             return inner
@@ -93,6 +112,7 @@ class OtelTracer:
         return not self._recorded
 
     def _attributes(self, request: Request, operation: str) -> Attributes:
+        """Of OpenTelemetry's messaging conventions, and our own under `aegis.`. No payload, and of it no more than its size."""
         attributes: Attributes = {
             "messaging.system": "nats",
             "messaging.operation.type": operation,
@@ -109,7 +129,10 @@ class OtelTracer:
 
 
 class _Sending(Span):
-    """A caller's hop: from sending until the outcome is known (or the request accepted, for `submit`)."""
+    """A caller's hop: from sending until the outcome is known (or the request accepted, for `submit`).
+
+    It is never made current: the caller's own code goes on meanwhile, and its spans are not the request's children.
+    """
 
     __slots__ = ("_inner", "_request", "_span")
 
@@ -142,7 +165,11 @@ class _Sending(Span):
 
 
 class _Serving(Span):
-    """An instance's hop: a span for each run of the handler, linked to the one before."""
+    """An instance's hop: a span for each run of the handler, linked to the one before.
+
+    `_span` and `_token` are of the run that is under way; entering makes the first. It must be left in the task in which it
+    was entered, since a context is attached to that.
+    """
 
     __slots__ = ("_attempt", "_attributes", "_inner", "_request", "_span", "_token", "_tracer")
 
@@ -222,7 +249,10 @@ def _has_current() -> bool:
 
 
 def _context_of(traceparent: str, tracestate: str = "") -> Context:
-    """A context whose span is the remote one; an empty one when there is none."""
+    """A context whose span is the remote one; an empty one when there is none.
+
+    Built from nothing, not from the current context: what happens to be current in the instance's task is of another request.
+    """
     remote = _remote(traceparent, tracestate)
     if not remote.is_valid:
         return Context()

@@ -4,6 +4,14 @@ A handler that blocks the main loop does not stop them: they carry how late the 
 stalled and busy can be told apart. The thread asks the loop at each heartbeat, so a loop with nothing
 to do is woken as seldom as that. They share nothing but plain numbers. What holds the whole interpreter
 stops the thread too; then the guard speaks (guard.py).
+
+The thread has an event loop of its own, and a link that belongs to that loop. Its connection is another than the one by
+which the instance serves: a main connection that is lost, or drowned in messages, does not stop the heartbeats. Each names
+both (`session`, `pulse`), so that control can tell from the server's own events when both have closed, without waiting for
+silence.
+
+A failure in one heartbeat is logged, and the next one is sent: a thread that ended by an exception would have a healthy
+instance taken for dead.
 """
 
 from __future__ import annotations
@@ -28,7 +36,10 @@ JOIN_TIMEOUT_S: Final = 1.0
 
 
 class Lag:
-    """How late an event loop is: asked from another thread, answered when the loop comes to it."""
+    """How late an event loop is: asked from another thread, answered when the loop comes to it.
+
+    One question is open at a time. A field is written by one thread and read by the other, which the interpreter makes whole.
+    """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, on_answer: Callable[[float], None]) -> None:
         """`on_answer` is told, on the loop, how long each question waited."""

@@ -1,4 +1,15 @@
-"""The request stream in JetStream: storing requests, and reading those of the group."""
+"""The request stream in JetStream: storing requests, and reading those of the group.
+
+Storing is one publish under the request's id. The stream's dedup window makes a second one of a moment later harmless; one that
+comes after the window, or after the server was killed, is stored twice and told apart by the sessions (G3). So `duplicate`
+spares work, and no promise rests on it alone.
+
+What is stored for resources is read by each instance in the stream's order (turns/stored.py). Only the group has a consumer of
+the server's, one for the service, which control makes: the server deals its requests to whoever pulls, and deals one again
+that was not acknowledged within ack_wait. A member's lease on a request is that time: it must say `extend` within it. An
+acknowledgement says that the outcome is stored, never less. If it is lost, the request is dealt again, its outcome
+is found under its own name, and it does not run a second time (G2).
+"""
 
 from __future__ import annotations
 
@@ -22,16 +33,18 @@ from aegis_sdk.telemetry import log
 ACK_DELAY_S: Final = 0.003
 """An acknowledgement is not urgent, and one for many saves a write on both sides."""
 SEARCH_CREDIT: Final = 5000
+"""Headers alone are on their way."""
 
 
 class NatsRequestLog:
-    """RequestLog (application/ports.py)."""
+    """RequestLog (application/ports.py). It keeps nothing: callers and instances of one link may each have one."""
 
     def __init__(self, link: Link, subjects: Subjects) -> None:
         self._link = link
         self._subjects = subjects
 
     async def append(self, request: Request, *, timeout_s: float) -> Accepted:
+        """One round trip. Raises: StoreFull, StoreTooLarge, StoreMissing: not stored; StoreUnreachable: it may be."""
         stored = await self._link.store(
             self._subjects.request(request.service, request.resource),
             request.payload,
@@ -41,6 +54,10 @@ class NatsRequestLog:
         return Accepted(stored.seq, stored.duplicate)
 
     async def find(self, service: str, request_id: str, *, timeout_s: float) -> Request | None:
+        """O(all stored requests), by their headers: an id is no part of a stored request's subject, which names its resource.
+
+        Raises: StoreUnreachable, when the end was not reached in time: also of a stream that is not there.
+        """
         search = _Search(self._link, self._subjects, service, request_id)
         try:
             async with asyncio.timeout(timeout_s):
@@ -52,6 +69,7 @@ class NatsRequestLog:
             await search.stop()
 
     async def services(self) -> Sequence[str]:
+        """Sorted. The server tells names by the page, so it is some round trips for thousands. Raises: StoreUnreachable."""
         names: list[str] = []
         while True:
             asked = {"subject": self._subjects.all_requests, "offset": len(names)}
@@ -62,6 +80,7 @@ class NatsRequestLog:
                 return sorted(map(self._subjects.service_of_stream, names))
 
     async def read(self, service: str, seq: int) -> Request | None:
+        """One read at the stream's leader; None when it is gone, or is no request. Raises: StoreMissing, StoreUnreachable."""
         kept = await message(self._link, self._subjects.request_stream(service), {"seq": seq})
         if kept is None:
             return None
@@ -73,7 +92,11 @@ class NatsRequestLog:
 
 
 class _Search:
-    """Reads the ids of all requests that a service's stream keeps, until it meets one."""
+    """Reads the ids of all requests that a service's stream keeps, until it meets one, for one question.
+
+    It ends at the stream's end as of then: what is stored later may be missed. After a gap it reads from the beginning
+    again, since "not there" may only be said when every message was seen.
+    """
 
     def __init__(self, link: Link, subjects: Subjects, service: str, request_id: str) -> None:
         self._link = link
@@ -127,7 +150,9 @@ class NatsDeliveries:
     """Deliveries (application/ports.py)."""
 
     def __init__(self, link: Link, subjects: Subjects, watch: LogWatch | None = None) -> None:
-        """`watch` is told what is delivered."""
+        """`watch` is told what is delivered: each request that was given must be in the stream for as long as it is the
+        same.
+        """
         self._link = link
         self._subjects = subjects
         self._watch = watch or LogWatch(link, subjects, "", "")
@@ -135,6 +160,11 @@ class NatsDeliveries:
     async def open_group(
         self, service: str, *, credit: int, on_delivery: Callable[[Delivery], None]
     ) -> PullLoop:
+        """Pull the group's requests, at most `credit` of them in hand. What can't be read is ended at the server, and logged.
+
+        The consumer is control's, so it is looked up and never made here. Its metadata say up to which place requests may have
+        been begun before it was made anew: those are suspects (domain/turns/begins.py). Raises: StoreForbidden.
+        """
         suspect_to, stream = 0, self._subjects.request_stream(service)
 
         async def make(again: bool, timeout_s: float) -> str:
@@ -196,7 +226,10 @@ class NatsDeliveries:
 
 
 class _Acks:
-    """Acknowledges finished requests; those of one moment leave in one write."""
+    """Acknowledges finished requests; those of one moment leave in one write.
+
+    Core NATS, without an answer: one that is lost costs a second delivery, whose outcome is found.
+    """
 
     def __init__(self, link: Link) -> None:
         self._link = link

@@ -1,4 +1,16 @@
-"""What relaying needs of NATS: the streams of events as readers see them, and the bucket with the positions."""
+"""What relaying needs of NATS: the streams of events as readers see them, and the bucket with the positions.
+
+A position is a place in one stream. So what tells a stream from a later one of the same name matters as much as the place:
+`stream_id`, made of the moment at which the server created it. A copy that was restored has the same, which is right as
+far as the copy goes; that it ends earlier is seen by `last_seq` and `name_at` (application/turns/relaying.py).
+
+A reader may find the stream replaced behind its back only when its consumer is made again. From then on it gives nothing
+(`is_doubted`): whoever relays looks at the stream first and begins another reader. Reading on would give the
+new stream's events the old one's ids, and the sessions would take them for duplicates, in silence.
+
+Two instances that relay at the same time write one position. The bucket takes a write only under the revision that its
+writer has read (10071), so the later one of the two is refused, and reads.
+"""
 
 from __future__ import annotations
 
@@ -19,12 +31,14 @@ from aegis_sdk.nats.link import Link
 from aegis_sdk.nats.wire import Message
 
 CREDIT: Final = 512
+"""Events that were read and are not stored as requests yet: what a relay holds in memory of one subscription, at most."""
 TIMEOUT_S: Final = 2.0
+"""For one call to the server; whoever relays tries again."""
 _DELETED: Final = ("DEL", "PURGE")
 
 
 class NatsEventsIn:
-    """EventsIn (application/turns/relaying.py)."""
+    """EventsIn (application/turns/relaying.py). The streams are of other services, whose control may not have made them yet."""
 
     def __init__(self, link: Link, subjects: Subjects) -> None:
         self._link = link
@@ -56,7 +70,11 @@ def stream_id(info: dict[str, Any]) -> str:
 
 
 class EventReader:
-    """EventSource (application/turns/relaying.py)."""
+    """EventSource (application/turns/relaying.py), for one subscription at one instance; its relay starts and stops it.
+
+    Each event keeps its credit until `finished`, which is when its request is stored: a stream of requests that is full holds
+    the reading up, and nothing piles up here.
+    """
 
     def __init__(
         self, link: Link, stream: str, subject: str, on_event: Callable[[Came], None]
@@ -89,6 +107,7 @@ class EventReader:
         self._loop.finished()
 
     async def _make(self, again: bool, timeout_s: float) -> str:
+        """`again` sets the doubt before the consumer is there, so nothing that it brings is given."""
         self.is_doubted = again
         start = {"deliver_policy": "by_start_sequence", "opt_start_seq": self._position + 1}
         name, _, _ = await make_reader(
@@ -109,7 +128,9 @@ class EventReader:
 
 
 class NatsPositions:
-    """Positions (application/turns/relaying.py)."""
+    """Positions (application/turns/relaying.py). `revision` is the sequence of the key's last message in its bucket; 0:
+    none.
+    """
 
     def __init__(self, link: Link, subjects: Subjects) -> None:
         self._link = link
