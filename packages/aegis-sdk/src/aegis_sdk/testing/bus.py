@@ -1,4 +1,8 @@
-"""The bus in memory, and links to it: each client of a test has its own, which can be cut or held up."""
+"""The bus in memory, and links to it: each client of a test has its own, which can be cut or held up.
+
+One bus is one environment: a NATS server with its streams, and control. Its faults hit all links; a link's own are `cut`
+and `hold`. `ack_wait_s` is how long a group request may be in hand without a word.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +42,11 @@ class MemoryBus(MemoryServer):
 
 
 class MemoryLink(MemoryConnection):
-    """One client's connection, with the SDK's ports over it."""
+    """One client's connection, with the SDK's ports over it: what `Link` and its adapters are on NATS.
+
+    It is listed at its bus until `close`, by which it hears outcomes. An instance's further ports are made for its service
+    (harness.py).
+    """
 
     bus: MemoryBus
 

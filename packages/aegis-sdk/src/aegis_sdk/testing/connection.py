@@ -1,4 +1,12 @@
-"""A connection to the bus in memory. It carries operations there and answers back, through the faults."""
+"""A connection to the bus in memory. It carries operations there and answers back, through the faults.
+
+An operation has three moments: it leaves, it takes effect at the server in one step, its answer arrives. The link may be
+cut between any two of them, and a fault may hit either way. If the answer does not arrive, its caller gets StoreUnreachable
+and knows nothing, also when the server has refused: a refusal is an answer.
+
+`cut` and `restore` are a lost connection and the next one: what was held up comes by the new one, what was sent to nobody
+is gone. A link that is only held (`hold`) stays connected, and lags.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,12 @@
 """A small control for the bus: it registers instances, grants resources and moves them on request.
 
 It knows no heartbeats: a test says when an instance is lost. A grant begins with an ownership entry in the service's log,
-and the gate that shuts the old owner out.
+and the gate that shuts the old owner out. So instances learn of it as they do on NATS: by reading, when their links let
+them, and never by a call from here.
+
+Everything that it decides happens in one step of the loop. Two replicas, elections, plans that are dropped, and moves that are
+made politely are aegis-control's own, and are tried there. Who is next is simple on purpose: the first by name that offers
+the resource.
 """
 
 from __future__ import annotations
@@ -31,7 +36,10 @@ from aegis_sdk.testing.server import MemoryServer
 
 
 class MemoryControl:
-    """The registry, the leases, and who gets what. `running = False`: no control answers."""
+    """The registry, the leases, and who gets what. `running = False`: no control answers.
+
+    A grant changes the lease and the log in one step; on NATS leases follow.
+    """
 
     def __init__(self, bus: MemoryServer) -> None:
         self.running = True
@@ -63,6 +71,7 @@ class MemoryControl:
 
     # --- what instances ask ---------------------------------------------------------------------------
     def register(self, registration: Registration) -> RegistrationReply:
+        """Take an instance in, or in again, and grant what it offers and nobody has. A refusal changes nothing."""
         service, instance_id = registration.service, registration.instance_id
         refused = self._second_active(service, instance_id, registration.resources)
         if refused is not None:
@@ -100,7 +109,7 @@ class MemoryControl:
 
     # --- what tests ask -------------------------------------------------------------------------------
     def lose(self, service: str, instance_id: str) -> None:
-        """The instance is gone: its resources go to their standbys, or become vacant."""
+        """The instance is gone: its resources go to their standbys, or become vacant. It is not told. Safe twice."""
         self.instances.pop((service, instance_id), None)
         for lease in list(self.leases.values()):
             if lease.service == service and lease.owner == instance_id:
@@ -131,12 +140,15 @@ class MemoryControl:
             log.write(f"gate.{writer_name(old.owner, old.incarnation)}", rollup=True)
 
     def set_lease_state(self, service: str, resource: str, state: LeaseState) -> None:
-        """Change a lease without a new epoch, as when its active is lost and nobody can follow."""
+        """Change a lease without a new epoch, as when its active is lost and nobody can follow. Callers see it; instances
+        don't.
+        """
         lease = self.leases[service, resource]
         self.leases[service, resource] = lease.model_copy(update={"state": state})
 
     # --- how ------------------------------------------------------------------------------------------
     def _grant_free(self, service: str, instance_id: str, offered: Mapping[str, Role]) -> None:
+        """What it had is granted again: a new incarnation is a new writer, and its old one must be shut out."""
         for resource, role in offered.items():
             lease = self.leases.get((service, resource))
             vacant = lease is None or lease.state.is_unowned

@@ -1,4 +1,8 @@
-"""Deliveries (application/ports.py) on the bus."""
+"""Deliveries (application/ports.py) on the bus.
+
+What a member says of a request (`ack`, `extend`, `hand_back`) gets lost while its link is cut, without a word to it. The
+consumer then deals the request again when its time is up, and the outcome that is stored by then answers for it (G2).
+"""
 
 from __future__ import annotations
 
@@ -26,7 +30,9 @@ class MemoryDeliveries:
 
 
 class GroupReader:
-    """GroupSource: one instance's share of the group."""
+    """GroupSource: one instance's share of the group. `_held` counts what it has in hand; `resumed` may bring it above the
+    credit.
+    """
 
     def __init__(
         self,

@@ -1,4 +1,9 @@
-"""Directory (application/ports.py) on the bus: the registry as it is now."""
+"""Directory (application/ports.py) on the bus: the registry as it is now.
+
+A directory of NATS lags behind the registry, and this one does not: it reads control's tables when it is asked. What it
+shares with the other is what callers rely on: the same rules (domain/routes.py), an error when a service is asked for the
+first time while the link is cut, and none for one that is known.
+"""
 
 from __future__ import annotations
 

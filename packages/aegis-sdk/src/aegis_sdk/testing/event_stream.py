@@ -1,4 +1,7 @@
-"""A service's stream of events, as a server keeps it, in memory: each under a name that takes one message."""
+"""A service's stream of events, as a server keeps it, in memory: each under a name that takes one message.
+
+A second one of a name is left out without an error, which is what the appenders make of the server's refusal. It is never full.
+"""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ M = TypeVar("M")
 
 
 class MemoryAppender(Generic[M]):
-    """`store` takes one message, unless it is there, or raises."""
+    """`store` takes one message, unless it is there, or raises. All of one call go there, and come back, as one operation."""
 
     def __init__(self, link: MemoryConnection, op: Op, store: Callable[[M], object]) -> None:
         self._link = link

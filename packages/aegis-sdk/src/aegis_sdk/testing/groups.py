@@ -1,4 +1,9 @@
-"""The group's consumer in memory: requests without a resource, dealt to the members in turn, and again after ack_wait."""
+"""The group's consumer in memory: requests without a resource, dealt to the members in turn, and again after ack_wait.
+
+It is the server's part alone. A request that was dealt is in hand until it is acknowledged, handed back, or its time is up;
+each dealing counts, so that a member can tell a request that may have been begun before. Nothing says why an
+acknowledgement did not come: a dead member, a lost message and a slow handler look the same, as on NATS.
+"""
 
 from __future__ import annotations
 
@@ -16,9 +21,13 @@ class Member(Protocol):
     """Who is dealt requests."""
 
     @property
-    def is_free(self) -> bool: ...
+    def is_free(self) -> bool:
+        """Its credit is not used up, and its link lets something through."""
+        ...
 
-    def give(self, seq: int, delivered: int) -> None: ...
+    def give(self, seq: int, delivered: int) -> None:
+        """The request at `seq`, for the `delivered`-th time (from 1)."""
+        ...
 
 
 class Dealer(Protocol):
@@ -40,7 +49,11 @@ class _InHand:
 
 
 class GroupConsumer:
-    """The server's side: deals requests without resource to the readers in turn, within their credit."""
+    """The server's side: deals requests without resource to the readers in turn, within their credit.
+
+    Invariant: a request that was stored is in one of three states: it waits (with how often it was dealt), is in hand, or is
+    acknowledged and known nowhere. `_taken_to` is the last place that was looked at.
+    """
 
     def __init__(self, server: Dealer, stream: RequestStream) -> None:
         self._server = server
@@ -86,6 +99,7 @@ class GroupConsumer:
         self.wake()
 
     def _deal(self) -> None:
+        """A lost delivery is in hand of nobody until its time is up. One that comes twice goes to the next member as well."""
         self._take_new()
         while self._waiting and (reader := self._next_reader()) is not None:
             seq, delivered = self._waiting.popleft()

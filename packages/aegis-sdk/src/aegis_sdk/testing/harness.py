@@ -1,4 +1,12 @@
-"""The SDK's use cases over a MemoryBus: what `Aegis` and `Instance` are over NATS."""
+"""The SDK's use cases over a MemoryBus: what `Aegis` and `Instance` are over NATS.
+
+Callers, instances, the core and the rules of the protocol are those of the SDK; the bus, control and the ports are made for
+tests. So a service behaves here as it will: outcomes, order, duplicates, failover with state, deadlines, timers, events.
+What is not here is what processes and networks add: no heartbeats (a test says who is lost: `kill`, `bus.control.lose`), no
+time limits of NATS, no stalled loops, and nothing survives the test.
+
+Time is the event loop's, unless `virtual_time` is in force.
+"""
 
 from __future__ import annotations
 
@@ -50,7 +58,9 @@ async def harness(
     """A client with one instance of `service` behind it, in memory.
 
     `resources` are the instance's (with Role.AUTO, unless given). More services and standbys are added
-    by `serve`; faults come with a `bus` of your own.
+    by `serve`; faults come with a `bus` of your own. At its end everything is closed at once, whatever still runs.
+
+    Raises: ContractError, for a service that can't be served; SecondActive.
 
         async with testing.harness(accounts, resources={"ACC-1"}) as aegis:
             position = await aegis.request(BOOK, fill, resource="ACC-1")
@@ -65,7 +75,11 @@ async def harness(
 
 
 class MemoryAegis:
-    """`Aegis` on a bus: `request`, `read`, `submit`, `attach`, `cancel` and `serve` take, return and raise the same."""
+    """`Aegis` on a bus: `request`, `read`, `submit`, `attach`, `cancel` and `serve` take, return and raise the same.
+
+    Its client and each instance have links of their own, so a test can cut one of them off. `instances` has all that were ever
+    served, also those that have ended.
+    """
 
     def __init__(self, bus: MemoryBus, *, tracer: Tracer = LOG_TRACER) -> None:
         self.bus = bus
@@ -195,7 +209,7 @@ class MemoryAegis:
         return instance
 
     async def drain(self, *, timeout_s: float = 10.0) -> None:
-        """Drain all instances, wait for open requests, close."""
+        """Drain all instances one after the other, wait for open requests, close. `timeout_s` is for each of these steps."""
         timeout_s = arguments.duration_s(timeout_s, "timeout_s")
         for instance in self.instances:
             await instance.drain(timeout_s=timeout_s)
@@ -211,7 +225,11 @@ class MemoryAegis:
 
 
 class MemoryInstance:
-    """`Instance` on a bus. `link` can be cut or held; `kill` ends it as SIGKILL would."""
+    """`Instance` on a bus. `link` can be cut or held; `kill` ends it as SIGKILL would.
+
+    It registers and serves once. One that control took for lost goes on as a replaced process does: its turns are refused by
+    its gate (G5) until it has read what happened; `register` makes it a member again.
+    """
 
     def __init__(
         self,
@@ -260,6 +278,7 @@ class MemoryInstance:
         )
 
     def _made(self, recorder: Recorder, tracer: Tracer) -> TurnServing:
+        """What infrastructure/turns/assembly.py puts together on NATS. The streams are made first, as control would."""
         link, service = self.link, self._service
         writer = writer_name(self.id, self._registration.incarnation)
         self.bus.provision(service.name)
@@ -336,13 +355,15 @@ class MemoryInstance:
             raise Draining(f"instance {self.id} is draining, or has ended: add it to another one")
 
     async def kill(self) -> None:
-        """Its process is gone, and control has noticed."""
+        """Its process is gone, and control has noticed. In this order: nothing that it still does on its way out reaches
+        anybody.
+        """
         self.link.close()
         await self.stop()
         self.bus.control.lose(self.service, self.id)
 
     async def drain(self, *, timeout_s: float = 10.0) -> None:
-        """Finish what has begun, hand the leases over, leave."""
+        """Finish what has begun, hand the leases over, leave. Callers that do not know it yet are told at the end."""
         timeout_s = arguments.duration_s(timeout_s, "timeout_s")
         self._ended = True
         await self._serving.drain(timeout_s=timeout_s)
@@ -351,7 +372,7 @@ class MemoryInstance:
         await self.stop()
 
     async def stop(self) -> None:
-        """End at once, without a word to control. Safe twice."""
+        """End at once, without a word to control, which goes on taking it for the active. Safe twice."""
         self._ended = True
         if self._resting is not None:
             self._resting.cancel()
@@ -367,7 +388,7 @@ def make_requester(
     recorder: Recorder = NO_RECORDER,
     tracer: Tracer = LOG_TRACER,
 ) -> Requester:
-    """The calling side over `link`."""
+    """The calling side over `link`. `caller` begins its requests' ids: it must be another one for each, as links' names are."""
     loop = asyncio.get_running_loop()
 
     def payload_bytes_max() -> int:

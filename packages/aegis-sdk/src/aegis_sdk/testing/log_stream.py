@@ -1,6 +1,9 @@
 """A service's log, as a server keeps it, in memory: entries as they are written to NATS.
 
 Each write is atomic: it is checked and stored in one step of the event loop.
+
+The checks are the server's: the size, the gate (10071), one message a subject (10077), the room. Places are given once and
+never again; an entry that was replaced leaves its place empty. Nothing expires, and nothing is trimmed.
 """
 
 from __future__ import annotations
@@ -31,7 +34,11 @@ class Stored:
 
 
 class LogStream:
-    """One entry a subject, create-only but for rollups, checked against gates. `listeners` are called after each."""
+    """One entry a subject, create-only but for rollups, checked against gates. `listeners` are called after each.
+
+    Invariants: `_last` has the place of each subject's entry; `_by_request` that of the first entry that lists a request, which
+    is its outcome (G2). Both find an entry without a search.
+    """
 
     def __init__(self, limits: Limits) -> None:
         self.listeners: list[Callable[[], None]] = []

@@ -1,4 +1,9 @@
-"""The ports of reads (application/turns/reads.py, application/reading.py) on the bus."""
+"""The ports of reads (application/turns/reads.py, application/reading.py) on the bus.
+
+A read at the active reaches everybody who serves the resource, as a subject without a queue does. So an old active that
+does not know that it was replaced gets it as well, and a test can see that its proof no longer holds. A read at a standby
+reaches one. The first answer counts. What is lost on the way is not answered at all, and the caller's time limit ends it.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +21,10 @@ from aegis_sdk.testing.faults import Fault, Flow, Op
 
 
 class MemoryReadsIn:
-    """ReadsIn: the reads that are sent to what is served and followed here."""
+    """ReadsIn: the reads that are sent to what is served and followed here.
+
+    `_answers` has, by the reply's name, whom each read that was given is to be answered to: once.
+    """
 
     def __init__(self, link: MemoryConnection, service: str) -> None:
         self._link = link

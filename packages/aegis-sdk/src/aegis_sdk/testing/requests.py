@@ -11,7 +11,7 @@ from aegis_sdk.testing.faults import Op
 
 
 class MemoryRequestLog:
-    """Stores requests."""
+    """Stores requests. The dedup window goes by the bus's clock, which a test may move on or let the server forget."""
 
     def __init__(self, link: MemoryConnection) -> None:
         self._link = link

@@ -1,4 +1,9 @@
-"""EventsIn and Positions (application/turns/relaying.py) on the bus."""
+"""EventsIn and Positions (application/turns/relaying.py) on the bus.
+
+There is one stream of events for each service, which is never replaced: `is_doubted` is never true here, and a position
+always means something. What remains to be tried is what relays do: order, credit, lost stores, positions that are late, two
+relays at once.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +18,7 @@ from aegis_sdk.testing.faults import Flow, Op
 from aegis_sdk.testing.turns import Pump
 
 CREDIT = 512
+"""As on NATS (infrastructure/subscriptions.py)."""
 
 
 class MemoryEventsIn:

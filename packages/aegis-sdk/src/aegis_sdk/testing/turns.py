@@ -1,4 +1,22 @@
-"""The ports of turns (application/turns/ports.py, serving.py) on the bus."""
+"""The ports of turns (application/turns/ports.py, serving.py) on the bus.
+
+Theory of operation. The use cases and the core are the real ones; only what stands between them and NATS is here. So what a
+test finds wrong is wrong in what is shipped, and what is here must promise no more than NATS does:
+
+- An operation is one step of the event loop at the server, and takes a step there and a step back
+  (`MemoryConnection.call`). Each of the two may be lost (`Fault.LOST`, `LOST_ANSWER`): its caller then knows nothing, and
+  the server has done it or not.
+- A turn is answered by a callback, as on the link. One without an answer is tried again as it is, with the same subject, so
+  the second try meets its own entry (`on_taken`).
+- What is sent and not stored (requests, answers, announcements) reaches whoever subscribes at that moment, or is gone.
+- Entries are the same bytes as on NATS, by the same functions, and are read by the same parser.
+
+What it leaves out: batches (singles travel alone, so nothing clashes), parts of checkpoints, times to live, the trim, and a
+log that lost something. Those are tried on real servers (tests/contract, tests/integration). The contract suite runs on
+both.
+
+`LastWord` is done in one step here. Its order of steps (R6) is tried by the simulation and on NATS.
+"""
 
 from __future__ import annotations
 
@@ -58,7 +76,7 @@ def single_subject(resource: str | None, request_id: str) -> str:
 
 
 class MemoryTurnLog:
-    """WriterLog: one writer's."""
+    """WriterLog: one writer's. `_tries` has each write that was told of nothing yet, and what it does at the server."""
 
     def __init__(self, link: MemoryConnection, service: str, *, writer: str, nonce: str) -> None:
         self._link = link
@@ -114,6 +132,7 @@ class MemoryTurnLog:
         return len(works) == 1
 
     def _write(self, subject: str, write: Write, header: str, gate: tuple[str, int] | None) -> int:
+        """At the server: store the entry, and republish its one outcome. Raises: GateRefused, AlreadyStored, StoreError."""
         seq = self._stream.write(subject, write.content, header, gate=gate)
         if len(write.works) == 1 and (outcome := write.works[0].outcome) is not None:
             outcome.position = position_text("", seq)
@@ -124,6 +143,7 @@ class MemoryTurnLog:
         self._link.bus.soon(lambda: self._arrive(write))
 
     def _arrive(self, write: Write) -> None:
+        """At the server. A lost try and a lost answer look the same from here on: there is no word, and it is tried again."""
         effect = self._tries.get(write)
         if effect is None or not self._link.reachable:
             return
@@ -146,6 +166,7 @@ class MemoryTurnLog:
             self._link.bus.soon(partial(self._answer, write, told))
 
     def _answer(self, write: Write, told: Callable[[], None]) -> None:
+        """Back at the writer: not over a link that was cut meanwhile, and not for what was forgotten."""
         if self._link.reachable and self._tries.pop(write, None) is not None:
             told()
 
@@ -199,7 +220,11 @@ class MemoryTurnLog:
 
 
 class MemorySent:
-    """Sent: the requests that are sent to what is served here."""
+    """Sent: the requests that are sent to what is served here.
+
+    Who serves what stands at the server (`served`), one for each place: of two that serve one resource, the later one has
+    it. What arrives while the link holds deliveries up waits in `_waiting`, as in a socket.
+    """
 
     def __init__(self, link: MemoryConnection, service: str) -> None:
         self._link = link
@@ -264,7 +289,11 @@ class MemorySent:
 
 
 class MemoryCalls:
-    """CallsOut. Answers that come while the link is cut or held are missed, as on core NATS."""
+    """CallsOut. Answers that come while the link is cut or held are missed, as on core NATS.
+
+    A request arrives as a copy, through its wire form: the two sides never share an object, and what headers can't carry
+    shows here.
+    """
 
     def __init__(self, link: MemoryConnection) -> None:
         self._link = link
@@ -340,7 +369,7 @@ class MemoryCalls:
 
 
 class MemoryOutcomes:
-    """Outcomes."""
+    """Outcomes. The stream knows every request's entry, so nothing is searched; what each may find is as on NATS."""
 
     def __init__(self, link: MemoryConnection) -> None:
         self._link = link
@@ -467,7 +496,10 @@ class MemoryReaders:
 
 
 class Pump:
-    """Reads on whenever something was stored or the link lets it through again."""
+    """Reads on whenever something was stored or the link lets it through again.
+
+    A reader that is held up lags, and misses nothing: it goes on behind `position`, as one of NATS does after a new connection.
+    """
 
     flow: Flow
 
@@ -494,6 +526,7 @@ class Pump:
         self._link.bus.soon(self._pump)
 
     def _pump(self) -> None:
+        """Each condition anew for each entry: what is given may stop the reader, or cut its link."""
         while self._runs and self._link.lets(self.flow) and self.lag_entries:
             self.position += 1
             self._give(self.position)
@@ -507,7 +540,7 @@ class Pump:
 
 
 class MemoryLogReader(Pump):
-    """Of a log, in order."""
+    """LogSource: of a log, in order. An entry that was replaced meanwhile is left out, as by a consumer."""
 
     flow = Flow.ENTRIES
 
@@ -530,6 +563,7 @@ class MemoryLogReader(Pump):
         return self._stream.last_seq - self.position
 
     async def read_to_end(self) -> None:
+        """The end is asked for over the link, so a link that is cut answers nothing. Raises: StoreUnreachable."""
         end = await self._link.call(Op.READ, lambda: self._stream.last_seq)
         for _ in range(TRIES_MAX):
             if self.position >= end:
@@ -550,7 +584,7 @@ class MemoryLogReader(Pump):
 
 
 class MemoryStoredRequests(Pump):
-    """Of the stored requests to resources, in order."""
+    """Source: of the stored requests to resources, in order. It gives all of them, also where only some were asked for."""
 
     flow = Flow.DELIVERIES
 
@@ -583,7 +617,7 @@ def _parsed(stored: Stored, *, own: str = "") -> Entry | Claim | None:
 
 
 def _ownership(stream: LogStream) -> Ownership:
-    """As the whole log has it."""
+    """As the whole log has it: nothing of it is ever trimmed here. O(entries)."""
     ownership = Ownership()
     for stored in stream.entries():
         if stored.words[0] in ("own", "gate"):
