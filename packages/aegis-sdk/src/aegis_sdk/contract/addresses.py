@@ -3,6 +3,10 @@
 Read here and nowhere else, so that everybody who logs in reads the same login out of them, and shown here,
 so that no log, error or table has a secret in it. What follows an address's first `://` and stands before its
 last `@` is the login, whatever it is made of; a comma in it, as any other character, may be written `%2C`.
+
+People type these by hand, and put passwords with any character into them. So reading and showing differ in what they do with
+what is wrong: reading refuses, and showing hides. In doubt, `shown` hides a server's name rather than show a piece of a
+password. It is asked with whatever a user gave, which may be no address at all.
 """
 
 from __future__ import annotations
@@ -27,7 +31,11 @@ _PLACE: Final = re.compile(r"(\[[0-9A-Fa-f:.]+(?:%\w+)?\]|[\w.-]+)(?::(\d{1,5}))
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """One server, and the login that stood before its name; empty is none."""
+    """One server, and the login that stood before its name; empty is none.
+
+    A login without a colon is a token. `port` is None only for a WebSocket, whose scheme has one. `path` is a WebSocket's
+    alone.
+    """
 
     scheme: str
     host: str
@@ -45,7 +53,9 @@ class Address:
 
 
 def read_addresses(text: str) -> list[Address]:
-    """Raises: InvalidAddress, which shows no secret."""
+    """One for each part between commas, in their order; the connection tries them so. Raises: InvalidAddress, which shows
+    no secret.
+    """
     return [_read(part) for part in text.split(",") if part.strip()] or [_read(text)]
 
 

@@ -3,6 +3,14 @@
 A request's body is the payload's JSON and nothing else. An outcome's body is one or two lines: the
 reply (or error) as JSON, then the state change as JSON; compact JSON holds no raw line feed. What
 the server or an operator's tool needs to see is in the headers.
+
+Any NATS client may write into a request stream, and a client of any version. So `Request.parse` is the one place where a
+stranger's words become ours: what could break a subject, a header or a log line later on is refused there, and nobody
+behind it looks again. Headers of a newer version that are not known here are passed over. One that has to be understood for
+a request to be right must therefore not be a new header alone; the protocol's number is for that.
+
+An outcome is final where it stands, so reading one never refuses it: what can't be read is an outcome of the kind UNREADABLE
+(`Outcome.found`). To treat it as missing would have the request run again.
 """
 
 from __future__ import annotations
@@ -71,7 +79,13 @@ _KINDS: Final = {kind.value: kind for kind in OutcomeKind}
 
 @dataclass(slots=True)
 class Request:
-    """A request as stored. `deadline_s` is Unix time; None waits as long as the stream keeps it."""
+    """A request as stored. `deadline_s` is Unix time; None waits as long as the stream keeps it.
+
+    `attempt` above 1 says that it may have been sent before: its outcome is looked up before it runs. `fingerprint` is
+    there with a key, and tells whether the same key came with another request (`KeyReused`). `chain` has the resources
+    whose handlers wait for this one, `<service>/<token>`, outermost first: by it a `Deadlock` is told. `traceparent` and
+    `tracestate` are W3C's, empty when there are none.
+    """
 
     request_id: str
     service: str
@@ -92,6 +106,9 @@ class Request:
     """The request that this one makes a timer of (`until_its_time`): it has no handler."""
 
     def headers(self) -> dict[str, str]:
+        """What `parse` reads; service and resource are in the subject. What has its default is left out: most have three
+        headers.
+        """
         headers = {MSG_ID: self.request_id, METHOD: self.method}
         if self.deadline_s is not None:
             headers[DEADLINE] = f"{self.deadline_s - _BELOW_1_MS:.3f}"
@@ -185,7 +202,11 @@ def header_text(text: str) -> str:
 
 
 def fingerprint(method: str, resource: str | None, payload: bytes) -> str:
-    """16 hex digits that tell one keyed request from another under the same key."""
+    """16 hex digits that tell one keyed request from another under the same key.
+
+    Each part goes in with its length, so no two requests are the same bytes. Two keyed requests of one fingerprint by
+    chance, one in 2^64, would be taken for the same.
+    """
     digest = hashlib.blake2b(digest_size=8)
     for part in (method.encode(), b"" if resource is None else b"@" + resource.encode(), payload):
         digest.update(len(part).to_bytes(4, "big") + part)
@@ -194,7 +215,12 @@ def fingerprint(method: str, resource: str | None, payload: bytes) -> str:
 
 @dataclass(slots=True)
 class Change:
-    """What a request changed in its resource's state: JSON values by key, and the keys deleted. And what it sends on, and its timers."""
+    """What a request changed in its resource's state: JSON values by key, and the keys deleted. And what it sends on, and
+    its timers.
+
+    All of it is in the outcome's entry, so it comes to be with the outcome or not at all (G3). It is folded in this order:
+    `set`, `delete`, `drop`, `later`. An older version passes over a list that it does not know.
+    """
 
     set: Mapping[str, Any] = field(default_factory=dict)
     delete: tuple[str, ...] = ()
@@ -275,6 +301,7 @@ class Outcome:
         return words
 
     def payload(self) -> bytes:
+        """Both lines, as `read` takes them. In a turn they are parted by their lengths instead (contract/turns/entries.py)."""
         return self.body + b"\n" + self.change if self.change else self.body
 
     @classmethod

@@ -2,6 +2,10 @@
 
 A snapshot is cumulative: a lost one costs nothing but time, and control counts what changed between two
 (docs/adr/0010). Ids of resources, instances and accounts are never labels: their number has no bound.
+
+Both sides may be of another version. A family, a label or a bucket that the other side does not know is left out by
+it, and costs nothing else. So a name's meaning, its labels' order and the bounds of its buckets never change: what
+shall mean something else gets another name. docs/observability.md is what users read; a test compares the two.
 """
 
 from __future__ import annotations
@@ -230,7 +234,11 @@ class Observations(_Wire):
 
 
 class Snapshot(_Wire):
-    """Published on `met.<source>`: everything a process has counted since it started."""
+    """Published on `met.<source>`: everything a process has counted since it started.
+
+    Control adds what rose since the last one of this source. `n` tells it what came in between: after a gap it still has
+    everything, and one that is older than the last is left out.
+    """
 
     source: str
     """New at every start of a process, and for every connection of it."""

@@ -1,4 +1,9 @@
-"""A subscription as the subscribing service's code says it: which event, to whom of the service, from where on."""
+"""A subscription as the subscribing service's code says it: which event, to whom of the service, from where on.
+
+It is made when the module with the handlers is loaded, and sent nowhere as it is. Records name it by `takes`, its requests
+by the handler's method; where it is, control's bucket says (SubscriptionRecord). `begin` counts once, for a subscription
+that has no position yet: later, code that says something else changes nothing.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +38,10 @@ NOW: Final = Begin()
 
 @dataclass(frozen=True, slots=True)
 class Subscription:
-    """`method` is the handler's. `resource` names the resource for an event; None: it goes to the group."""
+    """`method` is the handler's. `resource` names the resource for an event's payload; None: it goes to the group.
+
+    That function is a user's: it may raise or name no resource, and the event is a dead letter then (`not_routed`).
+    """
 
     event: Event[Any]
     method: Method[Any, None]

@@ -22,7 +22,11 @@ _CONTAINERS: Final = (dict, list)
 
 
 class Unknown:
-    """What is unknown in one object, or in the items of one list, and in all that they hold."""
+    """What is unknown in one object, or in the items of one list, and in all that they hold.
+
+    `fields` has the values of an object's unknown fields, by name; `parts` the same of what is within, by key or by the item's
+    place when it was read. It is kept beside the value as its handler read it (state.py).
+    """
 
     __slots__ = ("fields", "is_placed", "parts")
 
@@ -79,7 +83,10 @@ def may_drop(stored: Any, new: Any) -> bool:
 
 
 def unknown_of(stored: Any, known: Any, said: Iterable[Path]) -> Unknown | None:
-    """What of `stored` is not in `known`, at one of the places that were `said` to be unknown."""
+    """What of `stored` is not in `known`, at one of the places that were `said` to be unknown. None: nothing.
+
+    Both have to agree. A field that is not written may have been taken by a validator, which pydantic does not call unknown.
+    """
     places = {place for path in said for place in _places(stored, path)}
     return _difference(stored, known, (), places)
 
@@ -131,7 +138,10 @@ def _key(value: Any, step: str | int) -> list[Any]:
 
 
 def put_back(unknown: Unknown, known: Any, new: Any, at: Path = ()) -> None:
-    """Put the unknown fields into `new`, which was `known` before. Raises: Ambiguous."""
+    """Put the unknown fields into `new`, which was `known` before; `new` is changed. A field that is there by now wins.
+
+    Raises: Ambiguous; `new` may be changed in part then, and must not be used.
+    """
     if type(known) is dict and type(new) is dict:
         for key, value in unknown.fields.items():
             new.setdefault(key, value)

@@ -13,6 +13,9 @@ processes of one identity never write the same turn. The first line ends in `sen
 up to which of a resource's outcomes all is sent that they hand in. With `begun=1:ACC-1:Kq3v9x2m.17` it says that a request is
 begun for the second time, since its first begin may have ended the process. A version that adds words at the end of a line is read by this one;
 one that changes what is there has another number in front.
+
+An entry stays until a checkpoint covers it, and longer, and is read by every version that runs meanwhile. What one can't read is `EntryUnreadable`, never half of it: the fold of a resource without one of its outcomes would be a
+wrong state that looks right. Its instance stands back from the resources that the entry's subject and header name.
 """
 
 from __future__ import annotations
@@ -124,6 +127,9 @@ def log_of(data: bytes) -> str:
 def encode_record(
     request: Request, outcome: Outcome, kept_bytes_max: int = PAYLOAD_KEPT_BYTES_MAX
 ) -> bytes:
+    """One outcome's line and parts. A payload of more than `kept_bytes_max` is left out, and reads as empty: then a key
+    that comes back is compared by its fingerprint alone.
+    """
     payload = request.payload
     if len(payload) > kept_bytes_max:
         payload = b""
@@ -187,7 +193,11 @@ def reply_headers(outcome: Outcome) -> dict[str, str]:
 
 @dataclass(slots=True)
 class Moves:
-    """What an ownership entry says: for each resource, its writer from now on; and all that is paused (holds.py)."""
+    """What an ownership entry says: for each resource, its writer from now on; and all that is paused (holds.py).
+
+    Its number is in its subject. `moves` has only what moves, `holds` everything that is paused: the newest entry alone
+    tells that. Owners that are no writers are words of domain/turns/ownership.py (nobody, idle, retired). `why` is for people.
+    """
 
     moves: Mapping[str, str]
     why: str = ""

@@ -1,4 +1,9 @@
-"""How the stream of a service's log is configured: who makes it, and who checks it, take it from here."""
+"""How the stream of a service's log is configured: who makes it, and who checks it, take it from here.
+
+These settings carry promises. Without `discard_new_per_subject` a second outcome would replace the first (G2). With a
+memory storage nothing would be kept (G1). Without `allow_rollup_hdrs` there would be no second gate. An operator who
+changes one of them by hand changes what is promised; `ipc-cli doctor` compares.
+"""
 
 from __future__ import annotations
 
