@@ -27,6 +27,7 @@ from uuid import UUID
 
 Deeper = Callable[[Any], bool]
 JSON_NODES_MAX: Final = 10_000
+"""Of a value of no declared type; a larger one takes the slow way."""
 JSON_DEPTH_MAX: Final = 100
 """Of a value of no declared type; pydantic reads about twice as deep."""
 _NONE: Final[type] = type(None)
@@ -46,7 +47,10 @@ class Look(NamedTuple):
 
 
 def look_at(schema: Mapping[str, Any]) -> Look | None:
-    """Of a type's core schema; None: no value of it can be judged by a look."""
+    """Of a type's core schema, once for each declared type; None: no value of it can be judged by a look.
+
+    Whatever goes wrong in the walk ends in None: that costs time, and never a value.
+    """
     try:
         return _Reader().look(schema)
     except Exception:  # whatever another version of pydantic makes of a type
@@ -61,6 +65,7 @@ _NUMBERS: Final = range(-(2**63), 2**63)
 """Readers have a bound for the digits of a number; this is far from it."""
 _COMPARED: Final = {"gt": operator.gt, "ge": operator.ge, "lt": operator.lt, "le": operator.le}
 _ABOUT: Final = frozenset({"type", "metadata", "ref", "strict"})
+"""Keys of any schema that change nothing about a value of the right type."""
 _LEAVES: Final[dict[str, tuple[type, Deeper | None, frozenset[str]]]] = {
     "str": (str, None, frozenset()),
     "int": (int, _NUMBERS.__contains__, frozenset(_COMPARED)),
@@ -123,6 +128,7 @@ class _Reader:
         return self.look(schema["schema"])
 
     def _definition_ref(self, schema: Mapping[str, Any]) -> Look:
+        """A part that is used in several places is walked at each, under its name."""
         name = schema["schema_ref"]
         _only(schema, "schema_ref")
         if name in self._within:  # it holds itself: how deep a value is can't be told by its type
@@ -138,6 +144,7 @@ class _Reader:
         return self.look(schema["schema"])
 
     def _nullable(self, schema: Mapping[str, Any]) -> Look:
+        """The one union that is understood: None can't be taken for anything else when it is read."""
         _only(schema, "schema")
         kinds, deeper = self.look(schema["schema"])
         if deeper is None:
@@ -155,6 +162,7 @@ class _Reader:
         return Look(frozenset({str}), frozenset(schema["expected"]).__contains__)
 
     def _enum(self, schema: Mapping[str, Any]) -> Look:
+        """Its members are all text, or all whole numbers: each is written as its value, and read back by it."""
         _only(schema, "cls", "members", "sub_type")
         if {type(member.value) for member in schema["members"]} not in ({str}, {int}):
             raise _Unknown
@@ -166,6 +174,7 @@ class _Reader:
         return Look(frozenset({list}), _of_each(self.look(schema["items_schema"])))
 
     def _tuple(self, schema: Mapping[str, Any]) -> Look:
+        """Of fixed parts, or of any number of one kind; a mixture of both is left to the slow way."""
         _only(schema, "items_schema", "variadic_item_index")
         items = [self.look(item) for item in schema["items_schema"]]
         if "variadic_item_index" not in schema:
@@ -175,6 +184,7 @@ class _Reader:
         return Look(frozenset({tuple}), _of_each(items[0]))
 
     def _dict(self, schema: Mapping[str, Any]) -> Look:
+        """With keys of text: JSON has no others, so any other key is written as text and made again."""
         _only(schema, "keys_schema", "values_schema")
         of_keys = _of_each(self.look(schema["keys_schema"]))
         if schema["keys_schema"]["type"] != "str":
@@ -183,6 +193,11 @@ class _Reader:
         return Look(frozenset({dict}), lambda given: of_keys(given) and of_values(given.values()))
 
     def _model(self, schema: Mapping[str, Any]) -> Look:
+        """Its fields and nothing more: no extras, no validators, no `__init__` and no root type of its own.
+
+        A model that was changed after it was made may break its own rules. So the fields' types and bounds are looked at in
+        each value, also those that pydantic has checked once.
+        """
         _only(
             schema,
             "cls",
@@ -220,6 +235,7 @@ def _only(schema: Mapping[str, Any], *keys: str) -> None:
 def _leaf(
     schema: Mapping[str, Any], kind: type, deeper: Deeper | None, keys: frozenset[str]
 ) -> Look:
+    """A value without parts: of exactly this type, within the schema's bounds. A length or a pattern is not understood."""
     _only(schema, *keys)
     bounds = [(_COMPARED[key], schema[key]) for key in _COMPARED if key in schema]
     if not bounds:
@@ -254,6 +270,7 @@ def _fit(looks: list[Look], given: tuple[Any, ...]) -> bool:
 
 
 def _of_fields(fields: list[tuple[str, Look]]) -> Deeper:
+    """Past attribute access: in `__dict__` a field that was deleted is missing, and its absence is of no allowed type."""
     parts = [(name, *look) for name, look in fields]
 
     def each(model: Any) -> bool:

@@ -89,7 +89,7 @@ class Codec(Generic[T]):
         self._deeper = look.deeper if look else None
 
     def declared(self) -> Codec[T]:
-        """This codec, once all is refused that can be without a value.
+        """This codec, once all is refused that can be without a value: when the contract is imported, not when a request comes.
 
         Raises: ContractError, when the type has no JSON form or writes less than it needs to be read.
         """
@@ -134,7 +134,11 @@ class Codec(Generic[T]):
             raise self._invalid([f"payload: {_reason(error)}"]) from error
 
     def decode_whole(self, data: bytes) -> T:
-        """`decode` of what the type knows every field of; it takes no longer. Raises: Exception, for all else."""
+        """`decode` of what the type knows every field of; it takes no longer. Raises: Exception, for all else.
+
+        So a state is tried by this first, and only one with something unknown, or amiss, goes on to the slower ways
+        (contract/unknown.py).
+        """
         whole: T = self._adapter.validator.validate_json(
             data, extra="forbid", by_alias=False, by_name=True
         )
@@ -146,7 +150,11 @@ class Codec(Generic[T]):
         return value, self._write(value)
 
     def unknown_places(self, data: bytes) -> tuple[list[tuple[str | int, ...]], bool]:
-        """Where pydantic finds fields that the type does not have, and whether it finds nothing else amiss."""
+        """Where pydantic finds fields that the type does not have, and whether it finds nothing else amiss.
+
+        A place is a path of names and list indexes, in which pydantic also names the members of a union. With something else
+        amiss the places are not all: pydantic stops looking within what it refuses.
+        """
         try:
             self.decode_whole(data)
         except ValidationError as error:
@@ -158,7 +166,11 @@ class Codec(Generic[T]):
         return [], True
 
     def canonical(self, data: bytes) -> bytes:
-        """The same bytes for all that is read as the same value. Raises: InvalidPayload."""
+        """The same bytes for all that is read as the same value. Raises: InvalidPayload.
+
+        For fingerprints of keyed requests (G2): sets and dicts in any order, 5 and 5.00, a newer caller's field that has its
+        default. It is never stored and never read back.
+        """
         return to_json(_canonical(self.decode(data)), inf_nan_mode="strings")
 
     def schema(self) -> dict[str, Any]:
@@ -194,7 +206,8 @@ class Codec(Generic[T]):
         return data
 
     def _converted(self, given: Any) -> T:
-        """Raises: ValidationError; InvalidPayload for a key that the type doesn't know, wherever it stands.
+        """`given` as the type has it. Raises: ValidationError; InvalidPayload for a key that the type doesn't know,
+        wherever it stands.
 
         Pydantic knows all aliases, so it is asked to forbid such keys. If there are any, it is asked to keep all of them:
         a type that does so by itself has the same size then, and has dropped none.
@@ -210,6 +223,7 @@ class Codec(Generic[T]):
         return converted
 
     def _write_or_say(self, value: T) -> bytes:
+        """Pydantic's own error names no field: it is looked for. Raises: InvalidPayload."""
         try:
             return self._write(value)
         except Exception as error:
@@ -217,6 +231,10 @@ class Codec(Generic[T]):
             raise self._different(found) from error
 
     def _read_or_say(self, value: T, data: bytes) -> T:
+        """A NaN is written as null, and reading refuses the null: the error has to name what was given.
+
+        Raises: InvalidPayload, ValidationError.
+        """
         try:
             return self._read(data)
         except ValidationError as error:
@@ -272,6 +290,9 @@ def _comparer(kind: type) -> Callable[[Any, Any], Difference | None]:
 
 
 def _between_models(given: BaseModel, back: BaseModel) -> Difference | None:
+    """By fields, then by extras and private attributes, which pydantic keeps apart. First a quick look: dicts of plain
+    values.
+    """
     ours, theirs = given.__dict__, back.__dict__
     if not (_are_plain(ours.values(), theirs.values()) and ours == theirs):
         for name in type(back).__pydantic_fields__:
@@ -314,6 +335,7 @@ def _between_items(given: Any, back: Any) -> Difference | None:
 
 
 def _between_sets(given: Any, back: Any) -> Difference | None:
+    """Members have no order; each is compared with the equal one, which may be of another type."""
     if len(given) != len(back):
         return (), f"{len(given)} members would come back as {len(back)}"
     ours = {member: member for member in given}
@@ -365,7 +387,10 @@ def _between_dataclasses(given: Any, back: Any) -> Difference | None:
 
 
 def _between_others(given: Any, back: Any) -> Difference | None:
-    """By their own `==`, or by all that they hold, for types that have none or one of their own kind (arrays)."""
+    """By their own `==`, or by all that they hold, for types that have none or one of their own kind (arrays).
+
+    `is True`, since an array's `==` is an array. A type whose `==` raises can't be compared, and is refused.
+    """
     try:
         if given is back or (given == back) is True:
             return None
@@ -412,6 +437,8 @@ def _size(value: Any) -> int:
 
 
 class _Unfit(Exception):
+    """`path` is made on the way up, from the inside out: each level puts its own name in front."""
+
     def __init__(self, what: str) -> None:
         super().__init__(what)
         self.path: tuple[str, ...] = ()
@@ -468,7 +495,8 @@ class _Walk:
 def _endless(value: Any) -> None:
     """What is no value, no container of a known kind, and can be gone through without telling how far.
 
-    Raises: _Unfit.
+    Only where pydantic converts: it makes a list of whatever can be gone through, and would do so for ever, or until the
+    memory is full. Raises: _Unfit.
     """
     if not isinstance(value, Iterable) or isinstance(value, _NOT_GONE_THROUGH):
         return
@@ -499,6 +527,7 @@ def _unwritable(value: Any, seen: set[int] | None = None) -> Difference | None:
 
 
 def _parts(value: Any) -> Iterator[tuple[str, Any]]:
+    """What a value holds, each with its name for an error. A dict's keys are parts, too: they may be models or tuples."""
     if isinstance(value, BaseModel):
         yield from value.__dict__.items()
         yield from (value.__pydantic_extra__ or {}).items()

@@ -54,7 +54,7 @@ class MicroService:
         self._started = datetime.fromtimestamp(time.time(), UTC)
 
     async def start(self) -> None:
-        """For all services, for this one by name, and for this instance by id."""
+        """For all services, for this one by name, and for this instance by id. Raises: StoreUnreachable."""
         name, id_ = self._registration.service, self._registration.instance_id
         tell: dict[ServiceVerb, Callable[[], dict[str, Any]]] = {
             ServiceVerb.PING: lambda: ServicePing(**self._identity()).to_dict(),
@@ -115,6 +115,7 @@ class MicroService:
         ).to_dict()
 
     def _stats(self) -> dict[str, Any]:
+        """Of the client's recorder: of all instances of this service that the client serves, since it was made."""
         endpoints = [self._endpoint_stats(method) for method in self._registration.methods]
         return ServiceStats(
             **self._identity(), started=self._started, endpoints=endpoints

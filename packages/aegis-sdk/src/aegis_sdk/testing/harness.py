@@ -320,7 +320,7 @@ class MemoryInstance:
 
     @property
     def threads_at_work(self) -> int:
-        """Plain `def` handlers that run now."""
+        """Plain `def` handlers that run now: virtual time stands still while there are any (virtual_time.py)."""
         return self._serving.runner.threads_at_work
 
     async def register(self) -> None:

@@ -244,6 +244,7 @@ class MemorySent:
             self._link.bus.served[self._service, f"at {resource}"] = self
 
     def serve_group(self, instance_id: str) -> None:
+        """As the member of that id; callers send to members by it, each in its turn."""
         self._link.bus.served[self._service, f"any {instance_id}"] = self
 
     def leave(self, resources: Iterable[str]) -> None:
@@ -261,12 +262,14 @@ class MemorySent:
             del served[key]
 
     async def has_in_hand(self, instance_id: str, request_id: str) -> bool | None:
+        """Answered without a way there and back. None, as of a member that is silent, where its link lets nothing through."""
         member = self._link.bus.served.get((self._service, f"any {instance_id}"))
         if not isinstance(member, MemorySent) or not member._link.lets(Flow.DELIVERIES):
             return None
         return member.on_asked(request_id)
 
     def announce(self, instance_id: str, resources: Collection[str]) -> None:
+        """To all callers of the bus; those that never asked for the service make nothing of it."""
         names = frozenset(resources)
         for caller in list(self._link.bus.callers):
             self._link.bus.soon(partial(caller.hear_of, self._service, instance_id, names))
@@ -420,6 +423,7 @@ class MemoryLastWord:
         return await self._link.call(Op.COMMIT, ended)
 
     def _end(self, stream: LogStream, request: Request) -> None:
+        """One request's end: its cancel under its own name, or an end and a gate of each writer that may write its resource."""
         if stream.record(request.request_id) is not None:
             return
         if request.resource is None or is_single(request.request_id):
@@ -480,6 +484,8 @@ class MemoryReaders:
         return await self._link.call(Op.READ, read)
 
     async def newest_own(self) -> Own | None:
+        """It holds what is paused. Raises: StoreUnreachable."""
+
         def read() -> Own | None:
             stored = [s for s in self._link.bus.log(self._service).entries() if s.words[0] == "own"]
             entry = _parsed(stored[-1]) if stored else None
