@@ -1,8 +1,9 @@
 # The control service of AegisIPC, with ipc-cli: `docker build -t aegis-control .`
+# The demo's services and its load, for deploy/docker-compose.yaml: `docker build --target demo -t aegis-demo .`
 #
-# Two stages: the first installs the locked dependencies and both packages into a venv, the second
-# carries that venv and nothing else. No BuildKit features; no compiler (nkeys, which is published as source
-# alone, is pure Python); not root.
+# The first stage installs the locked dependencies, the SDK and control into a venv. Control's image carries that venv
+# and nothing else. The demo's image is control's with the demo on top, which needs nothing else there: its nats-server is
+# another container. No BuildKit features; no compiler (nkeys, which is published as source alone, is pure Python); not root.
 
 FROM python:3.11-slim-bookworm AS build
 # A mirror of the package index, where the public one is not reachable.
@@ -15,18 +16,19 @@ RUN python -m venv /opt/aegis
 COPY pyproject.toml uv.lock ./
 COPY packages/aegis-sdk/pyproject.toml packages/aegis-sdk/README.md packages/aegis-sdk/
 COPY packages/aegis-control/pyproject.toml packages/aegis-control/README.md packages/aegis-control/
+COPY packages/aegis-demo/pyproject.toml packages/aegis-demo/README.md packages/aegis-demo/
 RUN /opt/tools/bin/uv export --quiet --frozen --offline --no-dev --no-emit-workspace \
         --package aegis-control --extra nkeys --output-file /opt/requirements.txt \
     && /opt/aegis/bin/pip install --quiet --require-hashes \
         --only-binary :all: --no-binary nkeys -r /opt/requirements.txt
 COPY packages packages
-RUN /opt/tools/bin/pip wheel --quiet --no-deps --no-build-isolation --wheel-dir /opt/wheels \
-        packages/aegis-sdk packages/aegis-control \
-    && /opt/aegis/bin/pip install --quiet --no-deps --no-index /opt/wheels/*.whl \
-    && /opt/aegis/bin/python -m compileall -q /opt/aegis/lib \
+RUN /opt/tools/bin/pip wheel --quiet --no-deps --no-build-isolation --wheel-dir /opt/wheels packages/* \
+    && /opt/aegis/bin/pip install --quiet --no-deps --no-index /opt/wheels/aegis_sdk-*.whl /opt/wheels/aegis_control-*.whl \
+    && /opt/aegis/bin/pip install --quiet --no-deps --no-index --target /opt/demo /opt/wheels/aegis_demo-*.whl \
+    && /opt/aegis/bin/python -m compileall -q /opt/aegis/lib /opt/demo \
     && /opt/aegis/bin/pip uninstall --quiet --yes pip setuptools
 
-FROM python:3.11-slim-bookworm
+FROM python:3.11-slim-bookworm AS control
 RUN groupadd --system --gid 10001 aegis \
     && useradd --system --uid 10001 --gid aegis --no-create-home --home-dir /nonexistent aegis
 COPY --from=build /opt/aegis /opt/aegis
@@ -38,3 +40,13 @@ HEALTHCHECK --interval=5s --timeout=3s --start-period=10s --retries=3 CMD ["pyth
     "import os, urllib.request as r; r.urlopen(f'http://127.0.0.1:{os.environ[\"AEGIS_HTTP_PORT\"]}/readyz', timeout=2)"]
 ENTRYPOINT ["aegis-control"]
 CMD ["serve"]
+
+FROM control AS demo
+COPY --from=build /opt/demo /opt/demo
+ENV PYTHONPATH=/opt/demo
+ENTRYPOINT ["python", "-m", "aegis_demo.serve"]
+# One of accounts, pricing, load.
+CMD []
+
+# The last stage is what is built when none is named.
+FROM control

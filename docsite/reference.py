@@ -165,7 +165,7 @@ def metrics() -> str:
 def log_events() -> str:
     """Of all lines that the packages log by a fixed name, in their order of the alphabet."""
     found: dict[str, tuple[set[str], set[str], set[str]]] = {}
-    for package in ("aegis-sdk", "aegis-control"):
+    for package in ("aegis-sdk", "aegis-control", "aegis-demo"):
         for path in sorted((ROOT / "packages" / package / "src").rglob("*.py")):
             for call in filter(is_log_line, ast.walk(ast.parse(path.read_text()))):
                 assert isinstance(call, ast.Call)

@@ -1,4 +1,4 @@
-"""A Docker engine, NATS in a container, and the image of control, built from this tree.
+"""A Docker engine, NATS in a container, and the images of control and of the demo, built from this tree.
 
 Without an engine these tests skip on a developer's machine and fail in CI (`CI` is set): there, a
 suite that quietly tests nothing would be worse than none.
@@ -59,5 +59,14 @@ def image(engine: Any) -> Iterator[str]:
     """The tag of control's image, built from this tree and removed afterwards."""
     tag = f"aegis-control:test-{uuid.uuid4().hex[:8]}"
     engine.images.build(path=str(REPOSITORY), tag=tag, rm=True, forcerm=True)
+    yield tag
+    engine.images.remove(tag, force=True)
+
+
+@pytest.fixture(scope="session")
+def demo_image(engine: Any, image: str) -> Iterator[str]:
+    """The tag of the demo's image, which has the same version as control's."""
+    tag = image.replace("aegis-control:", "aegis-demo:")
+    engine.images.build(path=str(REPOSITORY), tag=tag, target="demo", rm=True, forcerm=True)
     yield tag
     engine.images.remove(tag, force=True)

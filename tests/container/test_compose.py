@@ -21,7 +21,8 @@ COUNT: Method[int, int] = Method("counters", "count", request=int, reply=int)
 
 
 @pytest.fixture(scope="module")
-def stack(engine: Any, image: str) -> Iterator[Stack]:
+def stack(engine: Any, image: str, demo_image: str) -> Iterator[Stack]:
+    assert demo_image  # compose would build it, and leave it
     ports = ("NATS", "NATS_MONITOR", "CONTROL", "PROMETHEUS")
     with running_stack(engine, image, FILE, *ports) as running:
         yield running

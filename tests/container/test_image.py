@@ -1,4 +1,4 @@
-"""Control's image: what is in it, and as whom it runs."""
+"""The images of control and of the demo: what is in them, and as whom control runs."""
 
 from __future__ import annotations
 
@@ -33,3 +33,16 @@ def test_it_knows_its_health_check_and_its_port(engine: Any, image: str) -> None
     assert "9464/tcp" in config["ExposedPorts"]
     assert "/readyz" in config["Healthcheck"]["Test"][-1]
     assert (config["Entrypoint"], config["Cmd"]) == (["aegis-control"], ["serve"])
+
+
+def test_the_demo_is_in_its_own_image_alone(engine: Any, image: str, demo_image: str) -> None:
+    held = [
+        "python",
+        "-c",
+        "import importlib.util as u; print(u.find_spec('aegis_demo') is not None)",
+    ]
+    found = [
+        engine.containers.run(one, entrypoint=held, command=[], remove=True).decode().strip()
+        for one in (image, demo_image)
+    ]
+    assert found == ["False", "True"]

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Final
 
 import pytest
-from aegis_control.demo import witness
 from aegis_control.infrastructure.embedded_nats import EmbeddedNats
+from aegis_demo import witness
 from aegis_sdk.contract.subjects import Subjects
 
 pytestmark = pytest.mark.timeout(90)

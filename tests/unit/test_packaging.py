@@ -1,4 +1,4 @@
-"""What both packages say of themselves."""
+"""What the packages say of themselves, and what each finds of the others."""
 
 from __future__ import annotations
 
@@ -20,12 +20,20 @@ def project(name: str) -> Any:
     return tomllib.loads((PACKAGES / name / "pyproject.toml").read_text())["project"]
 
 
-def test_control_asks_for_the_sdk_of_its_own_version() -> None:
+@pytest.mark.parametrize(
+    ("package", "asked"),
+    [
+        ("aegis-control", {"aegis-sdk"}),
+        ("aegis-demo", {"aegis-sdk", "aegis-control[embedded]"}),
+    ],
+)
+def test_each_asks_for_the_others_of_its_own_version(package: str, asked: set[str]) -> None:
     """Any other one could be a stranger's, who has the name on the public index: that takes no local versions."""
-    version = project("aegis-control")["version"]
+    version = project(package)["version"]
     assert "+" in version
     assert project("aegis-sdk")["version"] == version
-    assert f"aegis-sdk=={version}" in project("aegis-control")["dependencies"]
+    ours = {one for one in project(package)["dependencies"] if one.startswith("aegis-")}
+    assert ours == {f"{name}=={version}" for name in asked}
 
 
 def test_each_line_that_installs_ours_names_a_file_or_the_whole_version() -> None:
@@ -38,7 +46,7 @@ def test_each_line_that_installs_ours_names_a_file_or_the_whole_version() -> Non
     assert len(lines) > 5
     for path, line in lines:
         asked = re.split(r"(?:pip|uv) (?:install|add)", line, maxsplit=1)[1]
-        for word in re.findall(r"\S*aegis[-_](?:sdk|control)\S*", asked):
+        for word in re.findall(r"\S*aegis[-_](?:sdk|control|demo)\S*", asked):
             ours = ".whl" in word or ".tar.gz" in word or word.rstrip("`").endswith(f"=={version}")
             assert ours or "stranger" in line, (path, line)
 

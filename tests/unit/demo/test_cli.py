@@ -5,11 +5,9 @@ from __future__ import annotations
 from decimal import Decimal
 
 import pytest
-import typer
-from aegis_control.demo import command
-from aegis_control.demo.cli import mount, with_counts
-from aegis_control.demo.options import DemoOptions
-from typer.testing import CliRunner
+from aegis_demo import command
+from aegis_demo.cli import main, with_counts
+from aegis_demo.options import DemoOptions
 
 
 @pytest.fixture
@@ -26,10 +24,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[DemoOptions]:
 
 
 def run(*arguments: str) -> int:
-    app = typer.Typer()
-    app.callback()(lambda: None)
-    mount(app)
-    return CliRunner().invoke(app, ["demo", *arguments]).exit_code
+    return main(arguments)
 
 
 @pytest.mark.parametrize(

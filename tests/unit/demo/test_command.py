@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 
 import pytest
-from aegis_control.demo.command import run_demo
-from aegis_control.demo.options import DemoOptions
+from aegis_demo.command import run_demo
+from aegis_demo.options import DemoOptions
 
 
 def test_an_unusable_input_ends_with_2_one_line_and_nothing_on_standard_output(

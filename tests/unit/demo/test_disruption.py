@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from aegis_control.demo.disruption import Disruption, Strike, flowing_at, longest_wait_s, plan
-from aegis_control.demo.events import Traded
+from aegis_demo.disruption import Disruption, Strike, flowing_at, longest_wait_s, plan
+from aegis_demo.events import Traded
 
 
 def traded(started_s: float, booking_s: float) -> Traded:

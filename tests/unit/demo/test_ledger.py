@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from decimal import Decimal
 
-from aegis_control.demo import ledger
-from aegis_control.demo.ledger import Ledger, Verdict
-from aegis_control.demo.market import GENERATED
-from aegis_control.demo.orders import Order, Side, generate
+from aegis_demo import ledger
+from aegis_demo.ledger import Ledger, Verdict
+from aegis_demo.market import GENERATED
+from aegis_demo.orders import Order, Side, generate
 
 CASH = GENERATED.opening_cash
 POSITION_MAX = GENERATED.position_max

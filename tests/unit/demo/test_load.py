@@ -8,18 +8,18 @@ import signal
 from typing import cast
 
 import pytest
-from aegis_control.demo import serve
-from aegis_control.demo.accounts import accounts
-from aegis_control.demo.load import (
+from aegis_demo import serve
+from aegis_demo.accounts import accounts
+from aegis_demo.load import (
     Tally,
     endless,
     keep_trading,
     trade_until,
     until_open,
 )
-from aegis_control.demo.market import GENERATED
-from aegis_control.demo.orders import account_names
-from aegis_control.demo.pricing import pricing
+from aegis_demo.market import GENERATED
+from aegis_demo.orders import account_names
+from aegis_demo.pricing import pricing
 from aegis_sdk import Aegis
 from aegis_sdk.testing import harness
 from structlog.testing import capture_logs

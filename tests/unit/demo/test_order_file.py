@@ -6,11 +6,11 @@ from decimal import Decimal
 from pathlib import Path
 
 import pytest
-from aegis_control.demo.amounts import positive
-from aegis_control.demo.fitted import fitted_market
-from aegis_control.demo.ledger import Verdict, keep_ledger
-from aegis_control.demo.order_file import OrderFile, OrderFileError, read_order_file
-from aegis_control.demo.orders import Order, Side
+from aegis_demo.amounts import positive
+from aegis_demo.fitted import fitted_market
+from aegis_demo.ledger import Verdict, keep_ledger
+from aegis_demo.order_file import OrderFile, OrderFileError, read_order_file
+from aegis_demo.orders import Order, Side
 from hypothesis import given
 from hypothesis import strategies as st
 

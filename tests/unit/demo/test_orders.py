@@ -7,8 +7,8 @@ from decimal import Decimal
 from pathlib import Path
 
 import pytest
-from aegis_control.demo.market import CLOSE_S, GENERATED, OPEN_S, SYMBOLS, Market
-from aegis_control.demo.orders import (
+from aegis_demo.market import CLOSE_S, GENERATED, OPEN_S, SYMBOLS, Market
+from aegis_demo.orders import (
     Order,
     Side,
     account_names,

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import psutil
 import pytest
-from aegis_control.demo.events import Event, Ready
-from aegis_control.demo.processes import Child, ChildFailed, Crew
+from aegis_demo.events import Event, Ready
+from aegis_demo.processes import Child, ChildFailed, Crew
 
 DEADLINE_S = 20.0
 READY = 'print(\'{"event":"ready","instance_id":"x"}\', flush=True)'
@@ -163,7 +163,7 @@ def test_children_die_with_a_parent_that_is_killed(
 _PARENT = """
     import asyncio, sys
     from pathlib import Path
-    from aegis_control.demo.processes import Crew
+    from aegis_demo.processes import Crew
 
     async def main():
         crew = Crew(Path(sys.argv[1]))

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from decimal import Decimal
 
-from aegis_control.demo.ledger import Ledger, Verdict, keep_ledger
-from aegis_control.demo.market import GENERATED
-from aegis_control.demo.orders import Order, generate
-from aegis_control.demo.reconcile import (
+from aegis_demo.ledger import Ledger, Verdict, keep_ledger
+from aegis_demo.market import GENERATED
+from aegis_demo.orders import Order, generate
+from aegis_demo.reconcile import (
     AcceptedBooking,
     Call,
     Evidence,

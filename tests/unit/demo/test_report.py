@@ -7,13 +7,13 @@ import json
 from dataclasses import replace
 
 import pytest
-from aegis_control.demo.disruption import Disruption, Strike
-from aegis_control.demo.events import Finished, Traded
-from aegis_control.demo.market import GENERATED
-from aegis_control.demo.order_file import RefusedRow
-from aegis_control.demo.reconcile import Evidence, Reconciliation
-from aegis_control.demo.report import Report, as_json, make_report, percentile, show
-from aegis_control.demo.session import Run
+from aegis_demo.disruption import Disruption, Strike
+from aegis_demo.events import Finished, Traded
+from aegis_demo.market import GENERATED
+from aegis_demo.order_file import RefusedRow
+from aegis_demo.reconcile import Evidence, Reconciliation
+from aegis_demo.report import Report, as_json, make_report, percentile, show
+from aegis_demo.session import Run
 from rich.console import Console
 
 GOOD = Reconciliation(2, 1, 0, 0, 1, 1, [])

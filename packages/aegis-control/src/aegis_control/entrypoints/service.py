@@ -22,6 +22,7 @@ from pydantic.fields import FieldInfo
 
 from aegis_control.application.ports import ProvisionFailed
 from aegis_control.bootstrap import Control
+from aegis_control.entrypoints import demo
 from aegis_control.entrypoints.pipes import read_to_the_end_or_not
 from aegis_control.infrastructure.embedded_nats import EmbeddedNats, EmbeddedNatsError
 from aegis_control.infrastructure.logs import set_up
@@ -52,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 def run(argv: Sequence[str]) -> int:
     """Run a command and return its exit code."""
     if argv[:1] == ["demo"]:
-        return _demo(argv[1:])
+        return demo.run(argv[1:])
     parser = _parser()
     known, others = parser.parse_known_args(argv)
     if others:  # a misspelt --password must not be said with its value
@@ -125,25 +126,6 @@ def _config(loaded: Loaded) -> int:
     return OK
 
 
-def _demo(argv: Sequence[str]) -> int:
-    import typer
-
-    from aegis_control.demo.cli import mount
-
-    app = typer.Typer(add_completion=False)
-    # With a second one, typer keeps the command's own name in the usage line.
-    app.callback()(lambda: None)
-    mount(app)
-    try:
-        return int(
-            app(args=["demo", *argv], prog_name="aegis-control", standalone_mode=False) or OK
-        )
-    except typer.TyperException as error:
-        hint = "see `aegis-control demo --help`"
-        print(f"aegis-control demo: {error.format_message()}; {hint}", file=sys.stderr)
-        return USAGE
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="aegis-control", description="The control service of AegisIPC."
@@ -153,7 +135,7 @@ def _parser() -> argparse.ArgumentParser:
     _add(commands, "serve", _serve, "run control: registration, leases, failover")
     _add(commands, "config", _config, "show the settings in force, and where each came from")
     # Listed for the help; `run` hands its arguments to the demo before this parser sees them.
-    commands.add_parser("demo", help="watch a trading session survive the death of its active")
+    commands.add_parser("demo", help=demo.in_help())
     return parser
 
 

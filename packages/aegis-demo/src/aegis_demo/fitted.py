@@ -11,9 +11,9 @@ from collections import defaultdict
 from collections.abc import Sequence
 from decimal import Decimal
 
-from aegis_control.demo.amounts import EXACT, rounded_up
-from aegis_control.demo.market import Market
-from aegis_control.demo.orders import Order, Side, price_for
+from aegis_demo.amounts import EXACT, rounded_up
+from aegis_demo.market import Market
+from aegis_demo.orders import Order, Side, price_for
 
 
 def fitted_market(orders: Sequence[Order]) -> Market:

@@ -14,8 +14,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, Final
 
-from aegis_control.demo.amounts import EXACT
-from aegis_control.demo.market import CLOSE_S, GENERATED, OPEN_S, SYMBOLS, Market
+from aegis_demo.amounts import EXACT
+from aegis_demo.market import CLOSE_S, GENERATED, OPEN_S, SYMBOLS, Market
 
 ACCOUNTS: Final = 16
 _LIMIT_SHARE: Final = 0.4

@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from aegis_control.demo.events import EVENTS, Event, Finished, Ready
+from aegis_demo.events import EVENTS, Event, Finished, Ready
 
 T = TypeVar("T")
 EventHandler = Callable[[Event], None]

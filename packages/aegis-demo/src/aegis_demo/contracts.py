@@ -8,7 +8,7 @@ from typing import Final
 from aegis_sdk import Method
 from pydantic import BaseModel, Field
 
-from aegis_control.demo.orders import Side
+from aegis_demo.orders import Side
 
 CASH_KEY: Final = "cash"
 VERSION_KEY: Final = "version"

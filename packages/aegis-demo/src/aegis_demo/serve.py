@@ -1,6 +1,6 @@
 """The demo's services and a steady caller, each as a container's one process.
 
-    python -m aegis_control.demo.serve accounts|pricing|load
+    python -m aegis_demo.serve accounts|pricing|load
 
 Settings come from the environment: AEGIS_URL, AEGIS_INSTANCE_ID (a new one at each start without it),
 AEGIS_METRICS_PORT, AEGIS_DEMO_RATE (orders a second) and AEGIS_LOG_LEVEL. SIGTERM drains: what has begun is
@@ -18,14 +18,14 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import aegis_sdk
+from aegis_control.infrastructure.logs import set_up
 from aegis_sdk import Aegis, Role, Service
 
-from aegis_control.demo.accounts import accounts
-from aegis_control.demo.load import keep_trading
-from aegis_control.demo.market import GENERATED
-from aegis_control.demo.orders import account_names
-from aegis_control.demo.pricing import pricing
-from aegis_control.infrastructure.logs import set_up
+from aegis_demo.accounts import accounts
+from aegis_demo.load import keep_trading
+from aegis_demo.market import GENERATED
+from aegis_demo.orders import account_names
+from aegis_demo.pricing import pricing
 
 WAIT_S: Final = 90.0
 """For NATS and control, which start at the same moment."""
@@ -93,7 +93,7 @@ ROLES: Final = {"accounts": serve_accounts, "pricing": serve_pricing, "load": tr
 def main(arguments: list[str]) -> int:
     """The program. Exit codes: 0 drained, 1 failed, 2 usage."""
     if len(arguments) != 1 or arguments[0] not in ROLES:
-        print(f"usage: python -m aegis_control.demo.serve {'|'.join(ROLES)}", file=sys.stderr)
+        print(f"usage: python -m aegis_demo.serve {'|'.join(ROLES)}", file=sys.stderr)
         return 2
     level = os.environ.get("AEGIS_LOG_LEVEL", "info")
     set_up("json", level)
@@ -105,7 +105,7 @@ def _run(work: Coroutine[Any, Any, None]) -> int:
     try:
         asyncio.run(work)
     except aegis_sdk.AegisError as error:
-        print(f"aegis_control.demo.serve: {error}", file=sys.stderr)
+        print(f"aegis_demo.serve: {error}", file=sys.stderr)
         return 1
     return 0
 

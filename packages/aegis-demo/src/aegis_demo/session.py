@@ -19,15 +19,15 @@ from aegis_sdk.contract.control import Role
 from aegis_sdk.contract.subjects import Subjects
 from nats.aio.client import Client
 
-from aegis_control.demo import witness
-from aegis_control.demo.accounts import ON_DEMAND
-from aegis_control.demo.disruption import Disruption, Planned, Strike, flowing_at, plan
-from aegis_control.demo.events import Event, Finished, Limit, Stated, Traded
-from aegis_control.demo.market import Market
-from aegis_control.demo.options import DemoOptions
-from aegis_control.demo.orders import Order, accounts_of, write_orders
-from aegis_control.demo.processes import Child, Crew
-from aegis_control.demo.reconcile import Call, Evidence, Holding
+from aegis_demo import witness
+from aegis_demo.accounts import ON_DEMAND
+from aegis_demo.disruption import Disruption, Planned, Strike, flowing_at, plan
+from aegis_demo.events import Event, Finished, Limit, Stated, Traded
+from aegis_demo.market import Market
+from aegis_demo.options import DemoOptions
+from aegis_demo.orders import Order, accounts_of, write_orders
+from aegis_demo.processes import Child, Crew
+from aegis_demo.reconcile import Call, Evidence, Holding
 
 T = TypeVar("T")
 PRICING_INSTANCES: Final = 3
@@ -213,7 +213,7 @@ class Session:
         file = str(self._work_dir / "accounts.json")
         child = await self._crew.start(
             name,
-            "aegis_control.demo.accounts",
+            "aegis_demo.accounts",
             [self._url, name, str(role), file, str(self._market_file)],
             on_event=_unheard,
         )
@@ -224,7 +224,7 @@ class Session:
         name = f"pricing-{number}"
         return await self._crew.start(
             name,
-            "aegis_control.demo.pricing",
+            "aegis_demo.pricing",
             [self._url, name, str(self._market_file)],
             on_event=_unheard,
         )
@@ -234,7 +234,7 @@ class Session:
         options = [str(self._options.in_flight), str(self._options.speed)]
         return await self._crew.start(
             "gateway",
-            "aegis_control.demo.gateway",
+            "aegis_demo.gateway",
             [self._url, orders, *options],
             on_event=self._tape.record,
         )

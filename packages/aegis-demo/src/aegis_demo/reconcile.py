@@ -18,10 +18,10 @@ from typing import Any, Final
 
 from aegis_sdk.contract.envelope import Change, OutcomeKind
 
-from aegis_control.demo.amounts import plain
-from aegis_control.demo.contracts import CASH_KEY, POSITION_PREFIX, VERSION_KEY
-from aegis_control.demo.ledger import Ledger, LedgerAccount, Verdict
-from aegis_control.demo.orders import Order
+from aegis_demo.amounts import plain
+from aegis_demo.contracts import CASH_KEY, POSITION_PREFIX, VERSION_KEY
+from aegis_demo.ledger import Ledger, LedgerAccount, Verdict
+from aegis_demo.orders import Order
 
 MISMATCHES_SHOWN_MAX: Final = 20
 FINAL: Final = (OutcomeKind.EXECUTED.value, OutcomeKind.REJECTED.value)

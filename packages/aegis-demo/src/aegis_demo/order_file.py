@@ -18,9 +18,9 @@ from typing import Final
 from aegis_sdk.contract.names import encode_token
 from aegis_sdk.errors import InvalidName
 
-from aegis_control.demo.amounts import positive
-from aegis_control.demo.orders import Order, Side
-from aegis_control.demo.times import Moment, read_time
+from aegis_demo.amounts import positive
+from aegis_demo.orders import Order, Side
+from aegis_demo.times import Moment, read_time
 
 COLUMNS: Final = ("time", "account", "side", "quantity", "price", "symbol")
 _SHOWN_MAX: Final = 40

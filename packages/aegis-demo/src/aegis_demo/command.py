@@ -18,22 +18,22 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Final
 
+from aegis_control.infrastructure.embedded_nats import EmbeddedNats, EmbeddedNatsError, free_port
 from nats.errors import Error as NatsError
 from rich.console import Console
 
-from aegis_control.demo import witness
-from aegis_control.demo.fitted import fitted_market
-from aegis_control.demo.ledger import keep_ledger
-from aegis_control.demo.market import GENERATED, Market
-from aegis_control.demo.options import DemoOptions
-from aegis_control.demo.order_file import OrderFile, OrderFileError, read_order_file
-from aegis_control.demo.orders import Order, generate, newcomer_in
-from aegis_control.demo.processes import ChildFailed, Crew, last_words
-from aegis_control.demo.progress import screen_for
-from aegis_control.demo.reconcile import Reconciliation, reconcile
-from aegis_control.demo.report import Report, as_json, make_report, show
-from aegis_control.demo.session import Run, Session, SessionFailed, console_url
-from aegis_control.infrastructure.embedded_nats import EmbeddedNats, EmbeddedNatsError, free_port
+from aegis_demo import witness
+from aegis_demo.fitted import fitted_market
+from aegis_demo.ledger import keep_ledger
+from aegis_demo.market import GENERATED, Market
+from aegis_demo.options import DemoOptions
+from aegis_demo.order_file import OrderFile, OrderFileError, read_order_file
+from aegis_demo.orders import Order, generate, newcomer_in
+from aegis_demo.processes import ChildFailed, Crew, last_words
+from aegis_demo.progress import screen_for
+from aegis_demo.reconcile import Reconciliation, reconcile
+from aegis_demo.report import Report, as_json, make_report, show
+from aegis_demo.session import Run, Session, SessionFailed, console_url
 
 FAILED: Final = 1
 USAGE: Final = 2

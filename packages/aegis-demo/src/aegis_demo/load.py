@@ -20,7 +20,7 @@ import structlog
 from aegis_sdk import Aegis
 from aegis_sdk.errors import AegisError, Rejected
 
-from aegis_control.demo.contracts import (
+from aegis_demo.contracts import (
     BOOK,
     QUOTE,
     STATEMENT,
@@ -28,8 +28,8 @@ from aegis_control.demo.contracts import (
     QuoteRequest,
     StatementRequest,
 )
-from aegis_control.demo.market import OPEN_S, SYMBOLS
-from aegis_control.demo.orders import Order, Side, account_names, generate
+from aegis_demo.market import OPEN_S, SYMBOLS
+from aegis_demo.orders import Order, Side, account_names, generate
 
 TIMEOUT_S: Final = 20.0
 """A failover by heartbeats alone takes a second or two, one of NATS 5 s; this is far above."""

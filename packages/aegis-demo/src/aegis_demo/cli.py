@@ -1,8 +1,10 @@
-"""The command line of `aegis-control demo`. The control entrypoint mounts it: `mount(app)`."""
+"""The command line of `aegis-control demo`, which hands its arguments to `main`."""
 
 from __future__ import annotations
 
 import itertools
+import sys
+from collections.abc import Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Final
@@ -10,13 +12,14 @@ from typing import Annotated, Final
 import typer
 from typer.core import TyperCommand
 
-from aegis_control.demo.amounts import positive
-from aegis_control.demo.options import DemoOptions
+from aegis_demo.amounts import positive
+from aegis_demo.options import DemoOptions
 
 ORDERS_MAX: Final = 1_000_000
 STRIKES_MAX: Final = 50
 INSTANCES_MAX: Final = 16
 _COUNTED: Final = ("--kill", "--pause")
+USAGE: Final = 2
 
 
 class DemoCommand(TyperCommand):
@@ -162,9 +165,7 @@ def demo(
     account agrees; 5 when rows were refused beside that; 1 otherwise. Ctrl-C
     ends all processes and leaves nothing behind.
     """
-    from aegis_control.demo.command import (
-        run_demo,
-    )  # pulls in the SDK, which --help need not wait for
+    from aegis_demo.command import run_demo  # it imports the SDK, for which --help need not wait
 
     options = DemoOptions(
         orders=orders,
@@ -186,6 +187,17 @@ def demo(
     raise typer.Exit(run_demo(options))
 
 
-def mount(app: typer.Typer) -> None:
-    """Add `demo` to an application's commands."""
+def main(arguments: Sequence[str]) -> int:
+    """Run `aegis-control demo` with `arguments` and return its exit code: command.py has them all."""
+    app = typer.Typer(add_completion=False)
+    # With a second one, typer keeps the command's own name in the usage line.
+    app.callback()(lambda: None)
     app.command("demo", cls=DemoCommand)(demo)
+    try:
+        return int(
+            app(args=["demo", *arguments], prog_name="aegis-control", standalone_mode=False) or 0
+        )
+    except typer.TyperException as error:
+        hint = "see `aegis-control demo --help`"
+        print(f"aegis-control demo: {error.format_message()}; {hint}", file=sys.stderr)
+        return USAGE

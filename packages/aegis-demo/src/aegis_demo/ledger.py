@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from enum import StrEnum
 
-from aegis_control.demo.amounts import EXACT
-from aegis_control.demo.market import Market
-from aegis_control.demo.orders import Order, Side, price_for
+from aegis_demo.amounts import EXACT
+from aegis_demo.market import Market
+from aegis_demo.orders import Order, Side, price_for
 
 
 class Verdict(StrEnum):

@@ -1,6 +1,6 @@
 """One instance of `accounts`, a targeted service: each account has one active at a time.
 
-    python -m aegis_control.demo.accounts URL INSTANCE_ID ROLE ACCOUNTS_FILE MARKET_FILE
+    python -m aegis_demo.accounts URL INSTANCE_ID ROLE ACCOUNTS_FILE MARKET_FILE
 
 An account's state is its cash, a position a symbol, and the number of bookings. `book` changes all
 three or none: the change is stored with the reply, in one message.
@@ -18,9 +18,9 @@ import aegis_sdk
 from aegis_sdk import ResourceContext, Resources, Role, Service
 from aegis_sdk.errors import Rejected
 
-from aegis_control.demo import child
-from aegis_control.demo.amounts import EXACT, plain
-from aegis_control.demo.contracts import (
+from aegis_demo import child
+from aegis_demo.amounts import EXACT, plain
+from aegis_demo.contracts import (
     BOOK,
     CASH_KEY,
     POSITION_PREFIX,
@@ -31,9 +31,9 @@ from aegis_control.demo.contracts import (
     Statement,
     StatementRequest,
 )
-from aegis_control.demo.events import Ready
-from aegis_control.demo.market import Market
-from aegis_control.demo.orders import Side
+from aegis_demo.events import Ready
+from aegis_demo.market import Market
+from aegis_demo.orders import Side
 
 
 def accounts(market: Market) -> Service:

@@ -1,6 +1,6 @@
 """One instance of `pricing`, a group service: any instance answers any request.
 
-python -m aegis_control.demo.pricing URL INSTANCE_ID MARKET_FILE
+python -m aegis_demo.pricing URL INSTANCE_ID MARKET_FILE
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from pathlib import Path
 import aegis_sdk
 from aegis_sdk import Context, Service
 
-from aegis_control.demo import child
-from aegis_control.demo.contracts import QUOTE, Quote, QuoteRequest
-from aegis_control.demo.events import Ready
-from aegis_control.demo.market import Market
+from aegis_demo import child
+from aegis_demo.contracts import QUOTE, Quote, QuoteRequest
+from aegis_demo.events import Ready
+from aegis_demo.market import Market
 
 
 def pricing(market: Market) -> Service:

@@ -12,7 +12,7 @@ from typing import Final
 
 from pydantic import BaseModel, ConfigDict
 
-from aegis_control.demo.amounts import EXACT
+from aegis_demo.amounts import EXACT
 
 SYMBOLS: Final = ("AAPL", "AMZN", "GOOG", "JPM", "META", "MSFT", "NVDA", "TSLA")
 OPEN_S: Final = 9.5 * 3600

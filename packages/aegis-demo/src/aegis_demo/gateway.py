@@ -1,6 +1,6 @@
 """The gateway: sends a session's orders, as their callers would, and reports every answer.
 
-    python -m aegis_control.demo.gateway URL ORDERS_FILE IN_FLIGHT SPEED
+    python -m aegis_demo.gateway URL ORDERS_FILE IN_FLIGHT SPEED
 
 An order without a limit asks `pricing` first (a group request: any instance), then it is booked on
 its account (a targeted request). Orders of one account go out one after the other, in their order;
@@ -21,8 +21,8 @@ import aegis_sdk
 from aegis_sdk import Aegis
 from aegis_sdk.errors import AegisError, NotExecuted, OutcomeUnknown, Rejected, Unavailable
 
-from aegis_control.demo import child
-from aegis_control.demo.contracts import (
+from aegis_demo import child
+from aegis_demo.contracts import (
     BOOK,
     QUOTE,
     STATEMENT,
@@ -31,8 +31,8 @@ from aegis_control.demo.contracts import (
     QuoteRequest,
     StatementRequest,
 )
-from aegis_control.demo.events import Finished, Limit, Ready, Stated, Traded
-from aegis_control.demo.orders import Order, Side, accounts_of, read_orders
+from aegis_demo.events import Finished, Limit, Ready, Stated, Traded
+from aegis_demo.orders import Order, Side, accounts_of, read_orders
 
 REQUEST_TIMEOUT_S: Final = 20.0
 """A failover by heartbeats alone takes a second or two; this is far above, for slow machines."""

@@ -13,7 +13,7 @@ from typing import Final
 
 import aegis_sdk
 
-from aegis_control.demo.events import Event
+from aegis_demo.events import Event
 
 CONNECT_WAIT_S: Final = 90.0
 """For NATS and control, which start at the same moment; the demo gives up by itself."""

@@ -12,12 +12,12 @@ from typing import Final
 from rich.console import Console
 from rich.table import Table
 
-from aegis_control.demo.amounts import plain
-from aegis_control.demo.disruption import Disruption, Strike, longest_wait_s
-from aegis_control.demo.market import Market
-from aegis_control.demo.order_file import RefusedRow
-from aegis_control.demo.reconcile import MISMATCHES_SHOWN_MAX, Reconciliation
-from aegis_control.demo.session import Run
+from aegis_demo.amounts import plain
+from aegis_demo.disruption import Disruption, Strike, longest_wait_s
+from aegis_demo.market import Market
+from aegis_demo.order_file import RefusedRow
+from aegis_demo.reconcile import MISMATCHES_SHOWN_MAX, Reconciliation
+from aegis_demo.session import Run
 
 
 class Closing(StrEnum):

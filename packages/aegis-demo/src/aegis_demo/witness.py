@@ -26,8 +26,8 @@ from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 from nats.js.errors import BucketNotFoundError
 from nats.js.kv import KeyValue
 
-from aegis_control.demo.contracts import BOOK
-from aegis_control.demo.reconcile import AcceptedBooking, JournalEntry, entry_of
+from aegis_demo.contracts import BOOK
+from aegis_demo.reconcile import AcceptedBooking, JournalEntry, entry_of
 
 SERVICE: Final = "accounts"
 CONTROL_TIMEOUT_S: Final = 90.0

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
-from aegis_control.demo.events import Traded
+from aegis_demo.events import Traded
 
 
 class Strike(StrEnum):
