@@ -32,8 +32,3 @@ class DemoOptions:
     console: bool = False
     instances: int = 2
     grow: bool = False
-
-    @property
-    def is_shared(self) -> bool:
-        """Whether the instances share the accounts; else one is active for all, and the other stands by."""
-        return self.grow or self.instances > 2

@@ -15,14 +15,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Protocol, TypeVar
 
-from aegis_sdk.contract.control import Role
 from aegis_sdk.contract.subjects import Subjects
 from nats.aio.client import Client
 
 from aegis_demo import witness
-from aegis_demo.accounts import ON_DEMAND
 from aegis_demo.disruption import Disruption, Planned, Strike, flowing_at, plan
 from aegis_demo.events import Event, Finished, Limit, Stated, Traded
+from aegis_demo.layouts import layout_of
 from aegis_demo.market import Market
 from aegis_demo.options import DemoOptions
 from aegis_demo.orders import Order, accounts_of, write_orders
@@ -128,6 +127,7 @@ class Session:
         self._subjects = Subjects()
         self._directory = witness.Directory()
         self._accounts = accounts_of(orders)
+        self._layout = layout_of(self._accounts, instances=options.instances, grow=options.grow)
         self._instances: dict[str, Child] = {}
         """The processes of `accounts`, by instance id."""
         self._numbers = itertools.count(1)
@@ -145,7 +145,9 @@ class Session:
             gateway = await self._until_all_serve(*services)
             epochs = self._directory.epochs()
             await self._trade(gateway)
-            failovers = self._failovers_since(epochs)
+            failovers = self._layout.failovers(
+                self._directory, since=epochs, provoked=self._failovers
+            )
         return await self._collect(failovers)
 
     # --- start -----------------------------------------------------------------------------------
@@ -166,37 +168,27 @@ class Session:
 
     def _control_environment(self) -> dict[str, str]:
         environment = {"AEGIS_URL": self._url, "AEGIS_HTTP_PORT": str(self._http_port)}
-        if self._options.is_shared:
-            environment["AEGIS_SPREAD_WAIT_S"] = "0.5"
-        else:
-            environment["AEGIS_SPREAD"] = "false"  # it tells of one active and its standby
+        environment |= self._layout.control_settings
         if not self._options.heartbeats_only:
             environment["AEGIS_SYSTEM_URL"] = self._system_url
         return environment
 
     async def _start_services(self) -> tuple[Child, ...]:
         """Start all instances and, last, the gateway; they wait for control by themselves."""
-        shared, count = self._options.is_shared, self._options.instances
-        accounts = (
-            f"{count} that share accounts" if shared else "an active and a standby of accounts"
-        )
         self._screen.say(
-            f"starting {PRICING_INSTANCES} instances of pricing, {accounts}, and the gateway: a process"
-            " each"
+            f"starting {PRICING_INSTANCES} instances of pricing, {self._layout.words}, and the gateway:"
+            " a process each"
         )
         self._files()
-        roles = [ON_DEMAND] * count if shared else [Role.ACTIVE, Role.STANDBY]
-        booking = [await self._start_accounts(role) for role in roles]
+        booking = [await self._start_accounts(role) for role in self._layout.first_roles]
         pricing = [await self._start_pricing(n + 1) for n in range(PRICING_INSTANCES)]
         return *booking, *pricing, await self._start_gateway()
 
     async def _until_all_serve(self, *services: Child) -> Child:
         """Return the gateway, the last of them."""
         await self._crew.until_ready(*services)
-        if not self._options.is_shared:
-            await self._await(
-                self._one_is_active(), "one instance to be the active of all accounts"
-            )
+        ready = self._directory.until(self._layout.is_ready)
+        await self._await(ready, "one instance to be the active of all accounts")
         return services[-1]
 
     def _files(self) -> None:
@@ -262,12 +254,7 @@ class Session:
         self._disruptions.append(disruption)
         self._screen.say(_story(disruption))
         if planned.strike is Strike.KILL:
-            await self._start_accounts(self._later_role)
-
-    @property
-    def _later_role(self) -> str:
-        """Of an instance that starts in mid-stream."""
-        return ON_DEMAND if self._options.is_shared else Role.AUTO
+            await self._start_accounts(self._layout.later_role)
 
     async def _hit(self, strike: Strike) -> Disruption:
         if strike is Strike.GROW:
@@ -280,7 +267,8 @@ class Session:
         else:
             victim.may_end = True
             victim.pause()
-        successor = await self._await(self._successor_of(victim.name), "the standby to take over")
+        taken_over = self._layout.successor(self._directory, victim.name)
+        successor = await self._await(taken_over, "the standby to take over")
         taken_over_s = time.monotonic()
         if strike is Strike.PAUSE:
             victim.wake()
@@ -289,7 +277,7 @@ class Session:
     async def _grow(self) -> Disruption:
         """One more instance: until it is active for its share."""
         done, began_s = len(self._tape.trades), time.monotonic()
-        child = await self._start_accounts(ON_DEMAND)
+        child = await self._start_accounts(self._layout.later_role)
         await self._crew.until_ready(child)
         live = sum(self._directory.lives(name) for name in self._instances)
         share = len(self._directory.leases) // max(live, 1)
@@ -302,44 +290,24 @@ class Session:
         return Disruption(Strike.GROW, child.name, child.pid, done, began_s, got, ended_s)
 
     def _active(self) -> Child:
-        """Of all accounts, or of most. Raises: SessionFailed when it is no process of ours."""
-        if self._options.is_shared:
-            [(most, _)] = self._directory.owners().most_common(1)
-            return self._instances[most]
-        owner = self._directory.active_of_all(self._accounts)
+        """Raises: SessionFailed when there is none, or it is no process of ours."""
+        owner = self._layout.active(self._directory)
         if owner not in self._instances:
             raise SessionFailed(f"the accounts are not in one instance's hands (but {owner})")
         return self._instances[owner]
-
-    async def _one_is_active(self) -> None:
-        """Either: with thousands of accounts on a busy machine the standby may have taken over already."""
-        await self._directory.until(lambda d: d.active_of_all(self._accounts) in self._instances)
-
-    async def _successor_of(self, victim: str) -> str:
-        if self._options.is_shared:
-            had = [n for n, lease in self._directory.leases.items() if lease.owner == victim]
-            await self._directory.until(lambda d: not d.owners()[victim])
-            return ", ".join(sorted({self._directory.leases[name].owner for name in had}))
-        await self._directory.until(lambda d: d.active_of_all(self._accounts) not in (victim, None))
-        return str(self._directory.active_of_all(self._accounts))
 
     async def _standby_is_there(self) -> None:
         try:
             async with asyncio.timeout(STANDBY_TIMEOUT_S):
                 await self._crew.attended(self._directory.until(self._has_standby))
         except TimeoutError:  # a zombie may have ended instead of coming back
-            standby = await self._start_accounts(self._later_role)
+            standby = await self._start_accounts(self._layout.later_role)
             await self._crew.until_ready(standby)
             await self._await(self._directory.until(self._has_standby), "a standby")
 
     def _has_standby(self, directory: witness.Directory) -> bool:
-        if self._options.is_shared:
-            return directory.has_standbys()
-        active = directory.active_of_all(self._accounts)
-        return active is not None and any(
-            name != active and child.running and not child.paused and directory.lives(name)
-            for name, child in self._instances.items()
-        )
+        running = [n for n, child in self._instances.items() if child.running and not child.paused]
+        return self._layout.has_standby(directory, running)
 
     async def _await(self, wait: Awaitable[T], what: str) -> T:
         try:
@@ -352,12 +320,6 @@ class Session:
     def _failovers(self) -> int:
         """Those that were provoked."""
         return sum(each.strike is not Strike.GROW for each in self._disruptions)
-
-    def _failovers_since(self, epochs: dict[str, int]) -> int:
-        if self._options.is_shared:  # accounts move when instances come, too
-            return self._failovers
-        now = self._directory.epochs()
-        return max((now[account] - epoch for account, epoch in epochs.items()), default=0)
 
     # --- the evidence ----------------------------------------------------------------------------
     async def _collect(self, failovers: int) -> Run:
