@@ -86,7 +86,9 @@ class ChangeResources:
             record = member.record.model_copy(update=changes)
             self._roster.put_soon(table, member, record)
             await self._register.grant(table, member, claims)
-            vacant = await self._take_away(table, member, change.remove, rests=change.rests)
+            vacant = 0
+            if change.remove:
+                vacant = await self._take_away(table, member, change.remove, rests=change.rests)
         self._world.events.emit(
             ResourcesChanged(
                 service=table.name,

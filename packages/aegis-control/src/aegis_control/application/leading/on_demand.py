@@ -8,6 +8,7 @@ for side by side is given together. Nothing of this is stored: what was begun an
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -47,6 +48,8 @@ class _Wants:
 
     names: dict[str, asyncio.Future[bool]] = field(default_factory=dict)
     is_running: bool = False
+    active: Counter[str] = field(default_factory=Counter)
+    """For how many resources each instance was active at the last look, and what it was given since."""
     looked_s: float = float("-inf")
     """When the stored requests were looked at."""
     settled: dict[str, float] = field(default_factory=dict)
@@ -93,7 +96,7 @@ class PlaceOnDemand:
         self, table: ServiceTable, names: Collection[str]
     ) -> Mapping[str, asyncio.Future[bool]]:
         """Each is True when it has an active."""
-        wants = self._wants.setdefault(table.name, _Wants())
+        wants = self._wants_of(table)
         loop = asyncio.get_running_loop()
         for name in names:
             if name not in wants.names:
@@ -104,13 +107,18 @@ class PlaceOnDemand:
             self._spawn(self._give(table, wants))
         return found
 
+    def _wants_of(self, table: ServiceTable) -> _Wants:
+        if table.name not in self._wants:
+            self._wants[table.name] = _Wants(active=Counter(table.active_counts()))
+        return self._wants[table.name]
+
     async def _give(self, table: ServiceTable, wants: _Wants) -> None:
         """Until nothing is asked for: what comes while instances are told is given with the next ones. Raises: Unavailable."""
         try:
             while wants.names:
                 names = list(islice(wants.names, AT_A_TIME))
                 try:
-                    await self._give_some(table, names)
+                    await self._give_some(table, wants, names)
                 finally:  # without an active it is asked for again
                     for name in names:
                         given = wants.names.pop(name)
@@ -122,8 +130,9 @@ class PlaceOnDemand:
                 given.cancel()
             wants.names.clear()
 
-    async def _give_some(self, table: ServiceTable, names: Sequence[str]) -> None:
-        planned = placing.actives(names, places(table, self._world), table.active_counts())
+    async def _give_some(self, table: ServiceTable, wants: _Wants, names: Sequence[str]) -> None:
+        planned = placing.actives(names, places(table, self._world), wants.active)
+        wants.active.update({instance_id: len(given) for instance_id, given in planned.items()})
         await self._grant_followed(table, planned)
         missing = {
             instance_id: [each for each in given if _state(table, each) is not LeaseState.HELD]
@@ -156,7 +165,8 @@ class PlaceOnDemand:
         """
         if table.lost or table.owned is None or not _on_demand(table):
             return
-        wants = self._wants.setdefault(table.name, _Wants())
+        wants = self._wants_of(table)
+        wants.active = Counter(table.active_counts())
         missed = [
             name
             for name, lease in table.leases.items()

@@ -131,12 +131,14 @@ class Leases:
         self._follow(table)
         return list(table.leases_behind)
 
-    async def ensure_gates(self, table: ServiceTable) -> list[str]:
-        """Store the gates that are still missing; returns their writers."""
+    async def ensure_gates(
+        self, table: ServiceTable, resources: Iterable[str] | None = None
+    ) -> list[str]:
+        """Store the gates that are still missing, of the former owners of `resources` (None: of all); returns their writers."""
         if table.lost:
             return []
         owned = await self._owned(table)
-        return await self._shut_out(table, owned, table.leases)
+        return await self._shut_out(table, owned, table.leases if resources is None else resources)
 
     async def begin_again(
         self, table: ServiceTable, known: Mapping[str, ResourceSeen], *, log_id: str

@@ -178,7 +178,7 @@ class Register:
         granted = [name for name, what in claims.items() if what is Claim.GRANT]
         await self._leases.put_in_state(table, kept, LeaseState.HELD, reason="returned")
         await self._leases.grant(table, granted, member, reason="registered")
-        await self._leases.ensure_gates(table)
+        await self._leases.ensure_gates(table, claims)
 
     async def _grant(self, table: ServiceTable, member: Member, claims: dict[str, Claim]) -> int:
         """Returns for how many resources the instance is active now."""
