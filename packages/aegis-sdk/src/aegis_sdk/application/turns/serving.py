@@ -29,7 +29,7 @@ from aegis_sdk.application.ports import (
 from aegis_sdk.application.threads import Threads
 from aegis_sdk.application.tracing import LOG_TRACER, Tracer
 from aegis_sdk.application.turns.deliveries import CREDIT, Deliveries
-from aegis_sdk.application.turns.further import Further
+from aegis_sdk.application.turns.further import Further, Kept
 from aegis_sdk.application.turns.host import TurnHost
 from aegis_sdk.application.turns.lanes import Appender
 from aegis_sdk.application.turns.ports import FoundCheckpoint, Sent, WriterLog
@@ -44,7 +44,7 @@ from aegis_sdk.domain.delivery import backoff_s
 from aegis_sdk.domain.recorder import NO_RECORDER, Recorder
 from aegis_sdk.domain.turns.entries import Claim, Entry, Own
 from aegis_sdk.domain.turns.states import HeldState
-from aegis_sdk.domain.turns.writer import OUTCOMES_KEPT_S
+from aegis_sdk.domain.turns.writer import OUTCOMES_KEPT_S, Writer
 from aegis_sdk.service import Service
 from aegis_sdk.telemetry import log
 
@@ -61,6 +61,14 @@ OnEntry = Callable[[Entry | Claim], None]
 OnUnreadable = Callable[[int, str, Sequence[str]], None]
 OnStored = Callable[[Request, int, float], None]
 """A request, its place in the stream, and when it was stored (Unix time)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Coming:
+    """Resources that control is asked for, and what is read of the log meanwhile."""
+
+    names: list[str]
+    kept: Kept
 
 
 class Source(Protocol):
@@ -400,27 +408,28 @@ class TurnServing:
         self.host.restored()
 
     # --- resources that come later --------------------------------------------------------------------------------
-    def expect(self, resources: Collection[str]) -> list[str]:
-        """Control is about to be asked for them; those that are not followed yet."""
+    def expect(self, resources: Collection[str]) -> Coming:
+        """Control is about to be asked for them: those that are not followed yet. `add` them, or `unexpect` them."""
         self.host.keep(resources)  # one that is being forgotten
         held, host = self.host.writer.held, self.host
         new = [name for name in resources if not (name in held or host.is_expected(name))]
         self.host.expect(new)
         self._coming += 1
-        return new
+        return Coming(new, Kept(host))
 
-    def add(self, resources: Sequence[str], *, log_after: int) -> None:
+    def add(self, coming: Coming, *, log_after: int) -> None:
         """Follow what was expected. What the log has of those without a checkpoint stands behind `log_after`."""
         if self._stopped:
             return  # who serves next is told all that is offered
-        following = self.host.aside(self._follow(resources, log_after))
+        following = self.host.aside(self._follow(coming, log_after))
         self._following.add(following)
         following.add_done_callback(self._following.discard)
 
-    def unexpect(self, resources: Collection[str]) -> None:
-        """They do not come."""
+    def unexpect(self, coming: Coming) -> None:
+        """They do not come, or have come."""
         self._coming -= 1
-        self.host.unexpect(resources)
+        coming.kept.close()
+        self.host.unexpect(coming.names)
 
     async def release(self, resources: Collection[str], *, timeout_s: float) -> bool:
         """Begin nothing new on what this instance gives up; True when all that had begun has ended, else it goes on."""
@@ -446,13 +455,13 @@ class TurnServing:
         forgetting = self.host.aside(self.host.forget(resources, after=log_end))
         await asyncio.wait({forgetting}, timeout=FORGET_S)
 
-    async def _follow(self, resources: Sequence[str], log_after: int) -> None:
+    async def _follow(self, coming: Coming, log_after: int) -> None:
         try:
-            if resources:
-                await self._read_stored(resources)
-                await self._read_further(resources, log_after)
+            if coming.names:
+                await self._read_stored(coming.names)
+                await self._read_further(coming.names, log_after, coming.kept)
         finally:
-            self.unexpect(resources)
+            self.unexpect(coming)
 
     async def _read_stored(self, resources: Sequence[str]) -> None:
         """Their requests that were stored before they came: this instance has passed them."""
@@ -481,22 +490,27 @@ class TurnServing:
         if new:
             self.host.aside(self._read_further(new))
 
-    async def _read_further(self, resources: Sequence[str], log_after: int = 0) -> None:
+    async def _read_further(
+        self, resources: Sequence[str], log_after: int = 0, kept: Kept | None = None
+    ) -> None:
         """The log gives them to this writer, which does not hold them: another fold reads them, and is adopted."""
         log.info("resources_read_later", writer=self.writer, resources=len(resources))
         for n in itertools.count(1):
             try:
-                if await self._adopt(resources, log_after):
+                if await self._adopt(resources, log_after, kept):
                     return
+                kept = None
             except StoreError as error:
                 log.warning("resources_not_read", writer=self.writer, error=str(error))
             await asyncio.sleep(backoff_s(n, first_s=0.02, max_s=1.0))
 
-    async def _adopt(self, resources: Sequence[str], log_after: int) -> bool:
+    async def _adopt(self, resources: Sequence[str], log_after: int, kept: Kept | None) -> bool:
         """Whether the fold was whole. Raises: StoreError."""
         fold = self.host.writer.further()
         checkpoints = await self._readers.checkpoints(resources)
         begins = self.host.follow(resources, checkpoints, fold=fold, after=log_after)
+        if kept is not None and (entries := kept.behind(begins)) is not None:
+            return await self._adopt_kept(fold, entries)
         further = Further(fold, self.host)
         reader = self._readers.log(further.entry, further.unreadable, is_main=False)
         self._further.append(reader)
@@ -507,6 +521,13 @@ class TurnServing:
             further.close()
             self._further.remove(reader)
             await reader.stop()
+
+    async def _adopt_kept(self, fold: Writer, entries: Sequence[Entry]) -> bool:
+        further = Further(fold, self.host, entries)
+        try:
+            return await further.done
+        finally:
+            further.close()
 
 
 def _unheard(_: str) -> None: ...
