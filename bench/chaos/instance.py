@@ -17,7 +17,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import aegis_sdk
-from aegis_sdk import AegisError, Resources, Role
+from aegis_sdk import AegisError, Context, Method, Resources, Role, Service
 from aegis_sdk.domain.turns.work import Write
 from aegis_sdk.infrastructure.turns.log import TurnLog
 
@@ -79,6 +79,19 @@ async def _done(change: Callable[[list[str]], Awaitable[None]], name: str) -> No
         await asyncio.sleep(CHANGE_AGAIN_S)
 
 
+def of_version(service: Service, version: int) -> Service:
+    """The second one has a method more, which the first one's instances lack."""
+    service.version = str(version)
+    if version > 1:
+        later = Method(service.name, "later", request=int, reply=int)
+
+        @service.handles(later)
+        async def answer(_: Context, n: int) -> int:
+            return n
+
+    return service
+
+
 def offered(workload: str) -> dict[str, Role] | Resources:
     if workload in ON_DEMAND:
         return Resources("*", idle_s=IDLE_S)
@@ -86,11 +99,11 @@ def offered(workload: str) -> dict[str, Role] | Resources:
 
 
 async def serve(options: dict[str, Any]) -> None:
-    """`url`, `id`, `workloads`."""
+    """`url`, `id`, `version`, `workloads`."""
     async with aegis_sdk.connect(options["url"], wait_s=CONTROL_WAIT_S) as aegis:
         instances = [
             await aegis.serve(
-                WORKLOADS[name].service(),
+                of_version(WORKLOADS[name].service(), options["version"]),
                 resources=offered(name),
                 instance_id=f"{options['id']}-{name}",
                 wait_s=CONTROL_WAIT_S,

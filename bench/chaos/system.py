@@ -218,6 +218,7 @@ class System:
         options = {
             "url": url,
             "id": f"{identity}-{self._started}",
+            "version": 1 + (self._started > INSTANCES),  # whoever comes later
             "workloads": list(self._settings.workloads),
         }
         return await self._start_child(name, "-m", "bench.chaos.instance", json.dumps(options))
