@@ -197,10 +197,8 @@ class NatsDirectory:
         bucket, key = self._subjects.registry_bucket, self._subjects.instance_key(service, "*")
         if await self._read(bucket, key) is not None:
             return True
-        messages = await self._link.collect(
-            f"{self._link.api_prefix}DIRECT.GET.KV_{bucket}",
-            {"multi_last": [f"$KV.{bucket}.{key}"]},
-            timeout_s=READY_TIMEOUT_S,
+        messages = await self._link.newest(
+            f"KV_{bucket}", [f"$KV.{bucket}.{key}"], timeout_s=READY_TIMEOUT_S
         )
         return any(message.headers.get("KV-Operation") not in _DELETED for message in messages)
 

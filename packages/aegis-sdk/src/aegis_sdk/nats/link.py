@@ -96,6 +96,10 @@ OPEN_MAX: Final = 100_000
 SWEEP_S: Final = 0.05
 """How late a timeout may be noticed."""
 
+_UP_TO: Final = "Nats-UpTo-Sequence"
+"""Of an answer of several messages: the newest of the stream at that server, when it was asked."""
+_PENDING: Final = "Nats-Num-Pending"
+_LAST: Final = "Nats-Last-Sequence"
 _MISSING: Final = frozenset({ERR_NO_STREAM, ERR_NO_CONSUMER, ERR_NO_MESSAGE})
 _FULL: Final = frozenset({ERR_ACCOUNT_FULL, ERR_NO_RESOURCES, ERR_NO_STORAGE})
 SETTLE_S: Final = 1.0
@@ -584,13 +588,37 @@ class Link:
             for token in begun:
                 self._waiting.pop(token, None)
 
-    async def collect(
-        self, subject: str, request: Mapping[str, Any], *, timeout_s: float
+    async def newest(
+        self, stream: str, subjects: Sequence[str], *, timeout_s: float
     ) -> list[Message]:
-        """A call that is answered by several messages and an end mark, as a direct get of many subjects is.
+        """The newest message of each of these subjects that has one, wherever it is read, in the stream's order. What is stored
+        meanwhile may be there beside what it replaces: of one subject the last counts.
 
-        Its messages come on an inbox of its own: on the common one the first answer would end the call. They are all kept until
-        the end mark comes, and `timeout_s` is for all of them together. Raises: StoreUnreachable.
+        `subjects`: up to 1,000; with wildcards, that many messages. `timeout_s`: for each answer. The server ends an answer after
+        some 64 MB, and leaves out what is replaced while it answers. So it is asked for what is behind until that is nothing.
+        Raises: StoreUnreachable.
+        """
+        subject, request = f"{self.api_prefix}DIRECT.GET.{stream}", {"multi_last": list(subjects)}
+        messages: list[Message] = []
+        begins, owed = 0, 0
+        while True:
+            behind = {"seq": begins} if begins else {}
+            answer, end = await self._to_the_end(subject, request | behind, timeout_s)
+            messages += answer
+            upto, pending = (int(end.headers.get(name, 0)) for name in (_UP_TO, _PENDING))
+            if upto < owed:
+                raise StoreUnreachable(f"{subject}: a server answered that lags behind another")
+            if not answer and not pending:
+                return messages
+            owed = upto if pending else 0
+            begins = 1 + (int(end.headers[_LAST]) if pending else upto)
+
+    async def _to_the_end(
+        self, subject: str, request: Mapping[str, Any], timeout_s: float
+    ) -> tuple[list[Message], Message]:
+        """A call that is answered by several messages and an end mark: those, and that.
+
+        They come on an inbox of their own: on the common one the first answer would end the call.
         """
         inbox = self._client.new_inbox()
         messages: list[Message] = []
@@ -606,13 +634,16 @@ class Link:
         try:
             self.post(subject, json.dumps(request).encode(), reply=inbox)
             async with asyncio.timeout(timeout_s):
-                return _collected(messages, await end)
+                mark = await end
         except TimeoutError as error:
             raise StoreUnreachable(
                 self._because(f"{subject}: no end after {timeout_s:g} s")
             ) from error
         finally:
             self.drop(subscription)
+        if mark.status not in ("204", "404"):  # there is no more, and: there is nothing
+            raise StoreUnreachable(f"{subject}: {mark.status}")
+        return messages, mark
 
     # --- answers --------------------------------------------------------------------------------------------
     async def _ask(
@@ -752,13 +783,6 @@ def _let_go(client: Client) -> None:
 
 class Busy(StoreError):
     """Err 10164: another check of the same subject is in flight; nothing was stored, ask again (R3, on three nodes)."""
-
-
-def _collected(messages: list[Message], end: Message) -> list[Message]:
-    """204 ends the answers, 404 says that there are none."""
-    if end.status in ("204", "404"):
-        return messages
-    raise StoreUnreachable(f"direct get: {end.status}")
 
 
 def _outcome(future: asyncio.Future[Message]) -> Message | StoreError:

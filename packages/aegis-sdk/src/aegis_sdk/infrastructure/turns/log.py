@@ -262,8 +262,9 @@ class TurnLog:
                 await asyncio.sleep(TROUBLE_WAIT_S)
             else:
                 write.seq = end.seq
-                self._is_stored(write, subject, end.seq - len(batch) + 1)
-                await self._drop_parts(parted)
+                first = end.seq - len(batch) + 1
+                self._is_stored(write, subject, first)
+                await self._drop_parts(parted, before=first)
                 return
 
     async def _head_of(
@@ -284,13 +285,14 @@ class TurnLog:
             parted[resource] = 0
         return names.checkpoint(resource), head.encode(), {ROLLUP: "sub"} | head.headers()
 
-    async def _drop_parts(self, parted: Mapping[str, int]) -> None:
-        """Of older checkpoints: all before the first that is needed, or simply all."""
+    async def _drop_parts(self, parted: Mapping[str, int], *, before: int) -> None:
+        """Of older checkpoints: all before the first that is needed, else all before the checkpoint, which stands at `before` or
+        behind it. This may come late: by then a new owner's parts may be there, behind it.
+        """
         for resource, seq in parted.items():
-            which: dict[str, Any] = {"filter": self._names.parts(resource)}
+            which: dict[str, Any] = {"filter": self._names.parts(resource), "seq": seq or before}
             if seq:
                 self._parted.add(resource)
-                which["seq"] = seq
             else:
                 self._parted.discard(resource)
             with contextlib.suppress(StoreError):  # the next one drops them
@@ -475,8 +477,8 @@ class TurnLog:
         parted: dict[str, int] = {}
         subject, body, headers = await self._head_of(save.checkpoint, parted)
         headers |= {EXPECTED_SEQ: str(save.gate), EXPECTED_SUBJECT: self._gate}
-        await self._put(subject, body, headers)
-        await self._drop_parts(parted)
+        head = await self._put(subject, body, headers)
+        await self._drop_parts(parted, before=head.seq)
 
     # --- reading ------------------------------------------------------------------------------------------------
     async def find_all(self, request_ids: Collection[str], *, to_seq: int) -> dict[str, Outcome]:

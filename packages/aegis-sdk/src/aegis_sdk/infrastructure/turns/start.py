@@ -25,8 +25,8 @@ from aegis_sdk.infrastructure.messages import last_message
 from aegis_sdk.nats.jetstream import parse_time
 from aegis_sdk.nats.link import Link
 
-READ_TIMEOUT_S: Final = 5.0
-"""For one answer of the server, which is up to AT_ONCE_MAX checkpoints."""
+READ_TIMEOUT_S: Final = 30.0
+"""For one answer of the server, which is up to AT_ONCE_MAX checkpoints, or some 64 MB."""
 AT_ONCE_MAX: Final = 500
 """Subjects of one question; the server takes a thousand."""
 
@@ -42,10 +42,8 @@ async def newest_saved(
     subjects = [names.checkpoint(resource) for resource in resources]
     messages = []
     for at in range(0, len(subjects), AT_ONCE_MAX):
-        messages += await link.collect(
-            f"{link.api_prefix}DIRECT.GET.{names.stream}",
-            {"multi_last": subjects[at : at + AT_ONCE_MAX]},
-            timeout_s=READ_TIMEOUT_S,
+        messages += await link.newest(
+            names.stream, subjects[at : at + AT_ONCE_MAX], timeout_s=READ_TIMEOUT_S
         )
     try:
         return [SavedUpTo.parse(message.headers.get(SAVED, "")) for message in messages]
@@ -64,11 +62,7 @@ async def newest_checkpoints(
     found: dict[str, FoundCheckpoint] = {}
     for at in range(0, len(resources), AT_ONCE_MAX):
         by_subject = {names.checkpoint(each): each for each in resources[at : at + AT_ONCE_MAX]}
-        messages = await link.collect(
-            f"{link.api_prefix}DIRECT.GET.{names.stream}",
-            {"multi_last": list(by_subject)},
-            timeout_s=READ_TIMEOUT_S,
-        )
+        messages = await link.newest(names.stream, list(by_subject), timeout_s=READ_TIMEOUT_S)
         for message in messages:
             resource = by_subject[message.headers["Nats-Subject"]]
             try:
