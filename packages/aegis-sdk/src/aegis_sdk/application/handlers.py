@@ -1,9 +1,31 @@
 """Runs a handler for one request and turns whatever happens into an outcome.
 
-It knows nothing of resources' order, gates or acknowledgements. Invariant: it returns an outcome, whatever
-users' code raises and does to the task that it runs in. Only a run that is dropped leaves a request without
-one. The host drops it when its instance stops, when the resource goes to another owner, or when the caller gave
-up or may have. Users' code is the handler, and what pydantic calls of its models on the way in and out.
+It knows nothing of resources' order, gates or acknowledgements. Invariant: it returns an outcome, whatever users'
+code raises and does to the task that it runs in. Only a run that is dropped leaves a request without one. The host
+drops it when its instance stops, when the resource goes to another owner, or when the caller gave up or may have.
+Users' code is the handler, and what pydantic calls of its models on the way in and out.
+
+Theory of operation. An `Execution` is one begin of a request: one run of its handler, or several, until one gives
+the outcome.
+
+| the run ended with | what follows |
+| --- | --- |
+| a reply that its type can hold | `executed`, with the change of state and what was handed in |
+| `Rejected`, or a payload that does not fit | `rejected`: the answer, never tried again |
+| a call whose outcome nobody knows | the handler runs again, without end: a reply now would fix the doubt |
+| any other exception | it runs again as `retries=` says, then `failed` |
+| its deadline | `expired`, whatever the handler does afterwards |
+
+Why a run never ends in the loop's own hands: a handler may cancel "its" task, raise SystemExit, or leave a timeout
+behind. So each run that waits is a task or a thread of its own, and its exception is carried as a value (`Raised`).
+What runs on the loop itself (pure handlers, readers) is run outside of any task.
+
+Each run decodes the payload anew and has a context of its own: what a run before it has changed in its values is
+gone with it. What the runs share are the calls that they made (calls.py), so that a later run is given the same
+replies.
+
+A crash in a run leaves nothing here. The next owner begins the request once more, with `begun` one higher where it
+may be a suspect.
 """
 
 from __future__ import annotations
@@ -45,16 +67,22 @@ from aegis_sdk.service import Handler, Reader, Service
 from aegis_sdk.telemetry import about, log
 
 DOUBT_WAIT_S_MAX: Final = 1.0
+"""Between two runs of a handler whose call is in doubt: it waits for NATS, or for the service that it asked."""
 FAILED_WAIT_S: Final = 1.0
+"""Before the next run, where a bug of ours kept the last one from being judged."""
 BLOCKED_S: Final = 1.0
 """So long a blocked event loop is told of; after stall_limit_s its resources go elsewhere."""
 
 
 _REFUSALS: Final = (OutcomeKind.REJECTED, OutcomeKind.FAILED)
+"""Of an event: its effect will not come, and whoever emitted it is not told."""
 
 
 class Runner:
-    """Runs the handlers of one service on this instance."""
+    """Runs the handlers of one service on this instance, from its start to `stop`. All of it runs on one event
+    loop, but for what `Threads` runs. It keeps no state of resources: values, timers and epoch are given with each
+    run.
+    """
 
     def __init__(
         self,
@@ -72,8 +100,13 @@ class Runner:
         self._threads = threads
         self.runs = Runs(instance_id=instance_id)
         self._last_pure = ""
+        """The method that ran last on the loop itself: whom a blocked loop is told of, when no other handler has
+        run for so long.
+        """
         self.running = 0
+        """Executions that have neither ended nor were dropped. Heartbeats read it from another thread."""
         self.large_change_bytes = service.large_change_bytes
+        """A change of state over this many bytes is told of, once a method. Nothing is refused by it."""
         self._told_large: set[str] = set()
         """Methods whose large changes were told of."""
 
@@ -94,7 +127,9 @@ class Runner:
         span: Span = NO_SPAN,
         credit: Holder = NOTHING,
     ) -> Outcome:
-        """The outcome of `request`, as by `start`."""
+        """The outcome of `request`, as by `start`; of a pure handler at once. When it is cancelled, the run is
+        dropped.
+        """
         if self.is_pure(request):
             outcome = self._outcome_of_pure(request, begun, epoch, values, timers)
         else:
@@ -143,6 +178,7 @@ class Runner:
 
     @property
     def threads_at_work(self) -> int:
+        """Plain `def` handlers that neither wait for an answer nor were given up."""
         return self._threads.at_work
 
     async def stop(self) -> None:
@@ -207,6 +243,7 @@ class Runner:
         return request.method not in self._service.handlers
 
     def not_here(self, request: Request, error: UnknownMethod) -> Outcome:
+        """The outcome for a request whose method another version has, but not this one."""
         log.warning("method_not_here", **about(request), instance_id=self.instance_id)
         return not_here(error)
 
@@ -222,11 +259,13 @@ class Runner:
         return self._outcome_of_pure(request, 1, epoch, values, timers)
 
     def expire(self, request: Request, *, epoch: int) -> Outcome:
-        """The outcome of a request that is not run, since its deadline has passed."""
+        """The outcome of a request that is not run, since its deadline has passed. `epoch` is its resource's."""
         return self.signed(request, expired(request), epoch)
 
     def signed(self, request: Request, outcome: Outcome, epoch: int) -> Outcome:
-        """What all outcomes of this instance say."""
+        """What all outcomes of this instance say. A reply that comes past its deadline becomes `expired`, by this
+        clock: it spares the caller the question, and is not what makes the answer exact (G4).
+        """
         if outcome.kind is OutcomeKind.EXECUTED and is_expired(request):
             outcome = expired(request)
         outcome.epoch = epoch
@@ -243,6 +282,9 @@ class Runner:
         values: Mapping[str, Any] | None,
         timers: Mapping[str, Timer],
     ) -> Outcome:
+        """Computed on the loop, on values that may not be stored yet. Its calls are none: a pure handler asks
+        nobody.
+        """
         try:
             handler = self.handler_of(request)
         except ContractError as error:
@@ -292,6 +334,7 @@ class Runner:
             return expired(request)
         self._last_pure = request.method
         loop, task = asyncio.get_running_loop(), asyncio.current_task()
+        # Private in asyncio, which has no public name for it.
         if task is not None:  # users' code that runs in none can cancel nobody's
             asyncio._leave_task(loop, task)
         try:
@@ -373,7 +416,14 @@ class Runner:
 
 
 class Execution:
-    """All runs of one request's handler, until one of them gives the outcome."""
+    """All runs of one request's handler, until one of them gives the outcome.
+
+    Made by `Runner.start`, which begins the first run. At each moment it has one of these, or none: a run that goes
+    on (`_run`), or a timer for the next one (`_timer`). `on_end` is called once, by the loop, and not at all after
+    `drop`.
+
+    `_retry` counts failures and `_doubts` counts doubts. Only failures use up `retries=`.
+    """
 
     __slots__ = (
         "_begun",
@@ -432,6 +482,7 @@ class Execution:
         self._leave()
 
     def _leave(self) -> None:
+        """It holds nothing any more: its place in the group and its thread are given back."""
         self._timer = self._run = None
         if not self._place.is_over:
             self._place.end()
@@ -444,6 +495,7 @@ class Execution:
         if is_expired(request):
             self._end_soon(expired(request))
             return
+        # What the handler sees as `ctx.attempt`: it counts begins of earlier owners, too.
         attempt = self._begun + self._retry + self._doubts
         place.is_in_doubt = False
         try:
@@ -476,6 +528,7 @@ class Execution:
             self._raised(ended.error)
 
     def _raised(self, error: BaseException) -> None:
+        """Decide by what was raised: an outcome, or when to run again."""
         try:
             outcome, wait_s = self._decide(error)
         except Exception as bug:  # of ours: the request must not be lost
@@ -517,6 +570,7 @@ class Execution:
         self._timer = asyncio.get_running_loop().call_soon(self._end, outcome)
 
     def _end(self, outcome: Outcome) -> None:
+        """With `outcome`. Whoever started it is called back last, when nothing is held any more."""
         self._leave()
         self._on_end(self._runner.signed(self._request, outcome, self._epoch))
 
@@ -549,6 +603,7 @@ def _result(work: asyncio.Future[Any]) -> Outcome | Raised | _Later:
 
 
 async def _in_task(handler: Handler, context: Context, place: Place) -> Outcome | Raised:
+    """A run of an `async def` handler: its outcome, or what it raised. It never raises itself."""
     PLACE.set(place)
     try:
         payload = _decoded(handler, context)
@@ -560,6 +615,7 @@ async def _in_task(handler: Handler, context: Context, place: Place) -> Outcome 
 
 
 def _in_thread(handler: Handler, context: Context) -> Outcome | Raised | _Later:
+    """A run of a plain `def`, in its thread. It is never cancelled: nobody can."""
     try:
         payload = _decoded(handler, context)
         if isinstance(payload, Outcome):
@@ -573,6 +629,7 @@ def _in_thread(handler: Handler, context: Context) -> Outcome | Raised | _Later:
 async def _later(
     handler: Handler, context: Context, reply: Awaitable[object], place: Place
 ) -> Outcome | Raised:
+    """The rest of a run whose plain `def` gave back something to be awaited: that has to happen on the loop."""
     PLACE.set(place)
     try:
         return _executed(handler, context, await reply)
@@ -581,6 +638,9 @@ async def _later(
 
 
 def _computed(handler: Handler, context: Context) -> Outcome:
+    """A run of a pure handler, at once. Raises: what the handler does; ContractError, if it can't be computed at
+    once.
+    """
     payload = _decoded(handler, context)
     if isinstance(payload, Outcome):
         return payload
@@ -594,6 +654,7 @@ def _computed(handler: Handler, context: Context) -> Outcome:
 
 
 def _read(reader: Reader, context: ReadContext) -> Outcome:
+    """A run of a reader, at once. It has no change of state to give. Raises: what the reader does; ContractError."""
     method = reader.method
     try:
         query = method.request.decode(context._request.payload)
@@ -623,6 +684,9 @@ def _decoded(handler: Handler, context: Context) -> object:
 
 
 def _executed(handler: Handler, context: Context, reply: object) -> Outcome:
+    """The outcome of a run that gave a reply. Both the reply and the change are encoded here, so what can't be kept
+    is the handler's failure, before anything is stored. Raises: ContractError.
+    """
     body = handler.method.reply.encode(reply)
     change = context._change()
     encoded = change.encode() if change else b""

@@ -1,10 +1,23 @@
 """What a caller reads: one answer, of the resource's active or of a standby, within its time. Nothing is stored.
 
-A read changes nothing, so it is simply asked again: when nobody is there (a failover), when no answer comes (its instance died, or
-sleeps), when whoever had it could not tell in time. Each try waits twice as long as the one before.
+A read changes nothing, so it is simply asked again: when nobody is there (a failover), when no answer comes (its
+instance died, or sleeps), when whoever had it could not tell in time. Each try waits twice as long as the one
+before.
 
-A client knows the newest position of each service whose replies it has had, of calls and of reads. A read names it, unless
-another is given. So what a client has once seen it sees again, whichever instance it asks.
+A client knows the newest position of each service whose replies it has had, of calls and of reads. A read names it,
+unless another is given. So what a client has once seen it sees again, whichever instance it asks.
+
+What each failure of a try means:
+
+| the try ended with | what follows |
+| --- | --- |
+| nobody is subscribed | again; of a standby, `NoRoute` after NOBODY_S |
+| no answer in time | again: its instance died, or could not prove in time that it is active |
+| behind, unsure | again; the caller is told the last such word |
+| another log | again without a position; a position that the caller gave is refused (`ContractError`) |
+| NATS refuses it, or it is too large | raised: no try would end otherwise |
+
+No error of a read says anything about requests, and a crash leaves nothing.
 """
 
 from __future__ import annotations
@@ -48,13 +61,17 @@ Rep = TypeVar("Rep")
 Req = TypeVar("Req")
 
 FIRST_TRY_S: Final = 0.1
+"""Room for a proof, which is one store, also on three nodes."""
 TRY_S_MAX: Final = 2.0
+"""Each try is twice as long as the one before, up to this."""
 PAUSE_S: Final = 0.02
+"""Between two tries: where nobody is subscribed, the server says so in no time."""
 WAIT_SHARE: Final = 0.8
 """Of a try: whoever has the read may wait so long, and says then why it can't answer."""
 NOBODY_S: Final = 0.5
 """Without a standby so long, there is none: a failover takes one from them, and another may follow."""
 _PLACES: Final = ("active", "standby")
+"""What `at` may be."""
 
 
 class ReadsOut(Protocol):
@@ -67,7 +84,7 @@ class ReadsOut(Protocol):
 
 
 class Reading:
-    """The reads of one client."""
+    """The reads of one client. `positions` is shared with its calls: what a call showed, a read shows again."""
 
     def __init__(
         self,
@@ -132,6 +149,9 @@ class Reading:
         return outcome
 
     async def _check(self, request: Request, ends_s: float) -> None:
+        """Return when there is such a reader, as far as the registry says; no round trip once that is known.
+        Raises: AegisError.
+        """
         service, method, resource = request.service, request.method, request.resource
         if self._directory.admits(service, method, resource, is_read=True):
             return
@@ -146,6 +166,7 @@ class Reading:
             raise Unavailable(f"who serves {service} could not be read: {error}") from error
 
     async def _answer_to(self, one: _Read) -> Outcome:
+        """Tries until there is an answer, or its time is over. Raises: why the last try had none."""
         loop, try_s = asyncio.get_running_loop(), FIRST_TRY_S
         while (left_s := one.ends_s - loop.time()) > 0:
             outcome = await self._try(one, min(try_s, left_s))
@@ -190,7 +211,7 @@ class Reading:
 
 
 class _Read:
-    """One read, and why it has no answer so far."""
+    """One read, and why it has no answer so far. Times are the loop's."""
 
     def __init__(
         self,
@@ -221,11 +242,13 @@ class _Read:
         self._why = error
 
     def found_nothing(self, error: StoreUnreachable) -> None:
+        """No answer came. That a standby was behind says more than this, and stays."""
         self._since_nobody_s = None
         if not isinstance(self._why, TooFarBehind):
             self._why = Expired(f"{self._name}: no answer within {self.timeout_s:g} s ({error})")
 
     def was_refused(self, answered: Answered) -> None:
+        """Somebody is there and can't tell."""
         self._since_nobody_s = None
         if answered.refusal is Refusal.BEHIND:
             self._why = TooFarBehind(f"{self._name}: {answered.said}")
@@ -233,6 +256,7 @@ class _Read:
             self._why = Expired(f"{self._name}: {answered.said}")
 
     def why(self) -> AegisError:
+        """What its caller is told when the time is over."""
         return self._why or Expired(f"{self._name}: no answer within {self.timeout_s:g} s")
 
     @property

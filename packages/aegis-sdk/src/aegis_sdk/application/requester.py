@@ -1,7 +1,22 @@
 """What callers and handlers ask: one request, one definite answer within its deadline (G1, G4, G8).
 
-A request is composed (composing.py) and goes its way (turns/caller.py), which gives its outcome. Here the outcome becomes a reply or an
-error. Each request is traced and counted, and a handler that waits for an answer gives its place to others meanwhile.
+A request is composed (composing.py) and goes its way (turns/caller.py), which gives its outcome. Here the outcome
+becomes a reply or an error. Each request is traced and counted, and a handler that waits for an answer gives its
+place to others meanwhile.
+
+Theory of operation. A caller's call has one id and one outcome. A handler's call is a *child*: its handler may run
+again, in this process or in another, and must be given the same reply. Three things follow (calls.py, children.py
+have the reasons):
+
+- Before a child is sent by a run after the first, it waits until what earlier runs asked is asked again
+  (`_before_child`).
+- A failure that the handler was told of may be asked anew by a retry, as a further *generation* of the child: the
+  n-th retry goes through up to n of them, in order, until one has an outcome that stands.
+- An error that says "nobody knows" is told to the handler's place, too (`told_doubt`). So a run that ends with it
+  is repeated instead of becoming an outcome. The same error of the handler's own making is an ordinary failure.
+
+Arguments are checked before anything else is done, and a wrong one has no effect. `hand_in` and `later` send
+nothing: they become part of the handler's outcome (G3), and are lost with a run that has none.
 """
 
 from __future__ import annotations
@@ -47,7 +62,11 @@ TIMEOUT_S: Final = 5.0
 
 
 class Requester:
-    """Makes requests for one client. `caller` is its token, unique to this process and connection."""
+    """Makes requests for one client. `caller` is its token, unique to this process and connection.
+
+    It lives as long as its client or instance. Ids come from `Composer` alone, so no two requests of a client share
+    one but by a key.
+    """
 
     def __init__(
         self,
@@ -85,6 +104,11 @@ class Requester:
         key: Any,
         traceparent: str = "",
     ) -> Rep:
+        """One call: its reply. `timeout_s` is the time to its deadline, in seconds; `key` is the user's own id for
+        it, within the service.
+
+        Raises: what `Aegis.request` lists.
+        """
         resource = arguments.optional_text(resource, "resource")
         key = arguments.optional_text(key, "key")
         timeout_s = arguments.duration_s(timeout_s, "timeout_s")
@@ -112,6 +136,12 @@ class Requester:
         not_before: Any = None,
         traceparent: str = "",
     ) -> Ticket:
+        """Store a request and return its ticket; nobody waits for its outcome. `expires_s`: seconds to its
+        deadline, None for never. `not_before`: a datetime, or seconds from now; it needs a resource. `timeout_s`
+        bounds the storing alone.
+
+        Raises: what `Aegis.submit` lists.
+        """
         resource = arguments.optional_text(resource, "resource")
         key = arguments.optional_text(key, "key")
         timeout_s = arguments.duration_s(timeout_s, "timeout_s")
@@ -138,6 +168,11 @@ class Requester:
         return Ticket(request.request_id, request.service, request.resource)
 
     async def attach(self, request_id: Any, method: Method[Any, Rep], *, timeout_s: Any) -> Rep:
+        """The reply to a request that anybody made. In a handler it gives its place to others, and leaves its run
+        in doubt if nobody knows.
+
+        Raises: what `Aegis.attach` lists.
+        """
         request_id = check_request_id(request_id)
         timeout_s = arguments.duration_s(timeout_s, "timeout_s")
         arguments.instance_of(method, Method, "method")
@@ -152,6 +187,11 @@ class Requester:
     async def cancel(
         self, request_id: Any, method: Method[Any, Any] | None, *, resource: Any, timeout_s: Any
     ) -> OutcomeKind:
+        """End a request, whoever made it, and say how it ended. `method` spares the search in all services,
+        `resource` is needed where it was only sent.
+
+        Raises: what `Aegis.cancel` lists.
+        """
         request_id = check_request_id(request_id)
         resource = arguments.optional_text(resource, "resource")
         timeout_s = arguments.duration_s(timeout_s, "timeout_s")
@@ -172,6 +212,14 @@ class Requester:
         parent: Request,
         calls: Calls,
     ) -> Rep:
+        """A handler's call to another service or resource: its reply. `parent` is the request being served, `calls`
+        those of this run.
+
+        Without `timeout_s` it has its parent's deadline, and TIMEOUT_S if that has none. With one it ends with its
+        parent at the latest.
+
+        Raises: CallChanged, Deadlock, and what `Aegis.request` lists.
+        """
         resource = arguments.optional_text(resource, "resource")
         timeout_s = arguments.optional_duration_s(timeout_s, "timeout_s")
         request = self._composer.derive(
@@ -184,6 +232,8 @@ class Requester:
             waits=True,
         )
         call = request.request_id
+        # The handler answered this failure by another call, in an earlier run: both would take
+        # effect if it were asked again.
         if (known := calls.final.get(call)) is not None:
             raise known
         try:
@@ -213,6 +263,9 @@ class Requester:
         return outcome
 
     async def _before_child(self, calls: Calls, again: bool, child: Request) -> None:
+        """Hold the call while earlier ones are missing, then note that it may take effect from now on. In this
+        order: what is refused was never sent. Raises: CallChanged, Unavailable.
+        """
         if again:
             await self._children.unless_changed(child, calls)
         calls.sent(child)
@@ -226,6 +279,9 @@ class Requester:
         parent: Request,
         calls: Calls,
     ) -> Ticket:
+        """What a handler submits: part of its outcome, sent when that is stored. The ticket's id is known before,
+        and the same in each run.
+        """
         resource = arguments.optional_text(resource, "resource")
         request = self._composer.derive(
             method, payload, resource=resource, parent=parent, calls=calls, waits=False
@@ -242,6 +298,7 @@ class Requester:
     def later(
         self, method: Method[Any, Any], payload: Any, *, name: str, parent: Request
     ) -> Request:
+        """What a timer of that name asks, as a request: part of the handler's outcome. Also in a handler's thread."""
         return self._composer.later(method, payload, name=name, parent=parent)
 
     # --- life -------------------------------------------------------------------------------------
@@ -264,6 +321,9 @@ class Requester:
         parent: str,
         before: BeforeSending | None = None,
     ) -> Outcome:
+        """Trace it, count it, and wait for it; a handler that waits gives its place to others. Raises: as
+        `Caller.settle`.
+        """
         begun_s = time.perf_counter()
         try:
             with self._tracer.sending(request, parent=parent) as span, waiting():
@@ -276,6 +336,7 @@ class Requester:
         return outcome
 
     def _note_error(self, request: Request, error: AegisError, begun_s: float) -> None:
+        """Count a request without an outcome. A doubt is told to the handler that runs here, if one does."""
         answer = Answer.UNKNOWN if isinstance(error, OutcomeUnknown) else Answer.REFUSED
         self._recorder.unanswered(request, answer, time.perf_counter() - begun_s)
         if isinstance(error, DOUBTS):

@@ -1,9 +1,23 @@
 """A call's way: the request is sent, and stored in doubt (G1, G4, G8).
 
-What is open is looked after by open_calls.py. This module knows what differs from a plain request. One with a key may have an
-outcome already, from whomever, and is stored before it is sent: the stream tells the first of several apart. A handler's own request
-may have one from an earlier run. What a handler hands in becomes part of its outcome. Whoever attaches has made no request at all:
-it listens, and looks into the log.
+What is open is looked after by open_calls.py. This module knows what differs from a plain request. One with a key
+may have an outcome already, from whomever, and is stored before it is sent: the stream tells the first of several
+apart. A handler's own request may have one from an earlier run. What a handler hands in becomes part of its
+outcome. Whoever attaches has made no request at all: it listens, and looks into the log.
+
+Theory of operation. Four ways lead to an outcome, and each costs what it must:
+
+- `settle`, of a client's own request: no lookup. Its id is new, so nobody can have made it before. A call that goes
+  well is one message each way.
+- `settle` with a name (a key, a child): listen under that id, then one read of the log where it may have an outcome
+  already, then as above. It listens first, so an outcome that is stored between the read and the sending is heard.
+- `store`, for a ticket: returns when the request is in the stream, and waits for no outcome.
+- `find`, to attach: listen, then one reading of all headers, then one read of the outcome's own subject now and
+  then. Each answer that is missed stands in the log. Before it says that there is none, it looks into the stream
+  and the log once more, in this order: what leaves the stream in between has its outcome.
+
+A deadline comes as Unix time and is counted by the loop's clock from there on: a wall clock that is set back would
+keep a caller waiting. Nothing is kept here between two calls, so a crash leaves what open_calls.py says.
 """
 
 from __future__ import annotations
@@ -50,6 +64,9 @@ from aegis_sdk.errors import (
 
 Found = TypeVar("Found")
 BeforeSending = Callable[[Request], Awaitable[None]]
+"""Is awaited before a handler's request may take effect. What it raises is raised to the handler, and nothing was
+sent.
+"""
 
 RESOLVE_S: Final = 3.0
 """How long past its deadline a caller tries to end the doubt before it says OutcomeUnknown."""
@@ -57,10 +74,11 @@ RESOLVE_S: Final = 3.0
 LOOK_S: Final = 0.25
 """Who attached looks into the log so often, at first; the answer itself may have been missed."""
 LOOK_S_MAX: Final = 2.0
+"""Each look waits twice as long as the one before, up to this."""
 
 
 class Caller:
-    """Of one client."""
+    """Of one client, from its connection to `close`. Its requests are in `open`; it keeps nothing else."""
 
     def __init__(
         self,
@@ -135,7 +153,11 @@ class Caller:
         again: bool,
         before: BeforeSending | None,
     ) -> Outcome:
-        """One with a key, or of a handler: its answer comes under an id that is not this client's."""
+        """One with a key, or of a handler: its answer comes under an id that is not this client's, so it listens
+        for that id meanwhile.
+
+        Raises: KeyReused, and what `settle` does.
+        """
         await self._expect(request.request_id)
         try:
             if again:
@@ -157,7 +179,11 @@ class Caller:
             self._calls.forget(request.request_id)
 
     async def store(self, request: Request, method: Method[Any, Any], *, timeout_s: float) -> None:
-        """Return when it is stored. Raises: as `settle`; OutcomeUnknown, when nobody says so within `timeout_s`."""
+        """Return when it is stored. Raises: as `settle`; OutcomeUnknown, when nobody says so within `timeout_s`: it
+        may be stored, and its id can be attached to.
+
+        A caller that is cancelled meanwhile has no ticket, so the request is ended.
+        """
         await self._check(request)
         if request.fingerprint and (known := await self._known(request)) is not None:
             await self._same_key(request, method, known)
@@ -206,6 +232,7 @@ class Caller:
             raise Unavailable(f"the registry could not be read: {error}") from error
 
     async def _expect(self, request_id: str) -> None:
+        """Hear answers under this id. Raises: Unavailable: nothing was sent."""
         try:
             await self._calls.expect(request_id)
         except StoreError as error:
@@ -213,7 +240,11 @@ class Caller:
 
     # --- attaching --------------------------------------------------------------------------------------------
     async def find(self, request_id: str, method: Method[Any, Any], *, timeout_s: float) -> Outcome:
-        """The outcome of a request that anybody made. Raises: OutcomeUnknown, NeverAccepted, RefusedByNats, Draining."""
+        """The outcome of a request that anybody made, within `timeout_s` or soon after: the last look may take
+        `resolve_s` for each stream. What nobody has accepted is told only then, for it may be on its way.
+
+        Raises: OutcomeUnknown, NeverAccepted, RefusedByNats, Draining.
+        """
         request = Request(request_id, method.service, method.name, None, b"")
         waiting = self.open.listen(request)
         try:
@@ -288,7 +319,11 @@ class Caller:
         *,
         timeout_s: float,
     ) -> Outcome:
-        """End it, whoever made it, unless it has ended; how it did. Raises: OutcomeUnknown, NeverAccepted, RefusedByNats, Draining."""
+        """End it, whoever made it, unless it has ended; how it did. One that is open in this client ends as at its
+        deadline, and takes as long as that does: `timeout_s` bounds only what has to be searched for.
+
+        Raises: OutcomeUnknown, NeverAccepted, RefusedByNats, Draining.
+        """
         if self.open.is_gone:
             raise Draining(CLOSED)
         if (waiting := self.open.end_now(request_id)) is not None:
@@ -297,13 +332,18 @@ class Caller:
 
     # --- what the log has -------------------------------------------------------------------------------------
     async def children(self, service: str, parent_token: str) -> list[str]:
+        """Ids of the requests with an outcome that one handler made to `service`. Raises: StoreError."""
         return await self._outcomes.children(service, parent_token)
 
     async def outcome(self, request: Request, *, anywhere: bool = False) -> Outcome | None:
+        """What stands under the request's own name, by one read; None: nothing does. Raises: StoreError."""
         found = await self._outcomes.named(request, anywhere=anywhere)
         return None if found is None else found.outcome
 
     async def _known(self, request: Request) -> Record | None:
+        """The outcome that it has already, with its request, as far as can be told now. Without a resource to look
+        at (a key's id, or whoever attaches), any resource's counts.
+        """
         anywhere = not request.payload or is_keyed(request.request_id)
         try:
             return await self._outcomes.named(request, anywhere=anywhere)
@@ -313,6 +353,7 @@ class Caller:
     async def _check_key(
         self, request: Request, method: Method[Any, Any], accepted: Accepted
     ) -> None:
+        """The stream had this id before: is it the same request? Raises: KeyReused."""
         try:
             known = await self._requests.read(request.service, accepted.seq)
         except StoreError:
@@ -323,7 +364,9 @@ class Caller:
     async def _same_key(
         self, request: Request, method: Method[Any, Any], found: Outcome | Record
     ) -> Outcome:
-        """The outcome, if it is this request's. Raises: KeyReused, OutcomeUnknown."""
+        """The outcome, if it is this request's. Two versions of a type give one request two fingerprints: then the
+        request that stands beside the outcome is read as this version reads it. Raises: KeyReused, OutcomeUnknown.
+        """
         outcome = found.outcome if isinstance(found, Record) else found
         if not request.fingerprint or outcome.fingerprint in ("", request.fingerprint):
             return outcome

@@ -1,13 +1,31 @@
 """Executes a writer: hands it what happens, does what it says, and feeds back what became of that.
 
-Theory of operation. What comes in are sent requests and cancels, stored requests, entries of the log, what became of what
-was stored, outcomes of handlers that wait. Each is given to the writer as it comes. Once in a turn of the event loop, the
-writer composes, and its output is executed: so all that one read of the socket brought shares an entry. While that entry is on
-its way the next one collects.
+Theory of operation. What comes in are sent requests and cancels, stored requests, entries of the log, what became
+of what was stored, outcomes of handlers that wait. Each is given to the writer as it comes. Once in a turn of the
+event loop, the writer composes, and its output is executed: so all that one read of the socket brought shares an
+entry. While that entry is on its way the next one collects.
 
-It decides two things, and no more. Stored requests of resources that are served elsewhere are kept until their outcomes are
-read, since this instance may be the next owner. The writer composes only on a connection that is claimed
-(domain/turns/claims.py). Everything else is decided by `Writer`.
+It decides two things, and no more. Stored requests of resources that are served elsewhere are kept until their
+outcomes are read, since this instance may be the next owner. The writer composes only on a connection that is
+claimed (domain/turns/claims.py). Everything else is decided by `Writer`.
+
+What must stay true:
+- `_act` has no `await`. The writer judges, takes the gate and hands the entry to the log in one step of the loop,
+  so nothing can be read in between (R1). Whatever has to wait (a lookup, a checkpoint, a gate) runs aside, in a
+  task of its own.
+- What such a task brings may be late: the request was dropped, the resource moved, the gate is another one. So it
+  is fed back to the writer, which judges it again. A task of this module never acts on what it saw before its
+  `await`.
+- `Output` is executed in the order of its lists. Gates of other writers and entries go first, since others wait for
+  them.
+- Who is told what is served (`_moved`) comes last. So what was dropped in the same step still finds the old
+  `serving`. It is accepted once more, dropped again, and then kept elsewhere.
+
+What a crash leaves. This process keeps nothing on disk. A turn that was on its way is in the log or is not. If it
+is, the next owner reads it before the gate that shuts this writer out (R4), and answers from it whoever asks again.
+If it is not, nothing of it took effect: who sent those requests sends or stores them again (G1, G3). What handlers
+handed in and is not marked is sent again. A group's request that was stored is delivered to another member when its
+ack_wait is over.
 """
 
 from __future__ import annotations
@@ -77,20 +95,35 @@ from aegis_sdk.service import Service
 from aegis_sdk.telemetry import about, log
 
 TICK_S: Final = 1.0
+"""How often the host looks after what no event announces: ends that may be forgotten, checkpoints that are old,
+marks, timers, doubts about stored requests. Nothing on a request's way waits for it.
+"""
 GIVEN_AWAY_S: Final = 0.5
 """Control has stored by then who owns its resources, and it reads that in a moment."""
 STORE_S: Final = 2.0
+"""One try to store a request. It is tried until it is stored."""
 SLEPT_S: Final = 2.0
 """An event loop that was away for so long may have missed what operators have paused. Twice a tick, which wakes an idle one."""
 SENT_BEFORE_S: Final = 2.0
 """A stored request was sent at most so long before (doubt.py), and may have been begun since."""
 _NO_CHECKPOINTS: Final[Mapping[str, FoundCheckpoint]] = {}
+"""Nothing found: each resource begins where its part of the log does."""
 _SERVING: Final = frozenset({HeldState.TAKING, HeldState.SERVING, HeldState.PAUSED})
+"""The log gives it to this writer, though it may not be shut in yet."""
 _SAID: Final = {Why.BUSY: Answer.BUSY, Why.MOVED: Answer.MOVED, Why.LATE: Answer.LATE}
+"""What the caller of a dropped request is told. One whose caller has ended it (`Why.ENDED`) is told nothing."""
 
 
 class TurnHost:
-    """One instance of a service."""
+    """One run of an instance of a service, for as long as it has one writer. After `stop`, or after its writer had
+    to end, it serves nothing any more, and what begins anew has another one, with another writer.
+
+    All of it runs on one event loop. Heartbeats read counts from another thread (`held_counts`, `requests_done`,
+    `serving`): for these, what is iterated is copied first.
+
+    Three views of a resource differ for a moment, on purpose: `writer.held` follows the log, `serving` is what
+    callers and callbacks were told, `_expected` is what control was asked for and is not followed yet.
+    """
 
     _awake_s = math.inf
     """When its event loop was last seen to run."""
@@ -199,8 +232,12 @@ class TurnHost:
         self._claiming: asyncio.Task[None] | None = None
         self._loop = asyncio.get_running_loop()
         self._is_due = self._stopped = False
+        # `_is_due`: `_act` is scheduled for this turn of the loop. `_stopped` never falls back.
         self._alone: set[str] = set()
-        """Requests whose turn has no other outcome: the server answers their callers."""
+        """Requests whose turn has no other outcome: the server republishes it to their callers, and nothing else is
+        sent. It holds an id from the storing of its entry to its answer or its drop. One that is stored again
+        beside others leaves it.
+        """
         self._of_group: list[Write] = []
         """Outcomes of the group without an answer: no gate holds them back, should the new connection bring another log."""
         self._stored_to = 0
@@ -208,11 +245,13 @@ class TurnHost:
         self.on_moved: Callable[[list[str], list[str]], None] = lambda serving, left: None
         """Told what is served from now on, and what no longer."""
         self._expected: set[str] = set()
-        """Resources that are not held yet, and will be."""
+        """Resources that are not held yet, and will be. What is stored for them meanwhile is kept elsewhere."""
         self._unreadable: set[str] = set()
         """Resources whose state is not known here any more."""
         self.taps: list[Tap] = []
+        """Folds that read beside this one (further.py), told of each entry after it was folded here."""
         self._changed = asyncio.Event()
+        # Set whenever `until` may have another answer: after each `_act`, and after each gate.
         log_.on_stored, log_.on_refused = self._stored, self._refused
         log_.on_taken, log_.on_clashed = self._taken, self._clashed
         sent.on_request, sent.on_cancel = self._request, self._cancel
@@ -226,8 +265,11 @@ class TurnHost:
         fold: Writer | None = None,
         after: int = 0,
     ) -> int:
-        """Hold them as their checkpoints have them; the log is to be read from behind where it returns. `fold`: it holds them.
-        `after`: where the log's part of those without a checkpoint begins.
+        """Hold them as their checkpoints have them; the log is to be read from behind where it returns. `fold`: it
+        holds them. `after`: where the log's part of those without a checkpoint begins.
+
+        A checkpoint that can't be read concerns its own resource alone: this instance stands back from it, and
+        follows the others.
         """
         fold = fold or self.writer
         for resource in resources:
@@ -242,8 +284,11 @@ class TurnHost:
         return fold.position
 
     async def start(self) -> None:
-        """The log is read from now on. Raises: StoreUnreachable."""
+        """What it reads counts from now on, and its claim is on its way. Returns before that is stored, so before
+        anything is served: `may_write` tells when. Its readers have started (serving.py). Raises: StoreUnreachable.
+        """
         await self._log.open()
+        # The server's max_payload bounds a turn, and may be another one after the next connection.
         self.writer.turn_bytes_max = self._log.turn_bytes_max
         self._claim()
         self._loop.call_later(TICK_S, self._tick)
@@ -263,7 +308,12 @@ class TurnHost:
         await self._runner.stop()
 
     async def leave_group(self) -> None:
-        """Take nothing more of the group's; returns when all that was taken has ended."""
+        """Take nothing more of the group's; returns when all that was taken has ended, however long that takes: who
+        calls has a deadline.
+
+        Draining is set first. So a member that is asked meanwhile answers `moved`, and its caller goes to another
+        one.
+        """
         self._roles.is_draining = True
         await self.deliveries.retire()
         await self.until(lambda: not self._has_of_group)
@@ -282,7 +332,9 @@ class TurnHost:
         return bool(self.deliveries) or any(of_group)
 
     async def until(self, true: Callable[[], bool]) -> None:
-        """Return when `true` of what is served and read."""
+        """Return when `true` of what is served and read. It is asked again after each step of the host, so it has
+        to be cheap, and it must become true of a host that was stopped, or the caller has a deadline.
+        """
         while not true():
             self._changed.clear()
             await self._changed.wait()
@@ -297,7 +349,9 @@ class TurnHost:
         return all(map(self._roles.holds, resources or ()))
 
     def resume(self, resources: Iterable[str] | None = None) -> None:
-        """One that leaves stays paused."""
+        """End the pauses of these (None: of all) before their time. What this instance gives up (`release`) stays
+        paused.
+        """
         self._roles.resume(resources)
 
     # --- resources that come and go ----------------------------------------------------------------------------
@@ -314,6 +368,7 @@ class TurnHost:
         self._changed.set()
 
     def is_expected(self, resource: str) -> bool:
+        """Whether it was announced by `expect`, and neither came nor was called off."""
         return resource in self._expected
 
     @property
@@ -326,6 +381,7 @@ class TurnHost:
         await self.until(self._roles.leave(resources))
 
     def keep(self, resources: Iterable[str]) -> None:
+        """They are not given up after all: what `release` held back goes on."""
         self._roles.stay(resources)
 
     async def forget(self, resources: Collection[str], *, after: int) -> None:
@@ -351,6 +407,9 @@ class TurnHost:
 
     @property
     def serving(self) -> Set[str]:
+        """What callers may send to here: the log gives it to this writer, all owners before are shut out, and
+        callers were told. It is the live set: who keeps it copies it.
+        """
         return self._roles.serving
 
     @property
@@ -371,6 +430,7 @@ class TurnHost:
 
     @property
     def has_stopped(self) -> bool:
+        """Nothing is served any more, for good: by `stop`, by a copy, or since it has to begin anew."""
         return self._stopped
 
     @property
@@ -390,6 +450,7 @@ class TurnHost:
 
     @property
     def unreadable_count(self) -> int:
+        """How many of its resources it stands back from, since their state can't be told here."""
         return len(self._unreadable)
 
     @property
@@ -423,7 +484,9 @@ class TurnHost:
         self._accept(request, sent_s=sent_s, after=after, born_s=sent_s)
 
     def _refusal(self, request: Request) -> Answer | None:
-        """Why a request of the group is for another member."""
+        """Why a request of the group is for another member: None, if it is accepted here. MOVED sends it on
+        immediately, BUSY has it stored, and so spread by the broker's credit.
+        """
         if self._roles.is_draining or self._runner.lacks(request):
             return Answer.MOVED
         return Answer.BUSY if self._is_full(request) else None
@@ -500,6 +563,9 @@ class TurnHost:
         if held.state in _SERVING and request.resource in self.serving:
             self._accept(request, sent_s=math.inf, stored_seq=seq, born_s=born_s)
             return  # before it is served, what was stored earlier waits elsewhere, and comes first
+        # DONE: a second copy, or one whose stream was read again. UNKNOWN: no session tells (a key,
+        # a child, a number below the window). Its outcome may stand before the checkpoint, so the
+        # log is asked once, at the next tick.
         seen = held.sessions.seen(*split(request.request_id))
         if seen is Seen.DONE or self.writer.desk.known(request.request_id) is not None:
             return
@@ -522,6 +588,10 @@ class TurnHost:
         suspect: bool = False,
         timer: str = "",
     ) -> None:
+        """Hand a request to the writer. `sent_s`, `born_s`: Unix time; `math.inf` for what can't be too old (R9),
+        or can't have been begun elsewhere. `stored_seq`: its place in the stream, 0 for one that was only sent.
+        `after`: the place that comes first (G7).
+        """
         work = Work(
             request,
             sent_s=sent_s,
@@ -544,12 +614,18 @@ class TurnHost:
         self._accept(request, sent_s=math.inf, born_s=born_s, timer=timer.name)
 
     def _cancel(self, request_id: str) -> None:
+        """Its caller asks politely. The writer ends it if it has not begun, and the caller hears the stored
+        outcome.
+        """
         outcome = Outcome.error(OutcomeKind.CANCELLED, Cancelled.code, "its caller gave up")
         self.writer.cancel(request_id, outcome)
         self._soon()
 
     def entry(self, entry: Entry | Claim) -> None:
-        """The next one of the log."""
+        """The next one of the log, in its order and without a gap. What shows a gap ends this writer: a state that
+        misses an entry must not answer anybody (G6). The checkpoints have what was trimmed, so the instance begins
+        anew from them.
+        """
         if self._stopped:
             return
         try:
@@ -574,6 +650,8 @@ class TurnHost:
             for tap in tuple(self.taps):
                 tap.folded(entry)
         if isinstance(entry, Gate):
+            # Any writer's gate wakes those who wait in `until`; only the own one can complete the
+            # claim.
             self._claims.read_gate(entry.writer)
             self.writer.is_claimed = self._claims.is_claimed
             if entry.writer == self.writer.name:
@@ -592,7 +670,10 @@ class TurnHost:
             tap.not_folded(seq, why, words)
 
     def stand_back(self, fold: Writer, seq: int, why: str, words: Sequence[str]) -> None:
-        """`fold` can't read that entry: somebody who can read it has to serve what it concerns."""
+        """`fold` can't read that entry: somebody who can read it has to serve what it concerns. What it does not
+        concern goes on here. A resource stays so until it is forgotten here: later entries build on one that is
+        missing.
+        """
         for resource in fold.read_unreadable(seq, words):
             self._stand_back(resource, f"entry {seq}: {why}")
         self._soon()
@@ -612,7 +693,13 @@ class TurnHost:
         self.on_unreadable(resource)
 
     def restored(self) -> None:
-        """There is a new connection."""
+        """There is a new connection. Of what was on its way on the old one, nobody will say any more what became of
+        it.
+
+        A turn counts as refused: the claim brings a newer gate, and when that is read it is known whether the turn
+        stands before it. A group's outcome has no gate. It is stored again once the new claim was read, for the new
+        server may hold another log.
+        """
         self.writer.turn_bytes_max = self._log.turn_bytes_max
         for write in self._log.forget_unanswered():
             if write.gate:  # the claim brings a newer one
@@ -624,6 +711,9 @@ class TurnHost:
 
     # --- what became of entries ---------------------------------------------------------------------------------
     def _stored(self, write: Write, at_s: float) -> None:
+        """`write` is in the log since `at_s` (Unix time). Under a gate it also proves that nobody had replaced this
+        writer when it was begun.
+        """
         if write.k:
             self._recorder.turn_stored(self._service.name, len(write.works))
         if write.gate:
@@ -632,6 +722,9 @@ class TurnHost:
         self._soon()
 
     def _refused(self, write: Write) -> None:
+        """The gate that it named is not the newest one any more: nothing is computed until the newer one is read
+        (R7).
+        """
         log.debug("turn_refused", service=self._service.name, writer=self.writer.name)
         self.writer.refused(write)
         self._soon()
@@ -642,6 +735,9 @@ class TurnHost:
             self.aside(self._who_was_first(write))
 
     def _clashed(self, write: Write) -> None:
+        """An atomic batch holds a single whose subject is taken. The server does not say which one: the writer asks
+        the log for each.
+        """
         self.writer.clashed(write)
         self._soon()
 
@@ -657,6 +753,7 @@ class TurnHost:
 
     # --- acting ---------------------------------------------------------------------------------------------------
     def _soon(self) -> None:
+        """Have the writer compose once, after all that this turn of the loop brings. Calls in between cost nothing."""
         if not self._is_due:
             self._is_due = True
             self._loop.call_soon(self._act)
@@ -667,6 +764,7 @@ class TurnHost:
             return
         if self.writer.desk.out.serving:
             self._roles.hold_back(self.writer.desk.out.serving)
+        # Before anything else: what follows begins handlers, and a process that slept must not.
         self._doubt_after_sleep()
         self.reads.go_on()  # before a next turn is in flight
         if self.may_write:
@@ -730,6 +828,9 @@ class TurnHost:
         return self._runner.expire(request, epoch=epoch)
 
     def _store(self, write: Write) -> None:
+        """Hand an entry to the log, which tells what became of it however many tries it takes. `begun_s` is that of
+        the first try: as a proof it may only be too early.
+        """
         write.begun_s = write.begun_s or time.monotonic()
         answers = self._log.store(write)
         if answers:
@@ -738,6 +839,7 @@ class TurnHost:
             self._alone.difference_update(work.request.request_id for work in write.works)
 
     def _answer(self, work: Work) -> None:
+        """Its outcome is stored: tell its caller, the broker, the metrics. Nobody is told before that (R8)."""
         request, outcome = work.request, work.outcome
         assert outcome is not None
         if request.resource is None:
@@ -754,6 +856,7 @@ class TurnHost:
         if work.found:
             self._recorder.suppressed(request.service)
             log.info("duplicate_suppressed", **about(request), instance_id=self._runner.instance_id)
+        # What only makes a timer of a submitted request is nobody's request: it is not counted.
         elif request.waits is None:
             self._recorder.settled(
                 request,
@@ -764,6 +867,11 @@ class TurnHost:
             )
 
     def _dropped(self, work: Work) -> None:
+        """Nothing of it was stored here, and nothing will be. What happens to it depends on who still has it: a
+        timer fires again, the broker delivers the group's again, the caller of a sent one is told and sends it
+        elsewhere. A stored one is only here to lose: it is kept for its next owner, or, when the resource is still
+        served here, accepted once more.
+        """
         request, why = work.request, work.why
         self._alone.discard(request.request_id)
         if why is Why.MOVED and work.began_s:  # whatever comes of it can't be stored any more
@@ -788,6 +896,9 @@ class TurnHost:
             self._accept(request, sent_s=math.inf, stored_seq=work.stored_seq, born_s=work.born_s)
 
     def _moved(self, out: Output) -> None:
+        """What is served, and what no longer, as the log has it by now. In this order: what left is left before
+        anything is promoted, and what is stored is accepted before callers may send.
+        """
         self._sent.leave(out.left)
         self._roles.demoted(out.left)
         self._roles.promoted(out.serving)
@@ -806,6 +917,9 @@ class TurnHost:
         self._roles.withdraw()
 
     def _has_to_send(self, sending: Sending) -> bool:
+        """Whether this instance still has to send what an outcome handed in. A group's outcome has no next owner
+        (domain/turns/group.py).
+        """
         return sending.work is not None or sending.resource in self.serving
 
     def _is_sent(self, sending: Sending) -> None:
@@ -819,12 +933,18 @@ class TurnHost:
 
     # --- the log, aside -----------------------------------------------------------------------------------------------
     def _claim(self) -> None:
+        """A new claim for the connection that there is now. Nothing is written until it and a gate behind it are
+        read (R10).
+        """
         if self._claiming is not None:
             self._claiming.cancel()
         self.writer.is_claimed = False  # whatever is read next may be a copy's
         self._claiming = self.aside(self._store_claim())
 
     async def _store_claim(self) -> None:
+        """Until both are stored. Each try has a nonce of its own: of one whose answer was lost, nobody knows where
+        it stands.
+        """
         for n in itertools.count(1):
             session, nonce = self._connected.session, secrets.token_hex(8)
             self._claims.begin(nonce, session)
@@ -839,6 +959,9 @@ class TurnHost:
             await asyncio.sleep(backoff_s(n, first_s=0.02, max_s=0.5))
 
     async def _shut_out(self, writer: str) -> None:
+        """Store a gate of `writer`, until one is: an owner that comes later waits for it (R4). One too many does no
+        harm.
+        """
         for n in itertools.count(1):
             try:
                 await self._log.gate(writer)
@@ -868,6 +991,9 @@ class TurnHost:
         self._soon()
 
     async def _keep_until_stored(self, request: Request) -> Accepted:
+        """Where the request stream has it. Tried without end: its outcome can't be stored, or its event can't be
+        acknowledged, before.
+        """
         for n in itertools.count(1):
             try:
                 return await self._requests.append(request, timeout_s=STORE_S)
@@ -877,6 +1003,9 @@ class TurnHost:
         raise AssertionError("it counts for ever")
 
     async def _look_up(self, work: Work) -> None:
+        """One doubt of the writer. The answer is good for what was read when it was asked; the writer knows what
+        came later.
+        """
         self.writer.looked_up(work, await self._look(work.request))
         self._soon()
 
@@ -896,12 +1025,16 @@ class TurnHost:
             self._loop.call_later(TICK_S, self._tick)
 
     def _halt(self, why: str, tell: Callable[[str], None]) -> None:
+        """It must not go on. `tell` says so to the instance, once: it begins anew with another writer, or ends."""
         if not self._stopped:
             log.critical("writer_stopped", writer=self.writer.name, reason=why)
             self._end()
             tell(why)
 
     def _end(self) -> None:
+        """Nothing comes in and nothing is composed any more. Entries on their way may still be stored: that is a
+        crash, in small.
+        """
         if self._stopped:
             return
         self._stopped = True

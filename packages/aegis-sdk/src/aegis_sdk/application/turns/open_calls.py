@@ -1,8 +1,30 @@
 """One client's open requests: executes what `Doubts` decides, and hands each caller its one outcome.
 
-Each request is sent, stored, sent again, ended or given up as domain/turns/doubt.py has it. This module knows whom a group's
-request goes to: the members in turn. It bounds how many requests are stored at once, and keeps their order. Without the bound, a
-service that has lost its active would have thousands on their way together. Those that give up at one moment do so together.
+Each request is sent, stored, sent again, ended or given up as domain/turns/doubt.py has it. This module knows whom
+a group's request goes to: the members in turn. It bounds how many requests are stored at once, and keeps their
+order. Without the bound, a service that has lost its active would have thousands on their way together. Those that
+give up at one moment do so together.
+
+Theory of operation. Each request has two halves under one id: a `Call` at `Doubts`, which decides, and a `Waiting`
+here, which has the request and the caller's future. Both are made together, by `outcome_of` or `end`, and go
+together. Events (an answer, a look, a new connection) go to `Doubts`. What it asks for is taken by `_act` and
+executed, in the order of `Asked`.
+
+An answer ends a request wherever it comes from: the owner, the server that republishes a turn, the log that was
+read at the end. The first one is delivered, and later ones are dropped. They are the same outcome (G2), so it does
+not matter which is first.
+
+What must stay true:
+- A future is resolved once, and nobody else's outcome resolves it. It ends with an outcome or an error that says
+  what is known; a timeout alone ends nothing (G4).
+- Behind each `await` the request may have its answer, or its caller may be gone. So whoever stores one looks at its
+  `call.state` before each try, and whoever settles some looks which of them are still open.
+- An error that says "without effect" is raised only when the log says so. A request that could not be stored may
+  have been sent before: it is ended first, and `refused` is raised when its outcome turns out to be `cancelled`.
+
+What a crash leaves. The client's process holds nothing that anybody needs. What it had stored has its outcome in
+the log, and whoever knows the id can attach. What it had only sent takes effect once or not at all, by its deadline
+(the end of G1).
 """
 
 from __future__ import annotations
@@ -51,6 +73,7 @@ from aegis_sdk.telemetry import about, log
 STORING_MAX: Final = 256
 """Requests that are being stored at once. More wait for their turn, and many are answered until it comes."""
 STORE_S: Final = 1.0
+"""One try to store a request; the next follows until it is stored, answered or given up."""
 END_S_MAX: Final = 1.0
 """How long a client that closes still ends requests whose callers were cancelled: as a program that is interrupted does."""
 _BECAUSE: Final = {
@@ -65,7 +88,13 @@ CheckKey = Callable[[Accepted], Awaitable[None]]
 
 
 class Waiting:
-    """Who waits for a request's answer, and how it is sent."""
+    """Who waits for a request's answer, and how it is sent. It belongs to one call of `outcome_of`, `listen` or
+    `end`.
+
+    `request` may be replaced while it is open: the group's names the member that it was sent to. All its copies
+    have one id and one time of sending. `answer` is replaced once, when its caller was cancelled and the request is
+    ended without it.
+    """
 
     __slots__ = (
         "after", "answer", "call_id", "check_key", "is_cancelled", "is_left", "log", "member", "refused", "refused_by", "request", "sent_at", "times",
@@ -77,10 +106,13 @@ class Waiting:
         self.call_id = request.request_id
         """The request's id, and more where this client waits for the same request several times."""
         self.check_key: CheckKey | None = None
+        """For one with a key: asked when the stream says that it had that id before."""
         self.sent_at = time.time()
         """Unix time: all its copies carry the same."""
         self.times = 0
-        """How often it was sent."""
+        """How often it was sent, to this member. From the second time on a single is marked, since no session would
+        tell a copy.
+        """
         self.member = ""
         """Of the group: whom it is sent to."""
         self.refused_by: set[str] = set()
@@ -97,15 +129,18 @@ class Waiting:
         """The answer, if the request turns out to have no effect: why it was not stored."""
 
     def deliver(self, outcome: Outcome) -> None:
+        """The outcome, unless it had one. Safe twice."""
         if not self.answer.done():
             self.answer.set_result(outcome)
 
     def fail(self, error: AegisError) -> None:
+        """What its caller is told instead of an outcome, unless it had one. Safe twice."""
         if not self.answer.done():
             self.answer.set_exception(error)
             self.answer.exception()  # known, also when whoever asked is not waiting any more
 
     def tell_unknown(self, why: str) -> None:
+        """Nobody can say now whether it took effect. Its id is in the error: `attach` will know."""
         request_id = self.request.request_id
         if self.refused is not None:
             why = f"{self.refused}; {why}"
@@ -122,6 +157,13 @@ class _NotSettled:
 
 
 class OpenCalls:
+    """Of one client, from its connection to `close`. All of it runs on one event loop.
+
+    Each id in `_waiting` has a `Call` at `Doubts`, and the other way round. What stands in `_beside` under the same
+    request id is told its outcome, too: a second call with the same key, which has a `Call` of its own, or a
+    listener, which has none.
+    """
+
     def __init__(
         self,
         *,
@@ -138,6 +180,7 @@ class OpenCalls:
         self._directory = directory
         self._recorder = recorder
         self._resolve_s = resolve_s
+        """Seconds past its deadline in which a caller tries to end the doubt."""
         self._loop = asyncio.get_running_loop()
         self.positions = Positions()
         self._doubts = Doubts()
@@ -146,16 +189,24 @@ class OpenCalls:
         self._beside: dict[str, list[Waiting]] = {}
         """By request id: who waits for it beside the one in `_waiting`, or without having asked for it."""
         self._member_n = 0
+        """Counts group requests, so that they go to the members in turn."""
         self._last_stored: dict[tuple[str, str], tuple[int, str]] = {}
-        """By service and resource: the place of what was stored last, and the identity of the log."""
+        """By service and resource: the place of what was stored last, and the identity of the log. A place in
+        another log orders nothing.
+        """
         self._storing = 0
+        """Requests on their way to a stream: STORING_MAX at most."""
         self._to_store: deque[Call] = deque()
+        """Those that wait for their turn, in the order in which `Doubts` named them: for a resource, that of their
+        sending (G7).
+        """
         self._giving_up: dict[str, dict[str, float]] = {}
         """By service: what gives up, and when it has tried for long enough (the loop's clock)."""
         self._looks = False
+        """A look is scheduled."""
         self._aside = Aside("caller")
         self._ending: set[asyncio.Task[None]] = set()
-        """Requests whose callers have left, while they are ended."""
+        """Requests whose callers have left, while they are ended. `close` waits for these, for END_S_MAX."""
         self.is_closing = False
         self.is_gone = False
         """Closed, and no longer draining."""
@@ -172,7 +223,11 @@ class OpenCalls:
         stored_as: Because | None = None,
         check_key: CheckKey | None = None,
     ) -> Outcome:
-        """Until `ends_s` by the loop's clock, or soon after. `stored_as`: it is stored before anybody has it, and why.
+        """Its one outcome, at `ends_s` by the loop's clock, or soon after. `stored_as`: it is stored before anybody
+        has it, and why. `check_key`: for a request with a key.
+
+        When its caller is cancelled, the request is ended as at its deadline, without anybody waiting for that; the
+        log says how it ended. Not so a handler's own request, which its next run asks for.
 
         Raises: PayloadTooLarge, Overloaded, RefusedByNats, KeyReused, Draining: without effect; OutcomeUnknown.
         """
@@ -182,6 +237,8 @@ class OpenCalls:
         waiting.check_key = check_key
         if waiting.call_id in self._waiting:
             self._stand_beside(waiting)
+            # The same id is open already: a key that two callers use. A request's id has no space,
+            # so this one is nobody else's.
             waiting.call_id = f"{waiting.call_id} {id(waiting)}"
         place = self._place(waiting)
         if stored_as is not None:
@@ -208,6 +265,8 @@ class OpenCalls:
         finally:
             if not waiting.is_left:
                 self._forget(waiting)
+        # It could not be stored, and is ended by now: the caller learns the reason, and that it had
+        # no effect.
         if waiting.refused is not None and outcome.kind is OutcomeKind.CANCELLED:
             raise waiting.refused
         return outcome
@@ -220,7 +279,9 @@ class OpenCalls:
 
     # --- ending early -----------------------------------------------------------------------------------------
     def end_now(self, request_id: str) -> Waiting | None:
-        """End it as at its deadline, if it is open here."""
+        """End it as at its deadline, if it is open here: what to wait for by `told`. None: this client has no such
+        request.
+        """
         waiting = self._waiting.get(request_id)
         if waiting is not None:
             self._end(waiting)
@@ -254,6 +315,7 @@ class OpenCalls:
         return not (self.is_gone or wanted or is_nested(request_id))
 
     def _leave_to_end(self, waiting: Waiting) -> None:
+        """Nobody waits for it any more: end it, and tell the log how it ended."""
         waiting.is_left = True
         waiting.answer = self._loop.create_future()
         log.info("caller_cancelled", **about(waiting.request))
@@ -263,6 +325,7 @@ class OpenCalls:
         ending.add_done_callback(self._ending.discard)
 
     def _end(self, waiting: Waiting) -> None:
+        """Its deadline is this moment: its owner is asked first, and if that says nothing, its end is stored."""
         waiting.is_cancelled = True
         self._doubts.cancelled(waiting.call_id, self._loop.time())
         self._act()
@@ -292,6 +355,7 @@ class OpenCalls:
         self._beside.setdefault(waiting.request.request_id, []).append(waiting)
 
     def leave(self, waiting: Waiting) -> None:
+        """It waits beside others no more."""
         request_id = waiting.request.request_id
         beside = [each for each in self._beside.get(request_id, ()) if each is not waiting]
         if beside:
@@ -307,15 +371,20 @@ class OpenCalls:
             self._last_stored[place] = max(seq, before if of == log_id else 0), log_id
 
     def is_any(self, prefix: str) -> bool:
-        """Whether something is open under ids that begin so."""
+        """Whether something is open under ids that begin so. Looks at all that is open."""
         return any(each.request.request_id.startswith(prefix) for each in self._all())
 
     def restored(self) -> None:
-        """There is a new connection."""
+        """There is a new connection. What was sent on the old one may be lost, in either direction: what was sent
+        and not stored is stored.
+        """
         self._doubts.restored()
         self._act()
 
     async def close(self, *, drain_s: float) -> None:
+        """Take nothing new, wait up to `drain_s` for what is open, then tell each caller that is left what is
+        known: OutcomeUnknown. Requests whose callers were cancelled are still ended, for END_S_MAX at most.
+        """
         self.is_closing = True
         answers = [waiting.answer for waiting in self._all()]
         if answers and drain_s > 0:
@@ -359,6 +428,11 @@ class OpenCalls:
         return bool(left)
 
     def _send(self, waiting: Waiting) -> None:
+        """To its owner, or to its member. What can't be sent now is not lost: the silence that follows has it
+        stored.
+
+        Raises: PayloadTooLarge.
+        """
         request = waiting.request
         waiting.times += 1
         if waiting.times > 1 and is_single(request.request_id):
@@ -374,6 +448,9 @@ class OpenCalls:
 
     # --- what comes back --------------------------------------------------------------------------------------
     def _on_outcome(self, request_id: str, outcome: Outcome) -> None:
+        """It may come twice, and for a request that is not open any more. What its owner says at the same time: it
+        lives.
+        """
         waiting = self._waiting.get(request_id)
         if waiting is not None:
             call = self._doubts.open.get(request_id)
@@ -387,7 +464,9 @@ class OpenCalls:
                 each.deliver(outcome)
 
     def _on_answer(self, request_id: str, answer: Answer) -> None:
-        """Nothing of it was stored by whoever says so."""
+        """Nothing of it was stored by whoever says so. The group's goes to the next member, which is as good. A
+        resource has one owner: there `Doubts` waits for the next one, or stores it.
+        """
         because, now_s = _BECAUSE[answer], self._loop.time()
         waiting = self._waiting.get(request_id)
         if waiting is not None and waiting.request.given_to:
@@ -416,6 +495,7 @@ class OpenCalls:
 
     # --- looking after what is open -----------------------------------------------------------------------------
     def _look_later(self) -> None:
+        """While something is open there is a look, each TICK_S. A client without open requests has no timer."""
         if not self._looks and self._doubts.next_look_s:
             self._looks = True
             self._loop.call_at(self._doubts.next_look_s, self._look)
@@ -427,6 +507,9 @@ class OpenCalls:
         self._look_later()
 
     def _act(self) -> None:
+        """Do what `Doubts` asks for: all of it, in the order of `Asked`. Called behind what may have it ask for
+        something; the rest waits for the next look.
+        """
         asked = self._doubts.take_asked()
         self._to_store += asked.store
         self._store_next()
@@ -456,9 +539,11 @@ class OpenCalls:
             self._end_early(call, waiting, error)
 
     def _log_of(self, service: str) -> str:
+        """The identity of the log that has this service's requests; empty while it is not known."""
         return self._directory.requests_log(service)
 
     def _store_next(self) -> None:
+        """Begin to store what may be. Most of what waits is answered before its turn, and is passed over."""
         while self._to_store and self._storing < STORING_MAX:
             call = self._to_store.popleft()
             waiting = self._waiting.get(call.request_id)
@@ -500,6 +585,9 @@ class OpenCalls:
         self._act()
 
     async def _accepted(self, call: Call, waiting: Waiting, accepted: Accepted) -> None:
+        """The stream has it. For a key that it had before, the request there decides whether this one may be the
+        same.
+        """
         if waiting.check_key is not None and accepted.duplicate:
             try:
                 await waiting.check_key(accepted)
@@ -513,6 +601,7 @@ class OpenCalls:
             self._send(waiting)  # whoever asked before may have had the answer long ago
 
     def _ask_to_end(self, waiting: Waiting) -> None:
+        """Ask its owner to end it, unless it has begun. No answer within POLITE_S means to give up."""
         if waiting.refused is None and not waiting.is_cancelled:
             log.info("deadline_passed", **about(waiting.request))
         try:
@@ -522,6 +611,9 @@ class OpenCalls:
 
     # --- giving up ----------------------------------------------------------------------------------------------
     def _give_up(self, call: Call) -> None:
+        """Together with all that give up on this service. One task settles them: a second one would store its gates
+        again.
+        """
         service = call.place[0]
         if service not in self._giving_up:
             self._giving_up[service] = {}
@@ -530,7 +622,12 @@ class OpenCalls:
         self._giving_up[service][call.request_id] = ends_s + self._resolve_s
 
     async def _settle_all(self, service: str) -> None:
-        """All that give up on the service at this moment, by one reading of its log."""
+        """All that give up on the service at this moment, by one reading of its log. What comes while one is at it
+        is taken by the next.
+
+        What fails is tried again until `resolve_s` past each one's deadline: an end that is stored twice is one
+        end.
+        """
         giving_up, n = self._giving_up[service], 0
         try:
             while giving_up:

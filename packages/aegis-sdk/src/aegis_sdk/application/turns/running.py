@@ -1,7 +1,20 @@
 """Runs handlers for a writer: computes what is pure at once, starts what waits, and feeds back their outcomes.
 
-A run that needs more takes a task of its own: a suspect, whose begin is noted first; one that must be alone; one that is traced
-until its outcome is stored. A request that was begun too often is given up here, with a dead letter.
+A run that needs more takes a task of its own: a suspect, whose begin is noted first; one that must be alone; one
+that is traced until its outcome is stored. A request that was begun too often is given up here, with a dead letter.
+
+Theory of operation. Most runs need no task but the handler's own: `begin` starts it, and its end calls back. That
+is the path of each ordinary request, so it pays for none of the rest. The rest is one coroutine, `_run_aside`,
+whose steps are in the order of domain/turns/begins.py: look how often it was begun, note this begin, wait for
+quiet, run.
+
+What must stay true:
+- Each work in `_running` ends in one of two ways: its outcome is given to the writer, or it is dropped, by
+  `cancel`. The writer cancels what it drops, so an outcome that comes later than that is for nobody.
+- A suspect's handler begins when its note is stored, never before. A process that dies in between leaves a begin
+  that was counted and not made: a request may be given up one begin early, and never goes on killing for ever.
+- The dead letter comes before the outcome. A crash between the two leaves a request that runs, or is given up,
+  again.
 """
 
 from __future__ import annotations
@@ -35,7 +48,12 @@ from aegis_sdk.telemetry import about, log
 
 
 class Running:
-    """Of one instance. `soon` has the writer compose; `aside` runs what takes a task of its own."""
+    """Of one instance, from its start to `stop`. `soon` has the writer compose; `aside` runs what takes a task of
+    its own.
+
+    A pure handler is computed by `compute`, in the step in which the writer composes: it may run again, so it must
+    not be counted as running, and has nothing to be dropped. All others come by `begin`, once for each begin.
+    """
 
     def __init__(
         self,
@@ -59,7 +77,7 @@ class Running:
         self._aside = aside
         self._loop = asyncio.get_running_loop()
         self._running: dict[Work, Callable[[], object]] = {}
-        """What drops each."""
+        """What drops each. Its handler may go on for a while; its outcome is nobody's by then."""
         self._spans: dict[Work, asyncio.Future[Outcome]] = {}
         """Runs whose span ends when their outcome is stored."""
         self._noted: dict[Work, asyncio.Future[None]] = {}
@@ -74,10 +92,12 @@ class Running:
             noted.set_result(None)
 
     def cancel(self, work: Work) -> None:
+        """Its outcome can't count any more: the resource moved, or its caller gave up."""
         if (drop := self._running.pop(work, None)) is not None:
             drop()
 
     def stored(self, work: Work, outcome: Outcome) -> None:
+        """Its outcome is in the log: a run that is traced until then ends."""
         if work in self._spans:
             self._spans.pop(work).set_result(outcome)
 
@@ -87,12 +107,18 @@ class Running:
             self._spans.pop(work).cancel()
 
     def stop(self) -> None:
+        """Drop all. What they would have answered is run by the next owner."""
         for drop in list(self._running.values()):
             drop()
         self._running.clear()
 
     # --- runs ---------------------------------------------------------------------------------------------------
     def compute(self, request: Request, values: Any, epoch: int) -> Outcome:
+        """The outcome of a pure handler, at once, on `values`, which may hold changes that are not stored yet.
+
+        It is called while the writer composes, so it never waits and never raises. Its turn may be refused, and
+        then it is called again with other values.
+        """
         if request.waits is not None:
             count = len(self._timers_of(request, values))
             return self._runner.signed(request, until_its_time(request.waits, count), epoch)
@@ -109,6 +135,9 @@ class Running:
         return outcome
 
     def begin(self, work: Work) -> None:
+        """Start the handler of `work` on its resource's stored values. Its outcome comes later: by
+        `Writer.computed`, never in this call.
+        """
         request = work.request
         place: Holder = NOTHING
         if request.resource is None:
@@ -149,12 +178,14 @@ class Running:
 
     def _timers_of(self, request: Request, values: Any) -> Mapping[str, Timer]:
         """Its resource's, as `values` are its values."""
+        # Computed on changes that are not stored yet: its timers are ahead in the same way.
         if type(values) is Ahead:  # compiled, any mapping passes for an instance of it
             return values.timers
         held = self._writer.held.get(request.resource or "")
         return NO_TIMERS if held is None or held.timers is None else held.timers.by_name
 
     def _ran(self, work: Work, place: Holder, outcome: Outcome) -> None:
+        """A plain run has ended. What an operator has to see is copied before its outcome is given to the writer."""
         work.ready_s = time.perf_counter()
         self._run_ended(place)
         if self._is_letter(work, outcome):
@@ -188,6 +219,8 @@ class Running:
         """With what takes a task of its own: a suspect's note, its turn to be alone, a span that ends when all is stored."""
         request_id = work.request.request_id
         try:
+            # The group's. A resource's suspects were judged by their owner's fold, and have their
+            # verdict already.
             if work.suspect:
                 await self._judge_again(work)
             if work.verdict is Verdict.GIVE_UP:
@@ -207,7 +240,10 @@ class Running:
             self._soon()
 
     async def _run_alone(self, work: Work, place: Holder, span: Span) -> None:
-        """Nothing else runs by now. It is noted here, so that nobody else's death counts."""
+        """Nothing else runs by now. It is noted here, so that nobody else's death counts.
+
+        The quiet is bounded on both sides (isolation.py): a handler that hangs is not what kills its process.
+        """
         self._writer.is_quiet = True
         timer = self._loop.call_later(ALONE_S_MAX, self._be_loud)
         try:
@@ -222,10 +258,14 @@ class Running:
             self._be_loud()
 
     def _be_loud(self) -> None:
+        """Pure handlers may begin again, whether the suspect has ended or has had its time."""
         self._writer.is_quiet = False
         self._soon()
 
     async def _run_beside(self, work: Work, place: Holder, span: Span) -> None:
+        """Run it, and with a span stay until the outcome is stored: the span tells how long that took. `stored` is
+        cancelled when the work is dropped, and ends the task with it.
+        """
         request = work.request
         epoch, values = self._state_of(request)
         work.began_s = time.perf_counter()
@@ -249,6 +289,7 @@ class Running:
                 span.stored(await stored)
 
     def _group_moved(self, running: int, away: int) -> None:
+        """A group's handler began or ended a wait for others: the writer may begin more, or fewer."""
         self._writer.group.moved(running)
         self.away += away
         self._soon()
@@ -301,6 +342,9 @@ class Running:
         )
 
     def _fitting(self, request: Request, outcome: Outcome) -> Outcome:
+        """The outcome, or what is stored in its place when it is too large for an entry. That one has an outcome of
+        its own: a request whose outcome nobody can store would come again and again.
+        """
         size, limit = len(outcome.body) + len(outcome.change), self._log.outcome_bytes_max
         if len(outcome.change) > self._runner.large_change_bytes:
             self._runner.tell_large_change(request, len(outcome.change))
