@@ -44,7 +44,9 @@ def _digest() -> str:
 
 
 def _build(target: Path) -> None:
-    print("compiling the SDK: some minutes, once for each change of it", file=sys.stderr, flush=True)
+    print(
+        "compiling the SDK: some minutes, once for each change of it", file=sys.stderr, flush=True
+    )
     with tempfile.TemporaryDirectory(prefix="aegis-sdk-") as folder:
         try:
             built = subprocess.run(

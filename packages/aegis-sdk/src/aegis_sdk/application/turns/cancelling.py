@@ -187,8 +187,8 @@ class Cancelling:
         if request.resource is None:
             return None
         waiting = self._open.listen(request)
-        await self._calls.expect(request.request_id)
         try:
+            await self._calls.expect(request.request_id)
             self._calls.cancel(request, member="")
             await asyncio.wait({waiting.answer}, timeout=POLITE_S)
             return waiting.answer.result() if waiting.answer.done() else None

@@ -79,26 +79,29 @@ class Emitter:
 
     async def _run(self) -> None:
         n = 0
-        while self._left():
-            done, error = await self._lanes.step()
-            for item in done:
-                self._is_done(item)
-            self.lacks_stream = isinstance(error, StoreMissing)
-            if error is None:
-                n = 0
-                continue
-            self._tell(error)
-            n = 1 if done else n + 1
-            await asyncio.sleep(backoff_s(n, first_s=0.02, max_s=WAIT_S_MAX))
-        self._runs = False
+        try:
+            while self._left():
+                done, error = await self._lanes.step()
+                for item in done:
+                    self._is_done(item)
+                self.lacks_stream = isinstance(error, StoreMissing)
+                if error is None:
+                    n = 0
+                    continue
+                self._tell(error)
+                n = 1 if done else n + 1
+                await asyncio.sleep(backoff_s(n, first_s=0.02, max_s=WAIT_S_MAX))
+        finally:  # whatever ended it, the next event begins it again
+            self._runs = False
 
     def _left(self) -> bool:
         """Whether something waits. What belongs to another owner by now, that one sends."""
-        for item in self._lanes.heads():
-            assert isinstance(item, _Waiting)
-            if not self._is_wanted(item.sending):
-                self._lanes.drop_head(item)
+        self._lanes.keep(self._is_ours)
         return len(self._lanes) > 0
+
+    def _is_ours(self, item: Item[Emitted]) -> bool:
+        assert isinstance(item, _Waiting)
+        return self._is_wanted(item.sending)
 
     def _is_done(self, item: Item[Emitted]) -> None:
         assert isinstance(item, _Waiting)

@@ -15,7 +15,7 @@ begins where all before is stored and leaves out nothing, so that the first of e
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import islice
 from typing import Final, Generic, Protocol, TypeVar
 
@@ -85,10 +85,15 @@ class Lanes(Generic[M]):
         """The first of each lane."""
         return [queue[0] for queue in self._lanes.values()]
 
-    def drop_head(self, item: Item[M]) -> None:
-        """It is somebody else's."""
-        lane = next(name for name, queue in self._lanes.items() if queue[0] is item)
-        self._take(lane, 1)
+    def keep(self, is_wanted: Callable[[Item[M]], bool]) -> None:
+        """Drop all others at once: of those that somebody else stores, a later one must not stay here without the earlier ones."""
+        for lane, queue in list(self._lanes.items()):
+            wanted = deque(item for item in queue if is_wanted(item))
+            self._count -= len(queue) - len(wanted)
+            if wanted:
+                self._lanes[lane] = wanted
+            else:
+                del self._lanes[lane]
 
     async def step(self) -> tuple[list[Item[M]], StoreError | None]:
         """Store what may go now: what is done with, and why something is not. Each that is too large says so, and is done with."""

@@ -97,6 +97,7 @@ class Sender:
     async def _run(self, service: str, queues: dict[str | None, deque[_Waiting]]) -> None:
         n, told_s = 0, 0.0
         while queues:
+            self._keep_ours(queues)
             heads = [
                 queue[0] for _, queue in zip(range(AT_ONCE_MAX), queues.values(), strict=False)
             ]
@@ -120,6 +121,16 @@ class Sender:
             n += 1
             await asyncio.sleep(backoff_s(n, first_s=0.02, max_s=WAIT_S_MAX))
         del self._services[service]
+
+    def _keep_ours(self, queues: dict[str | None, deque[_Waiting]]) -> None:
+        """What the next owner sends goes at once: a later one must not stay here without the earlier ones."""
+        for to, queue in list(queues.items()):
+            ours = deque(each for each in queue if self._is_wanted(each.sending))
+            self.waiting -= len(queue) - len(ours)
+            if ours:
+                queues[to] = ours
+            else:
+                del queues[to]
 
     async def _try(self, waiting: _Waiting) -> StoreError | None:
         """None when it is done with."""
