@@ -288,12 +288,20 @@ class OpenCalls:
         return waiting
 
     async def told(self, waiting: Waiting) -> Outcome:
-        """How it ended. Raises: what whoever asked for it is told."""
-        while (
-            not waiting.answer.done() or waiting.answer.cancelled()
-        ):  # another one, if it was left meanwhile
-            await asyncio.wait({waiting.answer})
-        return waiting.answer.result()
+        """How it ended. Raises: what whoever asked for it is told; OutcomeUnknown, when that one was cancelled and it goes on."""
+        while True:
+            answer = waiting.answer
+            await asyncio.wait({answer})
+            if not answer.cancelled():
+                return answer.result()
+            if (
+                waiting.answer is answer
+            ):  # else it is ended for its caller, and the new one says how
+                request_id = waiting.request.request_id
+                raise OutcomeUnknown(
+                    f"{request_id}: whoever asked for it was cancelled, and it was not ended: attach to it later",
+                    request_id,
+                )
 
     def end(self, request: Request) -> None:
         """One that nobody waits for, and that may be stored."""
