@@ -398,8 +398,17 @@ class _Reader:
             outcomes=sorted(self._outcomes, key=lambda entry: (entry.place, entry.seq)),
             gone=sorted(self._gone, key=lambda entry: (entry.service, entry.seq)),
             faults=sorted(self._faults, key=lambda fault: fault.began_s),
-            losses=sorted(self._losses, key=lambda loss: loss.accepted_s),
+            losses=first_of_each(self._losses),
             gates=self._gates,
             pauses=self._pauses,
             finals=sorted(self._finals, key=lambda final: final.place),
         )
+
+
+def first_of_each(losses: Iterable[Loss]) -> list[Loss]:
+    """Two accidents side by side may each have the same loss accepted: the first counts. A later one of that stream goes further."""
+    first: dict[tuple[str, int, float], Loss] = {}
+    for loss in sorted(losses, key=lambda loss: loss.accepted_s):
+        unknown_s = 0.0 if loss.last_seq else loss.accepted_s
+        first.setdefault((loss.stream, loss.last_seq, unknown_s), loss)
+    return list(first.values())

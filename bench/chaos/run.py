@@ -33,6 +33,7 @@ from bench.chaos.history import (
     History,
     OutcomeEntry,
     Run,
+    first_of_each,
     read,
     write,
 )
@@ -128,7 +129,7 @@ async def _run_in(planned: Plan, folder: Path) -> History:
     lost = gone(ends, history.outcomes, system.names)
     return replace(
         history,
-        losses=system.losses,
+        losses=first_of_each(system.losses),
         gates=system.gates,
         pauses=system.pauses,
         gone=lost,

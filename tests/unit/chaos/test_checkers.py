@@ -20,6 +20,7 @@ from bench.chaos.history import (
     OutcomeEntry,
     Pause,
     Status,
+    first_of_each,
     nested,
     read,
     write,
@@ -452,6 +453,14 @@ def test_only_the_first_wrong_replies_of_a_place_are_told() -> None:
     for _ in range(20):
         story.do("add", element="a", result=7)
     assert len(replay(story)) == 3
+
+
+def test_a_loss_that_two_accidents_had_accepted_counts_from_the_first() -> None:
+    def loss(at_s: float, last_seq: int) -> Loss:
+        return Loss(service="s", stream="J", what="is gone", accepted_s=at_s, last_seq=last_seq)
+
+    given = [loss(3.0, 7), loss(2.0, 7), loss(5.0, 9), loss(6.0, 0), loss(7.0, 0)]
+    assert [each.accepted_s for each in first_of_each(given)] == [2.0, 5.0, 6.0, 7.0]
 
 
 # --- recovery ------------------------------------------------------------------------------------
