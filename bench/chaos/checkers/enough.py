@@ -8,13 +8,16 @@ from bench.chaos.history import History, Operation, Violation
 
 MEANT_TO_FAIL = {"deadlines", "hot"}
 """Workloads whose deadlines, or some of them, are drawn to be missed: only their number of answers counts."""
+TOLD = {"LogLost", "Overloaded", "Paused"}
+"""Refused at once, and rightly: until an operator says so, while a stream is full, while traffic is paused. The quicker the
+machine, the more of them."""
 
 
 def check(history: History) -> list[Violation]:
     """Every workload has enough answers, and a fair share of its operations was answered."""
     workloads: dict[str, list[Operation]] = defaultdict(list)
     for operation in history.operations:
-        if operation.error != "LogLost":  # not served until an operator says so, as was told
+        if operation.error not in TOLD:
             workloads[operation.workload].append(operation)
     if not workloads:
         return [Violation("enough", "the history has no operations")]

@@ -100,6 +100,8 @@ _UP_TO: Final = "Nats-UpTo-Sequence"
 """Of an answer of several messages: the newest of the stream at that server, when it was asked."""
 _PENDING: Final = "Nats-Num-Pending"
 _LAST: Final = "Nats-Last-Sequence"
+_LOOKS: Final = 4
+"""Of `newest`: at all there is, then at what came meanwhile."""
 _MISSING: Final = frozenset({ERR_NO_STREAM, ERR_NO_CONSUMER, ERR_NO_MESSAGE})
 _FULL: Final = frozenset({ERR_ACCOUNT_FULL, ERR_NO_RESOURCES, ERR_NO_STORAGE})
 SETTLE_S: Final = 1.0
@@ -595,13 +597,14 @@ class Link:
         meanwhile may be there beside what it replaces: of one subject the last counts.
 
         `subjects`: up to 1,000; with wildcards, that many messages. `timeout_s`: for each answer. The server ends an answer after
-        some 64 MB, and leaves out what is replaced while it answers. So it is asked for what is behind until that is nothing.
+        some 64 MB, and leaves out what is replaced while it answers. So it is asked for what is behind until that is nothing, or
+        was asked for thrice: one subject is hardly replaced in each of these moments.
         Raises: StoreUnreachable.
         """
         subject, request = f"{self.api_prefix}DIRECT.GET.{stream}", {"multi_last": list(subjects)}
         messages: list[Message] = []
-        begins, owed = 0, 0
-        while True:
+        begins, owed, looks = 0, 0, 0
+        while looks < _LOOKS:
             behind = {"seq": begins} if begins else {}
             answer, end = await self._to_the_end(subject, request | behind, timeout_s)
             messages += answer
@@ -609,9 +612,11 @@ class Link:
             if upto < owed:
                 raise StoreUnreachable(f"{subject}: a server answered that lags behind another")
             if not answer and not pending:
-                return messages
+                break
             owed = upto if pending else 0
+            looks += not pending
             begins = 1 + (int(end.headers[_LAST]) if pending else upto)
+        return messages
 
     async def _to_the_end(
         self, subject: str, request: Mapping[str, Any], timeout_s: float
