@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from typing import cast
 
 import pytest
-from aegis_sdk.application.turns.open_calls import OpenCalls, Waiting
+from aegis_sdk.application.turns.open_calls import Waiting
 from aegis_sdk.contract.envelope import Outcome, OutcomeKind, Request
 from aegis_sdk.errors import OutcomeUnknown
-
-NOBODY = cast(OpenCalls, None)
 
 
 def waiting() -> Waiting:
@@ -21,7 +18,7 @@ def waiting() -> Waiting:
 async def test_one_that_goes_on_without_its_caller_is_unknown_and_holds_nobody_up() -> None:
     """It waited for an answer that was cancelled, without ever letting the event loop go on."""
     asked = waiting()
-    telling = asyncio.create_task(OpenCalls.told(NOBODY, asked))
+    telling = asyncio.create_task(asked.told())
     await asyncio.sleep(0)
     asked.answer.cancel()
     with pytest.raises(OutcomeUnknown, match="attach to it later"):
@@ -31,7 +28,7 @@ async def test_one_that_goes_on_without_its_caller_is_unknown_and_holds_nobody_u
 
 async def test_one_that_is_ended_with_its_caller_is_told_when_it_has_ended() -> None:
     asked = waiting()
-    telling = asyncio.create_task(OpenCalls.told(NOBODY, asked))
+    telling = asyncio.create_task(asked.told())
     await asyncio.sleep(0)
     before, asked.answer = asked.answer, asyncio.get_running_loop().create_future()
     before.cancel()

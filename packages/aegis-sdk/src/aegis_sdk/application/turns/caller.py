@@ -327,7 +327,7 @@ class Caller:
         if self.open.is_gone:
             raise Draining(CLOSED)
         if (waiting := self.open.end_now(request_id)) is not None:
-            return await self.open.told(waiting)
+            return await waiting.told()
         return await self._cancelling.end(request_id, method, resource, timeout_s=timeout_s)
 
     # --- what the log has -------------------------------------------------------------------------------------

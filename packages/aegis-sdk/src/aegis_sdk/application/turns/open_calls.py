@@ -139,6 +139,20 @@ class Waiting:
             self.answer.set_exception(error)
             self.answer.exception()  # known, also when whoever asked is not waiting any more
 
+    async def told(self) -> Outcome:
+        """How it ended. Raises: what whoever asked for it is told; OutcomeUnknown, when that one was cancelled and it goes on."""
+        while True:
+            answer = self.answer
+            await asyncio.wait({answer})
+            if not answer.cancelled():
+                return answer.result()
+            if self.answer is answer:  # else it is ended for its caller, and the new one says how
+                request_id = self.request.request_id
+                raise OutcomeUnknown(
+                    f"{request_id}: whoever asked for it was cancelled, and it was not ended: attach to it later",
+                    request_id,
+                )
+
     def tell_unknown(self, why: str) -> None:
         """Nobody can say now whether it took effect. Its id is in the error: `attach` will know."""
         request_id = self.request.request_id
@@ -286,22 +300,6 @@ class OpenCalls:
         if waiting is not None:
             self._end(waiting)
         return waiting
-
-    async def told(self, waiting: Waiting) -> Outcome:
-        """How it ended. Raises: what whoever asked for it is told; OutcomeUnknown, when that one was cancelled and it goes on."""
-        while True:
-            answer = waiting.answer
-            await asyncio.wait({answer})
-            if not answer.cancelled():
-                return answer.result()
-            if (
-                waiting.answer is answer
-            ):  # else it is ended for its caller, and the new one says how
-                request_id = waiting.request.request_id
-                raise OutcomeUnknown(
-                    f"{request_id}: whoever asked for it was cancelled, and it was not ended: attach to it later",
-                    request_id,
-                )
 
     def end(self, request: Request) -> None:
         """One that nobody waits for, and that may be stored."""
