@@ -18,7 +18,7 @@ from tests.integration.turns.timing_worker import TICK, timing
 TIMING: Final = "tests.integration.turns.timing_worker"
 LATE_S: Final = 0.05
 """What is promised of an active that lives."""
-BUSY_S: Final = 0.25
+BUSY_S: Final = 1.0
 """What this machine may add while other tests run on it."""
 
 
