@@ -9,8 +9,6 @@ from aegis_sdk.application.turns.open_calls import Waiting
 from aegis_sdk.contract.envelope import Outcome, OutcomeKind, Request
 from aegis_sdk.errors import OutcomeUnknown
 
-pytestmark = pytest.mark.plain
-
 
 def waiting() -> Waiting:
     request = Request("c.1", "desk", "book", "A", b"1")

@@ -86,9 +86,7 @@ class ChangeResources:
             record = member.record.model_copy(update=changes)
             self._roster.put_soon(table, member, record)
             await self._register.grant(table, member, claims)
-            vacant = 0
-            if change.remove:
-                vacant = await self._take_away(table, member, change.remove, rests=change.rests)
+            vacant = await self._take_away(table, member, change.remove, rests=change.rests)
         self._world.events.emit(
             ResourcesChanged(
                 service=table.name,
@@ -116,6 +114,8 @@ class ChangeResources:
         self, table: ServiceTable, member: Member, names: list[str], *, rests: bool
     ) -> int:
         """Returns how many nobody else could take: they are nobody's now."""
+        if not names:
+            return 0
         gone = set(names)
         owned = [name for name in table.owned_by(member.owner) if name in gone]
         if rests:
