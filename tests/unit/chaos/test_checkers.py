@@ -536,6 +536,16 @@ def some(ok: int, unknown: int, workload: str = "list") -> History:
     return story.history(ok_per_workload_min=10)
 
 
+@pytest.mark.parametrize("error", ["LogLost", "Overloaded", "Paused"])
+def test_what_is_refused_at_once_and_rightly_takes_nothing_from_the_share(error: str) -> None:
+    refused = replace(some(1, 0).operations[0], status=Status.FAIL, error=error)
+    history = some(20, 0)
+    many = [replace(refused, op=f"x{n}") for n in range(100)]
+    assert CHECKERS["enough"](replace(history, operations=[*history.operations, *many])) == []
+    others = [replace(each, error="Cancelled") for each in many]
+    assert CHECKERS["enough"](replace(history, operations=[*history.operations, *others]))
+
+
 @pytest.mark.parametrize(
     ("history", "passes"),
     [

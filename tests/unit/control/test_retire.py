@@ -6,9 +6,9 @@ import json
 
 import pytest
 from aegis_control.entrypoints.cli.endings import _show
-from aegis_sdk.contract.control import AdminReply, Retired, Role
+from aegis_sdk.contract.control import AdminReply, LeaseState, Retired, Role
 
-from tests.unit.control.support import Office
+from tests.unit.control.support import SERVICE, Office
 
 
 async def retires(office: Office, resource: str = "R1", *, dry_run: bool = False) -> AdminReply:
@@ -40,6 +40,28 @@ async def test_a_resource_that_requests_wait_for_is_not_retired() -> None:
     assert (reply.ok, reply.code) == (False, "refused")
     assert "2 stored requests wait for 'R1', K.1 first" in reply.message
     assert office.route("R1") == "a 3 vacant"
+
+
+async def test_one_that_another_leader_was_faster_than_is_not_said_to_be_retired(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    office = await vacant_office()
+    await office.registers("c", Role.AUTO, ["R2"])
+    other = Office(office)
+    await other.roster.refresh()
+    other.beats("b", "c")
+    look = office.requests.open
+
+    async def open_while_another_leads(service: str, resource: str) -> list[str]:
+        if not other.events.seen:
+            await other.granting.give(other.state.services[SERVICE], {"c": ["R2"]}, reason="spread")
+        return await look(service, resource)
+
+    monkeypatch.setattr(office.requests, "open", open_while_another_leads)
+    assert not (await retires(office)).ok
+    assert office.told("R1") == " 3"
+    assert (await retires(office)).ok
+    assert office.lease("R1").state is LeaseState.RETIRED
 
 
 async def test_a_retired_resource_is_not_vacant_and_nobody_is_looked_for() -> None:

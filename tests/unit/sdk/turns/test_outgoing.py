@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, cast
 
 import pytest
@@ -25,12 +25,14 @@ class Stream:
         self.full = True
         self.asked = asyncio.Event()
         self.stored: list[str] = []
+        self.on_stored: Callable[[], None] = lambda: None
 
     def _take(self, *names: str) -> None:
         self.asked.set()
         if self.full:
             raise StoreFull("it is full")
         self.stored += names
+        self.on_stored()
 
     async def each(
         self, messages: Sequence[Emitted], *, timeout_s: float
@@ -64,6 +66,9 @@ class Owner:
     def is_wanted(self, sending: Sending) -> bool:
         return sending.resource in self._owned
 
+    def gets_a_back(self) -> None:
+        self._owned.add("A")
+
     async def loses_a(self) -> None:
         async with asyncio.timeout(5.0):
             await self.stream.asked.wait()
@@ -94,8 +99,9 @@ async def test_who_lost_a_resource_stores_no_later_event_of_it_without_the_earli
 
 
 async def test_who_lost_a_resource_stores_no_later_hand_in_of_it_without_the_earlier_ones() -> None:
-    """G7, and also if the resource comes back before they would have been looked at one by one."""
+    """G7: the resource is back before all of them were looked at. They are sent again then, from the first on."""
     owner = Owner()
+    owner.stream.on_stored = owner.gets_a_back
     sender = Sender(
         owner.stream,  # type: ignore[arg-type]
         cast(Letters, None),

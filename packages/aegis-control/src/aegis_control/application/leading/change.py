@@ -6,6 +6,8 @@ that dies before that leaves an instance that registers anew, since its heartbea
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pydantic
 from aegis_sdk.contract.control import (
     NOT_REGISTERED,
@@ -76,7 +78,6 @@ class ChangeResources:
                 return _stranger()
             if (refused := self._not_now(member, change)) is not None:
                 return refused
-            await self._leases.know(table)
             claims = self._register.claims(table, member.owner, change.add, returning=False)
             if (refused := self._register.refusal(table, claims)) is not None:
                 return refused
@@ -113,18 +114,24 @@ class ChangeResources:
     async def _take_away(
         self, table: ServiceTable, member: Member, names: list[str], *, rests: bool
     ) -> int:
-        """Returns how many nobody else could take: they are nobody's now."""
+        """Returns how many nobody else could take: they are nobody's now.
+
+        Raises: Unavailable, when another leader was faster with something, so that this was not stored: it is asked for again.
+        """
         if not names:
             return 0
         gone = set(names)
         owned = [name for name in table.owned_by(member.owner) if name in gone]
+        vacant: Sequence[str] = ()
         if rests:
             await self._leases.rest(table, owned, reason=_IDLE)
-            return 0
-        planned = self._fail_over.plan_for(table, owned, without=member.record.instance_id)
-        moved = await self._fail_over.move(table, planned, reason=_REMOVED)
-        await self._leases.put_in_state(table, moved.vacant, LeaseState.VACANT, reason=_REMOVED)
-        return len(moved.vacant)
+        else:
+            planned = self._fail_over.plan_for(table, owned, without=member.record.instance_id)
+            vacant = (await self._fail_over.move(table, planned, reason=_REMOVED)).vacant
+            await self._leases.put_in_state(table, vacant, LeaseState.VACANT, reason=_REMOVED)
+        if not gone.isdisjoint(table.owned_by(member.owner)):
+            raise Unavailable(f"somebody else changed who owns what of {table.name} just now")
+        return len(vacant)
 
     def _done(self, table: ServiceTable, change: ResourcesChange) -> RegistrationReply:
         owned = table.owned

@@ -97,12 +97,14 @@ class Leases:
         return names
 
     async def retire(self, table: ServiceTable, resource: str, *, reason: str) -> None:
-        """Nobody's, for good. Raises: Unavailable."""
+        """Nobody's, for good. Raises: Unavailable, also when somebody else was faster."""
         owned = await self._owned(table)
         await self._move(table, owned, {resource: RETIRED}, Moves({}, reason, table.journal_id))
+        if owned.ownership.owner(resource) != RETIRED:
+            raise Unavailable(f"somebody else changed who owns what of {table.name} just now")
 
     async def rest(self, table: ServiceTable, resources: Iterable[str], *, reason: str) -> None:
-        """Nobody's, until they are asked for. Raises: Unavailable."""
+        """Nobody's, until they are asked for; what somebody else was faster with stays. Raises: Unavailable."""
         owned = await self._owned(table)
         moves = dict.fromkeys(resources, IDLE)
         await self._move(table, owned, moves, Moves({}, reason, table.journal_id))

@@ -98,7 +98,6 @@ class Register:
             await self._logs.hear(table, registration)
             if table.lost:
                 return self.lost(table)
-            await self._leases.know(table)
             refusal = self._evicted(table, registration)
             me = Owner(registration.instance_id, registration.incarnation)
             claims = self.claims(

@@ -171,7 +171,6 @@ class Watch:
             lost_all = was is InstanceState.LOST and not member.keeps_leases
             if lost_all or was not in (InstanceState.LOST, InstanceState.STALLED):
                 return
-            await self._leases.know(table)
             await self._leases.put_in_state(
                 table, table.owned_by(member.owner), LeaseState.HELD, reason="returned"
             )
