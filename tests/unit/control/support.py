@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 from aegis_control.application.assembly import assemble
 from aegis_control.application.leading.own import Leases
@@ -385,10 +385,13 @@ def _nobody(_: Api) -> AbstractAsyncContextManager[None]:
 class Office:
     """A leader of control whose world is in memory. `Office(office.world)` is another replica's term."""
 
+    made: ClassVar[list[Office]] = []
+    """Of the test that runs: conftest.py ends them."""
     leases_follow = True
     """False: what writes them is `pending`."""
 
     def __init__(self, other: Office | None = None, *, policy: Policy = SPREAD) -> None:
+        self.made.append(self)
         self.own_log: MemoryOwnLog = other.own_log if other else MemoryOwnLog()
         self.clock: ManualClock = other.clock if other else ManualClock()
         self.registry: MemoryBucket = other.registry if other else MemoryBucket()
@@ -431,10 +434,10 @@ class Office:
         self.register, self.leave, self.admin = parts.register, parts.leave, parts.admin
         self.spread = parts.spread
 
-    def __del__(self) -> None:
-        """Its term has ended, and what was begun in it."""
-        for coroutine in self.pending:
-            coroutine.close()
+    def ends(self) -> None:
+        """Its term, and what was begun in it."""
+        while self.pending:
+            self.pending.pop().close()
 
     def _spawn(self, coroutine: Coroutine[Any, Any, object]) -> None:
         """Leases follow the log by themselves: here at once, since memory makes nobody wait."""
